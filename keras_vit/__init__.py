@@ -1,0 +1,59 @@
+"""Vision Transformers for Keras 3.
+
+Importing this package registers its layers with Keras, so that `keras.models.load_model` reads every
+saved model. The rooms that need TensorFlow or optional packages are imported when they are asked for.
+"""
+
+import importlib
+
+from keras_vit import interpret, layers, models, preprocessing
+from keras_vit.metadata import metadata, update_metadata
+from keras_vit.models import ViTConfig, features
+from keras_vit.preprocessing import InputSpec
+from keras_vit.zoo import (
+    ViTBase,
+    ViTHuge,
+    ViTLarge,
+    ViTSmall,
+    ViTTiny,
+    create_model,
+    decode_predictions,
+    list_models,
+    preprocess_input,
+)
+from keras_vit_cli import __version__
+
+__all__ = [
+    "InputSpec",
+    "ViTBase",
+    "ViTConfig",
+    "ViTHuge",
+    "ViTLarge",
+    "ViTSmall",
+    "ViTTiny",
+    "__version__",
+    "create_model",
+    "decode_predictions",
+    "features",
+    "interpret",
+    "layers",
+    "list_models",
+    "metadata",
+    "models",
+    "preprocess_input",
+    "preprocessing",
+    "update_metadata",
+]
+
+_ON_DEMAND = ("data", "distribution", "evaluation", "export", "training")
+
+
+def __getattr__(name):
+    """Imports a room on first use: `keras_vit.export` needs TensorFlow, `keras_vit.data` may need more."""
+    if name in _ON_DEMAND:
+        return importlib.import_module(f"keras_vit.{name}")
+    raise AttributeError(f"module 'keras_vit' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted([*__all__, *_ON_DEMAND])

@@ -1,0 +1,30 @@
+"""What `keras.ops` cannot tell, asked of the active backend, lazily.
+
+The only file under the pure rooms that may import a backend, and only inside a function that has
+checked which one is active.
+"""
+
+import keras
+
+
+def replica_id():
+    """The number of the `tf.distribute` replica that runs this code: int or scalar tensor, 0 outside a strategy.
+
+    On the JAX and PyTorch backends there are no replicas in this sense (JAX shards one global program)
+    and the answer is 0.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return 0
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return 0 if context is None else context.replica_id_in_sync_group
+
+
+def has_fused_attention():
+    """Whether `keras.ops.dot_product_attention` reaches a fused kernel on the active backend.
+
+    PyTorch has `scaled_dot_product_attention`, JAX cuDNN's flash attention; on TensorFlow the op is a
+    plain composition of einsums, and the library's own is faster (`benchmarks/results`).
+    """
+    return keras.backend.backend() in ("torch", "jax")

@@ -1,0 +1,23 @@
+"""Keras layers of the Vision Transformer family: `keras` and `keras.ops` only, on every backend."""
+
+from keras_vit.layers.attention import MultiHeadSelfAttention
+from keras_vit.layers.attention_pooling import AttentionPooling
+from keras_vit.layers.dropout import Dropout
+from keras_vit.layers.layer_scale import LayerScale
+from keras_vit.layers.mlp import MLP
+from keras_vit.layers.patch_encoder import PatchEncoder
+from keras_vit.layers.patches import Patches
+from keras_vit.layers.token_pooling import TokenPooling
+from keras_vit.layers.transformer_encoder import TransformerEncoder
+
+__all__ = [
+    "MLP",
+    "AttentionPooling",
+    "Dropout",
+    "LayerScale",
+    "MultiHeadSelfAttention",
+    "PatchEncoder",
+    "Patches",
+    "TokenPooling",
+    "TransformerEncoder",
+]

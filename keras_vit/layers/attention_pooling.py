@@ -1,0 +1,81 @@
+"""Multi-head attention pooling, the MAP head."""
+
+import keras
+from keras import ops
+
+from keras_vit.layers.attention import attend, merge_heads, split_heads
+from keras_vit.layers.composite import CompositeLayer
+from keras_vit.layers.mlp import MLP
+from keras_vit.validation import check_positive
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class AttentionPooling(CompositeLayer):
+    """One learnt query attends to all tokens; an MLP block follows.
+
+    `x = attention(probe, tokens)`, then `x + mlp(norm(x))`: the residual starts from the attention's output.
+
+    Args:
+        num_heads: int. Divides the width.
+        mlp_dim: int. Width inside the MLP.
+        activation: as for `MLP`. Default `gelu`.
+        layer_norm_epsilon: float. Default 1e-6.
+
+    Call arguments:
+        tokens: tensor `(batch, tokens, hidden_dim)`.
+        training: bool.
+
+    Returns:
+        Tensor `(batch, hidden_dim)`.
+
+    Source: big_vision `models/vit.py` `MAPHead`; Zhai et al., arXiv:2106.04560, section 3.1.
+    """
+
+    def __init__(self, num_heads, mlp_dim, activation="gelu", layer_norm_epsilon=1e-6, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = check_positive(num_heads, "num_heads")
+        self.mlp_dim = mlp_dim
+        self.activation = activation
+        self.layer_norm_epsilon = layer_norm_epsilon
+        self.mlp = MLP(mlp_dim, activation, dtype=self.dtype_policy, name="mlp")
+
+    def build(self, input_shape):
+        hidden_dim = input_shape[-1]
+        if hidden_dim % self.num_heads:
+            raise ValueError(
+                "num_heads must divide the width of the tokens. "
+                f"Received: num_heads={self.num_heads}, hidden_dim={hidden_dim}"
+            )
+        self.probe = self.add_weight(name="probe", shape=(1, 1, hidden_dim), initializer="glorot_uniform")
+        self.query = keras.layers.Dense(hidden_dim, dtype=self.dtype_policy, name="query")
+        key_value = keras.initializers.VarianceScaling(1.5, mode="fan_avg", distribution="uniform")
+        self.key_value = keras.layers.Dense(
+            2 * hidden_dim, kernel_initializer=key_value, dtype=self.dtype_policy, name="key_value"
+        )
+        self.projection = keras.layers.Dense(hidden_dim, dtype=self.dtype_policy, name="projection")
+        self.norm = keras.layers.LayerNormalization(
+            epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name="norm"
+        )
+        for layer in (self.query, self.key_value, self.projection, self.norm, self.mlp):
+            layer.build((None, None, hidden_dim))
+
+    def call(self, tokens, training=False):
+        query = self.query(ops.cast(self.probe, self.compute_dtype))
+        query = ops.repeat(query, ops.shape(tokens)[0], axis=0)
+        key, value = ops.split(self.key_value(tokens), 2, axis=-1)
+        pooled = attend(*(split_heads(t, self.num_heads) for t in (query, key, value)))
+        x = self.projection(merge_heads(pooled))  # (batch, 1, hidden_dim)
+        x = x + self.mlp(self.norm(x), training=training)
+        return x[:, 0]
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[2])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+            "activation": self.activation,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+        }

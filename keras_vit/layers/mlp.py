@@ -1,0 +1,64 @@
+"""The feed-forward half of an encoder block."""
+
+import keras
+from keras import ops
+
+from keras_vit.layers.activations import ACTIVATIONS
+from keras_vit.layers.composite import CompositeLayer
+from keras_vit.layers.dropout import Dropout
+from keras_vit.validation import check_choice, check_positive
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class MLP(CompositeLayer):
+    """Two dense layers with an activation between them.
+
+    Args:
+        mlp_dim: int. Width inside; with `swiglu` the width after gating (the first layer is twice as wide,
+            its gate half first).
+        activation: `gelu` (exact), `gelu_tanh`, `quick_gelu` or `swiglu`. Default `gelu`.
+        dropout_rate: float in [0, 1). After both dense layers. Default 0.
+
+    Call arguments:
+        inputs: tensor `(batch, tokens, hidden_dim)`.
+        training: bool.
+
+    Returns:
+        Tensor of the shape of `inputs`.
+
+    Source: Dosovitskiy et al., arXiv:2010.11929, equation 3; SwiGLU: Shazeer, arXiv:2002.05202.
+    """
+
+    def __init__(self, mlp_dim, activation="gelu", dropout_rate=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.mlp_dim = check_positive(mlp_dim, "mlp_dim")
+        self.activation = check_choice(activation, ACTIVATIONS, "activation")
+        self.dropout_rate = dropout_rate
+        self.dropout = Dropout(dropout_rate, dtype=self.dtype_policy, name="dropout")
+
+    def build(self, input_shape):
+        hidden_dim = input_shape[-1]
+        width = 2 * self.mlp_dim if self.activation == "swiglu" else self.mlp_dim
+        self.dense_1 = keras.layers.Dense(width, dtype=self.dtype_policy, name="dense_1")
+        self.dense_2 = keras.layers.Dense(hidden_dim, dtype=self.dtype_policy, name="dense_2")
+        self.dense_1.build(input_shape)
+        self.dense_2.build((*input_shape[:-1], self.mlp_dim))
+
+    def call(self, inputs, training=False):
+        x = self.dense_1(inputs)
+        activation = ACTIVATIONS[self.activation]
+        if self.activation == "swiglu":
+            gate, value = ops.split(x, 2, axis=-1)
+            x = activation(gate) * value
+        else:
+            x = activation(x)
+        x = self.dropout(x, training=training)
+        return self.dropout(self.dense_2(x), training=training)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "mlp_dim": self.mlp_dim,
+            "activation": self.activation,
+            "dropout_rate": self.dropout_rate,
+        }

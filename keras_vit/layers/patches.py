@@ -1,0 +1,65 @@
+"""Cut images into patches."""
+
+import keras
+from keras import ops
+
+from keras_vit.validation import as_pair, check_divides
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class Patches(keras.layers.Layer):
+    """Cuts images into non-overlapping patches, without weights.
+
+    The order is that of einops' `b (h p1) (w p2) c -> b (h w) (p1 p2 c)`: rows of the grid first, and
+    within a patch row, column, channel. So a dense layer behind it equals a strided convolution whose
+    kernel `(ph, pw, c, hidden_dim)` is reshaped to `(ph * pw * c, hidden_dim)`.
+
+    Args:
+        patch_size: int or `(h, w)`, pixels.
+
+    Call arguments:
+        images: tensor `(batch, height, width, channels)`; both sides multiples of the patch's.
+
+    Returns:
+        Tensor `(batch, height / ph * width / pw, ph * pw * channels)`.
+
+    Raises:
+        ValueError: if the rank is not 4, or the patch does not divide the image.
+
+    Source: Dosovitskiy et al., arXiv:2010.11929, section 3.1.
+    """
+
+    def __init__(self, patch_size, **kwargs):
+        super().__init__(**kwargs)
+        self.patch_size = as_pair(patch_size, "patch_size")
+
+    def build(self, input_shape):
+        self._check(input_shape)
+        self.built = True
+
+    def _check(self, input_shape):
+        if len(input_shape) != 4:
+            raise ValueError(
+                f"images must have the shape (batch, height, width, channels). Received: shape={tuple(input_shape)}"
+            )
+        if None not in input_shape[1:3]:
+            check_divides(input_shape[1:3], self.patch_size)
+
+    def call(self, images):
+        self._check(images.shape)
+        _, height, width, channels = ops.shape(images)
+        ph, pw = self.patch_size
+        rows, columns = height // ph, width // pw
+        x = ops.reshape(images, (-1, rows, ph, columns, pw, channels))
+        x = ops.transpose(x, (0, 1, 3, 2, 4, 5))  # (batch, rows, columns, ph, pw, channels)
+        return ops.reshape(x, (-1, rows * columns, ph * pw * channels))
+
+    def compute_output_shape(self, input_shape):
+        self._check(input_shape)
+        batch, height, width, channels = input_shape
+        ph, pw = self.patch_size
+        tokens = None if None in (height, width) else (height // ph) * (width // pw)
+        return (batch, tokens, None if channels is None else ph * pw * channels)
+
+    def get_config(self):
+        return {**super().get_config(), "patch_size": list(self.patch_size)}

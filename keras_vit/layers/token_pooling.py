@@ -1,0 +1,47 @@
+"""From tokens to one vector an image, without weights."""
+
+import keras
+from keras import ops
+
+from keras_vit.validation import check_choice
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class TokenPooling(keras.layers.Layer):
+    """Takes one token, or the mean of the patch tokens.
+
+    Args:
+        pooling: `token` or `gap`.
+        index: int. With `token`: which one. Default 0, the class token.
+        num_prefix_tokens: int. With `gap`: tokens at the front that the mean leaves out. Default 0.
+
+    Call arguments:
+        tokens: tensor `(batch, tokens, hidden_dim)`.
+
+    Returns:
+        Tensor `(batch, hidden_dim)`. The mean is taken in float32.
+    """
+
+    def __init__(self, pooling, index=0, num_prefix_tokens=0, **kwargs):
+        super().__init__(**kwargs)
+        self.pooling = check_choice(pooling, ("token", "gap"), "pooling")
+        self.index = index
+        self.num_prefix_tokens = num_prefix_tokens
+        self.built = True
+
+    def call(self, tokens):
+        if self.pooling == "token":
+            return tokens[:, self.index]
+        mean = ops.mean(ops.cast(tokens[:, self.num_prefix_tokens :], "float32"), axis=1)
+        return ops.cast(mean, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[2])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "pooling": self.pooling,
+            "index": self.index,
+            "num_prefix_tokens": self.num_prefix_tokens,
+        }

@@ -1,0 +1,130 @@
+"""What travels inside a model: its config, its preprocessing, its labels and where its weights come from.
+
+They live in the config of the layer named `metadata`, an identity right behind the input, and so
+survive `.keras` files, `clone_model` and `load_model`. Export, prediction and interpretation read only this.
+"""
+
+import dataclasses
+
+import keras
+
+from keras_vit.preprocessing import InputSpec
+
+LAYER_NAME = "metadata"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelMetadata:
+    """What a model says of itself.
+
+    Args:
+        config: the architecture, for example a `ViTConfig`.
+        input_spec: `InputSpec`. How its images are prepared.
+        labels: tuple of str or `None`. Class names in the order of the logits.
+        origin: str or `None`. Where the weights come from; `None` for random ones.
+    """
+
+    config: object
+    input_spec: InputSpec
+    labels: tuple | None = None
+    origin: str | None = None
+
+    def __post_init__(self):
+        if self.labels is not None:
+            object.__setattr__(self, "labels", tuple(str(label) for label in self.labels))
+            num_classes = getattr(self.config, "num_classes", None)
+            if num_classes and len(self.labels) != num_classes:
+                raise ValueError(
+                    f"labels must name every class. Received: {len(self.labels)} labels for num_classes={num_classes}"
+                )
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class Metadata(keras.layers.Layer):
+    """Identity that carries a `ModelMetadata` in its config.
+
+    Args:
+        config, input_spec, labels, origin: the fields of `ModelMetadata`.
+
+    Call arguments:
+        images: tensor of any shape.
+
+    Returns:
+        `images`, unchanged.
+    """
+
+    def __init__(self, config, input_spec, labels=None, origin=None, **kwargs):
+        super().__init__(**kwargs)
+        self.content = ModelMetadata(config, input_spec, labels, origin)
+        self.built = True
+
+    def call(self, images):
+        return images
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        content = self.content
+        return {
+            **super().get_config(),
+            "config": keras.saving.serialize_keras_object(content.config),
+            "input_spec": keras.saving.serialize_keras_object(content.input_spec),
+            "labels": None if content.labels is None else list(content.labels),
+            "origin": content.origin,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        for field in ("config", "input_spec"):
+            config[field] = keras.saving.deserialize_keras_object(config[field])
+        return cls(**config)
+
+
+def _walk(model):
+    """Every layer of a model and of the models inside it."""
+    for layer in getattr(model, "layers", []):
+        yield layer
+        yield from _walk(layer)
+
+
+def _find(model):
+    """The `Metadata` layer of a model or of a model inside it."""
+    found = [layer for layer in _walk(model) if isinstance(layer, Metadata)]
+    if len(found) != 1:
+        raise ValueError(
+            "a model must hold exactly one keras_vit model to have metadata. "
+            f"Received: model={model.name!r} with {len(found)}"
+        )
+    return found[0]
+
+
+def metadata(model):
+    """Reads what travels inside a model.
+
+    Args:
+        model: a model of keras_vit, or a model that holds one (for example behind augmentation layers).
+
+    Returns:
+        A `ModelMetadata`.
+
+    Raises:
+        ValueError: if the model holds no keras_vit model, or several.
+    """
+    return _find(model).content
+
+
+def update_metadata(model, **changes):
+    """Changes fields of a model's metadata in place, for example `labels=` after training.
+
+    Args:
+        model: as for `metadata`.
+        **changes: fields of `ModelMetadata`; unknown ones raise a `TypeError`.
+
+    Returns:
+        The new `ModelMetadata`.
+    """
+    layer = _find(model)
+    layer.content = dataclasses.replace(layer.content, **changes)
+    return layer.content

@@ -1,0 +1,193 @@
+"""The architecture of a Vision Transformer as plain data."""
+
+import dataclasses
+import json
+import typing
+
+import keras
+
+from keras_vit.resample import METHODS
+from keras_vit.validation import as_pair, check_choice, check_divides, check_positive, check_rate, nearest
+
+POOLING = ("token", "gap", "map")
+ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "swiglu")
+POSITION_EMBEDDINGS = ("learned", "sincos2d")
+NORM_PLACEMENTS = ("pre", "post")
+DROP_PATH_SCHEDULES = ("linear", "constant")
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViTConfig:
+    """Everything that decides the graph and the weights of a Vision Transformer.
+
+    Args:
+        image_size: int or `(h, w)`, pixels; a multiple of `patch_size`. Default 224.
+        patch_size: int or `(h, w)`, pixels. Default 16.
+        num_channels: int. Channels of an image. Default 3.
+        hidden_dim: int. Width of a token; a multiple of `num_heads`.
+        num_layers: int. Encoder blocks.
+        num_heads: int. Attention heads.
+        mlp_dim: int. Width inside the MLP; with `swiglu` the width after gating.
+        num_classes: int. Logits; 0 leaves the head away and the model returns the representation. Default 1000.
+        class_token, distillation_token: bool. Extra tokens in front of the patches. Defaults True, False.
+        num_registers: int. Register tokens, between class token and patches, without positions. Default 0.
+        pooling: `token` (the class token), `gap` (mean of the patch tokens) or `map` (attention pooling).
+        pool_before_norm: bool. Whether the final norm follows the pooling (timm's `fc_norm`). Default False.
+        pre_logits_dim: int or `None`. Width of a dense layer between pooling and head. Default `None`.
+        pre_logits_activation: `tanh` or `None` (linear). Default `tanh`.
+        classifier_activation: `None`, `softmax` or `sigmoid`. Default `None`: logits.
+        activation: `gelu` (exact), `gelu_tanh`, `quick_gelu` or `swiglu`.
+        norm_placement: `pre` or `post`, as in the original Transformer. Default `pre`.
+        embedding_norm: bool. Whether a norm follows the patch encoder (CLIP). Default False.
+        qk_norm: bool. Whether queries and keys are normalised in each head. Default False.
+        layer_norm_epsilon: float. Default 1e-6.
+        layer_scale_init: float or `None`. Initial LayerScale; `None` leaves it away.
+        position_embedding: `learned` or `sincos2d` (fixed).
+        position_on_prefix: bool. Whether the table has entries for class and distillation token. Default True.
+        position_resize: one of `keras_vit.resample.METHODS`; how weights of another grid are resized.
+        dropout_rate: float in [0, 1). After positions, attention projection and both MLP layers.
+        attention_dropout_rate: float in [0, 1). On the attention probabilities.
+        drop_path_rate: float in [0, 1). Stochastic depth of the last block.
+        drop_path_schedule: `linear` (from 0 in the first block) or `constant`.
+
+    Raises:
+        ValueError: if a field breaks these rules.
+
+    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words" (arXiv:2010.11929), table 1.
+    """
+
+    image_size: tuple = (224, 224)
+    patch_size: tuple = (16, 16)
+    num_channels: int = 3
+    hidden_dim: int
+    num_layers: int
+    num_heads: int
+    mlp_dim: int
+    num_classes: int = 1000
+    class_token: bool = True
+    distillation_token: bool = False
+    num_registers: int = 0
+    pooling: str = "token"
+    pool_before_norm: bool = False
+    pre_logits_dim: int | None = None
+    pre_logits_activation: str | None = "tanh"
+    classifier_activation: str | None = None
+    activation: str = "gelu"
+    norm_placement: str = "pre"
+    embedding_norm: bool = False
+    qk_norm: bool = False
+    layer_norm_epsilon: float = 1e-6
+    layer_scale_init: float | None = None
+    position_embedding: str = "learned"
+    position_on_prefix: bool = True
+    position_resize: str = "bicubic_antialias"
+    dropout_rate: float = 0.0
+    attention_dropout_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    drop_path_schedule: str = "linear"
+
+    def __post_init__(self):
+        for name in ("image_size", "patch_size"):
+            object.__setattr__(self, name, as_pair(getattr(self, name), name))
+        check_divides(self.image_size, self.patch_size)
+        for name in ("num_channels", "hidden_dim", "num_layers", "num_heads", "mlp_dim"):
+            check_positive(getattr(self, name), name)
+        for name in ("dropout_rate", "attention_dropout_rate", "drop_path_rate"):
+            object.__setattr__(self, name, check_rate(getattr(self, name), name))
+        self._check_choices()
+        self._check_counts()
+        self._check_tokens()
+
+    def _check_choices(self):
+        check_choice(self.pooling, POOLING, "pooling")
+        check_choice(self.pre_logits_activation, ("tanh", None), "pre_logits_activation")
+        check_choice(self.classifier_activation, (None, "linear", "softmax", "sigmoid"), "classifier_activation")
+        check_choice(self.activation, ACTIVATIONS, "activation")
+        check_choice(self.norm_placement, NORM_PLACEMENTS, "norm_placement")
+        check_choice(self.position_embedding, POSITION_EMBEDDINGS, "position_embedding")
+        check_choice(self.position_resize, METHODS, "position_resize")
+        check_choice(self.drop_path_schedule, DROP_PATH_SCHEDULES, "drop_path_schedule")
+
+    def _check_counts(self):
+        for name in ("num_classes", "num_registers"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name} must be an int of at least 0. Received: {name}={value!r}")
+        if self.hidden_dim % self.num_heads:
+            raise ValueError(
+                "hidden_dim must be a multiple of num_heads. "
+                f"Received: hidden_dim={self.hidden_dim}, num_heads={self.num_heads}"
+            )
+        if self.pre_logits_dim is not None:
+            check_positive(self.pre_logits_dim, "pre_logits_dim")
+        if not 0 < self.layer_norm_epsilon < 1:
+            raise ValueError(
+                f"layer_norm_epsilon must be in (0, 1). Received: layer_norm_epsilon={self.layer_norm_epsilon!r}"
+            )
+        if self.layer_scale_init is not None and not isinstance(self.layer_scale_init, int | float):
+            raise ValueError(
+                f"layer_scale_init must be a number or None. Received: layer_scale_init={self.layer_scale_init!r}"
+            )
+
+    def _check_tokens(self):
+        if self.pooling == "token" and not self.class_token:
+            raise ValueError("pooling='token' needs class_token=True. Received: pooling='token', class_token=False")
+        if self.position_embedding == "sincos2d" and self.hidden_dim % 4:
+            raise ValueError(
+                "position_embedding='sincos2d' needs a hidden_dim that is a multiple of 4. "
+                f"Received: hidden_dim={self.hidden_dim}"
+            )
+        if self.pool_before_norm and self.norm_placement == "post":
+            raise ValueError(
+                "pool_before_norm needs norm_placement='pre': post-norm blocks have no final norm. "
+                f"Received: norm_placement={self.norm_placement!r}"
+            )
+
+    @property
+    def grid_size(self):
+        """`(h, w)`, the patches of an image."""
+        return tuple(s // p for s, p in zip(self.image_size, self.patch_size, strict=True))
+
+    @property
+    def num_prefix_tokens(self):
+        """int. Tokens in front of the patches: class, distillation, registers."""
+        return int(self.class_token) + int(self.distillation_token) + self.num_registers
+
+    def drop_path_rates(self):
+        """One rate a block."""
+        if self.drop_path_schedule == "constant" or self.num_layers == 1:
+            return [self.drop_path_rate] * self.num_layers
+        return [self.drop_path_rate * i / (self.num_layers - 1) for i in range(self.num_layers)]
+
+    def replace(self, **changes):
+        """A copy with some fields changed and everything checked again.
+
+        Raises:
+            ValueError: on an unknown field, with the nearest one.
+        """
+        known = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                raise ValueError(
+                    f"unknown field of {type(self).__name__}{nearest(name, known)} Received: {name}={changes[name]!r}"
+                )
+        return dataclasses.replace(self, **changes)
+
+    def get_config(self):
+        """The fields as JSON types."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_config(cls, config):
+        """The inverse of `get_config`; unknown or missing fields raise a `TypeError`."""
+        return cls(**config)
+
+    def to_json(self):
+        """The config as an indented JSON string."""
+        return json.dumps(self.get_config(), indent=2)
+
+    @classmethod
+    def from_json(cls, text) -> typing.Self:
+        """The inverse of `to_json`."""
+        return cls.from_config(json.loads(text))

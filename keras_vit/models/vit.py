@@ -1,0 +1,139 @@
+"""From a `ViTConfig` to a plain functional `keras.Model`."""
+
+import keras
+
+from keras_vit.layers import AttentionPooling, PatchEncoder, Patches, TokenPooling, TransformerEncoder
+from keras_vit.metadata import LAYER_NAME, Metadata
+from keras_vit.preprocessing import InputSpec
+
+
+def build_vit(config, input_spec=None, labels=None, origin=None, dtype=None, name="vit"):
+    """Builds a Vision Transformer.
+
+    Every stage of the forward pass is a named layer, in this order: `metadata`, `patches`, `patch_encoder`,
+    (`embedding_norm`), `encoder_block_{i}`, `encoder_norm`, `representation`, (`pre_logits`), `head`; with a
+    distillation token also `representation_dist`, `head_dist` and their mean, `logits`.
+
+    Args:
+        config: `ViTConfig`.
+        input_spec: `InputSpec` or `None`: pixels to -1 .. 1, bicubic, no crop margin.
+        labels: class names in the order of the logits, or `None`.
+        origin: str or `None`. Where the weights come from.
+        dtype: dtype policy of all layers, or `None`: the global one. The heads compute in its variable dtype,
+            so the logits of mixed precision are float32.
+        name: str. The model's name.
+
+    Returns:
+        A `keras.Model` from `(batch, height, width, channels)` images, normalised, to `(batch, num_classes)`
+        logits, or to the representation where `num_classes` is 0.
+    """
+    policy = keras.dtype_policies.get(dtype)
+    input_spec = input_spec or default_input_spec(config)
+    _check_input_spec(config, input_spec)
+    images = keras.Input((*config.image_size, config.num_channels), name="images")
+    x = Metadata(config, input_spec, labels, origin, dtype=policy, name=LAYER_NAME)(images)
+    tokens = _encode(config, x, policy)
+    return keras.Model(images, _classify(config, tokens, policy), name=name)
+
+
+def default_input_spec(config):
+    """The preprocessing of a model with random weights: pixels to -1 .. 1, the whole image's centre."""
+    half = (0.5,) * config.num_channels
+    return InputSpec(config.image_size, mean=half, std=half)
+
+
+def _check_input_spec(config, input_spec):
+    if input_spec.size != config.image_size or input_spec.num_channels != config.num_channels:
+        raise ValueError(
+            "input_spec must have the size and the channels of the config. "
+            f"Received: {input_spec.size} with {input_spec.num_channels} channels for "
+            f"image_size={config.image_size}, num_channels={config.num_channels}"
+        )
+
+
+def _norm(config, policy, name):
+    return keras.layers.LayerNormalization(epsilon=config.layer_norm_epsilon, dtype=policy, name=name)
+
+
+def _encode(config, images, policy):
+    """Images to tokens, `encoder_norm` included unless it follows the pooling."""
+    x = Patches(config.patch_size, dtype=policy, name="patches")(images)
+    x = PatchEncoder(
+        config.hidden_dim,
+        config.grid_size,
+        class_token=config.class_token,
+        distillation_token=config.distillation_token,
+        num_registers=config.num_registers,
+        position_embedding=config.position_embedding,
+        position_on_prefix=config.position_on_prefix,
+        position_resize=config.position_resize,
+        dropout_rate=config.dropout_rate,
+        dtype=policy,
+        name="patch_encoder",
+    )(x)
+    if config.embedding_norm:
+        x = _norm(config, policy, "embedding_norm")(x)
+    for i, drop_path_rate in enumerate(config.drop_path_rates()):
+        x = TransformerEncoder(
+            config.num_heads,
+            config.mlp_dim,
+            activation=config.activation,
+            norm_placement=config.norm_placement,
+            dropout_rate=config.dropout_rate,
+            attention_dropout_rate=config.attention_dropout_rate,
+            drop_path_rate=drop_path_rate,
+            layer_scale_init=config.layer_scale_init,
+            qk_norm=config.qk_norm,
+            layer_norm_epsilon=config.layer_norm_epsilon,
+            dtype=policy,
+            name=f"encoder_block_{i}",
+        )(x)
+    if config.norm_placement == "pre" and not config.pool_before_norm:
+        x = _norm(config, policy, "encoder_norm")(x)
+    return x
+
+
+def _pool(config, tokens, policy):
+    """Tokens to one representation an image."""
+    if config.pooling == "map":
+        pooling = AttentionPooling(
+            config.num_heads,
+            config.mlp_dim,
+            activation=config.activation,
+            layer_norm_epsilon=config.layer_norm_epsilon,
+            dtype=policy,
+            name="representation",
+        )
+    else:
+        pooling = TokenPooling(
+            config.pooling, num_prefix_tokens=config.num_prefix_tokens, dtype=policy, name="representation"
+        )
+    x = pooling(tokens)
+    return _norm(config, policy, "encoder_norm")(x) if config.pool_before_norm else x
+
+
+def _classify(config, tokens, policy):
+    """Tokens to logits, or to what would enter the head where there are no classes."""
+    x = _pool(config, tokens, policy)
+    if config.pre_logits_dim:
+        activation = config.pre_logits_activation
+        x = keras.layers.Dense(config.pre_logits_dim, activation=activation, dtype=policy, name="pre_logits")(x)
+    if not config.num_classes:
+        return x
+    if not config.distillation_token:
+        return _head(config, policy, "head")(x)
+    index = int(config.class_token)
+    distilled = TokenPooling("token", index=index, dtype=policy, name="representation_dist")(tokens)
+    logits = [_head(config, policy, "head")(x), _head(config, policy, "head_dist")(distilled)]
+    return keras.layers.Average(dtype=policy.variable_dtype, name="logits")(logits)
+
+
+def _head(config, policy, name):
+    """The classifier: zero at first, as in the original, so that training starts from uniform predictions."""
+    return keras.layers.Dense(
+        config.num_classes,
+        activation=config.classifier_activation,
+        kernel_initializer="zeros",
+        dtype=policy.variable_dtype,
+        name=name,
+    )

@@ -1,0 +1,152 @@
+"""How the images of a model are prepared. It belongs to the weights, so it travels inside the model.
+
+Pure data and Pillow / NumPy; the same rules as graph operations are in `keras_vit.data`.
+"""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+from PIL import Image
+
+from keras_vit.validation import as_pair, check_choice
+
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_MODES = {1: "L", 3: "RGB"}
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+@dataclasses.dataclass(frozen=True)
+class InputSpec:
+    """Size, crop, interpolation and normalisation of a model's images.
+
+    An image is resized so that it covers `size / crop_fraction` with its proportions kept, the centre of
+    `size` is cut out, and `(pixel / 255 - mean) / std` is fed to the model.
+
+    Args:
+        size: int or `(h, w)`, pixels. What the model takes.
+        crop_fraction: float in (0, 1], the part of the resized image that the centre crop keeps; `None`
+            squashes the whole image to `size`. Default 1.0.
+        interpolation: `nearest`, `bilinear`, `bicubic` or `lanczos`, always antialiased. Default `bicubic`.
+        mean, std: one float a channel, on the scale 0 to 1. Defaults 0.5: pixels become -1 to 1.
+
+    Raises:
+        ValueError: if a field breaks these rules.
+
+    Source: the fields of timm's `pretrained_cfg` (input_size, crop_pct, crop_mode, interpolation, mean, std).
+    """
+
+    size: tuple
+    crop_fraction: float | None = 1.0
+    interpolation: str = "bicubic"
+    mean: tuple = (0.5, 0.5, 0.5)
+    std: tuple = (0.5, 0.5, 0.5)
+
+    def __post_init__(self):
+        object.__setattr__(self, "size", as_pair(self.size, "size"))
+        object.__setattr__(self, "mean", tuple(float(m) for m in self.mean))
+        object.__setattr__(self, "std", tuple(float(s) for s in self.std))
+        check_choice(self.interpolation, INTERPOLATIONS, "interpolation")
+        if len(self.mean) != len(self.std) or not self.mean or any(s <= 0 for s in self.std):
+            raise ValueError(
+                "mean and std must hold one number a channel, std above zero. "
+                f"Received: mean={self.mean}, std={self.std}"
+            )
+        if self.crop_fraction is not None and not 0 < self.crop_fraction <= 1:
+            raise ValueError(f"crop_fraction must be in (0, 1] or None. Received: crop_fraction={self.crop_fraction}")
+
+    @property
+    def num_channels(self):
+        """int. Channels of an image."""
+        return len(self.mean)
+
+    def replace(self, **changes):
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def resized_size(self, image_size):
+        """The `(h, w)` to which an image of `image_size` is resized before the crop.
+
+        Resizing covers the target: the side that is short relative to it decides, the other is
+        truncated to a whole pixel as in torchvision and timm.
+        """
+        if self.crop_fraction is None:
+            return self.size
+        target = [math.floor(s / self.crop_fraction) for s in self.size]
+        (height, width), (target_h, target_w) = image_size, target
+        if height * target_w <= width * target_h:
+            return target_h, max(int(target_h * width / height), target_w)
+        return max(int(target_w * height / width), target_h), target_w
+
+    def load(self, image):
+        """Resizes, crops and normalises one image.
+
+        Args:
+            image: path, `PIL.Image`, or uint8 array `(h, w)` or `(h, w, channels)`.
+
+        Returns:
+            float32 array `(*size, num_channels)`.
+
+        Raises:
+            ValueError: if the file is no readable image, or the channels cannot be converted.
+        """
+        return self.normalize(self.resize(image))
+
+    def resize(self, image):
+        """As `load`, without the normalisation: uint8 array `(*size, num_channels)`."""
+        image = _open(image, self.num_channels)
+        height, width = self.resized_size((image.height, image.width))
+        if (height, width) != (image.height, image.width):
+            image = image.resize((width, height), INTERPOLATIONS[self.interpolation])
+        top, left = (round((r - s) / 2) for r, s in zip((height, width), self.size, strict=True))
+        image = image.crop((left, top, left + self.size[1], top + self.size[0]))
+        return np.asarray(image, "uint8").reshape(*self.size, self.num_channels)
+
+    def normalize(self, images):
+        """`(pixel / 255 - mean) / std` of pixels 0 to 255, any leading shape; a NumPy array or a backend tensor."""
+        if isinstance(images, np.ndarray):
+            images = images.astype("float32")
+            return (images / np.float32(255) - np.float32(self.mean)) / np.float32(self.std)
+        mean, std = (keras.ops.convert_to_tensor(v, "float32") for v in (self.mean, self.std))
+        return (keras.ops.cast(images, "float32") / 255.0 - mean) / std
+
+    def get_config(self):
+        """The fields as JSON types."""
+        return {
+            "size": list(self.size),
+            "crop_fraction": self.crop_fraction,
+            "interpolation": self.interpolation,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """The inverse of `get_config`."""
+        return cls(**config)
+
+
+def _open(image, num_channels):
+    """A `PIL.Image` with `num_channels` channels from a path, an image or an array."""
+    if not isinstance(image, Image.Image):
+        try:
+            image = Image.fromarray(np.squeeze(image)) if isinstance(image, np.ndarray) else Image.open(image)
+            image.load()
+        except (OSError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
+            what = f"array of shape {image.shape}" if isinstance(image, np.ndarray) else repr(str(image))
+            raise ValueError(
+                f"an image must be a readable file or a uint8 array. Received: {what} ({error})"
+            ) from error
+    if num_channels not in _MODES:
+        if len(image.getbands()) != num_channels:
+            raise ValueError(
+                f"an image must have the {num_channels} channels of the model. Received: {len(image.getbands())} channels"
+            )
+        return image
+    return image.convert(_MODES[num_channels])

@@ -1,0 +1,65 @@
+"""The checks that every room shares. Pure Python; an error states the rule, then what came."""
+
+import difflib
+
+
+def as_pair(value, name):
+    """Reads an `int` or an `(h, w)` pair of positive integers.
+
+    Args:
+        value: int or sequence of two ints.
+        name: str. The argument's name, for the error.
+
+    Returns:
+        A tuple `(h, w)`.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    pair = (value, value) if isinstance(value, int) else value
+    valid = (
+        isinstance(pair, tuple | list)
+        and len(pair) == 2
+        and all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in pair)
+    )
+    if not valid:
+        raise ValueError(f"{name} must be a positive int or a pair (h, w) of them. Received: {name}={value!r}")
+    return tuple(pair)
+
+
+def check_choice(value, choices, name):
+    """Raises a `ValueError` that lists `choices` and the nearest one unless `value` is among them."""
+    if value not in choices:
+        raise ValueError(
+            f"{name} must be one of {sorted(choices, key=str)}{nearest(value, choices)} Received: {name}={value!r}"
+        )
+    return value
+
+
+def check_rate(value, name):
+    """Raises a `ValueError` unless `value` is a rate in [0, 1)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"{name} must be a rate in [0, 1). Received: {name}={value!r}")
+    return float(value)
+
+
+def check_positive(value, name):
+    """Raises a `ValueError` unless `value` is a positive int."""
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise ValueError(f"{name} must be a positive int. Received: {name}={value!r}")
+    return value
+
+
+def check_divides(size, patch, size_name="image_size", patch_name="patch_size"):
+    """Raises a `ValueError` unless both sides of `size` are multiples of those of `patch`."""
+    if any(s % p for s, p in zip(size, patch, strict=True)):
+        raise ValueError(
+            f"{size_name} must be a multiple of {patch_name}. "
+            f"Received: {size_name}={tuple(size)}, {patch_name}={tuple(patch)}"
+        )
+
+
+def nearest(name, known):
+    """The end of an error about an unknown name: `. Did you mean 'x'?`, or a full stop."""
+    matches = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
+    return f". Did you mean {matches[0]!r}?" if matches else "."
