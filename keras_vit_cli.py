@@ -1,3 +1,85 @@
 """The console entry point, beside the package so that `keras_vit --help` answers without importing Keras."""
 
+import argparse
+import os
+import sys
+
 __version__ = "0.1.0"
+
+
+def _recipe_arguments(parser):
+    parser.add_argument("recipe", help="path of a recipe file, or the name of one of the library's, such as vit_digits")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="a.b=v",
+        action="append",
+        default=[],
+        help="change a field of the recipe, for example --set optimizer.learning_rate=3e-4 (repeatable)",
+    )
+    parser.add_argument("--seed", type=int, help="short for --set training.seed=SEED")
+    parser.add_argument(
+        "--smoke", action="store_true", help="two training steps and two evaluation steps of everything"
+    )
+    parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<recipe>/seed<k>)")
+    parser.add_argument("--fresh", action="store_true", help="delete an earlier run in that folder instead of going on")
+    parser.add_argument("--export", metavar="DIR", help="folder of the SavedModel (default: saved_models/<recipe>)")
+    parser.add_argument("--no-export", action="store_true", help="train and evaluate only")
+    parser.add_argument("--record", action="store_true", help="write a run record to recipes/results/<recipe>/")
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="keras_vit", description="Vision Transformers for Keras 3.")
+    parser.add_argument("--version", action="version", version=f"keras_vit {__version__}")
+    parser.add_argument("--traceback", action="store_true", help="show the whole traceback of an error")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a recipe, evaluate it and export it as a SavedModel")
+    _recipe_arguments(train)
+
+    evaluate = commands.add_parser("evaluate", help="measure the accuracy of a .keras model on a data set")
+    evaluate.add_argument("model", help="a .keras file")
+    evaluate.add_argument("--data", metavar="NAME", help="digits, or the name of a TFDS data set")
+    evaluate.add_argument("--folder", help="a folder with <split>/<class>/<image> instead")
+    evaluate.add_argument("--split", default="test")
+    evaluate.add_argument("--batch-size", type=int, default=128)
+
+    predict = commands.add_parser("predict", help="classify images with a SavedModel or a .keras model")
+    predict.add_argument("model", help="a SavedModel's folder (with or without the version) or a .keras file")
+    predict.add_argument("images", nargs="+", help="image files")
+    predict.add_argument("--top", type=int, default=5, help="how many classes to print (default 5)")
+
+    export = commands.add_parser("export", help="write a .keras model as a SavedModel for TF Serving")
+    export.add_argument("model", help="a .keras file")
+    export.add_argument(
+        "--to", required=True, metavar="DIR", help="folder of the versions, such as saved_models/flowers"
+    )
+    export.add_argument("--version", dest="number", type=int, help="version number (default: the next one)")
+    export.add_argument("--top-k", type=int, default=5, help="classes in an answer (default 5)")
+
+    models = commands.add_parser("list", help="names of models")
+    models.add_argument("pattern", nargs="?", default="*", help="for example 'vit_base*'")
+    return parser
+
+
+def main(arguments=None):
+    """Parses the command line, then imports what the command needs and runs it; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from keras_vit import cli
+
+    try:
+        getattr(cli, options.command.replace("-", "_"))(options)
+    except (ValueError, RuntimeError) as error:
+        if options.traceback:
+            raise
+        print(f"keras_vit {options.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"keras_vit {options.command}: interrupted; the same command goes on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,37 @@
-""""""
+"""Training as readable data and plain Keras: recipes, optimizers, checkpoints, run records.
+
+Imports no TensorFlow: data sets and strategies are handed in.
+"""
+
+from keras_vit.training.checkpoint import CheckpointCallback, restore
+from keras_vit.training.config import (
+    AugmentConfig,
+    DataConfig,
+    DistributionConfig,
+    OptimizerConfig,
+    Recipe,
+    TrainingConfig,
+)
+from keras_vit.training.optimizers import AdamW, adamw, warmup_cosine
+from keras_vit.training.overrides import apply_overrides
+from keras_vit.training.record import run_record, write_json
+from keras_vit.training.run import compile_model, fit
+
+__all__ = [
+    "AdamW",
+    "AugmentConfig",
+    "CheckpointCallback",
+    "DataConfig",
+    "DistributionConfig",
+    "OptimizerConfig",
+    "Recipe",
+    "TrainingConfig",
+    "adamw",
+    "apply_overrides",
+    "compile_model",
+    "fit",
+    "restore",
+    "run_record",
+    "warmup_cosine",
+    "write_json",
+]

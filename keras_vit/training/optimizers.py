@@ -1,0 +1,84 @@
+"""AdamW with the exclusions of Vision Transformers, and its learning-rate schedule."""
+
+import keras
+
+# Names of variables that no published recipe decays: biases, norms, LayerScale, tokens, positions.
+NO_DECAY = ("bias", "beta", "gamma", "class_token", "distillation_token", "register_tokens", "position_embedding")
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class AdamW(keras.optimizers.AdamW):
+    """`keras.optimizers.AdamW` whose exclusions from weight decay are part of its config.
+
+    Keras forgets them when a model is saved, so a reloaded model trains on with other rules.
+
+    Args:
+        no_decay: names of variables that are not decayed. Default `NO_DECAY`.
+        **kwargs: as for `keras.optimizers.AdamW`.
+    """
+
+    def __init__(self, *args, no_decay=NO_DECAY, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.no_decay = tuple(no_decay)
+        if self.no_decay:
+            self.exclude_from_weight_decay(var_names=[f"^{name}$" for name in self.no_decay])
+
+    def get_config(self):
+        return {**super().get_config(), "no_decay": list(self.no_decay)}
+
+
+def warmup_cosine(peak, total_steps, warmup_steps=0, final=0.0):
+    """Linear warm-up from 0 to `peak`, then half a cosine to `final`.
+
+    Args:
+        peak: float. Largest learning rate, reached after the warm-up.
+        total_steps: int. Steps of the whole run, warm-up included.
+        warmup_steps: int, less than `total_steps`.
+        final: float. Learning rate after `total_steps`.
+
+    Returns:
+        A `keras.optimizers.schedules.CosineDecay`.
+
+    Raises:
+        ValueError: if the warm-up is as long as the run.
+    """
+    if not 0 <= warmup_steps < total_steps:
+        raise ValueError(
+            "the warm-up must be shorter than the run. "
+            f"Received: warmup_steps={warmup_steps}, total_steps={total_steps}"
+        )
+    schedule = keras.optimizers.schedules.CosineDecay
+    if not warmup_steps:
+        return schedule(float(peak), total_steps, alpha=final / peak)
+    # The initial rate must be a float: Keras takes an int 0 for a missing one.
+    return schedule(
+        0.0,
+        total_steps - warmup_steps,
+        alpha=final / peak,
+        warmup_target=float(peak),
+        warmup_steps=warmup_steps,
+    )
+
+
+def adamw(config, steps_per_epoch, epochs):
+    """The optimizer of a recipe.
+
+    Args:
+        config: `OptimizerConfig`.
+        steps_per_epoch, epochs: ints, the length of the run.
+
+    Returns:
+        An `AdamW` with its schedule, clipping and weight average.
+    """
+    total = steps_per_epoch * epochs
+    warmup = min(round(config.warmup_epochs * steps_per_epoch), total - 1)
+    average = {} if config.ema_momentum is None else {"use_ema": True, "ema_momentum": config.ema_momentum}
+    return AdamW(
+        warmup_cosine(config.learning_rate, total, warmup, config.final_learning_rate),
+        weight_decay=config.weight_decay,
+        beta_1=config.beta_1,
+        beta_2=config.beta_2,
+        epsilon=config.epsilon,
+        global_clipnorm=config.clip_norm,
+        **average,
+    )

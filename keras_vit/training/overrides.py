@@ -1,0 +1,72 @@
+"""`--set a.b=value`: overrides of a recipe, typed and checked."""
+
+import ast
+import dataclasses
+import types
+import typing
+
+from keras_vit.validation import nearest
+
+
+def apply_overrides(recipe, assignments):
+    """Changes fields of nested dataclasses.
+
+    Args:
+        recipe: a `Recipe` or any frozen dataclass.
+        assignments: iterable of `a.b=value` strings. Values are Python literals; what is none is a str.
+
+    Returns:
+        The changed copy.
+
+    Raises:
+        ValueError: on an unknown key, with the nearest one; on a value of the wrong type; on a value that the
+            dataclass itself refuses.
+    """
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise ValueError(f"an override must look like a.b=value. Received: {assignment!r}")
+        recipe = _set(recipe, key.split("."), text, key)
+    return recipe
+
+
+def _set(config, path, text, key):
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    name, *rest = path
+    if name not in fields:
+        raise ValueError(
+            f"unknown key of {type(config).__name__}{nearest(name, fields)} Received: {key!r}, known: {sorted(fields)}"
+        )
+    value = getattr(config, name)
+    if rest:
+        if not dataclasses.is_dataclass(value):
+            raise ValueError(f"{name!r} has no fields of its own. Received: {key!r}")
+        return dataclasses.replace(config, **{name: _set(value, rest, text, key)})
+    if dataclasses.is_dataclass(value):
+        known = sorted(field.name for field in dataclasses.fields(value))
+        raise ValueError(f"{key!r} is a group; set one of its fields. Received: {key}={text!r}, known: {known}")
+    wanted = typing.get_type_hints(type(config))[name]
+    return dataclasses.replace(config, **{name: _read(text, wanted, key)})
+
+
+def _read(text, wanted, key):
+    """The value of `text` as one of the types that the field admits."""
+    kinds = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+    for kind in kinds:
+        origin = typing.get_origin(kind) or kind
+        if value is None and origin is types.NoneType:
+            return None
+        if origin is tuple and isinstance(value, int | tuple | list) and not isinstance(value, bool):
+            return value if isinstance(value, int) else tuple(value)
+        if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if origin is str and not isinstance(value, bool | types.NoneType):
+            return text.strip("'\"")
+        if origin in (int, bool) and type(value) is origin:
+            return value
+    names = " or ".join("None" if k is types.NoneType else getattr(k, "__name__", str(k)) for k in kinds)
+    raise ValueError(f"{key} must be {names}. Received: {key}={text!r}")

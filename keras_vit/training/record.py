@@ -1,0 +1,91 @@
+"""Run records: what a number in the README comes from."""
+
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from importlib import metadata
+
+import keras
+
+PACKAGES = ("keras_vit", "keras", "tensorflow", "jax", "torch", "numpy")
+
+
+def _git(*arguments, cwd):
+    try:
+        return subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def commit():
+    """`(commit, dirty)` of the checkout that the library runs from; `(None, None)` outside one."""
+    root = pathlib.Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None, None
+    status = _git("status", "--porcelain", cwd=root)
+    return _git("rev-parse", "HEAD", cwd=root), None if status is None else bool(status)
+
+
+def hardware():
+    """CPU model and cores, as a dict."""
+    name = platform.processor()
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        name = lines[0].partition(":")[2].strip() if lines else name
+    return {"cpu": name, "cores": os.cpu_count(), "machine": platform.machine(), "system": platform.system()}
+
+
+def versions():
+    """Versions of Python and of the packages that decide a result, as a dict."""
+    found = {"python": platform.python_version(), "backend": keras.backend.backend()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def run_record(recipe, result, model, evaluation, **extra):
+    """Everything that is needed to believe and to repeat a run.
+
+    Args:
+        recipe: the resolved `Recipe`.
+        result: what `fit` returned.
+        model: the trained model.
+        evaluation: dict with `accuracy`, `examples` and the `split` that they belong to.
+        **extra: further JSON types, for example a baseline.
+
+    Returns:
+        A dict of JSON types.
+    """
+    revision, dirty = commit()
+    name = "test" if evaluation["split"] == recipe.data.test_split else "validation"
+    return {
+        "recipe": recipe.name,
+        "model": {"name": model.name, "parameters": model.count_params()},
+        "config": recipe.to_dict(),
+        "commit": revision,
+        "dirty": dirty,
+        "hardware": hardware(),
+        "versions": versions(),
+        "seed": recipe.training.seed,
+        "epochs": result["history"],
+        "resumed_from": result["resumed_from"],
+        "wall_seconds": round(result["seconds"], 1),
+        f"{name}_accuracy": evaluation["accuracy"],
+        f"{name}_examples": evaluation["examples"],
+        **extra,
+    }
+
+
+def write_json(path, record):
+    """Writes a record so that a reader finds either the whole file or none."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(partial, path)

@@ -1,0 +1,122 @@
+"""`model.fit` as a recipe has it: compiled by the hardware, resumable, with one progress bar."""
+
+import contextlib
+import pathlib
+import time
+
+import keras
+
+from keras_vit.training import checkpoint
+from keras_vit.training.optimizers import adamw
+from keras_vit.training.progress import ProgressBar
+
+
+def choose_precision(recipe, device):
+    """The dtype policy's name for a recipe on a kind of device, `cpu`, `gpu` or `tpu`.
+
+    `auto` is float32 on CPUs, where XLA makes it the fastest way to train these models
+    (`benchmarks/results`), and bfloat16 on accelerators.
+    """
+    wanted = recipe.training.precision
+    if wanted != "auto":
+        return wanted
+    return "float32" if device == "cpu" else "mixed_bfloat16"
+
+
+def choose_jit(recipe, precision, device, replicas):
+    """Whether to compile with XLA: on one replica, unless it is bfloat16 on a CPU, where XLA loses."""
+    if recipe.training.jit is not None:
+        return recipe.training.jit
+    return replicas == 1 and not (device == "cpu" and precision == "mixed_bfloat16")
+
+
+def compile_model(model, recipe, steps_per_epoch, jit):
+    """Compiles a model with the loss, optimizer and metric of a recipe.
+
+    Args:
+        model: from images to logits.
+        recipe: `Recipe`. Targets are one-hot rows, so that mixed ones fit too.
+        steps_per_epoch: int.
+        jit: bool. XLA.
+
+    Returns:
+        `model`.
+    """
+    model.compile(
+        optimizer=adamw(recipe.optimizer, steps_per_epoch, recipe.training.epochs),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.training.label_smoothing),
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        jit_compile=jit,
+    )
+    return model
+
+
+def _check_same_recipe(state, recipe, directory):
+    saved, wanted = _flatten(state["recipe"]), _flatten(recipe)
+    changed = sorted(key for key in {*saved, *wanted} if saved.get(key) != wanted.get(key))
+    if changed:
+        lines = "\n".join(f"  {key}: was {saved.get(key)!r}, is {wanted.get(key)!r}" for key in changed)
+        raise ValueError(
+            "a run can only go on with the recipe it began with; choose another directory or start afresh. "
+            f"Received: {str(directory)!r} with\n{lines}"
+        )
+
+
+def _flatten(nested, prefix=""):
+    flat = {}
+    for key, value in nested.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def fit(model, recipe, dataset, steps_per_epoch, directory, scope=contextlib.nullcontext, validation_data=None):
+    """Trains to the end of the recipe, going on where an interrupted run stopped.
+
+    Args:
+        model: compiled.
+        recipe: `Recipe`.
+        dataset: callable from the first epoch to a data set that yields all remaining ones, so that the order
+            of the data is that of an uninterrupted run.
+        steps_per_epoch: int.
+        directory: where `checkpoint.npz` lives.
+        scope: callable that gives the strategy's context manager.
+        validation_data: data set for the end of every epoch, or `None`.
+
+    Returns:
+        A dict: `history` (one dict an epoch), `seconds` of this call, `resumed_from` (epoch).
+
+    Raises:
+        ValueError: if the directory holds a run of another recipe, or an unreadable checkpoint.
+    """
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / checkpoint.FILE_NAME
+    plain = recipe.to_dict()
+    state = checkpoint.load_state(path)
+    if state:
+        _check_same_recipe(state, plain, directory)
+        with scope():
+            checkpoint.restore(path, model)
+    first, history = (state["epoch"], state["history"]) if state else (0, [])
+    epochs = recipe.training.epochs
+    bar = ProgressBar(epochs, steps_per_epoch * recipe.data.batch_size)
+    start = time.perf_counter()
+    try:
+        model.fit(
+            dataset(first),
+            epochs=epochs,
+            initial_epoch=first,
+            steps_per_epoch=steps_per_epoch,
+            validation_data=validation_data,
+            verbose=0,
+            shuffle=False,
+            callbacks=[keras.callbacks.TerminateOnNaN(), checkpoint.CheckpointCallback(path, plain, history), bar],
+        )
+    finally:
+        bar.close()
+    if len(history) < epochs:
+        raise RuntimeError(
+            f"training stopped in epoch {len(history) + 1}: the loss is not a number. "
+            f"The state before it is in {str(path)!r}"
+        )
+    return {"history": history, "seconds": time.perf_counter() - start, "resumed_from": first}
