@@ -45,7 +45,7 @@ __all__ = [
     "update_metadata",
 ]
 
-_ON_DEMAND = ("data", "distribution", "evaluation", "export", "training")
+_ON_DEMAND = ("data", "distribution", "experiment", "export", "training")
 
 
 def __getattr__(name):

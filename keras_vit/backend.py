@@ -24,7 +24,12 @@ def replica_id():
 def has_fused_attention():
     """Whether `keras.ops.dot_product_attention` reaches a fused kernel on the active backend.
 
-    PyTorch has `scaled_dot_product_attention`, JAX cuDNN's flash attention; on TensorFlow the op is a
-    plain composition of einsums, and the library's own is faster (`benchmarks/results`).
+    PyTorch has `scaled_dot_product_attention`, JAX cuDNN's flash attention on a GPU. On TensorFlow the op is a
+    plain composition of einsums, and the library's own is faster (`benchmarks/results`); so it is with JAX on a
+    CPU, where the op moreover cannot be compiled in float16.
     """
-    return keras.backend.backend() in ("torch", "jax")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    return keras.backend.backend() == "torch"

@@ -132,21 +132,33 @@ class InputSpec:
         return cls(**config)
 
 
+def _from_array(array):
+    """A `PIL.Image` of a uint8 array; floats, which Pillow takes for grey images, would lose their scale."""
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or not array.size:
+        raise TypeError("neither (h, w) nor (h, w, channels) of uint8")
+    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
+
+
+def _read(image):
+    """A `PIL.Image` with its pixels from a path or an array."""
+    try:
+        opened = _from_array(image) if isinstance(image, np.ndarray) else Image.open(image)
+        opened.load()  # a truncated file shows here
+    except (OSError, AttributeError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
+        is_array = isinstance(image, np.ndarray)
+        what = f"array of shape {image.shape} and dtype {image.dtype}" if is_array else repr(str(image))
+        raise ValueError(f"an image must be a readable file or a uint8 array. Received: {what} ({error})") from error
+    return opened
+
+
 def _open(image, num_channels):
     """A `PIL.Image` with `num_channels` channels from a path, an image or an array."""
-    if not isinstance(image, Image.Image):
-        try:
-            image = Image.fromarray(np.squeeze(image)) if isinstance(image, np.ndarray) else Image.open(image)
-            image.load()
-        except (OSError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
-            what = f"array of shape {image.shape}" if isinstance(image, np.ndarray) else repr(str(image))
-            raise ValueError(
-                f"an image must be a readable file or a uint8 array. Received: {what} ({error})"
-            ) from error
+    opened = image if isinstance(image, Image.Image) else _read(image)
     if num_channels not in _MODES:
-        if len(image.getbands()) != num_channels:
+        if len(opened.getbands()) != num_channels:
             raise ValueError(
-                f"an image must have the {num_channels} channels of the model. Received: {len(image.getbands())} channels"
+                f"an image must have the {num_channels} channels of the model. "
+                f"Received: {len(opened.getbands())} channels"
             )
-        return image
-    return image.convert(_MODES[num_channels])
+        return opened
+    return opened.convert(_MODES[num_channels])

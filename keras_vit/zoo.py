@@ -55,7 +55,12 @@ def create_model(name, weights=None, *, input_spec=None, labels=None, dtype=None
             raise ValueError(
                 f"weights must be None or a '.weights.h5' file of Keras. Received: weights={str(weights)!r}"
             )
-        model.load_weights(weights)
+        try:
+            model.load_weights(weights)
+        except OSError as error:
+            raise ValueError(
+                f"weights must be a readable '.weights.h5' file. Received: weights={str(weights)!r} ({error})"
+            ) from error
     return model
 
 
@@ -130,8 +135,8 @@ def preprocess_input(images, model=None):
         float32 array or tensor of the same shape.
     """
     if model is None:
-        channels = images.shape[-1]
-        spec = InputSpec(size=images.shape[-3:-1], mean=(0.5,) * channels, std=(0.5,) * channels)
+        half = (0.5,) * images.shape[-1]
+        spec = InputSpec(size=1, mean=half, std=half)  # the size plays no part in the normalisation
     else:
         spec = metadata(model).input_spec
     return spec.normalize(images)

@@ -157,7 +157,8 @@ def _tfds(config):
 
     def read(name, input_spec):
         _prepare(builder, config)
-        if name not in builder.info.splits:
+        # Empty where nothing is prepared on disk, as under TFDS's mock data.
+        if builder.info.splits and name not in builder.info.splits:
             raise ValueError(
                 f"unknown split of {config.name!r}{nearest(name, builder.info.splits)} Received: split={name!r}"
             )

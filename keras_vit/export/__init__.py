@@ -1,5 +1,5 @@
 """SavedModels for TF Serving."""
 
-from keras_vit.export.saved_model import next_version, predict, saved_model
+from keras_vit.export.serving import next_version, predict, saved_model
 
 __all__ = ["next_version", "predict", "saved_model"]

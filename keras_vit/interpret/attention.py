@@ -50,7 +50,7 @@ def _chosen(model, blocks):
     """Names of blocks from `None` (all), names, or indices; negative ones count from the end."""
     known = _encoder_blocks(model)
     if blocks is None:
-        return known
+        blocks = known
     blocks = [blocks] if isinstance(blocks, str | int) else list(blocks)
     chosen = []
     for block in blocks:
@@ -60,7 +60,8 @@ def _chosen(model, blocks):
             chosen.append(block)
         else:
             raise ValueError(
-                f"unknown block of model {model.name!r}{nearest(block, known)} Received: block={block!r}, known: {known}"
+                f"unknown block of model {model.name!r}{nearest(block, known)} "
+                f"Received: block={block!r}, known: {known}"
             )
     if not chosen:
         raise ValueError(f"at least one block must be chosen. Received: blocks={blocks}, known: {known}")

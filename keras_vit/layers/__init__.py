@@ -3,6 +3,7 @@
 from keras_vit.layers.attention import MultiHeadSelfAttention
 from keras_vit.layers.attention_pooling import AttentionPooling
 from keras_vit.layers.dropout import Dropout
+from keras_vit.layers.layer_norm import LayerNormalization
 from keras_vit.layers.layer_scale import LayerScale
 from keras_vit.layers.mlp import MLP
 from keras_vit.layers.patch_encoder import PatchEncoder
@@ -14,6 +15,7 @@ __all__ = [
     "MLP",
     "AttentionPooling",
     "Dropout",
+    "LayerNormalization",
     "LayerScale",
     "MultiHeadSelfAttention",
     "PatchEncoder",

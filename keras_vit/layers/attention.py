@@ -8,6 +8,7 @@ from keras import ops
 from keras_vit.backend import has_fused_attention
 from keras_vit.layers.composite import CompositeLayer
 from keras_vit.layers.dropout import Dropout
+from keras_vit.layers.layer_norm import LayerNormalization
 from keras_vit.validation import check_positive
 
 
@@ -42,16 +43,14 @@ def attend(query, key, value, dropout=None, training=False, return_attention=Fal
     return (outputs, attention) if return_attention else outputs
 
 
-def split_heads(tokens, num_heads):
-    """`(batch, tokens, width)` to `(batch, tokens, num_heads, width / num_heads)`."""
-    _, length, width = ops.shape(tokens)
-    return ops.reshape(tokens, (-1, length, num_heads, width // num_heads))
+def rows(tokens):
+    """`(batch, tokens, ...)` to the rows of one matrix: TensorFlow multiplies it in one kernel with its bias."""
+    return ops.reshape(tokens, (-1, math.prod(tokens.shape[2:])))
 
 
-def merge_heads(heads):
-    """The inverse of `split_heads`."""
-    _, length, num_heads, head_dim = ops.shape(heads)
-    return ops.reshape(heads, (-1, length, num_heads * head_dim))
+def split_heads(rows, length, num_heads):
+    """`(batch * length, width)` to `(batch, length, num_heads, width / num_heads)`."""
+    return ops.reshape(rows, (-1, length, num_heads, rows.shape[-1] // num_heads))
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -116,19 +115,22 @@ class MultiHeadSelfAttention(CompositeLayer):
         self.projection.build(input_shape)
         if self.qk_norm:
             self.query_norm, self.key_norm = (
-                keras.layers.LayerNormalization(epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name=name)
+                LayerNormalization(epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name=name)
                 for name in ("query_norm", "key_norm")
             )
             for norm in (self.query_norm, self.key_norm):
                 norm.build((None, None, self.num_heads, hidden_dim // self.num_heads))
 
     def call(self, inputs, training=False, return_attention=False):
-        query, key, value = (split_heads(t, self.num_heads) for t in ops.split(self.qkv(inputs), 3, axis=-1))
+        length = ops.shape(inputs)[1]
+        fused = ops.split(self.qkv(rows(inputs)), 3, axis=-1)
+        query, key, value = (split_heads(part, length, self.num_heads) for part in fused)
         if self.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
         outputs = attend(query, key, value, self.attention_dropout, training, return_attention)
         outputs, attention = outputs if return_attention else (outputs, None)
-        outputs = self.dropout(self.projection(merge_heads(outputs)), training=training)
+        outputs = ops.reshape(self.projection(rows(outputs)), ops.shape(inputs))
+        outputs = self.dropout(outputs, training=training)
         return (outputs, attention) if return_attention else outputs
 
     def compute_output_spec(self, inputs, training=False, return_attention=False):

@@ -3,8 +3,9 @@
 import keras
 from keras import ops
 
-from keras_vit.layers.attention import attend, merge_heads, split_heads
+from keras_vit.layers.attention import attend, rows, split_heads
 from keras_vit.layers.composite import CompositeLayer
+from keras_vit.layers.layer_norm import LayerNormalization
 from keras_vit.layers.mlp import MLP
 from keras_vit.validation import check_positive
 
@@ -53,20 +54,20 @@ class AttentionPooling(CompositeLayer):
             2 * hidden_dim, kernel_initializer=key_value, dtype=self.dtype_policy, name="key_value"
         )
         self.projection = keras.layers.Dense(hidden_dim, dtype=self.dtype_policy, name="projection")
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name="norm"
-        )
+        self.norm = LayerNormalization(epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name="norm")
         for layer in (self.query, self.key_value, self.projection, self.norm, self.mlp):
             layer.build((None, None, hidden_dim))
 
     def call(self, tokens, training=False):
-        query = self.query(ops.cast(self.probe, self.compute_dtype))
-        query = ops.repeat(query, ops.shape(tokens)[0], axis=0)
-        key, value = ops.split(self.key_value(tokens), 2, axis=-1)
-        pooled = attend(*(split_heads(t, self.num_heads) for t in (query, key, value)))
-        x = self.projection(merge_heads(pooled))  # (batch, 1, hidden_dim)
-        x = x + self.mlp(self.norm(x), training=training)
-        return x[:, 0]
+        batch, length, _ = ops.shape(tokens)
+        probe = ops.cast(self.probe, self.compute_dtype)
+        query = split_heads(self.query(rows(probe)), 1, self.num_heads)
+        query = ops.repeat(query, batch, axis=0)
+        key_value = ops.split(self.key_value(rows(tokens)), 2, axis=-1)
+        key, value = (split_heads(part, length, self.num_heads) for part in key_value)
+        x = self.projection(rows(attend(query, key, value)))  # (batch, hidden_dim)
+        residual = self.mlp(ops.expand_dims(self.norm(x), 1), training=training)
+        return x + residual[:, 0]
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], input_shape[2])

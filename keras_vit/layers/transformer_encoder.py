@@ -5,6 +5,7 @@ import keras
 from keras_vit.layers.attention import MultiHeadSelfAttention
 from keras_vit.layers.composite import CompositeLayer
 from keras_vit.layers.dropout import drop_path
+from keras_vit.layers.layer_norm import LayerNormalization
 from keras_vit.layers.layer_scale import LayerScale
 from keras_vit.layers.mlp import MLP
 from keras_vit.validation import check_choice
@@ -78,7 +79,7 @@ class TransformerEncoder(CompositeLayer):
         )
         self.mlp = MLP(mlp_dim, activation, dropout_rate, dtype=policy, name="mlp")
         self.attention_norm, self.mlp_norm = (
-            keras.layers.LayerNormalization(epsilon=layer_norm_epsilon, dtype=policy, name=name)
+            LayerNormalization(epsilon=layer_norm_epsilon, dtype=policy, name=name)
             for name in ("attention_norm", "mlp_norm")
         )
         self.attention_drop_path, self.mlp_drop_path = (

@@ -16,6 +16,10 @@ NORM_PLACEMENTS = ("pre", "post")
 DROP_PATH_SCHEDULES = ("linear", "constant")
 
 
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 @keras.saving.register_keras_serializable(package="keras_vit")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViTConfig:
@@ -100,6 +104,11 @@ class ViTConfig:
         self._check_tokens()
 
     def _check_choices(self):
+        for field in dataclasses.fields(self):
+            if field.type is bool and not isinstance(getattr(self, field.name), bool):
+                raise ValueError(
+                    f"{field.name} must be True or False. Received: {field.name}={getattr(self, field.name)!r}"
+                )
         check_choice(self.pooling, POOLING, "pooling")
         check_choice(self.pre_logits_activation, ("tanh", None), "pre_logits_activation")
         check_choice(self.classifier_activation, (None, "linear", "softmax", "sigmoid"), "classifier_activation")
@@ -121,11 +130,11 @@ class ViTConfig:
             )
         if self.pre_logits_dim is not None:
             check_positive(self.pre_logits_dim, "pre_logits_dim")
-        if not 0 < self.layer_norm_epsilon < 1:
+        if not _is_number(self.layer_norm_epsilon) or not 0 < self.layer_norm_epsilon < 1:
             raise ValueError(
                 f"layer_norm_epsilon must be in (0, 1). Received: layer_norm_epsilon={self.layer_norm_epsilon!r}"
             )
-        if self.layer_scale_init is not None and not isinstance(self.layer_scale_init, int | float):
+        if self.layer_scale_init is not None and not _is_number(self.layer_scale_init):
             raise ValueError(
                 f"layer_scale_init must be a number or None. Received: layer_scale_init={self.layer_scale_init!r}"
             )

@@ -2,7 +2,14 @@
 
 import keras
 
-from keras_vit.layers import AttentionPooling, PatchEncoder, Patches, TokenPooling, TransformerEncoder
+from keras_vit.layers import (
+    AttentionPooling,
+    LayerNormalization,
+    PatchEncoder,
+    Patches,
+    TokenPooling,
+    TransformerEncoder,
+)
 from keras_vit.metadata import LAYER_NAME, Metadata
 from keras_vit.preprocessing import InputSpec
 
@@ -52,7 +59,7 @@ def _check_input_spec(config, input_spec):
 
 
 def _norm(config, policy, name):
-    return keras.layers.LayerNormalization(epsilon=config.layer_norm_epsilon, dtype=policy, name=name)
+    return LayerNormalization(epsilon=config.layer_norm_epsilon, dtype=policy, name=name)
 
 
 def _encode(config, images, policy):

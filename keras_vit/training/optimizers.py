@@ -21,7 +21,9 @@ class AdamW(keras.optimizers.AdamW):
         super().__init__(*args, **kwargs)
         self.no_decay = tuple(no_decay)
         if self.no_decay:
-            self.exclude_from_weight_decay(var_names=[f"^{name}$" for name in self.no_decay])
+            # On TensorFlow Keras matches the name of the tf.Variable, such as `bias/replica_1:0`.
+            names = "|".join(self.no_decay)
+            self.exclude_from_weight_decay(var_names=[rf"(^|/)({names})(/replica_\d+)?(:\d+)?$"])
 
     def get_config(self):
         return {**super().get_config(), "no_decay": list(self.no_decay)}

@@ -1,0 +1,71 @@
+# `make demo` and `make test` set up everything they need in .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# PyTorch as pip should install it for the backends and the benchmarks, for example torch==2.13.0
+TORCH ?= torch
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help demo test lint format wheel test-wheel test-backends test-lower-bounds benchmark clean
+
+help:
+	@echo "make demo                train, evaluate and export the digits ViT, and ask the SavedModel"
+	@echo "make test                run the tests (PYTEST_ARGS=... for pytest's options)"
+	@echo "make lint / make format  ruff"
+	@echo "make wheel               build the wheel; make test-wheel tries it in a clean environment"
+	@echo "make test-backends       install JAX and PyTorch and run the model tests on them"
+	@echo "make test-lower-bounds   install the oldest declared dependencies and run the tests"
+	@echo "make benchmark           compare speed with KerasHub and timm (installs them)"
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "keras_vit needs Python 3.11 or newer: make PYTHON=python3.12"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/keras_vit train recipes/vit_digits.py
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest --strict-skips $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(VENV)/.installed
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist .
+
+test-wheel: wheel
+	rm -rf $(VENV)-wheel
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/pip install --quiet "$$(ls dist/*.whl)[data]"
+	cd / && '$(abspath $(VENV)-wheel)/bin/keras_vit' train vit_digits --smoke --out "$$(mktemp -d)"
+
+test-backends: $(VENV)/.installed
+	$(PYTHON) -m venv $(VENV)-backends
+	$(VENV)-backends/bin/pip install --quiet --editable '.[test]' jax $(TORCH)
+	for backend in tensorflow jax torch; do \
+		KERAS_BACKEND=$$backend $(VENV)-backends/bin/python -m pytest -m backends tests/test_backends.py || exit 1; \
+	done
+
+test-lower-bounds:
+	$(PYTHON) -m venv $(VENV)-lower
+	$(VENV)-lower/bin/pip install --quiet --editable '.[test]' --constraint tests/lower_bounds.txt
+	$(VENV)-lower/bin/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+benchmark: $(VENV)/.installed
+	$(PYTHON) -m venv $(VENV)-peers
+	$(VENV)-peers/bin/pip install --quiet --editable . keras-hub timm $(TORCH)
+	$(VENV)-peers/bin/python benchmarks/train_step.py
+	$(VENV)-peers/bin/python benchmarks/inference.py
+
+clean:
+	rm -rf $(VENV) $(VENV)-* build dist *.egg-info runs

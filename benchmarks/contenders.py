@@ -1,0 +1,97 @@
+"""Who takes part: plain data, so that listing the contenders imports no framework."""
+
+import dataclasses
+import importlib.util
+
+GEMM_SIZE = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """One program to measure.
+
+    Args:
+        name: str. What the table shows.
+        packages: names of the packages it needs, in the order of their import.
+        factory: `module:function` in this folder. The function gets the task and `options` and returns a pair:
+            a callable that does one step, and the number of weights.
+        options: dict of keyword arguments of the function.
+    """
+
+    name: str
+    packages: tuple
+    factory: str
+    options: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What every contender does.
+
+    Args:
+        label: str. The model's name in the table.
+        config: dict, the JSON form of `keras_vit.ViTConfig`.
+        batch: int, images a step.
+        precision: `float32` or `bfloat16`.
+        training: bool.
+    """
+
+    label: str
+    config: dict
+    batch: int
+    precision: str
+    training: bool
+
+
+def _keras(library, how, jit=False):
+    packages = ("tensorflow", "keras", {"keras_vit": "keras_vit", "kerashub": "keras_hub"}[library])
+    options = {"library": library, "jit": jit}
+    return Contender(f"{library} {how}{' jit' if jit else ''}", packages, f"keras_contenders:{how}", options)
+
+
+def _timm(how, compiled=False):
+    name = "timm compiled" if compiled else "timm"
+    return Contender(name, ("torch", "timm"), f"torch_contenders:{how}", {"compiled": compiled})
+
+
+TRAINING = (
+    _keras("keras_vit", "fit"),
+    _keras("keras_vit", "fit", jit=True),
+    _keras("kerashub", "fit"),
+    _keras("kerashub", "fit", jit=True),
+    _timm("fit"),
+    _timm("fit", compiled=True),
+)
+INFERENCE = (
+    _keras("keras_vit", "predict"),
+    _keras("keras_vit", "predict", jit=True),
+    _keras("keras_vit", "function"),
+    _keras("kerashub", "predict"),
+    _keras("kerashub", "predict", jit=True),
+    _keras("kerashub", "function"),
+    _timm("predict"),
+    _timm("predict", compiled=True),
+)
+# Large matrix products in both frameworks: the ceiling that the table's fractions refer to.
+PEAKS = (
+    Contender("tensorflow", ("tensorflow",), "keras_contenders:gemm", {"size": GEMM_SIZE}),
+    Contender("torch", ("torch",), "torch_contenders:gemm", {"size": GEMM_SIZE}),
+)
+
+
+def choose(contenders, names):
+    """The contenders with these names, in the order of the names; all of them where `names` is empty.
+
+    Raises:
+        ValueError: on an unknown name.
+    """
+    known = {contender.name: contender for contender in contenders}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"a contender must be one of {sorted(known)}. Received: {name!r}")
+    return [known[name] for name in names] if names else list(contenders)
+
+
+def missing_packages(contender):
+    """Names of the packages of a contender that are not installed."""
+    return [package for package in contender.packages if importlib.util.find_spec(package) is None]

@@ -1,0 +1,93 @@
+"""keras_vit and KerasHub on TensorFlow. Imported by a worker only."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def fit(task, library, jit):
+    """Steps through the train function that `model.fit` itself uses, on a `tf.data` iterator.
+
+    Everything is left at the default that a user of `compile` and `fit` gets, `jit_compile` aside.
+    """
+    model = build(task, library)
+    model.compile(
+        optimizer=keras.optimizers.AdamW(1e-4, weight_decay=0.05),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=True if jit else "auto",
+    )
+    labels = np.random.default_rng(1).integers(task.config["num_classes"], size=task.batch)
+    dataset = tf.data.Dataset.from_tensors((images(task), labels)).cache().repeat().prefetch(tf.data.AUTOTUNE)
+    iterator = None
+
+    def step():
+        nonlocal iterator
+        if iterator is None:
+            # The first step is a real `fit`, which makes the train function and compiles it.
+            model.fit(dataset, steps_per_epoch=1, epochs=1, verbose=0)
+            iterator = iter(dataset)
+        else:
+            float(model.train_function(iterator)["loss"])
+
+    return step, model.count_params()
+
+
+def predict(task, library, jit):
+    """`model.predict_on_batch` on NumPy images: the compiled predict function of Keras, arrays in and out."""
+    model = build(task, library)
+    model.compile(jit_compile=True if jit else "auto")
+    batch = images(task)
+    return lambda: model.predict_on_batch(batch), model.count_params()
+
+
+def function(task, library, jit):
+    """The model as a plain `tf.function` with a fixed signature."""
+    model = build(task, library)
+    batch = tf.constant(images(task))
+    forward = tf.function(
+        lambda x: model(x, training=False), jit_compile=jit, input_signature=[tf.TensorSpec(batch.shape)]
+    )
+    return lambda: forward(batch).numpy(), model.count_params()
+
+
+def gemm(task, size):
+    """One product of two square matrices, and no weights."""
+    dtype = tf.dtypes.as_dtype(task.precision)
+    left, right = (tf.cast(tf.random.normal((size, size), seed=seed), dtype) for seed in (0, 1))
+    return lambda: tf.linalg.matmul(left, right), 0
+
+
+def images(task):
+    """A batch of random images, float32, channels last."""
+    shape = (task.batch, *task.config["image_size"], task.config["num_channels"])
+    return np.random.default_rng(0).standard_normal(shape, "float32")
+
+
+def build(task, library):
+    """The model of a library under the global dtype policy that belongs to the precision."""
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy("mixed_bfloat16" if task.precision == "bfloat16" else "float32")
+    return {"keras_vit": _keras_vit, "kerashub": _kerashub}[library](task.config)
+
+
+def _keras_vit(config):
+    from keras_vit.models import ViTConfig, build_vit
+
+    return build_vit(ViTConfig.from_config(config))
+
+
+def _kerashub(config):
+    """KerasHub's backbone with a dense head on the class token, in float32 as Keras' guide on precision asks."""
+    import keras_hub
+
+    backbone = keras_hub.models.ViTBackbone(
+        image_shape=(*config["image_size"], config["num_channels"]),
+        patch_size=tuple(config["patch_size"]),
+        num_layers=config["num_layers"],
+        num_heads=config["num_heads"],
+        hidden_dim=config["hidden_dim"],
+        mlp_dim=config["mlp_dim"],
+        layer_norm_epsilon=config["layer_norm_epsilon"],
+    )
+    logits = keras.layers.Dense(config["num_classes"], dtype="float32", name="head")(backbone.output[:, 0])
+    return keras.Model(backbone.input, logits)

@@ -1,0 +1,86 @@
+"""Writes the tables of README.md from the records; no number gets there by hand.
+
+    python docs/tables.py           rewrite README.md
+    python docs/tables.py --check   exit with 1 if it is not what the records say
+"""
+
+import json
+import pathlib
+import re
+import statistics
+import sys
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def recipe_table(folder):
+    """One row a recipe: mean, lowest and highest test accuracy over the seeds, time, baseline."""
+    lines = [
+        "| recipe | parameters | seeds | test accuracy, mean | lowest | highest | seconds a run | compare with |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for directory in sorted(p for p in folder.iterdir() if p.is_dir()):
+        records = [json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))]
+        records = [record for record in records if "test_accuracy" in record]
+        if not records:
+            continue
+        accuracies = [record["test_accuracy"] for record in records]
+        baseline = records[0].get("baseline")
+        beside = f"{baseline['name']}: {baseline['accuracy']:.4f}" if baseline else ""
+        lines.append(
+            f"| `{directory.name}` | {records[0]['model']['parameters']:,} | {len(records)} "
+            f"| {statistics.mean(accuracies):.4f} | {min(accuracies):.4f} | {max(accuracies):.4f} "
+            f"| {statistics.median(record['wall_seconds'] for record in records):.0f} | {beside} |"
+        )
+    cpus = {f"{r['hardware']['cpu']}, {r['hardware']['cores']} cores" for r in _records(folder)}
+    return "\n".join([*lines, "", f"Measured on: {'; '.join(sorted(cpus))}. Records: `recipes/results`."])
+
+
+def _records(folder):
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*/*.json"))]
+
+
+def benchmark_table(folder):
+    """The rows of every benchmark record: throughput, share of the GEMM peak, ratio to KerasHub."""
+    parts = []
+    for path in sorted(folder.glob("*.json")):
+        record = json.loads(path.read_text())
+        lines = [
+            f"`{record['benchmark']}`, medians of {record['setting']['rounds']} interleaved rounds, "
+            f"{record['hardware']['cpu']}, {record['hardware']['cores']} cores ({record['date'][:10]}, `{path.name}`):",
+            "",
+            f"| model | precision | contender | images/s | GFLOP/s | of GEMM peak | against {record['baseline']} |",
+            "|---|---|---|---:|---:|---:|---:|",
+        ]
+        for row in record["rows"]:
+            start = f"| {row['model']} | {row['precision']} | {row['contender']} |"
+            if "note" in row:
+                lines.append(f"{start} {row['note']} | | | |")
+                continue
+            ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+            peak = "" if row["fraction_of_peak"] is None else f"{row['fraction_of_peak']:.0%}"
+            lines.append(f"{start} {row['images_per_second']:.1f} | {row['gflops']:.0f} | {peak} | {ratio} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def fill(text, marker, table):
+    """`text` with what stands between `<!-- marker -->` and `<!-- /marker -->` replaced."""
+    pattern = rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)"
+    return re.sub(pattern, lambda match: f"{match[1]}\n{table}\n\n{match[2]}", text, flags=re.DOTALL)
+
+
+def main(arguments):
+    """Rewrites or checks README.md; returns the exit code."""
+    readme = ROOT / "README.md"
+    old = readme.read_text()
+    new = fill(old, "results", recipe_table(ROOT / "recipes" / "results"))
+    new = fill(new, "benchmarks", benchmark_table(ROOT / "benchmarks" / "results"))
+    if "--check" in arguments:
+        return int(new != old)
+    readme.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

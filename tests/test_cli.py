@@ -1,0 +1,142 @@
+"""The command line: start-up time is that of argparse, errors are one line."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+import keras_vit_cli
+from keras_vit import experiment
+
+SMALL = [
+    "--set",
+    "model.num_layers=1",
+    "--set",
+    "model.hidden_dim=16",
+    "--set",
+    "model.num_heads=2",
+    "--set",
+    "training.jit=false",
+]
+
+
+def _main(*arguments):
+    return keras_vit_cli.main([str(a) for a in arguments])
+
+
+def test_help_imports_neither_keras_nor_tensorflow():
+    script = (
+        "import sys, keras_vit_cli\n"
+        "try:\n    keras_vit_cli.main(['--help'])\n"
+        "except SystemExit as end:\n"
+        "    print(end.code, sorted({'keras', 'tensorflow', 'numpy', 'keras_vit'} & set(sys.modules)))\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "train a recipe" in answer.stdout
+    assert answer.stdout.rstrip().endswith("0 []")
+
+
+def test_every_command_has_its_function():
+    from keras_vit import cli
+
+    commands = keras_vit_cli._parser()._subparsers._group_actions[0].choices
+    assert set(commands) == {"train", "evaluate", "predict", "export", "list"}
+    assert all(callable(getattr(cli, name)) for name in commands)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A smoke run of the digits with everything behind it; returns its folder."""
+    directory = tmp_path_factory.mktemp("run")
+    assert _main("train", "vit_digits", "--smoke", "--out", directory, *SMALL) == 0
+    return directory
+
+
+def test_train_leaves_its_files(trained):
+    names = {p.name for p in trained.iterdir()}
+    assert {"checkpoint.npz", "model.keras", "curve.png", "record.json", "saved_model"} <= names
+    assert Image.open(trained / "curve.png").size[0] > 400
+    record = json.loads((trained / "record.json").read_text())
+    assert record["config"]["model"]["hidden_dim"] == 16
+    assert (trained / "saved_model" / "1" / "saved_model.pb").exists()
+
+
+def test_evaluate_measures_the_whole_split(trained, capsys):
+    assert _main("evaluate", trained / "model.keras", "--data", "digits") == 0
+    assert re.search(r"digits, test: 899 images, .*accuracy 0\.\d{4}", capsys.readouterr().out)
+
+
+def test_evaluate_refuses_other_classes(trained, tmp_path, capsys):
+    folder = tmp_path / "test" / "cat"
+    folder.mkdir(parents=True)
+    Image.new("L", (8, 8)).save(folder / "0.png")
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    assert _main("evaluate", trained / "model.keras", "--folder", tmp_path) == 1
+    assert "must have the classes of the model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["model.keras", "saved_model"])
+def test_predict_prints_the_best_classes(trained, tmp_path, capsys, kind):
+    file = tmp_path / "digit.png"
+    Image.new("L", (8, 8), 100).save(file)
+    assert _main("predict", trained / kind, file, "--top", "2") == 0
+    assert re.search(r"digit.png: \d 0\.\d+, \d 0\.\d+$", capsys.readouterr().out.strip())
+
+
+def test_export_writes_the_next_version(trained, tmp_path, capsys):
+    for version in ("1", "2"):
+        assert _main("export", trained / "model.keras", "--to", tmp_path / "digits") == 0
+        assert (tmp_path / "digits" / version / "saved_model.pb").exists()
+
+
+def test_list_prints_names(capsys):
+    assert _main("list", "vit_huge*") == 0
+    assert "vit_huge_patch14_224" in capsys.readouterr().out.split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "vit_digit"], "Did you mean 'vit_digits'"),
+        (["train", "vit_digits", "--set", "data.nam=x"], "Did you mean 'name'"),
+        (["train", "vit_digits", "--set", "distribution.name=mirored"], "Did you mean 'mirrored'"),
+        (["evaluate", "nothing.keras", "--data", "digits"], "must be an existing .keras file"),
+        (["predict", "nowhere", "image.png"], "there must be a SavedModel"),
+        (["export", "nothing.keras", "--to", "x"], "must be an existing .keras file"),
+    ],
+)
+def test_an_error_is_one_line_and_a_code(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert _main(*arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith(f"keras_vit {arguments[0]}: ")
+    assert "Traceback" not in error
+
+
+def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
+    from keras_vit import cli
+
+    def interrupt(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "train", interrupt)
+    assert _main("train", "vit_digits") == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", experiment.list_recipes())
+def test_every_recipe_loads_and_explains_itself(name):
+    module = experiment.load_recipe(name)
+    assert module.recipe.name == name
+    assert f"keras_vit train recipes/{name}.py" in module.__doc__
+
+
+def test_a_file_without_a_recipe_is_refused(tmp_path):
+    file = tmp_path / "empty.py"
+    file.write_text("")
+    with pytest.raises(ValueError, match="must define 'recipe'"):
+        experiment.load_recipe(str(file))

@@ -1,0 +1,105 @@
+"""Every layer through `check_layer`, with non-default arguments."""
+
+import inspect
+
+import pytest
+from check_layer import check_layer
+
+from keras_vit import layers
+from keras_vit.metadata import Metadata
+from keras_vit.models import ViTConfig
+from keras_vit.preprocessing import InputSpec
+
+TOKENS = (6, 16)
+RATES = {"dropout_rate": 0.2, "attention_dropout_rate": 0.3}
+# The norm's offset adds the same number to a whole row of logits, which the softmax takes out again.
+NO_KEY_OFFSET = ("key_norm/beta",)
+
+
+def _metadata(**kwargs):
+    config = ViTConfig(image_size=8, patch_size=4, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8, num_classes=2)
+    spec = InputSpec((8, 8), 0.9, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
+    return Metadata(config, spec, labels=("cat", "dog"), origin="a test", **kwargs)
+
+
+def _encoder(**kwargs):
+    arguments = {
+        "num_heads": 4,
+        "mlp_dim": 24,
+        "activation": "gelu_tanh",
+        "drop_path_rate": 0.1,
+        "layer_scale_init": 0.5,
+        "qk_norm": True,
+        "layer_norm_epsilon": 1e-5,
+        **RATES,
+    }
+    return layers.TransformerEncoder(**{**arguments, **kwargs})
+
+
+def _patch_encoder(**kwargs):
+    arguments = {
+        "class_token": True,
+        "distillation_token": True,
+        "num_registers": 2,
+        "position_on_prefix": False,
+        "position_resize": "bicubic",
+        "dropout_rate": 0.2,
+    }
+    return layers.PatchEncoder(16, (2, 3), **{**arguments, **kwargs})
+
+
+# name: (make, input shape without batch, number of weights, endings of weights without a gradient)
+CASES = {
+    "Patches": (lambda **k: layers.Patches((2, 4), **k), (4, 12, 3), 0, ()),
+    "PatchEncoder": (_patch_encoder, (6, 12), 6, ()),
+    "PatchEncoder_sincos2d_no_class": (
+        lambda **k: _patch_encoder(class_token=False, position_embedding="sincos2d", **k),
+        (6, 12),
+        4,
+        (),
+    ),
+    "MultiHeadSelfAttention": (
+        lambda **k: layers.MultiHeadSelfAttention(4, qk_norm=True, layer_norm_epsilon=1e-5, **RATES, **k),
+        TOKENS,
+        8,
+        NO_KEY_OFFSET,
+    ),
+    "MLP": (lambda **k: layers.MLP(24, "quick_gelu", 0.2, **k), TOKENS, 4, ()),
+    "MLP_swiglu": (lambda **k: layers.MLP(24, "swiglu", 0.2, **k), TOKENS, 4, ()),
+    "TransformerEncoder": (_encoder, TOKENS, 18, NO_KEY_OFFSET),
+    "TransformerEncoder_post": (
+        lambda **k: _encoder(norm_placement="post", qk_norm=False, layer_scale_init=None, **k),
+        TOKENS,
+        12,
+        (),
+    ),
+    "AttentionPooling": (
+        lambda **k: layers.AttentionPooling(4, 24, activation="gelu_tanh", layer_norm_epsilon=1e-5, **k),
+        TOKENS,
+        13,
+        (),
+    ),
+    "LayerNormalization": (lambda **k: layers.LayerNormalization(epsilon=1e-3, **k), TOKENS, 2, ()),
+    "LayerScale": (lambda **k: layers.LayerScale(0.3, **k), TOKENS, 1, ()),
+    "Dropout": (lambda **k: layers.Dropout(0.4, noise_shape=(None, 1, 16), seed=7, **k), TOKENS, 0, ()),
+    "TokenPooling_token": (lambda **k: layers.TokenPooling("token", index=2, **k), TOKENS, 0, ()),
+    "TokenPooling_gap": (lambda **k: layers.TokenPooling("gap", num_prefix_tokens=2, **k), TOKENS, 0, ()),
+    "Metadata": (_metadata, (8, 8, 3), 0, ()),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_layer(name, tmp_path):
+    make, input_shape, expected_weights, zero_gradients = CASES[name]
+    check_layer(make, input_shape, expected_weights, tmp_path, zero_gradients)
+
+
+@pytest.mark.parametrize("name", layers.__all__)
+def test_every_layer_is_checked_with_every_argument(name):
+    made = [make() for make, *_ in CASES.values()]
+    mine = [layer for layer in made if type(layer) is getattr(layers, name)]
+    assert mine, f"{name} needs a case in CASES"
+    for argument in inspect.signature(getattr(layers, name)).parameters.values():
+        if argument.default is not argument.empty:
+            values = [layer.get_config()[argument.name] for layer in mine]
+            assert any(v != argument.default for v in values), f"no case of {name} changes {argument.name}"

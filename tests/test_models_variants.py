@@ -1,0 +1,97 @@
+"""The variants' sizes, told by their number of parameters."""
+
+import pytest
+
+from keras_vit import create_model
+from keras_vit.models import VARIANTS, build_vit, vit_config
+
+# Tiny to huge: Steiner et al. (arXiv:2106.10270) and timm; for all the formula below gives the same.
+GOLDEN = {
+    "vit_tiny_patch8_224": 5_719_720,
+    "vit_tiny_patch14_224": 5_694_376,
+    "vit_tiny_patch16_224": 5_717_416,
+    "vit_tiny_patch32_224": 6_131_560,
+    "vit_small_patch8_224": 22_055_272,
+    "vit_small_patch14_224": 22_004_584,
+    "vit_small_patch16_224": 22_050_664,
+    "vit_small_patch32_224": 22_878_952,
+    "vit_base_patch8_224": 86_576_872,
+    "vit_base_patch14_224": 86_475_496,
+    "vit_base_patch16_224": 86_567_656,
+    "vit_base_patch32_224": 88_224_232,
+    "vit_large_patch8_224": 304_338_920,
+    "vit_large_patch14_224": 304_203_752,
+    "vit_large_patch16_224": 304_326_632,
+    "vit_large_patch32_224": 306_535_400,
+    "vit_huge_patch8_224": 632_214_760,
+    "vit_huge_patch14_224": 632_045_800,
+    "vit_huge_patch16_224": 632_199_400,
+    "vit_huge_patch32_224": 634_960_360,
+    "vit_so400m_patch8_224": 413_749_720,
+    "vit_so400m_patch14_224": 413_597_656,
+    "vit_so400m_patch16_224": 413_735_896,
+    "vit_so400m_patch32_224": 416_220_760,
+    "vit_giant_patch8_224": 1_012_797_288,
+    "vit_giant_patch14_224": 1_012_611_432,
+    "vit_giant_patch16_224": 1_012_780_392,
+    "vit_giant_patch32_224": 1_015_817_448,
+}
+
+
+def count(c):
+    """Parameters of a `ViTConfig`, counted by hand."""
+    d, dense, norm = c.hidden_dim, (lambda a, b: a * b + b), 2 * c.hidden_dim
+    extra = int(c.class_token) + int(c.distillation_token)
+    positions = c.grid_size[0] * c.grid_size[1] + extra * c.position_on_prefix
+    embedding = dense(c.patch_size[0] * c.patch_size[1] * c.num_channels, d) + (extra + c.num_registers) * d
+    embedding += positions * d * (c.position_embedding == "learned") + norm * c.embedding_norm
+    mlp = dense(d, c.mlp_dim * (2 if c.activation == "swiglu" else 1)) + dense(c.mlp_dim, d)
+    block = 2 * norm + dense(d, 3 * d) + dense(d, d) + mlp
+    block += 2 * d * (c.layer_scale_init is not None) + 4 * (d // c.num_heads) * c.qk_norm
+    final_norm = norm * (c.norm_placement == "pre")
+    pooling = (d + 4 * dense(d, d) + norm + mlp) * (c.pooling == "map")
+    width = c.pre_logits_dim or d
+    head = dense(d, width) * bool(c.pre_logits_dim) + dense(width, c.num_classes) * bool(c.num_classes)
+    head += dense(d, c.num_classes) * bool(c.num_classes and c.distillation_token)
+    return embedding + c.num_layers * block + final_norm + pooling + head
+
+
+def test_every_variant_has_a_golden_count():
+    assert set(GOLDEN) == set(VARIANTS)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_count_by_hand(name):
+    assert count(VARIANTS[name]) == GOLDEN[name]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"num_classes": 0},
+        {"distillation_token": True, "num_registers": 3, "position_on_prefix": False},
+        {"pooling": "map", "class_token": False, "activation": "swiglu"},
+        {"pooling": "gap", "position_embedding": "sincos2d", "pre_logits_dim": 10, "pool_before_norm": True},
+        {"qk_norm": True, "layer_scale_init": 0.1, "embedding_norm": True},
+        {"norm_placement": "post", "num_channels": 5, "patch_size": (4, 8)},
+    ],
+)
+def test_count_by_hand_is_that_of_the_model(fields):
+    config = vit_config("tiny", image_size=(16, 24), patch_size=8, num_layers=2, hidden_dim=24, mlp_dim=40)
+    config = config.replace(**fields)
+    assert build_vit(config).count_params() == count(config)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_tiny_patch16_224",
+        "vit_small_patch16_224",
+        "vit_base_patch16_224",
+        pytest.param("vit_large_patch16_224", marks=pytest.mark.slow),
+        pytest.param("vit_huge_patch14_224", marks=pytest.mark.slow),
+    ],
+)
+def test_count_of_the_built_model(name):
+    assert create_model(name).count_params() == GOLDEN[name]

@@ -1,0 +1,214 @@
+"""Recipes, overrides, optimizers, schedules and run records."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_vit.models import ViTConfig
+from keras_vit.training import (
+    AdamW,
+    AugmentConfig,
+    DataConfig,
+    OptimizerConfig,
+    Recipe,
+    TrainingConfig,
+    adamw,
+    apply_overrides,
+    record,
+    warmup_cosine,
+)
+from keras_vit.training.run import choose_jit, choose_precision
+
+MODEL = ViTConfig(
+    image_size=8, patch_size=4, num_channels=1, hidden_dim=16, num_layers=1, num_heads=2, mlp_dim=32, num_classes=10
+)
+RECIPE = Recipe(name="tiny", model=MODEL, data=DataConfig(name="digits"))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "read", "expected"),
+    [
+        ("optimizer.learning_rate=3e-4", lambda r: r.optimizer.learning_rate, 3e-4),
+        ("optimizer.learning_rate=1", lambda r: r.optimizer.learning_rate, 1.0),
+        ("optimizer.clip_norm=None", lambda r: r.optimizer.clip_norm, None),
+        ("optimizer.clip_norm=2", lambda r: r.optimizer.clip_norm, 2.0),
+        ("data.name=cifar10", lambda r: r.data.name, "cifar10"),
+        ("data.folder=some/folder", lambda r: r.data.folder, "some/folder"),
+        ("data.name=123", lambda r: r.data.name, "123"),
+        ("augment.flip=true", lambda r: r.augment.flip, True),
+        ("model.image_size=(8, 16)", lambda r: r.model.image_size, (8, 16)),
+        ("model.image_size=16", lambda r: r.model.image_size, (16, 16)),
+        ("training.jit=False", lambda r: r.training.jit, False),
+    ],
+)
+def test_an_override_sets_a_typed_value(assignment, read, expected):
+    value = read(apply_overrides(RECIPE, [assignment]))
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("optimizer.learning_rat=1", "Did you mean 'learning_rate'"),
+        ("optimiser.learning_rate=1", "Did you mean 'optimizer'"),
+        ("optimizer.learning_rate=fast", "must be float"),
+        ("training.epochs=2.5", "must be int"),
+        ("training.epochs=True", "must be int"),
+        ("augment.flip=1", "must be bool"),
+        ("data.batch_size=0", "batch_size must be a positive int"),
+        ("model.num_heads=3", "hidden_dim must be a multiple of num_heads"),
+        ("optimizer=adam", "is a group"),
+        ("name.first=x", "has no fields of its own"),
+        ("optimizer.learning_rate", "must look like a.b=value"),
+    ],
+)
+def test_a_bad_override_raises(assignment, message):
+    with pytest.raises(ValueError, match=message):
+        apply_overrides(RECIPE, [assignment])
+
+
+@pytest.mark.parametrize(
+    ("config", "fields", "message"),
+    [
+        (DataConfig, {}, "needs a name or a folder"),
+        (DataConfig, {"name": "digits", "validation_fraction": 1.0}, "must be a rate"),
+        (AugmentConfig, {"shift": -1.0}, "must not be negative"),
+        (AugmentConfig, {"fill": 300}, "must be a pixel"),
+        (OptimizerConfig, {"learning_rate": 0.0}, "must be positive"),
+        (OptimizerConfig, {"ema_momentum": 1.0}, "must be a rate"),
+        (OptimizerConfig, {"clip_norm": 0.0}, "must be positive or None"),
+        (TrainingConfig, {"precision": "float8"}, "must be one of"),
+        (TrainingConfig, {"epochs": 0}, "must be a positive int"),
+    ],
+)
+def test_a_bad_setting_raises(config, fields, message):
+    with pytest.raises(ValueError, match=message):
+        config(**fields)
+
+
+def test_a_recipe_follows_its_data():
+    fitted = RECIPE.for_data(num_classes=7, num_channels=3)
+    assert (fitted.model.num_classes, fitted.model.num_channels) == (7, 3)
+    assert fitted.input_spec.size == (8, 8)
+    assert fitted.input_spec.num_channels == 3
+
+
+def test_smoke_is_two_small_steps():
+    smoke = RECIPE.smoke()
+    assert (smoke.training.epochs, smoke.training.steps_per_epoch, smoke.data.batch_size) == (1, 2, 8)
+    assert smoke.model == RECIPE.model
+
+
+def test_a_recipe_is_json():
+    plain = RECIPE.for_data(10, 1).to_dict()
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["model"]["image_size"] == [8, 8]
+
+
+def test_warmup_cosine_follows_its_definition():
+    schedule = warmup_cosine(peak=0.1, total_steps=110, warmup_steps=10, final=0.01)
+    steps = np.arange(111)
+    warm = steps / 10 * 0.1
+    cosine = 0.01 + (0.1 - 0.01) * 0.5 * (1 + np.cos(np.pi * (steps - 10) / 100))
+    expected = np.where(steps < 10, warm, cosine)
+    np.testing.assert_allclose([float(schedule(step)) for step in steps], expected, rtol=1e-5, atol=1e-8)
+
+
+def test_the_warmup_must_be_shorter_than_the_run():
+    with pytest.raises(ValueError, match="must be shorter than the run"):
+        warmup_cosine(0.1, total_steps=10, warmup_steps=10)
+
+
+def _decayed(optimizer, names):
+    """Which variables shrink under a zero gradient."""
+    variables = [keras.Variable(np.ones(3, "float32"), name=name) for name in names]
+    optimizer.build(variables)
+    optimizer.apply([keras.ops.zeros(3)] * len(names), variables)
+    return [bool(np.all(keras.ops.convert_to_numpy(v) < 1)) for v in variables]
+
+
+NAMES = ("kernel", "bias", "gamma", "beta", "class_token", "position_embedding", "register_tokens")
+
+
+@pytest.mark.parametrize("reload", [False, True])
+def test_weight_decay_spares_all_but_kernels_also_after_reloading(reload):
+    optimizer = AdamW(0.1, weight_decay=0.5)
+    if reload:
+        optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert _decayed(optimizer, NAMES) == [True] + [False] * 6
+
+
+def test_every_variable_of_a_model_is_classified():
+    """Kernels, the query of attention pooling and nothing else are decayed."""
+    from keras_vit.models import build_vit
+
+    config = MODEL.replace(pooling="map", num_registers=1, distillation_token=True, layer_scale_init=0.1, qk_norm=True)
+    optimizer = AdamW(0.1, weight_decay=0.5)
+    variables = build_vit(config).trainable_variables
+    optimizer.build(variables)
+    before = [keras.ops.convert_to_numpy(v) for v in variables]
+    optimizer.apply([keras.ops.zeros_like(v) for v in variables], variables)
+    changed = {v.name for v, old in zip(variables, before, strict=True) if np.any(np.array(v) != old)}
+    assert changed == {"kernel", "probe"}
+
+
+def test_the_optimizer_of_a_recipe_has_its_settings():
+    config = OptimizerConfig(learning_rate=0.01, warmup_epochs=1, weight_decay=0.3, clip_norm=2.0, ema_momentum=0.9)
+    optimizer = adamw(config, steps_per_epoch=10, epochs=3)
+    assert float(optimizer.learning_rate) == 0.0
+    assert (optimizer.weight_decay, optimizer.global_clipnorm, optimizer.use_ema) == (0.3, 2.0, True)
+
+
+@pytest.mark.parametrize(
+    ("device", "replicas", "wanted", "precision", "jit"),
+    [
+        ("cpu", 1, "auto", "float32", True),
+        ("cpu", 1, "mixed_bfloat16", "mixed_bfloat16", False),
+        ("cpu", 2, "auto", "float32", False),
+        ("gpu", 1, "auto", "mixed_bfloat16", True),
+        ("gpu", 2, "float32", "float32", False),
+    ],
+)
+def test_precision_and_xla_follow_the_hardware(device, replicas, wanted, precision, jit):
+    recipe = RECIPE.replace(training=TrainingConfig(precision=wanted))
+    assert choose_precision(recipe, device) == precision
+    assert choose_jit(recipe, precision, device, replicas) is jit
+
+
+def test_a_wish_overrules_the_hardware():
+    recipe = RECIPE.replace(training=TrainingConfig(jit=False))
+    assert choose_jit(recipe, "float32", "cpu", 1) is False
+
+
+def test_a_run_record_has_what_the_design_asks_for(tmp_path):
+    from keras_vit.models import build_vit
+
+    recipe = RECIPE.for_data(10, 1)
+    result = {"history": [{"loss": 1.0, "accuracy": 0.5}], "seconds": 1.23, "resumed_from": 0}
+    made = record.run_record(recipe, result, build_vit(recipe.model), {"split": "test", "accuracy": 0.5, "examples": 2})
+    wanted = {"recipe", "model", "config", "commit", "dirty", "hardware", "versions", "seed", "epochs"}
+    assert wanted | {"wall_seconds", "test_accuracy", "test_examples"} <= set(made)
+    record.write_json(tmp_path / "a" / "record.json", made)
+    assert json.loads((tmp_path / "a" / "record.json").read_text()) == made
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["record.json"]
+
+
+def test_a_validation_accuracy_is_not_called_test_accuracy():
+    from keras_vit.models import build_vit
+
+    recipe = RECIPE.for_data(10, 1)
+    result = {"history": [], "seconds": 0.0, "resumed_from": 0}
+    made = record.run_record(
+        recipe, result, build_vit(recipe.model), {"split": "validation", "accuracy": 0.5, "examples": 2}
+    )
+    assert "validation_accuracy" in made
+    assert "test_accuracy" not in made
+
+
+def test_configs_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RECIPE.name = "other"

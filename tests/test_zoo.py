@@ -1,0 +1,174 @@
+"""Models by name, and the helpers of Keras Applications."""
+
+import keras
+import numpy as np
+import pytest
+from tiny import IMAGES, tiny_vit
+
+import keras_vit
+from keras_vit.models import VARIANTS
+
+SMALL = {"image_size": 32, "num_layers": 1, "hidden_dim": 24, "mlp_dim": 8, "num_classes": 2}
+APPLICATIONS = {
+    "ViTTiny": "vit_tiny_patch16_224",
+    "ViTSmall": "vit_small_patch16_224",
+    "ViTBase": "vit_base_patch16_224",
+    "ViTLarge": "vit_large_patch16_224",
+    "ViTHuge": "vit_huge_patch14_224",
+}
+
+
+def test_create_model_takes_fields_of_the_config():
+    model = keras_vit.create_model("vit_small_patch16_224", num_classes=10, image_size=(32, 48), num_layers=1)
+    config = keras_vit.metadata(model).config
+    assert config == VARIANTS["vit_small_patch16_224"].replace(num_classes=10, image_size=(32, 48), num_layers=1)
+    assert (model.input_shape, model.output_shape) == ((None, 32, 48, 3), (None, 10))
+    assert model.name == "vit_small_patch16_224"
+
+
+def test_create_model_takes_labels_input_spec_and_dtype():
+    spec = keras_vit.InputSpec(32, crop_fraction=0.9)
+    model = keras_vit.create_model(
+        "vit_tiny_patch16_224", input_spec=spec, labels=["no", "yes"], dtype="mixed_bfloat16", **SMALL
+    )
+    content = keras_vit.metadata(model)
+    assert (content.input_spec, content.labels, content.origin) == (spec, ("no", "yes"), None)
+    assert model.get_layer("encoder_block_0").compute_dtype == "bfloat16"
+
+
+def test_unknown_model_names_the_nearest():
+    with pytest.raises(
+        ValueError, match=r"unknown model. Did you mean 'vit_tiny_patch16_224'.*'vit_tinny_patch16_224'"
+    ):
+        keras_vit.create_model("vit_tinny_patch16_224")
+
+
+def test_unknown_field_names_the_nearest():
+    with pytest.raises(ValueError, match=r"unknown field of ViTConfig. Did you mean 'num_classes'.*num_clases=3"):
+        keras_vit.create_model("vit_tiny_patch16_224", num_clases=3)
+
+
+def test_a_tag_that_has_no_weights_raises():
+    with pytest.raises(
+        ValueError, match=r"no weights with a tag in this version. Received: name='vit_tiny_patch16_224.x'"
+    ):
+        keras_vit.create_model("vit_tiny_patch16_224.x")
+
+
+def test_weights_are_loaded_and_are_the_origin(tmp_path):
+    path = tmp_path / "a.weights.h5"
+    model = keras_vit.create_model("vit_tiny_patch16_224", **SMALL)
+    model.get_layer("head").kernel.assign(keras.random.normal((24, 2)))
+    model.save_weights(path)
+    again = keras_vit.create_model("vit_tiny_patch16_224", weights=path, **SMALL)
+    images = np.ones((1, 32, 32, 3), "float32")
+    np.testing.assert_array_equal(again(images), model(images))
+    assert keras_vit.metadata(again).origin == str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rule"),
+    [
+        ("a.npz", b"", "weights must be None or a '.weights.h5' file of Keras. Received: weights=.*a.npz"),
+        ("missing.weights.h5", None, "weights must be a readable '.weights.h5' file. Received: weights=.*missing"),
+        ("broken.weights.h5", b"no HDF5", "weights must be a readable '.weights.h5' file. Received: weights=.*broken"),
+    ],
+)
+def test_weights_that_cannot_be_read_are_named(name, content, rule, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rule):
+        keras_vit.create_model("vit_tiny_patch16_224", weights=tmp_path / name, **SMALL)
+
+
+def test_weights_of_another_architecture_raise(tmp_path):
+    path = tmp_path / "a.weights.h5"
+    keras_vit.create_model("vit_tiny_patch16_224", **SMALL).save_weights(path)
+    with pytest.raises(ValueError, match="head"):
+        keras_vit.create_model("vit_tiny_patch16_224", weights=path, **{**SMALL, "num_classes": 5})
+
+
+def test_list_models():
+    assert keras_vit.list_models() == sorted(VARIANTS)
+    assert keras_vit.list_models("vit_base*") == [f"vit_base_patch{p}_224" for p in (14, 16, 32, 8)]
+    assert keras_vit.list_models("resnet*") == []
+    assert keras_vit.list_models(pretrained=True) == []
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_application_is_its_variant(name):
+    application = getattr(keras_vit, name)
+    patch = VARIANTS[APPLICATIONS[name]].patch_size[0]
+    model = application(image_size=2 * patch, num_layers=1, hidden_dim=48, mlp_dim=8)
+    expected = VARIANTS[APPLICATIONS[name]].replace(image_size=2 * patch, num_layers=1, hidden_dim=48, mlp_dim=8)
+    assert keras_vit.metadata(model).config == expected
+    assert application.__name__ == name
+    assert f"Vision Transformer, size {name.removeprefix('ViT').lower()}." in application.__doc__
+
+
+def test_application_options():
+    fields = {"image_size": (16, 24), "patch_size": 8, "num_layers": 1, "hidden_dim": 24, "mlp_dim": 8}
+    features = keras_vit.ViTTiny(include_top=False, pooling="gap", **fields)
+    assert (features.output_shape, features.layers[-1].name) == ((None, 24), "representation")
+    probabilities = keras_vit.ViTTiny(num_classes=4, classifier_activation="softmax", **fields)(IMAGES)
+    np.testing.assert_allclose(probabilities, np.full((2, 4), 0.25), atol=1e-6)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, keras.ops.convert_to_tensor], ids=["array", "tensor"])
+def test_preprocess_input_brings_pixels_to_minus_one_and_one(convert):
+    pixels = convert(np.array([0, 51, 255] * 32, "uint8").reshape(2, 4, 4, 3))
+    expected = np.broadcast_to(np.array([-1, -0.6, 1], "float32"), (2, 4, 4, 3))
+    outputs = keras_vit.preprocess_input(pixels)
+    assert keras.backend.standardize_dtype(outputs.dtype) == "float32"
+    np.testing.assert_allclose(outputs, expected, atol=1e-6)
+    np.testing.assert_allclose(keras_vit.preprocess_input(pixels[0]), expected[0], atol=1e-6)
+
+
+def test_preprocess_input_works_on_images_of_unknown_size_in_tf_data():
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_generator(
+        lambda: [np.zeros((4, 6, 3), "uint8")], output_signature=tf.TensorSpec((None, None, 3), "uint8")
+    )
+    np.testing.assert_array_equal(next(iter(data.map(keras_vit.preprocess_input))), np.full((4, 6, 3), -1.0))
+
+
+def test_preprocess_input_uses_the_mean_and_std_of_the_model():
+    spec = keras_vit.InputSpec(32, mean=(0.1, 0.2, 0.4), std=(0.5, 0.25, 1.0))
+    model = keras_vit.create_model("vit_tiny_patch16_224", input_spec=spec, **SMALL)
+    white = np.full((1, 32, 32, 3), 255, "uint8")
+    np.testing.assert_allclose(keras_vit.preprocess_input(white, model)[0, 0, 0], [1.8, 3.2, 0.6], rtol=1e-6)
+
+
+SCORES = np.array([[0.1, 0.7, 0.2], [0.5, 0.1, 0.4]], "float32")
+
+
+def test_decode_predictions_names_the_best():
+    decoded = keras_vit.decode_predictions(SCORES, top=2, labels=["ant", "bee", "cat"])
+    names = [[(column, name) for column, name, _ in row] for row in decoded]
+    assert names == [[("1", "bee"), ("2", "cat")], [("0", "ant"), ("2", "cat")]]
+    assert [row[0][2] for row in decoded] == pytest.approx([0.7, 0.5])
+
+
+def test_decode_predictions_uses_the_labels_of_the_model():
+    model = tiny_vit(labels=["ant", "bee", "cat"])
+    assert keras_vit.decode_predictions(SCORES, top=1, model=model)[1][0][1] == "ant"
+    assert keras_vit.decode_predictions(SCORES, top=1, model=model, labels="xyz")[1][0][1] == "x"
+
+
+def test_decode_predictions_of_a_thousand_columns_asks_keras(monkeypatch):
+    monkeypatch.setattr(keras.applications.imagenet_utils, "decode_predictions", lambda p, top: (p.shape, top))
+    assert keras_vit.decode_predictions(np.zeros((2, 1000)), top=3) == ((2, 1000), 3)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "rule"),
+    [
+        (SCORES[0], None, r"predictions must have the shape \(batch, num_classes\). Received: shape=\(3,\)"),
+        (SCORES, None, "labels must name every column. Received: none for 3 columns"),
+        (SCORES, ["ant"], "labels must name every column. Received: 1 for 3 columns"),
+    ],
+)
+def test_decode_predictions_checks_its_input(scores, labels, rule):
+    with pytest.raises(ValueError, match=rule):
+        keras_vit.decode_predictions(scores, labels=labels)
