@@ -1,7 +1,7 @@
 """Writes the tables of README.md from the records; no number gets there by hand.
 
-    python docs/tables.py           rewrite README.md
-    python docs/tables.py --check   exit with 1 if it is not what the records say
+python docs/tables.py           rewrite README.md
+python docs/tables.py --check   exit with 1 if it is not what the records say
 """
 
 import json

@@ -59,6 +59,14 @@ def check_divides(size, patch, size_name="image_size", patch_name="patch_size"):
         )
 
 
+def check_heads(hidden_dim, num_heads):
+    """Raises a `ValueError` unless the heads divide the width."""
+    if hidden_dim % num_heads:
+        raise ValueError(
+            f"hidden_dim must be a multiple of num_heads. Received: hidden_dim={hidden_dim}, num_heads={num_heads}"
+        )
+
+
 def nearest(name, known):
     """The end of an error about an unknown name: `. Did you mean 'x'?`, or a full stop."""
     matches = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)

@@ -133,7 +133,7 @@ def test_qkv_blocks_are_initialised_as_three_square_matrices():
     "make", [lambda heads: MultiHeadSelfAttention(heads), lambda heads: AttentionPooling(heads, 8)]
 )
 def test_heads_must_divide_the_width(make):
-    rule = "num_heads must divide the width of the tokens. Received: num_heads=3, hidden_dim=16"
+    rule = "hidden_dim must be a multiple of num_heads. Received: hidden_dim=16, num_heads=3"
     with pytest.raises(ValueError, match=rule):
         make(3)(TOKENS)
     with pytest.raises(ValueError, match=r"num_heads must be a positive int. Received: num_heads=0"):

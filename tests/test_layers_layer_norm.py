@@ -53,3 +53,9 @@ def test_statistics_in_float16_do_not_overflow():
 
 def test_default_epsilon_is_that_of_vision_transformers():
     assert LayerNormalization().epsilon == 1e-6
+
+
+@pytest.mark.parametrize("arguments", [{"axis": 1}, {"center": False}, {"scale": False}])
+def test_another_form_is_refused(arguments):
+    with pytest.raises(ValueError, match="over the last axis, with gamma and beta"):
+        LayerNormalization(**arguments)

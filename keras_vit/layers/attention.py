@@ -9,7 +9,7 @@ from keras_vit.backend import has_fused_attention
 from keras_vit.layers.composite import CompositeLayer
 from keras_vit.layers.dropout import Dropout
 from keras_vit.layers.layer_norm import LayerNormalization
-from keras_vit.validation import check_positive
+from keras_vit.validation import check_heads, check_positive
 
 
 def attend(query, key, value, dropout=None, training=False, return_attention=False):
@@ -41,6 +41,15 @@ def attend(query, key, value, dropout=None, training=False, return_attention=Fal
     weights = dropout(attention, training=training) if drops else attention
     outputs = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
     return (outputs, attention) if return_attention else outputs
+
+
+def attention_spec(tokens, num_heads, dtype, return_attention):
+    """The symbolic output of self-attention on `tokens`, with the probabilities where they are wanted."""
+    outputs = keras.KerasTensor(tokens.shape, dtype=dtype)
+    if not return_attention:
+        return outputs
+    batch, length, _ = tokens.shape
+    return outputs, keras.KerasTensor((batch, num_heads, length, length), dtype=dtype)
 
 
 def rows(tokens):
@@ -100,11 +109,7 @@ class MultiHeadSelfAttention(CompositeLayer):
 
     def build(self, input_shape):
         hidden_dim = input_shape[-1]
-        if hidden_dim % self.num_heads:
-            raise ValueError(
-                "num_heads must divide the width of the tokens. "
-                f"Received: num_heads={self.num_heads}, hidden_dim={hidden_dim}"
-            )
+        check_heads(hidden_dim, self.num_heads)
         # Glorot's range for each of the three square blocks, not for the fused matrix.
         initializer = keras.initializers.VarianceScaling(2.0, mode="fan_avg", distribution="uniform")
         self.qkv = keras.layers.Dense(
@@ -134,11 +139,7 @@ class MultiHeadSelfAttention(CompositeLayer):
         return (outputs, attention) if return_attention else outputs
 
     def compute_output_spec(self, inputs, training=False, return_attention=False):
-        outputs = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
-        if not return_attention:
-            return outputs
-        batch, tokens, _ = inputs.shape
-        return outputs, keras.KerasTensor((batch, self.num_heads, tokens, tokens), dtype=self.compute_dtype)
+        return attention_spec(inputs, self.num_heads, self.compute_dtype, return_attention)
 
     def get_config(self):
         return {

@@ -7,7 +7,7 @@ from keras_vit.layers.attention import attend, rows, split_heads
 from keras_vit.layers.composite import CompositeLayer
 from keras_vit.layers.layer_norm import LayerNormalization
 from keras_vit.layers.mlp import MLP
-from keras_vit.validation import check_positive
+from keras_vit.validation import check_heads, check_positive
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -42,11 +42,7 @@ class AttentionPooling(CompositeLayer):
 
     def build(self, input_shape):
         hidden_dim = input_shape[-1]
-        if hidden_dim % self.num_heads:
-            raise ValueError(
-                "num_heads must divide the width of the tokens. "
-                f"Received: num_heads={self.num_heads}, hidden_dim={hidden_dim}"
-            )
+        check_heads(hidden_dim, self.num_heads)
         self.probe = self.add_weight(name="probe", shape=(1, 1, hidden_dim), initializer="glorot_uniform")
         self.query = keras.layers.Dense(hidden_dim, dtype=self.dtype_policy, name="query")
         key_value = keras.initializers.VarianceScaling(1.5, mode="fan_avg", distribution="uniform")

@@ -13,6 +13,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
     Args:
         epsilon: float. Default 1e-6.
+        **kwargs: as for `keras.layers.LayerNormalization`; `axis` must be -1, `center` and `scale` true.
 
     Call arguments:
         inputs: tensor `(..., channels)`.
@@ -20,11 +21,19 @@ class LayerNormalization(keras.layers.LayerNormalization):
     Returns:
         Tensor of the shape of `inputs`.
 
+    Raises:
+        ValueError: for another axis, or without gamma or beta.
+
     Source: Ba et al., "Layer Normalization" (arXiv:1607.06450).
     """
 
     def __init__(self, epsilon=1e-6, **kwargs):
         super().__init__(epsilon=epsilon, **kwargs)
+        if self.axis not in (-1, [-1]) or not self.center or not self.scale or self.rms_scaling:
+            raise ValueError(
+                "LayerNormalization is over the last axis, with gamma and beta. "
+                f"Received: axis={self.axis}, center={self.center}, scale={self.scale}, rms_scaling={self.rms_scaling}"
+            )
 
     def call(self, inputs):
         x = ops.cast(inputs, "float32")

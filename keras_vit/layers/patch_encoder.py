@@ -69,6 +69,8 @@ class PatchEncoder(CompositeLayer):
         self.position_on_prefix = position_on_prefix
         self.position_resize = check_choice(position_resize, METHODS, "position_resize")
         self.dropout_rate = dropout_rate
+        if num_registers < 0:
+            raise ValueError(f"num_registers must not be negative. Received: num_registers={num_registers}")
         if position_embedding == "sincos2d" and hidden_dim % 4:
             raise ValueError(f"sincos2d needs a hidden_dim that is a multiple of 4. Received: hidden_dim={hidden_dim}")
         self.dropout = Dropout(dropout_rate, dtype=self.dtype_policy, name="dropout")

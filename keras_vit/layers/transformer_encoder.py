@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_vit.layers.attention import MultiHeadSelfAttention
+from keras_vit.layers.attention import MultiHeadSelfAttention, attention_spec
 from keras_vit.layers.composite import CompositeLayer
 from keras_vit.layers.dropout import drop_path
 from keras_vit.layers.layer_norm import LayerNormalization
@@ -118,11 +118,7 @@ class TransformerEncoder(CompositeLayer):
         return (x, attention) if return_attention else x
 
     def compute_output_spec(self, tokens, training=False, return_attention=False):
-        outputs = keras.KerasTensor(tokens.shape, dtype=self.compute_dtype)
-        if not return_attention:
-            return outputs
-        batch, length, _ = tokens.shape
-        return outputs, keras.KerasTensor((batch, self.num_heads, length, length), dtype=self.compute_dtype)
+        return attention_spec(tokens, self.num_heads, self.compute_dtype, return_attention)
 
     def get_config(self):
         return {

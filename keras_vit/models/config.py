@@ -7,7 +7,7 @@ import typing
 import keras
 
 from keras_vit.resample import METHODS
-from keras_vit.validation import as_pair, check_choice, check_divides, check_positive, check_rate, nearest
+from keras_vit.validation import as_pair, check_choice, check_divides, check_heads, check_positive, check_rate, nearest
 
 POOLING = ("token", "gap", "map")
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "swiglu")
@@ -123,11 +123,7 @@ class ViTConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name} must be an int of at least 0. Received: {name}={value!r}")
-        if self.hidden_dim % self.num_heads:
-            raise ValueError(
-                "hidden_dim must be a multiple of num_heads. "
-                f"Received: hidden_dim={self.hidden_dim}, num_heads={self.num_heads}"
-            )
+        check_heads(self.hidden_dim, self.num_heads)
         if self.pre_logits_dim is not None:
             check_positive(self.pre_logits_dim, "pre_logits_dim")
         if not _is_number(self.layer_norm_epsilon) or not 0 < self.layer_norm_epsilon < 1:

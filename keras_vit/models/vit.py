@@ -136,11 +136,11 @@ def _classify(config, tokens, policy):
 
 
 def _head(config, policy, name):
-    """The classifier: zero at first, as in the original, so that training starts from uniform predictions."""
+    """The classifier; its weights begin small, so that training starts from nearly uniform predictions."""
     return keras.layers.Dense(
         config.num_classes,
         activation=config.classifier_activation,
-        kernel_initializer="zeros",
+        kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
         dtype=policy.variable_dtype,
         name=name,
     )
