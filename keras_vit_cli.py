@@ -70,7 +70,7 @@ def main(arguments=None):
 
     try:
         getattr(cli, options.command.replace("-", "_"))(options)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         if options.traceback:
             raise
         print(f"keras_vit {options.command}: {error}", file=sys.stderr)

@@ -25,6 +25,8 @@ def _say(text):
 
 def train(options):
     """Trains a recipe, evaluates it, exports it and asks the SavedModel."""
+    if options.record and options.smoke:
+        raise ValueError("a smoke run has no record. Received: --record --smoke")
     module = experiment.load_recipe(options.recipe)
     seed = [] if options.seed is None else [f"training.seed={options.seed}"]
     recipe = apply_overrides(module.recipe, [*options.overrides, *seed])
@@ -34,6 +36,8 @@ def train(options):
     _report(finished, module)
     if options.record:
         path = _record_path(finished)
+        if path.exists():
+            raise ValueError(f"a run record is never overwritten. Received: {str(path)!r}, which exists")
         record.write_json(path, finished.record)
         _say(f"record: {path}")
     if not options.no_export:
@@ -73,7 +77,9 @@ def _load_model(path):
 
 def evaluate(options):
     """Measures loss and accuracy of a `.keras` model on a split of a data set."""
-    config = DataConfig(name=options.data, folder=options.folder, batch_size=options.batch_size)
+    config = DataConfig(
+        name=options.data, folder=options.folder, batch_size=options.batch_size, train_split=options.split
+    )
     source = load_source(config)
     model = _load_model(options.model)
     content = metadata(model)
@@ -81,10 +87,15 @@ def evaluate(options):
         raise ValueError(
             f"the data set must have the classes of the model. Received: {source.class_names} for {content.labels}"
         )
+    if content.config.num_classes != len(source.class_names):
+        raise ValueError(
+            "the data set must have as many classes as the model. "
+            f"Received: {len(source.class_names)} for num_classes={content.config.num_classes}"
+        )
     split = source.split(options.split, content.input_spec)
     dataset = evaluation_dataset(split, content.config.num_classes, content.input_spec, options.batch_size)
     model.compile(
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=content.config.classifier_activation != "softmax"),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
     results = model.evaluate(dataset, return_dict=True, verbose=0)

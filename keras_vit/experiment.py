@@ -15,6 +15,7 @@ from keras_vit import distribution
 from keras_vit.data import evaluation_dataset, load_source, training_dataset
 from keras_vit.data.sources import train_and_evaluation
 from keras_vit.export import saved_model
+from keras_vit.metadata import metadata
 from keras_vit.models import build_vit
 from keras_vit.training import Recipe, compile_model, fit, plot, record
 from keras_vit.training.run import choose_jit, choose_precision
@@ -22,12 +23,12 @@ from keras_vit.validation import nearest
 
 PACKAGE = pathlib.Path(__file__).parent
 # Beside the package in a checkout, inside it when installed from a wheel.
-RECIPE_FOLDERS = (PACKAGE / "recipes", PACKAGE.parent / "recipes")
+RECIPES = PACKAGE.parent / "recipes" if (PACKAGE.parent / "setup.cfg").exists() else PACKAGE / "recipes"
 
 
 def list_recipes():
     """Names of the recipes that come with the library."""
-    return sorted({f.stem for folder in RECIPE_FOLDERS for f in folder.glob("*.py") if f.stem != "__init__"})
+    return sorted(f.stem for f in RECIPES.glob("*.py"))
 
 
 def load_recipe(name):
@@ -43,7 +44,7 @@ def load_recipe(name):
     Raises:
         ValueError: if there is no such file or it holds no recipe.
     """
-    paths = [pathlib.Path(name), *(folder / f"{name}.py" for folder in RECIPE_FOLDERS)]
+    paths = [pathlib.Path(name), RECIPES / f"{name}.py"]
     path = next((p for p in paths if p.is_file()), None)
     if path is None:
         raise ValueError(
@@ -135,12 +136,13 @@ def _prepare(recipe, source, train, strategy, log):
             settings.seed,
             recipe.augment,
             first_epoch,
+            settings.steps_per_epoch,
         )[0]
 
-    steps = settings.steps_per_epoch or len(train) // recipe.data.batch_size
+    steps = settings.steps_per_epoch or max(len(train) // recipe.data.batch_size, 1)
     with strategy.scope():
         model = build_vit(recipe.model, recipe.input_spec, source.class_names, dtype=precision, name=recipe.name)
-        compile_model(model, recipe, max(steps, 1), jit)
+        compile_model(model, recipe, steps, jit)
     log(
         f"model: {model.count_params():,} parameters, {precision}, XLA {'on' if jit else 'off'}, "
         f"{replicas} replica{'s' if replicas > 1 else ''} on {device}"
@@ -170,7 +172,7 @@ def export_and_ask(finished, directory, log=print):
     """
     path = saved_model(finished.model, directory)
     _, test = finished.splits
-    label = finished.model.get_layer("metadata").content.labels[int(test.labels[0])]
+    label = metadata(finished.model).labels[int(test.labels[0])]
     log(f"exported: {path}. A fresh process asks it about a test image of class {label!r}:")
     with tempfile.TemporaryDirectory() as folder:
         image = pathlib.Path(folder) / "image.png"

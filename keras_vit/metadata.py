@@ -9,6 +9,7 @@ import dataclasses
 import keras
 
 from keras_vit.preprocessing import InputSpec
+from keras_vit.validation import nearest
 
 LAYER_NAME = "metadata"
 
@@ -30,9 +31,18 @@ class ModelMetadata:
     origin: str | None = None
 
     def __post_init__(self):
+        spec, config = self.input_spec, self.config
+        if spec.size != config.image_size or spec.num_channels != config.num_channels:
+            raise ValueError(
+                "input_spec must have the size and the channels of the config. "
+                f"Received: {spec.size} with {spec.num_channels} channels for "
+                f"image_size={config.image_size}, num_channels={config.num_channels}"
+            )
         if self.labels is not None:
+            if isinstance(self.labels, str):
+                raise ValueError(f"labels must be a sequence of names. Received: labels={self.labels!r}")
             object.__setattr__(self, "labels", tuple(str(label) for label in self.labels))
-            num_classes = getattr(self.config, "num_classes", None)
+            num_classes = config.num_classes
             if num_classes and len(self.labels) != num_classes:
                 raise ValueError(
                     f"labels must name every class. Received: {len(self.labels)} labels for num_classes={num_classes}"
@@ -59,7 +69,16 @@ class Metadata(keras.layers.Layer):
         self.built = True
 
     def call(self, images):
+        self._check(images.shape)
         return images
+
+    def _check(self, shape):
+        spec = self.content.input_spec
+        wanted = (*spec.size, spec.num_channels)
+        if len(shape) != 4 or any(side not in (None, want) for side, want in zip(shape[1:], wanted, strict=True)):
+            raise ValueError(
+                f"images must have the shape (batch, {', '.join(map(str, wanted))}). Received: shape={tuple(shape)}"
+            )
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -120,11 +139,18 @@ def update_metadata(model, **changes):
 
     Args:
         model: as for `metadata`.
-        **changes: fields of `ModelMetadata`; unknown ones raise a `TypeError`.
+        **changes: fields of `ModelMetadata`.
 
     Returns:
         The new `ModelMetadata`.
+
+    Raises:
+        ValueError: on an unknown field, with the nearest one; on values that do not fit the model.
     """
     layer = _find(model)
+    known = [field.name for field in dataclasses.fields(ModelMetadata)]
+    for name in changes:
+        if name not in known:
+            raise ValueError(f"unknown field of ModelMetadata{nearest(name, known)} Received: {name}={changes[name]!r}")
     layer.content = dataclasses.replace(layer.content, **changes)
     return layer.content

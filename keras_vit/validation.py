@@ -1,6 +1,7 @@
 """The checks that every room shares. Pure Python; an error states the rule, then what came."""
 
 import difflib
+import numbers
 
 
 def as_pair(value, name):
@@ -16,15 +17,15 @@ def as_pair(value, name):
     Raises:
         ValueError: if it is anything else.
     """
-    pair = (value, value) if isinstance(value, int) else value
+    pair = (value, value) if isinstance(value, numbers.Integral) else value
     valid = (
         isinstance(pair, tuple | list)
         and len(pair) == 2
-        and all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in pair)
+        and all(isinstance(v, numbers.Integral) and not isinstance(v, bool) and v > 0 for v in pair)
     )
     if not valid:
         raise ValueError(f"{name} must be a positive int or a pair (h, w) of them. Received: {name}={value!r}")
-    return tuple(pair)
+    return tuple(int(v) for v in pair)
 
 
 def check_choice(value, choices, name):

@@ -2,6 +2,7 @@
 
 import fnmatch
 
+import h5py
 import keras
 import numpy as np
 
@@ -25,7 +26,7 @@ def list_models(pattern="*", pretrained=False):
     return [] if pretrained else sorted(fnmatch.filter(VARIANTS, pattern))
 
 
-def create_model(name, weights=None, *, input_spec=None, labels=None, dtype=None, **overrides):
+def create_model(name, weights=None, *, input_spec=None, labels=None, dtype=None, model_name=None, **overrides):
     """Builds a model by its name.
 
     Args:
@@ -35,13 +36,15 @@ def create_model(name, weights=None, *, input_spec=None, labels=None, dtype=None
         input_spec: `InputSpec` or `None`: pixels to -1 .. 1.
         labels: class names in the order of the logits, or `None`.
         dtype: dtype policy or `None`: the global one.
+        model_name: str or `None`: what the `keras.Model` is called; by default `name` without its tag.
         **overrides: fields of `ViTConfig`, for example `num_classes=10, image_size=(384, 256)`.
 
     Returns:
         A functional `keras.Model` from `(batch, height, width, channels)` images to logits.
 
     Raises:
-        ValueError: on an unknown name or field, with the nearest one; on weights that cannot be read.
+        ValueError: on an unknown name or field, with the nearest one; on weights that cannot be read or are of
+            another architecture.
     """
     base, _, tag = name.partition(".")
     if base not in VARIANTS:
@@ -49,19 +52,38 @@ def create_model(name, weights=None, *, input_spec=None, labels=None, dtype=None
     if tag:
         raise ValueError(f"{base!r} has no weights with a tag in this version. Received: name={name!r}")
     config = VARIANTS[base].replace(**overrides)
-    model = build_vit(config, input_spec, labels, origin=weights and str(weights), dtype=dtype, name=base)
+    origin = None if weights is None else str(weights)
+    model = build_vit(config, input_spec, labels, origin=origin, dtype=dtype, name=model_name or base)
     if weights is not None:
-        if not str(weights).endswith(".weights.h5"):
-            raise ValueError(
-                f"weights must be None or a '.weights.h5' file of Keras. Received: weights={str(weights)!r}"
-            )
-        try:
-            model.load_weights(weights)
-        except OSError as error:
-            raise ValueError(
-                f"weights must be a readable '.weights.h5' file. Received: weights={str(weights)!r} ({error})"
-            ) from error
+        _load_keras_weights(model, str(weights))
     return model
+
+
+def _load_keras_weights(model, path):
+    """Fills a model from a `.weights.h5` file, of which every array must be used."""
+    if not path.endswith(".weights.h5"):
+        raise ValueError(f"weights must be None or a '.weights.h5' file of Keras. Received: weights={path!r}")
+    try:
+        with h5py.File(path) as file:
+            stored = _count_arrays(file["layers"])
+    except (OSError, KeyError) as error:
+        raise ValueError(
+            f"weights must be a readable '.weights.h5' file. Received: weights={path!r} ({error})"
+        ) from error
+    # Keras fills what it finds and leaves the rest of the file away without a word.
+    if stored != len(model.weights):
+        raise ValueError(
+            "weights must be of the same architecture. "
+            f"Received: weights={path!r} with {stored} arrays for a model with {len(model.weights)}"
+        )
+    model.load_weights(path)
+
+
+def _count_arrays(group):
+    """How many weights an HDF5 group holds: neither grids nor the states of random generators."""
+    names = []
+    group.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    return sum("seed_generator" not in name and not name.endswith("grid_size") for name in names)
 
 
 def _application(size, default_patch):
@@ -76,12 +98,14 @@ def _application(size, default_patch):
         weights=None,
         classifier_activation=None,
         dtype=None,
+        name=None,
         **overrides,
     ):
         return create_model(
             f"vit_{size}_patch{default_patch}_224",
             weights,
             dtype=dtype,
+            model_name=name,
             image_size=image_size,
             patch_size=patch_size,
             num_classes=num_classes if include_top else 0,
@@ -103,6 +127,7 @@ def _application(size, default_patch):
         weights: as for `create_model`.
         classifier_activation: `None` (logits), `softmax` or `sigmoid`. Default `None`.
         dtype: dtype policy or `None`: the global one.
+        name: str or `None`. The model's name.
         **overrides: further fields of `ViTConfig`.
 
     Returns:

@@ -4,6 +4,12 @@ Data: scikit-learn's digits, 1,797 images of 8 x 8 pixels; the first half trains
 scikit-learn's own example of digit recognition.
 
     keras_vit train recipes/vit_digits.py
+
+The halves are of different writers, so the settings were chosen on blocks of the training half: trained on three
+quarters of it, judged on the fourth, two folds (0 and 2). There scikit-learn's SVC(gamma=0.001) gets 0.938; this model
+got 0.933 at learning rate 1e-3 with learnt positions (4 blocks), 0.949 at 2e-3 with fixed ones, 0.955 with more weight decay and
+3 wider blocks, 0.962 with dropout, 0.971 at 3e-3. Stronger rotations (0.942) and mixup (0.949) brought nothing.
+About a minute on two cores; the test accuracy of five seeds is in recipes/results.
 """
 
 from keras_vit.models import ViTConfig
@@ -17,25 +23,26 @@ recipe = Recipe(
         patch_size=2,
         num_channels=1,
         hidden_dim=64,
-        num_layers=4,
+        num_layers=3,
         num_heads=4,
-        mlp_dim=128,
+        mlp_dim=192,
         num_classes=10,
         pooling="gap",
         class_token=False,
-        drop_path_rate=0.1,
+        position_embedding="sincos2d",
+        dropout_rate=0.1,
     ),
     input_spec=InputSpec(size=8, mean=(0.5,), std=(0.5,)),
     data=DataConfig(name="digits", batch_size=64),
     augment=AugmentConfig(shift=1.0, rotation=10.0, zoom=0.1, shear=0.1),
     optimizer=OptimizerConfig(
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         warmup_epochs=10,
-        weight_decay=0.05,
+        weight_decay=0.3,
         clip_norm=1.0,
-        ema_momentum=0.99,
+        ema_momentum=0.995,
     ),
-    training=TrainingConfig(epochs=150, label_smoothing=0.1),
+    training=TrainingConfig(epochs=300, label_smoothing=0.1),
 )
 
 

@@ -73,7 +73,6 @@ def test_evaluate_refuses_other_classes(trained, tmp_path, capsys):
     folder = tmp_path / "test" / "cat"
     folder.mkdir(parents=True)
     Image.new("L", (8, 8)).save(folder / "0.png")
-    (tmp_path / "train" / "cat").mkdir(parents=True)
     assert _main("evaluate", trained / "model.keras", "--folder", tmp_path) == 1
     assert "must have the classes of the model" in capsys.readouterr().err
 
@@ -104,6 +103,7 @@ def test_list_prints_names(capsys):
         (["train", "vit_digits", "--set", "data.nam=x"], "Did you mean 'name'"),
         (["train", "vit_digits", "--set", "distribution.name=mirored"], "Did you mean 'mirrored'"),
         (["evaluate", "nothing.keras", "--data", "digits"], "must be an existing .keras file"),
+        (["train", "vit_digits", "--smoke", "--record"], "a smoke run has no record"),
         (["predict", "nowhere", "image.png"], "there must be a SavedModel"),
         (["export", "nothing.keras", "--to", "x"], "must be an existing .keras file"),
     ],
@@ -126,6 +126,32 @@ def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
     monkeypatch.setattr(cli, "train", interrupt)
     assert _main("train", "vit_digits") == 130
     assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_a_run_folder_that_is_a_file_is_an_error(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert _main("train", "vit_digits", "--smoke", "--out", tmp_path / "file", *SMALL) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["folder", "tfds"])
+def test_the_cifar_recipe_runs_from_a_folder_and_from_tfds(where, tmp_path, capsys):
+    import tensorflow_datasets as tfds
+
+    arguments = ["--out", tmp_path / "run", "--no-export", *SMALL]
+    if where == "folder":
+        for path in (tmp_path / split / name for split in ("train", "test") for name in ("cat", "dog")):
+            path.mkdir(parents=True)
+            for i in range(8):
+                Image.new("RGB", (32, 32), (i, 0, 0)).save(path / f"{i}.jpg")
+        arguments += ["--set", f"data.folder={tmp_path}"]
+    else:
+        arguments += ["--set", f"data.data_dir={tmp_path}"]
+    with tfds.testing.mock_data(num_examples=16):
+        assert _main("train", "vit_tiny_cifar10", "--smoke", *arguments) == 0
+    out = capsys.readouterr().out
+    assert ("2 classes" in out) == (where == "folder")
+    assert "16 training images" in out
 
 
 @pytest.mark.parametrize("name", experiment.list_recipes())

@@ -85,6 +85,26 @@ def test_fewer_images_than_a_batch_raise():
         _training(_split(3))
 
 
+def test_an_epoch_cut_short_resumes_where_the_next_one_begins():
+    whole = _seen(_training(_split(12), steps_per_epoch=2)[0])
+    rest = _seen(_training(_split(12), steps_per_epoch=2, first_epoch=1)[0])
+    assert len(whole) == 6
+    np.testing.assert_array_equal(rest, whole[2:])
+
+
+def test_more_steps_than_an_epoch_has_raise():
+    with pytest.raises(ValueError, match=r"an epoch has 3 steps of 4 images at most. Received: steps_per_epoch=4"):
+        _training(_split(12), steps_per_epoch=4)
+
+
+def test_a_label_that_is_no_class_is_refused_by_both_pipelines():
+    split = Split(np.zeros((8, 4, 4, 1), "uint8"), np.arange(8))
+    with pytest.raises(ValueError, match=r"labels must be in 0..2. Received: 0..7"):
+        _training(split)
+    with pytest.raises(ValueError, match=r"labels must be in 0..2. Received: 0..7"):
+        evaluation_dataset(split, 3, GRAY.replace(size=4), 4)
+
+
 def test_no_augmentation_leaves_the_pixels():
     images = np.random.default_rng(0).integers(0, 256, (2, 5, 5, 1)).astype("uint8")
     np.testing.assert_array_equal(affine(images, AugmentConfig(), SEED), images)
@@ -199,6 +219,11 @@ def test_splits_with_other_classes_are_refused(folder):
         source.split("test", RGB)
 
 
+def test_hidden_folders_are_no_classes(folder):
+    (folder / "train" / ".ipynb_checkpoints").mkdir()
+    assert load_source(DataConfig(folder=str(folder))).class_names == ("cat", "dog")
+
+
 def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "train" / "cat").mkdir(parents=True)
     with pytest.raises(ValueError, match="at least one image"):
@@ -272,5 +297,6 @@ def test_a_prepared_tfds_data_set_is_found_and_its_splits_are_checked(tmp_path):
     tfds.testing.DummyMnist(data_dir=str(tmp_path)).download_and_prepare()
     source = load_source(DataConfig(name="dummy_mnist", data_dir=str(tmp_path), download=False))
     assert len(source.split("test", GRAY)) == 20
+    assert len(source.split("train[:10%]", GRAY)) == 2
     with pytest.raises(ValueError, match="Did you mean 'test'"):
         source.split("tests", GRAY)

@@ -11,8 +11,8 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_vit
+from keras_vit.data.preprocess import decode, resize
 from keras_vit.export import next_version, predict, saved_model, serving
-from keras_vit.export.preprocess import decode, resize
 from keras_vit.models import ViTConfig, build_vit
 
 CONFIG = ViTConfig(image_size=16, patch_size=8, hidden_dim=16, num_layers=1, num_heads=2, mlp_dim=32, num_classes=3)
@@ -116,6 +116,29 @@ def test_a_failed_export_leaves_nothing(model, tmp_path, monkeypatch):
 def test_a_model_without_a_classifier_cannot_be_exported(tmp_path):
     with pytest.raises(ValueError, match="only a model with a classifier"):
         saved_model(build_vit(CONFIG.replace(num_classes=0)), tmp_path)
+
+
+def test_a_head_of_one_s_own_can_be_exported(tmp_path):
+    features = build_vit(CONFIG.replace(num_classes=0))
+    own = keras.Model(features.input, keras.layers.Dense(4, activation="softmax")(features.output))
+    path = saved_model(own, tmp_path, labels=np.array(["a", "b", "c", "d"]))
+    images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
+    outputs = tf.saved_model.load(str(path)).signatures["images"](images=tf.constant(images))
+    np.testing.assert_allclose(outputs["probabilities"], own.predict(images, verbose=0), atol=1e-5)
+
+
+def test_a_model_that_changes_its_images_first_cannot_be_exported(model, tmp_path):
+    images = keras.Input((16, 16, 3))
+    wrapped = keras.Model(images, model(keras.layers.Rescaling(2.0)(images)))
+    with pytest.raises(ValueError, match="export the inner model"):
+        saved_model(wrapped, tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [{"top_k": 0}, {"version": 0}, {"version": -1}])
+def test_bad_numbers_are_refused(model, tmp_path, arguments):
+    with pytest.raises(ValueError, match="must be a positive int"):
+        saved_model(model, tmp_path, **arguments)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_labels_must_fit(model, tmp_path):

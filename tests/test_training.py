@@ -17,6 +17,7 @@ from keras_vit.training import (
     TrainingConfig,
     adamw,
     apply_overrides,
+    compile_model,
     record,
     warmup_cosine,
 )
@@ -88,6 +89,17 @@ def test_a_bad_override_raises(assignment, message):
 def test_a_bad_setting_raises(config, fields, message):
     with pytest.raises(ValueError, match=message):
         config(**fields)
+
+
+def test_overrides_that_depend_on_each_other_are_checked_together():
+    changed = apply_overrides(RECIPE, ["model.patch_size=3", "model.image_size=9", "model.num_heads=1"])
+    assert (changed.model.image_size, changed.model.patch_size, changed.model.num_heads) == ((9, 9), (3, 3), 1)
+
+
+def test_a_recipe_trains_on_logits():
+    recipe = RECIPE.replace(model=MODEL.replace(classifier_activation="softmax"))
+    with pytest.raises(ValueError, match="trains on logits"):
+        compile_model(keras.Sequential(), recipe, 1, False)
 
 
 def test_a_recipe_follows_its_data():

@@ -27,7 +27,8 @@ def class_names(folder, split):
         ValueError: if there is no such folder, or no folders in it.
     """
     root = pathlib.Path(folder) / split
-    names = tuple(sorted(p.name for p in root.iterdir() if p.is_dir())) if root.is_dir() else ()
+    folders = [p for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
+    names = tuple(sorted(p.name for p in folders if not p.name.startswith(".")))
     if not names:
         raise ValueError(
             "a folder of images must look like <folder>/<split>/<class>/<image>. "

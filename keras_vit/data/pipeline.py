@@ -5,12 +5,16 @@ import tensorflow as tf
 from keras_vit.data.augment import affine, mixup
 
 
-def _normalize(images, input_spec):
-    """`InputSpec.normalize` as graph operations."""
-    return (tf.cast(images, tf.float32) / 255.0 - tf.constant(input_spec.mean)) / tf.constant(input_spec.std)
+def check_labels(labels, num_classes):
+    """Raises a `ValueError` where a label is no class: `tf.one_hot` would make a row of zeros of it."""
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"labels must be in 0..{num_classes - 1}. Received: {low}..{high}")
 
 
-def training_dataset(split, num_classes, input_spec, batch_size, epochs, seed, augment, first_epoch=0):
+def training_dataset(
+    split, num_classes, input_spec, batch_size, epochs, seed, augment, first_epoch=0, steps_per_epoch=None
+):
     """Shuffled, augmented, normalised batches for the rest of a run.
 
     The order of an epoch and every random change depend on `seed`, the epoch and the step alone: a run that
@@ -25,19 +29,26 @@ def training_dataset(split, num_classes, input_spec, batch_size, epochs, seed, a
         seed: int.
         augment: `AugmentConfig`.
         first_epoch: int.
+        steps_per_epoch: int or `None`. Cuts every epoch short; `None` for all of it.
 
     Returns:
         A `tf.data.Dataset` of `(float32 images (batch, h, w, channels), float32 one-hot (batch, num_classes))`,
         and the number of steps in an epoch.
 
     Raises:
-        ValueError: if there are fewer images than a batch holds.
+        ValueError: if there are fewer images than a batch, or than the steps, need; if a label is no class.
     """
-    steps = len(split) // batch_size
-    if not steps:
+    whole = len(split) // batch_size
+    if not whole:
         raise ValueError(
             f"a training split must hold at least one batch. Received: {len(split)} images, batch_size={batch_size}"
         )
+    steps = steps_per_epoch or whole
+    if steps > whole:
+        raise ValueError(
+            f"an epoch has {whole} steps of {batch_size} images at most. Received: steps_per_epoch={steps_per_epoch}"
+        )
+    check_labels(split.labels, num_classes)
     images, labels = tf.constant(split.images), tf.constant(split.labels)
 
     def one_epoch(epoch):
@@ -51,7 +62,7 @@ def training_dataset(split, num_classes, input_spec, batch_size, epochs, seed, a
         key = tf.random.fold_in(tf.stack([seed, 1 + tf.cast(epoch, tf.int32)]), step)
         x = affine(tf.gather(images, examples), augment, key)
         y = tf.one_hot(tf.gather(labels, examples), num_classes)
-        x, y = mixup(_normalize(x, input_spec), y, augment.mixup, key)
+        x, y = mixup(input_spec.normalize(x), y, augment.mixup, key)
         return tf.ensure_shape(x, (batch_size, *split.images.shape[1:])), y
 
     dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
@@ -66,10 +77,14 @@ def evaluation_dataset(split, num_classes, input_spec, batch_size):
 
     Returns:
         A `tf.data.Dataset` of `(images, one-hot rows)`.
+
+    Raises:
+        ValueError: if a label is no class.
     """
+    check_labels(split.labels, num_classes)
 
     def prepare(images, labels):
-        return _normalize(images, input_spec), tf.one_hot(labels, num_classes)
+        return input_spec.normalize(images), tf.one_hot(labels, num_classes)
 
     dataset = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).batch(batch_size)
     return dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from keras_vit.data.folder import class_names, read_folder
+from keras_vit.data.pipeline import check_labels
 from keras_vit.validation import nearest
 
 
@@ -64,12 +65,7 @@ class Source:
         split = self.read(name, input_spec)
         if not len(split):
             raise ValueError(f"a data set must hold at least one image. Received: {self.name!r}, split {name!r}: empty")
-        low, high = int(split.labels.min()), int(split.labels.max())
-        if low < 0 or high >= len(self.class_names):
-            raise ValueError(
-                f"labels must be in 0..{len(self.class_names) - 1}. "
-                f"Received: {low}..{high} in {self.name!r}, split {name!r}"
-            )
+        check_labels(split.labels, len(self.class_names))
         return split
 
 
@@ -157,12 +153,13 @@ def _tfds(config):
 
     def read(name, input_spec):
         _prepare(builder, config)
-        # Empty where nothing is prepared on disk, as under TFDS's mock data.
-        if builder.info.splits and name not in builder.info.splits:
+        try:
+            examples = tfds.as_numpy(builder.as_dataset(split=name))  # also slices, such as train[:10%]
+        except ValueError as error:
+            known = list(builder.info.splits)
             raise ValueError(
-                f"unknown split of {config.name!r}{nearest(name, builder.info.splits)} Received: split={name!r}"
-            )
-        examples = tfds.as_numpy(builder.as_dataset(split=name))
+                f"unknown split of {config.name!r}{nearest(name, known)} Received: split={name!r} ({error})"
+            ) from error
         images, labels = [], []
         for example in examples:
             images.append(input_spec.resize(example["image"]))

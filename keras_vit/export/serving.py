@@ -8,8 +8,9 @@ import tempfile
 import keras
 import tensorflow as tf
 
-from keras_vit.export.preprocess import decode, normalize, resize
-from keras_vit.metadata import metadata
+from keras_vit.data.preprocess import decode, resize
+from keras_vit.metadata import LAYER_NAME, metadata
+from keras_vit.validation import check_positive
 
 
 def next_version(directory):
@@ -21,13 +22,13 @@ def next_version(directory):
 
 def _signatures(model, content, labels, top_k):
     """The functions behind the signatures, closing over the model."""
-    spec, config = content.input_spec, content.config
-    names = tf.constant(labels)
+    spec, names = content.input_spec, tf.constant(labels)
+    activation = getattr(model.layers[-1], "activation", None)
+    is_probability = activation in (keras.activations.softmax, keras.activations.sigmoid)
 
     def probabilities(outputs):
         outputs = tf.cast(outputs, tf.float32)
-        activation = config.classifier_activation
-        return outputs if activation in ("softmax", "sigmoid") else tf.nn.softmax(outputs)
+        return outputs if is_probability else tf.nn.softmax(outputs)
 
     def prepare(data):
         return resize(decode(data, spec.num_channels), spec)
@@ -35,7 +36,7 @@ def _signatures(model, content, labels, top_k):
     def classify(image_bytes):
         shape = tf.TensorSpec((*spec.size, spec.num_channels), tf.float32)
         pixels = tf.map_fn(prepare, image_bytes, fn_output_signature=shape)
-        scores, ids = tf.math.top_k(probabilities(model(normalize(pixels, spec), training=False)), top_k)
+        scores, ids = tf.math.top_k(probabilities(model(spec.normalize(pixels), training=False)), top_k)
         return {"scores": scores, "classes": tf.gather(names, ids), "class_ids": ids}
 
     def images(images):
@@ -66,13 +67,17 @@ def saved_model(model, directory, labels=None, top_k=5, version=None):
         The path of the version.
 
     Raises:
-        ValueError: if the version exists, the model has no classifier, or the labels do not fit it.
+        ValueError: if the version exists, the model has no classifier or changes its images before the
+            preprocessing of keras_vit, or the labels do not fit it.
     """
     content = metadata(model)
-    count = model.output.shape[-1]
-    if not content.config.num_classes or len(model.output.shape) != 2:
-        raise ValueError(f"only a model with a classifier can be exported. Received: model={model.name!r}")
-    labels = labels or content.labels or [str(i) for i in range(count)]
+    _check_exportable(model)
+    count = model.outputs[0].shape[-1]
+    check_positive(top_k, "top_k")
+    if version is not None:
+        check_positive(version, "version")
+    if labels is None:
+        labels = [str(i) for i in range(count)] if content.labels is None else content.labels
     if len(labels) != count:
         raise ValueError(f"labels must name every class. Received: {len(labels)} labels for {count} classes")
     directory = pathlib.Path(directory)
@@ -91,6 +96,22 @@ def saved_model(model, directory, labels=None, top_k=5, version=None):
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return target
+
+
+def _check_exportable(model):
+    """The graph of the signatures prepares the images: nothing else may, and a classifier must follow."""
+    direct = any(
+        layer.name == LAYER_NAME and any(layer.input is tensor for tensor in model.inputs) for layer in model.layers
+    )
+    if not direct:
+        raise ValueError(
+            "a model to export must take its images as keras_vit prepares them; export the inner model. "
+            f"Received: model={model.name!r}, whose input does not go straight to its {LAYER_NAME!r} layer"
+        )
+    # Without classes of its own the model ends in one of these, unless somebody put a head behind it.
+    ends_in_features = model.layers[-1].name in ("representation", "encoder_norm", "pre_logits")
+    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2 or ends_in_features:
+        raise ValueError(f"only a model with a classifier can be exported. Received: model={model.name!r}")
 
 
 def _write(model, content, labels, top_k, path):

@@ -1,5 +1,7 @@
 """The attention probabilities of chosen blocks."""
 
+import numbers
+
 import keras
 
 from keras_vit.layers import TransformerEncoder
@@ -51,10 +53,10 @@ def _chosen(model, blocks):
     known = _encoder_blocks(model)
     if blocks is None:
         blocks = known
-    blocks = [blocks] if isinstance(blocks, str | int) else list(blocks)
+    blocks = [blocks] if isinstance(blocks, str | numbers.Integral) else list(blocks)
     chosen = []
     for block in blocks:
-        if isinstance(block, int) and -len(known) <= block < len(known):
+        if isinstance(block, numbers.Integral) and -len(known) <= block < len(known):
             chosen.append(known[block])
         elif block in known:
             chosen.append(block)
@@ -64,7 +66,10 @@ def _chosen(model, blocks):
                 f"Received: block={block!r}, known: {known}"
             )
     if not chosen:
-        raise ValueError(f"at least one block must be chosen. Received: blocks={blocks}, known: {known}")
+        raise ValueError(
+            f"at least one block must be chosen, of the Vision Transformer itself where it is inside another model. "
+            f"Received: model={model.name!r}, blocks={blocks}, known: {known}"
+        )
     return chosen
 
 

@@ -99,6 +99,7 @@ class MultiHeadSelfAttention(CompositeLayer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.input_spec = keras.layers.InputSpec(ndim=3)  # tokens (batch, tokens, hidden_dim)
         self.num_heads = check_positive(num_heads, "num_heads")
         self.dropout_rate = dropout_rate
         self.attention_dropout_rate = attention_dropout_rate

@@ -34,6 +34,7 @@ class AttentionPooling(CompositeLayer):
 
     def __init__(self, num_heads, mlp_dim, activation="gelu", layer_norm_epsilon=1e-6, **kwargs):
         super().__init__(**kwargs)
+        self.input_spec = keras.layers.InputSpec(ndim=3)  # tokens (batch, tokens, hidden_dim)
         self.num_heads = check_positive(num_heads, "num_heads")
         self.mlp_dim = mlp_dim
         self.activation = activation

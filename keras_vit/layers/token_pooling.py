@@ -24,6 +24,7 @@ class TokenPooling(keras.layers.Layer):
 
     def __init__(self, pooling, index=0, num_prefix_tokens=0, **kwargs):
         super().__init__(**kwargs)
+        self.input_spec = keras.layers.InputSpec(ndim=3)  # tokens (batch, tokens, hidden_dim)
         self.pooling = check_choice(pooling, ("token", "gap"), "pooling")
         self.index = index
         self.num_prefix_tokens = num_prefix_tokens

@@ -57,6 +57,7 @@ class TransformerEncoder(CompositeLayer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.input_spec = keras.layers.InputSpec(ndim=3)  # tokens (batch, tokens, hidden_dim)
         self.num_heads = num_heads
         self.mlp_dim = mlp_dim
         self.activation = activation

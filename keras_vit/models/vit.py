@@ -36,7 +36,6 @@ def build_vit(config, input_spec=None, labels=None, origin=None, dtype=None, nam
     """
     policy = keras.dtype_policies.get(dtype)
     input_spec = input_spec or default_input_spec(config)
-    _check_input_spec(config, input_spec)
     images = keras.Input((*config.image_size, config.num_channels), name="images")
     x = Metadata(config, input_spec, labels, origin, dtype=policy, name=LAYER_NAME)(images)
     tokens = _encode(config, x, policy)
@@ -47,15 +46,6 @@ def default_input_spec(config):
     """The preprocessing of a model with random weights: pixels to -1 .. 1, the whole image's centre."""
     half = (0.5,) * config.num_channels
     return InputSpec(config.image_size, mean=half, std=half)
-
-
-def _check_input_spec(config, input_spec):
-    if input_spec.size != config.image_size or input_spec.num_channels != config.num_channels:
-        raise ValueError(
-            "input_spec must have the size and the channels of the config. "
-            f"Received: {input_spec.size} with {input_spec.num_channels} channels for "
-            f"image_size={config.image_size}, num_channels={config.num_channels}"
-        )
 
 
 def _norm(config, policy, name):

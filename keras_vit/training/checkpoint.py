@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pathlib
+import time
 import zipfile
 
 import keras
@@ -102,17 +103,27 @@ class CheckpointCallback(keras.callbacks.Callback):
         path: of the `.npz` file.
         recipe: dict, kept in the file so that another recipe is refused.
         history: list of dicts, one a finished epoch; appended to.
+        seconds: float. What earlier parts of the run took.
     """
 
-    def __init__(self, path, recipe, history):
+    def __init__(self, path, recipe, history, seconds=0.0):
         super().__init__()
         self.path = path
         self.recipe = recipe
         self.history = history
+        self._earlier = seconds
+        self._start = time.perf_counter()
+
+    def seconds(self):
+        """What the run took so far, with its earlier parts."""
+        return self._earlier + time.perf_counter() - self._start
 
     def on_epoch_end(self, epoch, logs=None):
         numbers = {name: float(value) for name, value in (logs or {}).items()}
-        if any(math.isnan(value) for value in numbers.values()):
-            return  # The last good state stays.
+        finite = all(math.isfinite(value) for value in numbers.values())
+        if not finite or not all(keras.ops.all(keras.ops.isfinite(v)) for v in self.model.trainable_variables):
+            self.model.stop_training = True  # The last good state stays.
+            return
         self.history.append(numbers)
-        save(self.path, self.model, {"epoch": epoch + 1, "recipe": self.recipe, "history": self.history})
+        state = {"epoch": epoch + 1, "recipe": self.recipe, "history": self.history, "seconds": self.seconds()}
+        save(self.path, self.model, state)

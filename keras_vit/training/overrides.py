@@ -22,15 +22,17 @@ def apply_overrides(recipe, assignments):
         ValueError: on an unknown key, with the nearest one; on a value of the wrong type; on a value that the
             dataclass itself refuses.
     """
+    changes = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise ValueError(f"an override must look like a.b=value. Received: {assignment!r}")
-        recipe = _set(recipe, key.split("."), text, key)
-    return recipe
+        _add(changes, recipe, key.split("."), text, key)
+    return _replace(recipe, changes)
 
 
-def _set(config, path, text, key):
+def _add(changes, config, path, text, key):
+    """Puts the value of one assignment where it belongs in the nested dict `changes`."""
     fields = {field.name: field for field in dataclasses.fields(config)}
     name, *rest = path
     if name not in fields:
@@ -41,12 +43,21 @@ def _set(config, path, text, key):
     if rest:
         if not dataclasses.is_dataclass(value):
             raise ValueError(f"{name!r} has no fields of its own. Received: {key!r}")
-        return dataclasses.replace(config, **{name: _set(value, rest, text, key)})
+        _add(changes.setdefault(name, {}), value, rest, text, key)
+        return
     if dataclasses.is_dataclass(value):
         known = sorted(field.name for field in dataclasses.fields(value))
         raise ValueError(f"{key!r} is a group; set one of its fields. Received: {key}={text!r}, known: {known}")
-    wanted = typing.get_type_hints(type(config))[name]
-    return dataclasses.replace(config, **{name: _read(text, wanted, key)})
+    changes[name] = _read(text, typing.get_type_hints(type(config))[name], key)
+
+
+def _replace(config, changes):
+    """All changes of a dataclass at once, so that fields that depend on each other are checked together."""
+    values = {
+        name: _replace(getattr(config, name), value) if isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
+    return dataclasses.replace(config, **values)
 
 
 def _read(text, wanted, key):

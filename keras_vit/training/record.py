@@ -20,11 +20,11 @@ def _git(*arguments, cwd):
 
 
 def commit():
-    """`(commit, dirty)` of the checkout that the library runs from; `(None, None)` outside one."""
+    """`(commit, dirty)` of the checkout that the library runs from, records aside; `(None, None)` outside one."""
     root = pathlib.Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None, None
-    status = _git("status", "--porcelain", cwd=root)
+    status = _git("status", "--porcelain", "--", ".", ":!recipes/results", ":!benchmarks/results", cwd=root)
     return _git("rev-parse", "HEAD", cwd=root), None if status is None else bool(status)
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import pathlib
-import time
 
 import keras
 
@@ -41,7 +40,15 @@ def compile_model(model, recipe, steps_per_epoch, jit):
 
     Returns:
         `model`.
+
+    Raises:
+        ValueError: if the model ends in an activation: the loss wants logits.
     """
+    if recipe.model.classifier_activation not in (None, "linear"):
+        raise ValueError(
+            "a recipe trains on logits; classifier_activation must be None. "
+            f"Received: classifier_activation={recipe.model.classifier_activation!r}"
+        )
     model.compile(
         optimizer=adamw(recipe.optimizer, steps_per_epoch, recipe.training.epochs),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.training.label_smoothing),
@@ -57,7 +64,8 @@ def _check_same_recipe(state, recipe, directory):
     if changed:
         lines = "\n".join(f"  {key}: was {saved.get(key)!r}, is {wanted.get(key)!r}" for key in changed)
         raise ValueError(
-            "a run can only go on with the recipe it began with; choose another directory or start afresh. "
+            "a run can only go on with the recipe it began with; choose another directory (--out) or start afresh "
+            "(--fresh). "
             f"Received: {str(directory)!r} with\n{lines}"
         )
 
@@ -83,7 +91,8 @@ def fit(model, recipe, dataset, steps_per_epoch, directory, scope=contextlib.nul
         validation_data: data set for the end of every epoch, or `None`.
 
     Returns:
-        A dict: `history` (one dict an epoch), `seconds` of this call, `resumed_from` (epoch).
+        A dict: `history` (one dict an epoch), `seconds` (of all calls together, up to each one's last finished
+        epoch), `resumed_from` (epoch).
 
     Raises:
         ValueError: if the directory holds a run of another recipe, or an unreadable checkpoint.
@@ -97,10 +106,11 @@ def fit(model, recipe, dataset, steps_per_epoch, directory, scope=contextlib.nul
         _check_same_recipe(state, plain, directory)
         with scope():
             checkpoint.restore(path, model)
-    first, history = (state["epoch"], state["history"]) if state else (0, [])
+    state = state or {"epoch": 0, "history": [], "seconds": 0.0}
+    first, history = state["epoch"], state["history"]
+    saver = checkpoint.CheckpointCallback(path, plain, history, state["seconds"])
     epochs = recipe.training.epochs
     bar = ProgressBar(epochs, steps_per_epoch * recipe.data.batch_size)
-    start = time.perf_counter()
     try:
         model.fit(
             dataset(first),
@@ -110,7 +120,7 @@ def fit(model, recipe, dataset, steps_per_epoch, directory, scope=contextlib.nul
             validation_data=validation_data,
             verbose=0,
             shuffle=False,
-            callbacks=[keras.callbacks.TerminateOnNaN(), checkpoint.CheckpointCallback(path, plain, history), bar],
+            callbacks=[keras.callbacks.TerminateOnNaN(), saver, bar],
         )
     finally:
         bar.close()
@@ -119,4 +129,4 @@ def fit(model, recipe, dataset, steps_per_epoch, directory, scope=contextlib.nul
             f"training stopped in epoch {len(history) + 1}: the loss is not a number. "
             f"The state before it is in {str(path)!r}"
         )
-    return {"history": history, "seconds": time.perf_counter() - start, "resumed_from": first}
+    return {"history": history, "seconds": saver.seconds(), "resumed_from": first}

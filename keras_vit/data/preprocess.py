@@ -1,4 +1,4 @@
-"""`InputSpec` as graph operations: from encoded bytes to normalised images."""
+"""`InputSpec` as graph operations: from encoded bytes to pixels of the model's size."""
 
 import tensorflow as tf
 
@@ -54,8 +54,3 @@ def _resized_size(size, input_spec):
     by_height = tf.stack([target_h, tf.maximum(target_h * width // height, target_w)])
     by_width = tf.stack([tf.maximum(target_w * height // width, target_h), target_w])
     return tf.where(height * target_w <= width * target_h, by_height, by_width)
-
-
-def normalize(images, input_spec):
-    """`(pixel / 255 - mean) / std` of float32 pixels 0 to 255."""
-    return (images / 255.0 - tf.constant(input_spec.mean)) / tf.constant(input_spec.std)
