@@ -54,7 +54,9 @@ def _timm(how, compiled=False):
     return Contender(name, ("torch", "timm"), f"torch_contenders:{how}", {"compiled": compiled})
 
 
+_RECIPE = Contender("keras_vit train", ("tensorflow", "keras", "keras_vit"), "keras_contenders:recipe")
 TRAINING = (
+    _RECIPE,
     _keras("keras_vit", "fit"),
     _keras("keras_vit", "fit", jit=True),
     _keras("kerashub", "fit"),

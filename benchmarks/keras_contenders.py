@@ -18,18 +18,50 @@ def fit(task, library, jit):
     )
     labels = np.random.default_rng(1).integers(task.config["num_classes"], size=task.batch)
     dataset = tf.data.Dataset.from_tensors((images(task), labels)).cache().repeat().prefetch(tf.data.AUTOTUNE)
+    return _steps(model, dataset), model.count_params()
+
+
+def recipe(task):
+    """Steps as `keras_vit train` takes them: its compiled model with clipping, schedule and exclusions, XLA chosen
+    by the hardware, and batches that its own pipeline shuffles and normalises."""
+    from keras_vit.data import Split, training_dataset
+    from keras_vit.models import ViTConfig
+    from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, compile_model
+    from keras_vit.training.run import choose_jit
+
+    config = ViTConfig.from_config(task.config)
+    settings = Recipe(
+        name="benchmark",
+        model=config,
+        data=DataConfig(name="random", batch_size=task.batch),
+        optimizer=OptimizerConfig(learning_rate=1e-4, weight_decay=0.05, clip_norm=1.0),
+    ).for_data(config.num_classes, config.num_channels)
+    device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+    model = build(task, "keras_vit")
+    precision = "mixed_bfloat16" if task.precision == "bfloat16" else "float32"
+    compile_model(model, settings, steps_per_epoch=1000, jit=choose_jit(settings, precision, device, replicas=1))
+    pixels = ((images(task) * 50) + 128).clip(0, 255).astype("uint8")
+    labels = np.random.default_rng(1).integers(config.num_classes, size=task.batch)
+    dataset, _ = training_dataset(
+        Split(pixels, labels), config.num_classes, settings.input_spec, task.batch, 1_000_000, 0, AugmentConfig()
+    )
+    return _steps(model, dataset), model.count_params()
+
+
+def _steps(model, dataset):
+    """A callable that does one step of the train function that `model.fit` itself uses."""
     iterator = None
 
     def step():
         nonlocal iterator
         if iterator is None:
             # The first step is a real `fit`, which makes the train function and compiles it.
-            model.fit(dataset, steps_per_epoch=1, epochs=1, verbose=0)
+            model.fit(dataset, steps_per_epoch=1, epochs=1, verbose=0, shuffle=False)
             iterator = iter(dataset)
         else:
             float(model.train_function(iterator)["loss"])
 
-    return step, model.count_params()
+    return step
 
 
 def predict(task, library, jit):

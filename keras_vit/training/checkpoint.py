@@ -5,7 +5,6 @@ run directory refuses to go on with another recipe.
 """
 
 import json
-import math
 import os
 import pathlib
 import time
@@ -23,20 +22,25 @@ def _variables(model):
     return [*model.variables, *model.optimizer.variables]
 
 
-def save(path, model, state):
-    """Writes variables and `state` so that a reader finds either the old file or the new one.
+def values_of(model):
+    """The values of every variable that training changes, as a list of NumPy arrays."""
+    return [keras.ops.convert_to_numpy(variable) for variable in _variables(model)]
+
+
+def save(path, values, state):
+    """Writes a run so that a reader finds either the old file or the new one.
 
     Args:
         path: of the `.npz` file.
-        model: a compiled model.
+        values: what `values_of` returned.
         state: JSON types, for example the epoch and the history.
     """
     path = pathlib.Path(path)
-    arrays = {}
-    for i, variable in enumerate(_variables(model)):
-        value = keras.ops.convert_to_numpy(variable)
-        # npz has no bfloat16; float32 holds its values exactly.
-        arrays[f"{i:05d}"] = value.astype("float32") if value.dtype.name == "bfloat16" else value
+    # npz has no bfloat16; float32 holds its values exactly.
+    arrays = {
+        f"{i:05d}": value.astype("float32") if value.dtype.name == "bfloat16" else value
+        for i, value in enumerate(values)
+    }
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with open(partial, "wb") as file:
         np.savez(file, **{_STATE: np.frombuffer(json.dumps(state).encode(), "uint8")}, **arrays)
@@ -120,10 +124,10 @@ class CheckpointCallback(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         numbers = {name: float(value) for name, value in (logs or {}).items()}
-        finite = all(math.isfinite(value) for value in numbers.values())
-        if not finite or not all(keras.ops.all(keras.ops.isfinite(v)) for v in self.model.trainable_variables):
+        values = values_of(self.model)
+        if not all(np.isfinite(value).all() for value in [*numbers.values(), *values]):
             self.model.stop_training = True  # The last good state stays.
             return
         self.history.append(numbers)
         state = {"epoch": epoch + 1, "recipe": self.recipe, "history": self.history, "seconds": self.seconds()}
-        save(self.path, self.model, state)
+        save(self.path, values, state)
