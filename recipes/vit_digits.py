@@ -6,8 +6,8 @@ scikit-learn's own example of digit recognition.
     keras_vit train recipes/vit_digits.py
 
 The halves are of different writers, so the settings were chosen on blocks of the training half: trained on three
-quarters of it, judged on the fourth (records in recipes/results/vit_digits_selection.json). About a minute on two
-cores; the test accuracy of five seeds is in recipes/results/vit_digits.
+quarters of it, judged on the fourth (records in recipes/results/vit_digits_selection.json). About two minutes on
+two cores; the test accuracy of five seeds is in recipes/results/vit_digits.
 """
 
 from keras_vit.models import ViTConfig
@@ -40,7 +40,7 @@ recipe = Recipe(
         clip_norm=1.0,
         ema_momentum=0.995,
     ),
-    training=TrainingConfig(epochs=300, label_smoothing=0.1),
+    training=TrainingConfig(epochs=200, label_smoothing=0.1),
 )
 
 
