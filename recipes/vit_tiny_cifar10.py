@@ -7,7 +7,7 @@ folder `<folder>/{train,test}/<class>/<image>`:
     keras_vit train recipes/vit_tiny_cifar10.py --set data.folder=path/to/cifar10
 
 Model: ViT-Ti of Touvron et al. (arXiv:2012.12877, table 1) with patches of 4 pixels, 5.4 M parameters. The accuracy
-after all 200 epochs has not been measured; on two CPU cores an epoch takes several minutes, so take a shorter run there:
+after all 200 epochs has not been measured; two CPU cores need minutes for an epoch, so take a shorter run there:
 --set training.epochs=5.
 """
 

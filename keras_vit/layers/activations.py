@@ -10,8 +10,7 @@ def gelu(x):
     """Exact GELU, `x * Phi(x)`, written with `erf` and computed in float32 under every dtype policy.
 
     Backends may write it with `erfc`, which has no ONNX counterpart and makes an export silently invalid, and
-    which is slower: in bfloat16 on a CPU a training step with this form is 1.3 times as fast. In half
-    precision `1 + erf` would cancel for negative inputs.
+    which is slow in half precision on a CPU; there `1 + erf` would cancel for negative inputs.
     """
     wide = ops.cast(x, "float32")
     # In this order TensorFlow recognises it and may fuse it into the matrix product before it.
