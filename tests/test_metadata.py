@@ -1,6 +1,7 @@
 """What travels inside a model, through everything Keras does with models."""
 
 import keras
+import numpy as np
 import pytest
 from tiny import CONFIG, tiny_vit
 
@@ -67,8 +68,25 @@ def test_update_of_a_nested_model():
 
 
 def test_update_of_an_unknown_field_raises():
-    with pytest.raises(TypeError, match="label"):
+    with pytest.raises(ValueError, match="Did you mean 'labels'"):
         update_metadata(tiny_vit(), label=LABELS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"labels": "abc"}, "sequence of names"),
+        ({"input_spec": InputSpec(size=7)}, "must have the size and the channels"),
+    ],
+)
+def test_an_update_must_fit_the_model(changes, rule):
+    with pytest.raises(ValueError, match=rule):
+        update_metadata(tiny_vit(), **changes)
+
+
+def test_images_of_another_shape_are_refused_by_name():
+    with pytest.raises(ValueError, match="images must have the shape"):
+        tiny_vit().get_layer("metadata")(np.zeros((1, 3, 3, 3), "float32"))
 
 
 def test_labels_must_name_every_class():

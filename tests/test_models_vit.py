@@ -109,8 +109,9 @@ def test_distilled_logits_are_the_mean_of_both_heads():
     np.testing.assert_allclose(model(IMAGES), outputs["logits"], atol=1e-6)
 
 
-def test_new_models_predict_uniformly():
-    np.testing.assert_array_equal(build_vit(CONFIG)(IMAGES), np.zeros((2, 3)))
+def test_new_models_predict_nearly_uniformly_but_every_weight_can_learn():
+    logits = keras.ops.convert_to_numpy(build_vit(CONFIG)(IMAGES))
+    assert 0 < np.abs(logits).max() < 1
 
 
 def test_drop_path_rates_reach_the_blocks():
