@@ -32,13 +32,14 @@ recipe = Recipe(
     ),
     input_spec=InputSpec(size=8, mean=(0.5,), std=(0.5,)),
     data=DataConfig(name="digits", batch_size=64),
-    augment=AugmentConfig(shift=1.0, rotation=10.0, zoom=0.1, shear=0.1),
+    augment=AugmentConfig(shift=1.0, rotation=10.0, zoom=0.1, shear=0.1, mixup=0.2),
     optimizer=OptimizerConfig(
         learning_rate=3e-3,
+        final_learning_rate=1e-3,
         warmup_epochs=10,
         weight_decay=0.3,
         clip_norm=1.0,
-        ema_momentum=0.995,
+        ema_momentum=0.998,
     ),
     training=TrainingConfig(epochs=300, label_smoothing=0.1),
 )
