@@ -33,7 +33,9 @@ def recipe_table(folder):
             f"| {statistics.median(record['wall_seconds'] for record in records):.0f} | {beside} |"
         )
     cpus = {f"{r['hardware']['cpu']}, {r['hardware']['cores']} cores" for r in _records(folder)}
-    return "\n".join([*lines, "", f"Measured on: {'; '.join(sorted(cpus))}. Records: `recipes/results`."])
+    notes = sorted({f"`{r['recipe']}`: {r['note']}." for r in _records(folder) if "note" in r})
+    measured = f"Measured on: {'; '.join(sorted(cpus))}. Records: `recipes/results`."
+    return "\n".join([*lines, "", " ".join([measured, *notes])])
 
 
 def _records(folder):
