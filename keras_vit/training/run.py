@@ -13,8 +13,7 @@ from keras_vit.training.progress import ProgressBar
 def choose_precision(recipe, device):
     """The dtype policy's name for a recipe on a kind of device, `cpu`, `gpu` or `tpu`.
 
-    `auto` is float32 on CPUs, where XLA makes it the fastest way to train these models
-    (`benchmarks/results`), and bfloat16 on accelerators.
+    `auto` is float32 on CPUs and bfloat16 on accelerators.
     """
     wanted = recipe.training.precision
     if wanted != "auto":
