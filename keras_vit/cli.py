@@ -31,15 +31,15 @@ def train(options):
     seed = [] if options.seed is None else [f"training.seed={options.seed}"]
     recipe = apply_overrides(module.recipe, [*options.overrides, *seed])
     recipe = recipe.smoke() if options.smoke else recipe
+    record_path = _record_path(recipe)
+    if options.record and record_path.exists():
+        raise ValueError(f"a run record is never overwritten. Received: {str(record_path)!r}, which exists")
     directory = pathlib.Path(options.out or f"runs/{recipe.name}/seed{recipe.training.seed}")
     finished = experiment.run(recipe, directory, options.fresh, _say)
     _report(finished, module)
     if options.record:
-        path = _record_path(finished)
-        if path.exists():
-            raise ValueError(f"a run record is never overwritten. Received: {str(path)!r}, which exists")
-        record.write_json(path, finished.record)
-        _say(f"record: {path}")
+        record.write_json(record_path, finished.record)
+        _say(f"record: {record_path}")
     if not options.no_export:
         smoke = directory / "saved_model"
         target = options.export or (smoke if options.smoke else f"saved_models/{recipe.name}")
@@ -64,9 +64,9 @@ def _report(finished, module):
     _say(f"trained in {finished.record['wall_seconds']:.0f} s")
 
 
-def _record_path(finished):
-    folder = pathlib.Path("recipes/results") / finished.recipe.name
-    return folder / f"{datetime.date.today().isoformat()}-seed{finished.recipe.training.seed}.json"
+def _record_path(recipe):
+    folder = pathlib.Path("recipes/results") / recipe.name
+    return folder / f"{datetime.date.today().isoformat()}-seed{recipe.training.seed}.json"
 
 
 def _load_model(path):

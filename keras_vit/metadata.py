@@ -9,7 +9,7 @@ import dataclasses
 import keras
 
 from keras_vit.preprocessing import InputSpec
-from keras_vit.validation import nearest
+from keras_vit.validation import replace_fields
 
 LAYER_NAME = "metadata"
 
@@ -148,9 +148,5 @@ def update_metadata(model, **changes):
         ValueError: on an unknown field, with the nearest one; on values that do not fit the model.
     """
     layer = _find(model)
-    known = [field.name for field in dataclasses.fields(ModelMetadata)]
-    for name in changes:
-        if name not in known:
-            raise ValueError(f"unknown field of ModelMetadata{nearest(name, known)} Received: {name}={changes[name]!r}")
-    layer.content = dataclasses.replace(layer.content, **changes)
+    layer.content = replace_fields(layer.content, changes)
     return layer.content

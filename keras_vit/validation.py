@@ -1,5 +1,6 @@
 """The checks that every room shares. Pure Python; an error states the rule, then what came."""
 
+import dataclasses
 import difflib
 import numbers
 
@@ -66,6 +67,17 @@ def check_heads(hidden_dim, num_heads):
         raise ValueError(
             f"hidden_dim must be a multiple of num_heads. Received: hidden_dim={hidden_dim}, num_heads={num_heads}"
         )
+
+
+def replace_fields(instance, changes):
+    """A copy of a dataclass with some fields changed; an unknown one raises a `ValueError` with the nearest."""
+    known = [field.name for field in dataclasses.fields(instance)]
+    for name, value in changes.items():
+        if name not in known:
+            raise ValueError(
+                f"unknown field of {type(instance).__name__}{nearest(name, known)} Received: {name}={value!r}"
+            )
+    return dataclasses.replace(instance, **changes)
 
 
 def nearest(name, known):

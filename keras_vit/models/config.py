@@ -7,7 +7,15 @@ import typing
 import keras
 
 from keras_vit.resample import METHODS
-from keras_vit.validation import as_pair, check_choice, check_divides, check_heads, check_positive, check_rate, nearest
+from keras_vit.validation import (
+    as_pair,
+    check_choice,
+    check_divides,
+    check_heads,
+    check_positive,
+    check_rate,
+    replace_fields,
+)
 
 POOLING = ("token", "gap", "map")
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "swiglu")
@@ -171,13 +179,7 @@ class ViTConfig:
         Raises:
             ValueError: on an unknown field, with the nearest one.
         """
-        known = [field.name for field in dataclasses.fields(self)]
-        for name in changes:
-            if name not in known:
-                raise ValueError(
-                    f"unknown field of {type(self).__name__}{nearest(name, known)} Received: {name}={changes[name]!r}"
-                )
-        return dataclasses.replace(self, **changes)
+        return replace_fields(self, changes)
 
     def get_config(self):
         """The fields as JSON types."""
