@@ -1,5 +1,7 @@
 """keras_vit and KerasHub on TensorFlow. Imported by a worker only."""
 
+import contextlib
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -22,12 +24,12 @@ def fit(task, library, jit):
 
 
 def recipe(task):
-    """Steps as `keras_vit train` takes them: its compiled model with clipping, schedule and exclusions, XLA chosen
-    by the hardware, and batches that its own pipeline shuffles and normalises."""
+    """Steps as `keras_vit train` takes them: its compiled model with clipping, schedule and exclusions, the
+    compiler chosen by the hardware, and batches that its own pipeline shuffles and normalises."""
     from keras_vit.data import Split, training_dataset
     from keras_vit.models import ViTConfig
-    from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, compile_model
-    from keras_vit.training.run import choose_jit
+    from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, compile_model, fused_training
+    from keras_vit.training.run import choose_compiler
 
     config = ViTConfig.from_config(task.config)
     settings = Recipe(
@@ -38,17 +40,19 @@ def recipe(task):
     ).for_data(config.num_classes, config.num_channels)
     device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
     model = build(task, "keras_vit")
-    precision = "mixed_bfloat16" if task.precision == "bfloat16" else "float32"
-    compile_model(model, settings, steps_per_epoch=1000, jit=choose_jit(settings, precision, device, replicas=1))
+    compiler = choose_compiler(settings, device, replicas=1)
+    compile_model(model, settings, steps_per_epoch=1000, compiler=compiler)
     pixels = ((images(task) * 50) + 128).clip(0, 255).astype("uint8")
     labels = np.random.default_rng(1).integers(config.num_classes, size=task.batch)
     dataset, _ = training_dataset(
         Split(pixels, labels), config.num_classes, settings.input_spec, task.batch, 1_000_000, 0, AugmentConfig()
     )
-    return _steps(model, dataset), model.count_params()
+    return _steps(
+        model, dataset, fused_training if compiler == "fused" else contextlib.nullcontext
+    ), model.count_params()
 
 
-def _steps(model, dataset):
+def _steps(model, dataset, context=contextlib.nullcontext):
     """A callable that does one step of the train function that `model.fit` itself uses."""
     iterator = None
 
@@ -56,7 +60,8 @@ def _steps(model, dataset):
         nonlocal iterator
         if iterator is None:
             # The first step is a real `fit`, which makes the train function and compiles it.
-            model.fit(dataset, steps_per_epoch=1, epochs=1, verbose=0, shuffle=False)
+            with context():
+                model.fit(dataset, steps_per_epoch=1, epochs=1, verbose=0, shuffle=False)
             iterator = iter(dataset)
         else:
             float(model.train_function(iterator)["loss"])

@@ -18,7 +18,7 @@ from keras_vit.export import saved_model
 from keras_vit.metadata import metadata
 from keras_vit.models import build_vit
 from keras_vit.training import Recipe, compile_model, fit, plot, record
-from keras_vit.training.run import choose_jit, choose_precision
+from keras_vit.training.run import choose_compiler, choose_precision
 from keras_vit.validation import nearest
 
 PACKAGE = pathlib.Path(__file__).parent
@@ -106,8 +106,8 @@ def run(recipe, directory, fresh=False, log=print):
     train, test, split = train_and_evaluation(source, recipe.data, recipe.input_spec)
     log(f"data: {source.name}, {len(train):,} training images, {len(test):,} images in {split!r}")
 
-    model, dataset, steps = _prepare(recipe, source, train, strategy, log)
-    result = fit(model, recipe, dataset, steps, directory, strategy.scope)
+    model, dataset, steps, compiler = _prepare(recipe, source, train, strategy, log)
+    result = fit(model, recipe, dataset, steps, directory, strategy.scope, compiler=compiler)
     if result["resumed_from"]:
         log(f"went on after epoch {result['resumed_from']} of an earlier run in {directory}")
     evaluation = {"split": split, **_evaluate(model, recipe, test)}
@@ -119,10 +119,10 @@ def run(recipe, directory, fresh=False, log=print):
 
 
 def _prepare(recipe, source, train, strategy, log):
-    """The compiled model, the callable that gives its data, and the steps in an epoch."""
+    """The compiled model, the callable that gives its data, the steps in an epoch, and how they are compiled."""
     replicas, device = strategy.num_replicas_in_sync, distribution.device_kind()
     precision = choose_precision(recipe, device)
-    jit = choose_jit(recipe, precision, device, replicas)
+    compiler = choose_compiler(recipe, device, replicas)
     settings = recipe.training
     keras.utils.set_random_seed(settings.seed)
 
@@ -142,12 +142,12 @@ def _prepare(recipe, source, train, strategy, log):
     steps = settings.steps_per_epoch or max(len(train) // recipe.data.batch_size, 1)
     with strategy.scope():
         model = build_vit(recipe.model, recipe.input_spec, source.class_names, dtype=precision, name=recipe.name)
-        compile_model(model, recipe, steps, jit)
+        compile_model(model, recipe, steps, compiler)
     log(
-        f"model: {model.count_params():,} parameters, {precision}, XLA {'on' if jit else 'off'}, "
+        f"model: {model.count_params():,} parameters, {precision}, compiler {compiler}, "
         f"{replicas} replica{'s' if replicas > 1 else ''} on {device}"
     )
-    return model, dataset, steps
+    return model, dataset, steps, compiler
 
 
 def _evaluate(model, recipe, split):

@@ -19,7 +19,7 @@ SMALL = [
     "--set",
     "model.num_heads=2",
     "--set",
-    "training.jit=false",
+    "training.compiler=plain",
 ]
 
 

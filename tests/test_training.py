@@ -21,7 +21,7 @@ from keras_vit.training import (
     record,
     warmup_cosine,
 )
-from keras_vit.training.run import choose_jit, choose_precision
+from keras_vit.training.run import choose_compiler, choose_precision
 
 MODEL = ViTConfig(
     image_size=8, patch_size=4, num_channels=1, hidden_dim=16, num_layers=1, num_heads=2, mlp_dim=32, num_classes=10
@@ -42,7 +42,7 @@ RECIPE = Recipe(name="tiny", model=MODEL, data=DataConfig(name="digits"))
         ("augment.flip=true", lambda r: r.augment.flip, True),
         ("model.image_size=(8, 16)", lambda r: r.model.image_size, (8, 16)),
         ("model.image_size=16", lambda r: r.model.image_size, (16, 16)),
-        ("training.jit=False", lambda r: r.training.jit, False),
+        ("training.compiler=xla", lambda r: r.training.compiler, "xla"),
     ],
 )
 def test_an_override_sets_a_typed_value(assignment, read, expected):
@@ -176,24 +176,24 @@ def test_the_optimizer_of_a_recipe_has_its_settings():
 
 
 @pytest.mark.parametrize(
-    ("device", "replicas", "wanted", "precision", "jit"),
+    ("device", "replicas", "wanted", "precision", "compiler"),
     [
-        ("cpu", 1, "auto", "float32", True),
-        ("cpu", 1, "mixed_bfloat16", "mixed_bfloat16", False),
-        ("cpu", 2, "auto", "float32", False),
-        ("gpu", 1, "auto", "mixed_bfloat16", True),
-        ("gpu", 2, "float32", "float32", False),
+        ("cpu", 1, "auto", "float32", "fused"),
+        ("cpu", 1, "mixed_bfloat16", "mixed_bfloat16", "fused"),
+        ("cpu", 2, "auto", "float32", "plain"),
+        ("gpu", 1, "auto", "mixed_bfloat16", "xla"),
+        ("gpu", 2, "float32", "float32", "plain"),
     ],
 )
-def test_precision_and_xla_follow_the_hardware(device, replicas, wanted, precision, jit):
+def test_precision_and_compiler_follow_the_hardware(device, replicas, wanted, precision, compiler):
     recipe = RECIPE.replace(training=TrainingConfig(precision=wanted))
     assert choose_precision(recipe, device) == precision
-    assert choose_jit(recipe, precision, device, replicas) is jit
+    assert choose_compiler(recipe, device, replicas) == compiler
 
 
 def test_a_wish_overrules_the_hardware():
-    recipe = RECIPE.replace(training=TrainingConfig(jit=False))
-    assert choose_jit(recipe, "float32", "cpu", 1) is False
+    recipe = RECIPE.replace(training=TrainingConfig(compiler="plain"))
+    assert choose_compiler(recipe, "cpu", 1) == "plain"
 
 
 def test_a_run_record_has_what_the_design_asks_for(tmp_path):

@@ -34,9 +34,9 @@ def attend(query, key, value, dropout=None, training=False, return_attention=Fal
         return ops.dot_product_attention(query, key, value, scale=scale)
     # Scaling the queries costs less than scaling the larger logits, and keeps float16 in range.
     query = ops.transpose(query * scale, (0, 2, 1, 3))  # (batch, heads, queries, head_dim)
-    key = ops.transpose(key, (0, 2, 3, 1))  # (batch, heads, head_dim, keys)
-    value = ops.transpose(value, (0, 2, 1, 3))
-    logits = ops.matmul(query, key)
+    key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (key, value))
+    # TensorFlow folds this second transpose into the product.
+    logits = ops.matmul(query, ops.swapaxes(key, -1, -2))
     attention = ops.cast(ops.softmax(ops.cast(logits, "float32"), axis=-1), value.dtype)
     weights = dropout(attention, training=training) if drops else attention
     outputs = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_vit.backend import fused_layer_norm, fuses
+
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class LayerNormalization(keras.layers.LayerNormalization):
@@ -36,6 +38,8 @@ class LayerNormalization(keras.layers.LayerNormalization):
             )
 
     def call(self, inputs):
+        if fuses():
+            return fused_layer_norm(inputs, self.gamma, self.beta, self.epsilon)
         x = ops.cast(inputs, "float32")
         centered = x - ops.mean(x, axis=-1, keepdims=True)
         variance = ops.mean(centered * centered, axis=-1, keepdims=True)

@@ -3,6 +3,7 @@
 Imports no TensorFlow: data sets and strategies are handed in.
 """
 
+from keras_vit.backend import fused_training
 from keras_vit.training.checkpoint import CheckpointCallback, restore
 from keras_vit.training.config import (
     AugmentConfig,
@@ -30,6 +31,7 @@ __all__ = [
     "apply_overrides",
     "compile_model",
     "fit",
+    "fused_training",
     "restore",
     "run_record",
     "warmup_cosine",

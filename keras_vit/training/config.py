@@ -120,7 +120,8 @@ class TrainingConfig:
         label_smoothing: float in [0, 1).
         precision: `auto`, `float32` or `mixed_bfloat16`. `auto` is `mixed_bfloat16` on GPUs and TPUs and
             `float32` on CPUs.
-        jit: bool or `None`. XLA; `None` decides by the hardware and the strategy.
+        compiler: `auto`, `xla` (the whole step), `fused` (element-wise parts only, see `keras_vit.training`'s
+            `fused_training`) or `plain`. `auto` decides by the hardware and the strategy.
         seed: int. Of the weights, the order of the data, augmentation and dropout.
     """
 
@@ -129,13 +130,14 @@ class TrainingConfig:
     evaluation_steps: int | None = None
     label_smoothing: float = 0.0
     precision: str = "auto"
-    jit: bool | None = None
+    compiler: str = "auto"
     seed: int = 0
 
     def __post_init__(self):
         check_positive(self.epochs, "epochs")
         check_rate(self.label_smoothing, "label_smoothing")
         check_choice(self.precision, ("auto", "float32", "mixed_bfloat16"), "precision")
+        check_choice(self.compiler, ("auto", "xla", "fused", "plain"), "compiler")
         for name in ("steps_per_epoch", "evaluation_steps"):
             if getattr(self, name) is not None:
                 check_positive(getattr(self, name), name)

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_vit.backend import fused, fuses
+
 # Names of variables that no published recipe decays: biases, norms, LayerScale, tokens, positions.
 NO_DECAY = ("bias", "beta", "gamma", "class_token", "distillation_token", "register_tokens", "position_embedding")
 
@@ -24,6 +26,17 @@ class AdamW(keras.optimizers.AdamW):
             # On TensorFlow Keras matches the name of the tf.Variable, such as `bias/replica_1:0`.
             names = "|".join(self.no_decay)
             self.exclude_from_weight_decay(var_names=[rf"(^|/)({names})(/replica_\d+)?(:\d+)?$"])
+
+    def apply(self, grads, trainable_variables=None):
+        if not fuses():
+            return super().apply(grads, trainable_variables)
+        if not self.built:
+            self.build(trainable_variables)
+
+        def update(grads):
+            super(AdamW, self).apply(grads, trainable_variables)
+
+        return fused(update)(list(grads))
 
     def get_config(self):
         return {**super().get_config(), "no_decay": list(self.no_decay)}

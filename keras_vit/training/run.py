@@ -5,6 +5,7 @@ import pathlib
 
 import keras
 
+from keras_vit.backend import fused_training
 from keras_vit.training import checkpoint
 from keras_vit.training.optimizers import adamw
 from keras_vit.training.progress import ProgressBar
@@ -21,21 +22,27 @@ def choose_precision(recipe, device):
     return "float32" if device == "cpu" else "mixed_bfloat16"
 
 
-def choose_jit(recipe, precision, device, replicas):
-    """Whether to compile with XLA: on one replica, unless it is bfloat16 on a CPU, where XLA loses."""
-    if recipe.training.jit is not None:
-        return recipe.training.jit
-    return replicas == 1 and not (device == "cpu" and precision == "mixed_bfloat16")
+def choose_compiler(recipe, device, replicas):
+    """How a recipe's training step is compiled: `xla`, `fused` or `plain`.
+
+    On one replica, accelerators get all of the step as one XLA program, and CPUs the mixture of
+    `keras_vit.backend.fused_training`, which is faster there (`benchmarks/results`). Several replicas get neither.
+    """
+    if recipe.training.compiler != "auto":
+        return recipe.training.compiler
+    if replicas > 1:
+        return "plain"
+    return "fused" if device == "cpu" else "xla"
 
 
-def compile_model(model, recipe, steps_per_epoch, jit):
+def compile_model(model, recipe, steps_per_epoch, compiler):
     """Compiles a model with the loss, optimizer and metric of a recipe.
 
     Args:
         model: from images to logits.
         recipe: `Recipe`. Targets are one-hot rows, so that mixed ones fit too.
         steps_per_epoch: int.
-        jit: bool. XLA.
+        compiler: `xla`, `fused` or `plain`, from `choose_compiler`. `fused` also wants `fit` to know it.
 
     Returns:
         `model`.
@@ -52,7 +59,7 @@ def compile_model(model, recipe, steps_per_epoch, jit):
         optimizer=adamw(recipe.optimizer, steps_per_epoch, recipe.training.epochs),
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.training.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
-        jit_compile=jit,
+        jit_compile=compiler == "xla",
     )
     return model
 
@@ -76,7 +83,16 @@ def _flatten(nested, prefix=""):
     return flat
 
 
-def fit(model, recipe, dataset, steps_per_epoch, directory, scope=contextlib.nullcontext, validation_data=None):
+def fit(
+    model,
+    recipe,
+    dataset,
+    steps_per_epoch,
+    directory,
+    scope=contextlib.nullcontext,
+    validation_data=None,
+    compiler="plain",
+):
     """Trains to the end of the recipe, going on where an interrupted run stopped.
 
     Args:
@@ -88,6 +104,7 @@ def fit(model, recipe, dataset, steps_per_epoch, directory, scope=contextlib.nul
         directory: where `checkpoint.npz` lives.
         scope: callable that gives the strategy's context manager.
         validation_data: data set for the end of every epoch, or `None`.
+        compiler: as for `compile_model`.
 
     Returns:
         A dict: `history` (one dict an epoch), `seconds` (of all calls together, up to each one's last finished
@@ -111,16 +128,17 @@ def fit(model, recipe, dataset, steps_per_epoch, directory, scope=contextlib.nul
     epochs = recipe.training.epochs
     bar = ProgressBar(epochs, steps_per_epoch * recipe.data.batch_size)
     try:
-        model.fit(
-            dataset(first),
-            epochs=epochs,
-            initial_epoch=first,
-            steps_per_epoch=steps_per_epoch,
-            validation_data=validation_data,
-            verbose=0,
-            shuffle=False,
-            callbacks=[keras.callbacks.TerminateOnNaN(), saver, bar],
-        )
+        with fused_training() if compiler == "fused" else contextlib.nullcontext():
+            model.fit(
+                dataset(first),
+                epochs=epochs,
+                initial_epoch=first,
+                steps_per_epoch=steps_per_epoch,
+                validation_data=validation_data,
+                verbose=0,
+                shuffle=False,
+                callbacks=[keras.callbacks.TerminateOnNaN(), saver, bar],
+            )
     finally:
         bar.close()
     if len(history) < epochs:
