@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test lint format wheel test-wheel test-backends test-lower-bounds benchmark clean
+.PHONY: help demo test lint format wheel test-wheel test-backends test-lower-bounds test-goldens benchmark clean
 
 help:
 	@echo "make demo                train, evaluate and export the digits ViT, and ask the SavedModel"
@@ -16,6 +16,7 @@ help:
 	@echo "make wheel               build the wheel; make test-wheel tries it in a clean environment"
 	@echo "make test-backends       install JAX and PyTorch and run the model tests on them"
 	@echo "make test-lower-bounds   install the oldest declared dependencies and run the tests"
+	@echo "make test-goldens        compare with the golden cases in a folder: GOLDENS=DIR [OUT=DIR2]"
 	@echo "make benchmark           compare speed with KerasHub and timm (installs them)"
 
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -42,6 +43,10 @@ format: $(VENV)/.installed
 wheel: $(VENV)/.installed
 	rm -rf build dist
 	$(BIN)/python -m build --outdir dist .
+
+# Without PYTHON= the environment of the tests is used.
+test-goldens: $(if $(filter file,$(origin PYTHON)),$(VENV)/.installed)
+	$(if $(filter file,$(origin PYTHON)),$(BIN)/python,$(PYTHON)) tests/run_goldens.py $(or $(GOLDENS),tests/goldens) $(if $(OUT),--out $(OUT))
 
 test-wheel: wheel
 	rm -rf $(VENV)-wheel

@@ -57,6 +57,12 @@ def _parser():
     export.add_argument("--version", dest="number", type=int, help="version number (default: the next one)")
     export.add_argument("--top-k", type=int, default=5, help="classes in an answer (default 5)")
 
+    convert = commands.add_parser("convert", help="write a checkpoint in the layout of another source")
+    convert.add_argument("source", help="a .safetensors, .npz or PyTorch file")
+    convert.add_argument("target", help="a .safetensors or .npz file")
+    convert.add_argument("--layout", required=True, help="timm, huggingface, google, big_vision, torchvision, ...")
+    convert.add_argument("--num-heads", type=int, help="attention heads, where the file does not tell")
+
     models = commands.add_parser("list", help="names of models")
     models.add_argument("pattern", nargs="?", default="*", help="for example 'vit_base*'")
     return parser

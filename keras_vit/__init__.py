@@ -6,10 +6,11 @@ saved model. The rooms that need TensorFlow or optional packages are imported wh
 
 import importlib
 
-from keras_vit import interpret, layers, models, preprocessing
+from keras_vit import interpret, layers, models, preprocessing, weights
 from keras_vit.metadata import metadata, update_metadata
 from keras_vit.models import ViTConfig, features
 from keras_vit.preprocessing import InputSpec
+from keras_vit.weights import from_checkpoint, load_weights, save_weights
 from keras_vit.zoo import (
     ViTBase,
     ViTHuge,
@@ -35,14 +36,18 @@ __all__ = [
     "create_model",
     "decode_predictions",
     "features",
+    "from_checkpoint",
     "interpret",
     "layers",
     "list_models",
+    "load_weights",
     "metadata",
     "models",
     "preprocess_input",
     "preprocessing",
+    "save_weights",
     "update_metadata",
+    "weights",
 ]
 
 _ON_DEMAND = ("data", "distribution", "experiment", "export", "training")

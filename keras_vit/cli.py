@@ -14,6 +14,7 @@ from keras_vit.export import predict as saved_model_predict
 from keras_vit.export import saved_model
 from keras_vit.metadata import metadata
 from keras_vit.training import DataConfig, apply_overrides, record
+from keras_vit.weights import from_checkpoint, save_weights
 from keras_vit.zoo import decode_predictions, list_models
 
 _CONSOLE = Console(highlight=False, soft_wrap=True)
@@ -126,6 +127,14 @@ def export(options):
     """Writes a `.keras` model as a SavedModel."""
     path = saved_model(_load_model(options.model), options.to, top_k=options.top_k, version=options.number)
     _say(f"exported: {path}")
+
+
+def convert(options):
+    """Writes a checkpoint in the layout of another source."""
+    overrides = {} if options.num_heads is None else {"num_heads": options.num_heads}
+    model = from_checkpoint(options.source, **overrides)
+    save_weights(model, options.target, options.layout)
+    _say(f"{options.source} written to {options.target} with the keys of {options.layout}")
 
 
 def list(options):

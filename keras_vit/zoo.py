@@ -10,6 +10,7 @@ from keras_vit.metadata import metadata
 from keras_vit.models import VARIANTS, build_vit
 from keras_vit.preprocessing import InputSpec
 from keras_vit.validation import nearest
+from keras_vit.weights import load_weights
 
 
 def list_models(pattern="*", pretrained=False):
@@ -31,8 +32,9 @@ def create_model(name, weights=None, *, input_spec=None, labels=None, dtype=None
 
     Args:
         name: str, for example `vit_small_patch16_224`; see `list_models`.
-        weights: `None` (random), or the path of a file that Keras wrote: `.weights.h5` of the same architecture,
-            whose positions are resized if its grid is another one.
+        weights: `None` (random), or the path of a checkpoint: `.weights.h5` as Keras writes it, or a public one
+            in any layout that `keras_vit.weights` reads (`.safetensors`, `.npz`, `.pth`). Positions of another
+            grid are resized, a head of another number of classes stays new.
         input_spec: `InputSpec` or `None`: pixels to -1 .. 1.
         labels: class names in the order of the logits, or `None`.
         dtype: dtype policy or `None`: the global one.
@@ -54,15 +56,15 @@ def create_model(name, weights=None, *, input_spec=None, labels=None, dtype=None
     config = VARIANTS[base].replace(**overrides)
     origin = None if weights is None else str(weights)
     model = build_vit(config, input_spec, labels, origin=origin, dtype=dtype, name=model_name or base)
-    if weights is not None:
+    if weights is not None and str(weights).endswith(".weights.h5"):
         _load_keras_weights(model, str(weights))
+    elif weights is not None:
+        load_weights(model, weights)
     return model
 
 
 def _load_keras_weights(model, path):
     """Fills a model from a `.weights.h5` file, of which every array must be used."""
-    if not path.endswith(".weights.h5"):
-        raise ValueError(f"weights must be None or a '.weights.h5' file of Keras. Received: weights={path!r}")
     try:
         with h5py.File(path) as file:
             stored = _count_arrays(file["layers"])

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import struct
 
 import numpy as np
 
@@ -11,50 +10,37 @@ from keras_vit.models import ViTConfig
 GOLDENS = pathlib.Path(__file__).with_name("goldens")
 
 
-def read_safetensors(path):
-    """The arrays of a `.safetensors` file of float32: eight bytes of length, a JSON header, raw data."""
-    data = pathlib.Path(path).read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
-    header.pop("__metadata__", None)
-    assert {entry["dtype"] for entry in header.values()} == {"F32"}
-    return {
-        name: np.frombuffer(body[slice(*entry["data_offsets"])], "<f4").reshape(entry["shape"])
-        for name, entry in header.items()
-    }
-
-
 def read_case(case):
-    """A case's config as JSON, its checkpoint as flat arrays, and its inputs and outputs."""
+    """A case's config as JSON, and its inputs and outputs."""
     folder = GOLDENS / case
-    config = json.loads((folder / "config.json").read_text())
-    if (folder / "checkpoint.npz").exists():
-        checkpoint = dict(np.load(folder / "checkpoint.npz"))
-    else:
-        checkpoint = read_safetensors(folder / "checkpoint.safetensors")
-    return config, checkpoint, dict(np.load(folder / "io.npz"))
+    return json.loads((folder / "config.json").read_text()), dict(np.load(folder / "io.npz"))
 
 
 def vit_config(case):
     """The `ViTConfig` of a case's `config.json`."""
     gelu = {"erf": "gelu", "tanh": "gelu_tanh", "quick": "quick_gelu"}[case["gelu"]]
-    same = ("image_size", "patch_size", "hidden_dim", "num_layers", "num_heads", "mlp_dim", "num_classes", "pooling")
+    same = ("image_size", "patch_size", "hidden_dim", "num_layers", "num_heads", "mlp_dim", "num_classes")
     same += ("class_token", "num_registers", "qk_norm", "layer_norm_epsilon", "pre_logits_dim", "position_on_prefix")
+    fields = {name: case[name] for name in same}
+    if "pooler" in case.get("pre_logits", ""):
+        fields["pre_logits_dim"] = case["hidden_dim"]
+    clip = case.get("pre_norm_after_embedding", False)
     return ViTConfig(
-        **{name: case[name] for name in same},
+        **fields,
+        pooling="token_gap" if case["pooling"].startswith("token+gap") else case["pooling"],
         distillation_token=case["distilled"],
         position_embedding=case["position"],
+        position_resize=_resize(case.get("position_interpolation")),
         activation="swiglu" if case["swiglu"] else gelu,
-        embedding_norm=case.get("pre_norm_after_embedding", False),
+        patch_bias=case.get("patch_embedding_bias", not clip),
+        embedding_norm=clip,
         pool_before_norm=case.get("final_norm", "").startswith("after pooling"),
         layer_scale_init=1.0 if case["layer_scale"] else None,
     )
 
 
-def fill(model, values):
-    """Assigns `{variable path: array}` to a model: no variable may be left, no array unused, no shape differ."""
-    variables = {variable.path: variable for variable in model.weights}
-    assert sorted(values) == sorted(variables)
-    for path, value in values.items():
-        assert value.shape == tuple(variables[path].shape), path
-        variables[path].assign(value)
+def _resize(rule):
+    """The name of a case's rule for positions of another grid."""
+    if rule is None or rule["antialias"]:
+        return "bicubic_antialias"
+    return "bicubic_offset" if rule["scale_factor_offset"] else "bicubic"

@@ -53,9 +53,9 @@ CASES = {
     "Patches": (lambda **k: layers.Patches((2, 4), **k), (4, 12, 3), 0, ()),
     "PatchEncoder": (_patch_encoder, (6, 12), 6, ()),
     "PatchEncoder_sincos2d_no_class": (
-        lambda **k: _patch_encoder(class_token=False, position_embedding="sincos2d", **k),
+        lambda **k: _patch_encoder(class_token=False, position_embedding="sincos2d", patch_bias=False, **k),
         (6, 12),
-        4,
+        3,
         (),
     ),
     "MultiHeadSelfAttention": (
@@ -84,6 +84,7 @@ CASES = {
     "Dropout": (lambda **k: layers.Dropout(0.4, noise_shape=(None, 1, 16), seed=7, **k), TOKENS, 0, ()),
     "TokenPooling_token": (lambda **k: layers.TokenPooling("token", index=2, **k), TOKENS, 0, ()),
     "TokenPooling_gap": (lambda **k: layers.TokenPooling("gap", num_prefix_tokens=2, **k), TOKENS, 0, ()),
+    "TokenPooling_both": (lambda **k: layers.TokenPooling("token_gap", num_prefix_tokens=1, **k), TOKENS, 0, ()),
     "Metadata": (_metadata, (8, 8, 3), 0, ()),
 }
 

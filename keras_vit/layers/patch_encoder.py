@@ -30,6 +30,7 @@ class PatchEncoder(CompositeLayer):
         position_on_prefix: bool. Whether class and distillation token have an entry in the table; in the
             fixed table that entry is zero. Default True.
         position_resize: one of `keras_vit.resample.METHODS`. Default `bicubic_antialias`.
+        patch_bias: bool. Whether the projection has a bias. Default True.
         dropout_rate: float in [0, 1). Default 0.
 
     Call arguments:
@@ -56,6 +57,7 @@ class PatchEncoder(CompositeLayer):
         position_embedding="learned",
         position_on_prefix=True,
         position_resize="bicubic_antialias",
+        patch_bias=True,
         dropout_rate=0.0,
         **kwargs,
     ):
@@ -68,6 +70,7 @@ class PatchEncoder(CompositeLayer):
         self.position_embedding = check_choice(position_embedding, ("learned", "sincos2d"), "position_embedding")
         self.position_on_prefix = position_on_prefix
         self.position_resize = check_choice(position_resize, METHODS, "position_resize")
+        self.patch_bias = patch_bias
         self.dropout_rate = dropout_rate
         if num_registers < 0:
             raise ValueError(f"num_registers must not be negative. Received: num_registers={num_registers}")
@@ -83,7 +86,11 @@ class PatchEncoder(CompositeLayer):
     def build(self, input_shape):
         self._check(input_shape)
         self.projection = keras.layers.Dense(
-            self.hidden_dim, kernel_initializer="lecun_normal", dtype=self.dtype_policy, name="projection"
+            self.hidden_dim,
+            use_bias=self.patch_bias,
+            kernel_initializer="lecun_normal",
+            dtype=self.dtype_policy,
+            name="projection",
         )
         self.projection.build(input_shape)
         self._prefix = []
@@ -177,5 +184,6 @@ class PatchEncoder(CompositeLayer):
             "position_embedding": self.position_embedding,
             "position_on_prefix": self.position_on_prefix,
             "position_resize": self.position_resize,
+            "patch_bias": self.patch_bias,
             "dropout_rate": self.dropout_rate,
         }

@@ -2,7 +2,7 @@
 
 from keras_vit.models.config import ViTConfig
 from keras_vit.models.features import features
-from keras_vit.models.variants import VARIANTS, vit_config
+from keras_vit.models.variants import SIZES, VARIANTS, vit_config
 from keras_vit.models.vit import build_vit
 
-__all__ = ["VARIANTS", "ViTConfig", "build_vit", "features", "vit_config"]
+__all__ = ["SIZES", "VARIANTS", "ViTConfig", "build_vit", "features", "vit_config"]

@@ -17,7 +17,7 @@ from keras_vit.validation import (
     replace_fields,
 )
 
-POOLING = ("token", "gap", "map")
+POOLING = ("token", "gap", "token_gap", "map")
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "swiglu")
 POSITION_EMBEDDINGS = ("learned", "sincos2d")
 NORM_PLACEMENTS = ("pre", "post")
@@ -44,13 +44,15 @@ class ViTConfig:
         num_classes: int. Logits; 0 leaves the head away and the model returns the representation. Default 1000.
         class_token, distillation_token: bool. Extra tokens in front of the patches. Defaults True, False.
         num_registers: int. Register tokens, between class token and patches, without positions. Default 0.
-        pooling: `token` (the class token), `gap` (mean of the patch tokens) or `map` (attention pooling).
+        pooling: `token` (the class token), `gap` (mean of the patch tokens), `token_gap` (both, side by side: DINOv2's
+            classifier) or `map` (attention pooling).
         pool_before_norm: bool. Whether the final norm follows the pooling (timm's `fc_norm`). Default False.
         pre_logits_dim: int or `None`. Width of a dense layer between pooling and head. Default `None`.
         pre_logits_activation: `tanh` or `None` (linear). Default `tanh`.
         classifier_activation: `None`, `softmax` or `sigmoid`. Default `None`: logits.
         activation: `gelu` (exact), `gelu_tanh`, `quick_gelu` or `swiglu`.
         norm_placement: `pre` or `post`, as in the original Transformer. Default `pre`.
+        patch_bias: bool. Whether the projection of the patches has a bias (CLIP has none). Default True.
         embedding_norm: bool. Whether a norm follows the patch encoder (CLIP). Default False.
         qk_norm: bool. Whether queries and keys are normalised in each head. Default False.
         layer_norm_epsilon: float. Default 1e-6.
@@ -87,6 +89,7 @@ class ViTConfig:
     classifier_activation: str | None = None
     activation: str = "gelu"
     norm_placement: str = "pre"
+    patch_bias: bool = True
     embedding_norm: bool = False
     qk_norm: bool = False
     layer_norm_epsilon: float = 1e-6
@@ -144,8 +147,15 @@ class ViTConfig:
             )
 
     def _check_tokens(self):
-        if self.pooling == "token" and not self.class_token:
-            raise ValueError("pooling='token' needs class_token=True. Received: pooling='token', class_token=False")
+        if self.pooling in ("token", "token_gap") and not self.class_token:
+            raise ValueError(
+                f"pooling={self.pooling!r} needs class_token=True. Received: class_token={self.class_token}"
+            )
+        if self.pooling == "token_gap" and (self.pool_before_norm or self.distillation_token):
+            raise ValueError(
+                "pooling='token_gap' goes with neither pool_before_norm nor distillation_token. Received: "
+                f"pool_before_norm={self.pool_before_norm}, distillation_token={self.distillation_token}"
+            )
         if self.position_embedding == "sincos2d" and self.hidden_dim % 4:
             raise ValueError(
                 "position_embedding='sincos2d' needs a hidden_dim that is a multiple of 4. "

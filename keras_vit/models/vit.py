@@ -64,6 +64,7 @@ def _encode(config, images, policy):
         position_embedding=config.position_embedding,
         position_on_prefix=config.position_on_prefix,
         position_resize=config.position_resize,
+        patch_bias=config.patch_bias,
         dropout_rate=config.dropout_rate,
         dtype=policy,
         name="patch_encoder",

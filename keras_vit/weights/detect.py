@@ -1,0 +1,83 @@
+"""Which layout a file has, told by its keys, and which object writes a layout."""
+
+from keras_vit.validation import check_choice
+from keras_vit.weights.flax import BIG_VISION, GOOGLE, detect_flax
+from keras_vit.weights.huggingface import HuggingFace, HuggingFaceTower, detect_huggingface
+from keras_vit.weights.timm import DEIT, DINOV2, TIMM
+from keras_vit.weights.torchvision import TORCHVISION, TORCHVISION_OLD
+
+LAYOUTS = ("big_vision", "deit", "dinov2", "google", "huggingface", "timm", "torchvision")
+
+
+def _detect_timm(shapes):
+    if not {"patch_embed.proj.weight", "blocks.0.norm1.weight"} <= set(shapes):
+        return None
+    if "blocks.0.gamma_1" in shapes:
+        return DEIT
+    if {"mask_token", "register_tokens", "blocks.0.mlp.w12.weight"} & set(shapes):
+        return DINOV2
+    return TIMM
+
+
+def _detect_torchvision(shapes):
+    if "conv_proj.weight" not in shapes:
+        return None
+    old = any(".mlp.linear_" in key for key in shapes)
+    return TORCHVISION_OLD if old else TORCHVISION
+
+
+def detect_layout(checkpoint, wanted="auto"):
+    """The layout of a checkpoint.
+
+    Args:
+        checkpoint: `Checkpoint`.
+        wanted: `auto`, or the name that it must have.
+
+    Raises:
+        ValueError: if the keys are those of no known layout, or of another than wanted.
+    """
+    check_choice(wanted, ("auto", *LAYOUTS), "layout")
+    found = [
+        detect(checkpoint.shapes) for detect in (detect_flax, _detect_timm, _detect_torchvision, detect_huggingface)
+    ]
+    found = next((layout for layout in found if layout is not None), None)
+    if found is None:
+        some = ", ".join(sorted(checkpoint)[:3])
+        raise ValueError(
+            f"the keys of a checkpoint must be of one of the layouts {', '.join(LAYOUTS)}. "
+            f"Received: {str(checkpoint.path)!r} with {len(checkpoint)} keys: {some}, ..."
+        )
+    # The first DeiT and its distilled models were published with the keys that timm has.
+    if wanted not in ("auto", found.name) and (wanted, found.name) != ("deit", "timm"):
+        raise ValueError(
+            f"the keys of a checkpoint must be of its layout. Received: layout={wanted!r} for "
+            f"{str(checkpoint.path)!r}, whose keys are those of {found.name!r}"
+        )
+    return found
+
+
+def layout_to_write(name, config):
+    """The object that writes a layout for a model.
+
+    Args:
+        name: one of `LAYOUTS`.
+        config: `ViTConfig`.
+    """
+    check_choice(name, LAYOUTS, "layout")
+    if name == "huggingface":
+        return _huggingface(config)
+    if name == "deit" and config.layer_scale_init is None:
+        return TIMM
+    fixed = (BIG_VISION, GOOGLE, DEIT, DINOV2, TIMM, TORCHVISION)
+    return next(layout for layout in fixed if layout.name == name)
+
+
+def _huggingface(config):
+    if config.embedding_norm or config.pooling == "map":
+        return HuggingFaceTower(config.embedding_norm)
+    dino = config.layer_scale_init is not None
+    if not config.num_classes:
+        return HuggingFace("", dino)
+    if dino:
+        return HuggingFace("dinov2_with_registers." if config.num_registers else "dinov2.", dino)
+    return HuggingFace("deit." if config.distillation_token else "vit.")

@@ -1,0 +1,125 @@
+"""What a layout is: a table of keys, written once and used in both directions."""
+
+import dataclasses
+import re
+import typing
+
+import numpy as np
+
+from keras_vit.weights.transforms import SAME, Transform
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Some of our variables and the keys that hold them.
+
+    Args:
+        ours: paths of variables, joined along the last axis where there are several.
+        theirs: keys, joined likewise after `transform`.
+        transform: `Transform` of each of their arrays.
+        shares: ints, one each of ours: their widths relative to each other.
+    """
+
+    ours: tuple
+    theirs: tuple
+    transform: Transform = SAME
+    shares: tuple = (1,)
+
+    def load(self, arrays, config):
+        """Our arrays, given theirs."""
+        return _divide([self.transform.load(array, config) for array in arrays], self.shares)
+
+    def save(self, arrays, config):
+        """Their arrays, given ours."""
+        return [self.transform.save(array, config) for array in _divide(arrays, (1,) * len(self.theirs))]
+
+
+def _divide(arrays, shares):
+    """Arrays joined along the last axis and cut into pieces whose widths are as `shares`."""
+    if len(arrays) == len(shares):
+        return arrays
+    whole = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
+    unit = whole.shape[-1] // sum(shares)
+    return np.split(whole, np.cumsum(shares)[:-1] * unit, axis=-1)
+
+
+def rule(ours, theirs, transform=SAME, shares=(1,)):
+    """A `Rule` with names alone or in tuples."""
+    ours, theirs = ((names,) if isinstance(names, str) else tuple(names) for names in (ours, theirs))
+    return Rule(ours, theirs, transform, shares)
+
+
+def norm(ours, theirs, names=("weight", "bias")):
+    """The rules of a layer norm."""
+    return [
+        rule(f"{ours}/{mine}", f"{theirs}{their}") for mine, their in zip(("gamma", "beta"), _ends(names), strict=True)
+    ]
+
+
+def dense(ours, theirs, transform, names=("weight", "bias")):
+    """The rules of a dense layer; `theirs` a prefix or several, whose arrays are joined."""
+    prefixes = (theirs,) if isinstance(theirs, str) else theirs
+    kernel, bias = _ends(names)
+    return [
+        rule(f"{ours}/kernel", tuple(p + kernel for p in prefixes), transform),
+        rule(f"{ours}/bias", tuple(p + bias for p in prefixes)),
+    ]
+
+
+def _ends(names):
+    return [name if name.startswith(("_", "/", ".")) else f".{name}" for name in names]
+
+
+class Layout(typing.Protocol):
+    """A source's way to name and shape its arrays.
+
+    Attributes:
+        name: str, what `layout=` takes.
+        unmodelled: patterns of keys that belong to something else, such as a text tower.
+    """
+
+    name: str
+    unmodelled: tuple
+
+    def table(self, config):
+        """The rules of one model; those of variables that the model lacks are left out later."""
+
+    def refuses(self, config):
+        """Why the layout cannot hold a model of this config, or `None`."""
+
+
+def expand(rules, config, paths):
+    """The rules of a model: `{i}` counted through the blocks, and only those of existing variables.
+
+    Args:
+        rules: list of `Rule`.
+        config: with `num_layers`.
+        paths: set of the paths of the model's variables.
+
+    Returns:
+        A list of `Rule`.
+    """
+    counted = []
+    for item in rules:
+        if "{i}" not in item.ours[0]:
+            counted.append(item)
+            continue
+        for i in range(config.num_layers):
+            ours, theirs = (tuple(name.replace("{i}", str(i)) for name in names) for names in (item.ours, item.theirs))
+            counted.append(dataclasses.replace(item, ours=ours, theirs=theirs))
+    return [item for item in counted if set(item.ours) <= paths]
+
+
+def differing(config, **allowed):
+    """Why a config is beyond a layout: the first field whose value is not among those allowed, or `None`."""
+    for field, values in allowed.items():
+        value = getattr(config, field)
+        if value not in values:
+            return f"{field}={value!r} cannot be written; it must be one of {sorted(values, key=str)}"
+    return None
+
+
+def count_blocks(keys, pattern):
+    """The number of blocks: one more than the largest number that `pattern` finds in the keys."""
+    found = [int(match[1]) for key in keys if (match := re.search(pattern, key))]
+    return max(found) + 1 if found else 0

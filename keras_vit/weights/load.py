@@ -1,0 +1,218 @@
+"""Checkpoints into models."""
+
+import math
+import warnings
+
+import numpy as np
+
+from keras_vit.metadata import metadata
+from keras_vit.models import build_vit
+from keras_vit.resample import resize_positions
+from keras_vit.weights.audit import LoadReport, check_skips, matching, raise_difference
+from keras_vit.weights.detect import detect_layout
+from keras_vit.weights.files import open_checkpoint
+from keras_vit.weights.hints import read_hints
+from keras_vit.weights.infer import grid_of_table, infer_config
+from keras_vit.weights.layout import expand
+from keras_vit.weights.transforms import SAME, TRANSPOSED, check_exact
+
+_KERNEL, _TABLE = "patch_encoder/projection/kernel", "patch_encoder/position_embedding"
+_HEADS = ("head/", "head_dist/")
+# The axis of a head's kernel that counts the classes: PyTorch's is the first.
+_OUTPUTS = {TRANSPOSED: 0, SAME: -1}
+
+
+def from_checkpoint(path, config=None, layout="auto", *, dtype=None, name="vit", **overrides):
+    """Builds the model of a checkpoint and fills it.
+
+    The architecture is read off keys and shapes. What they do not tell, such as the number of heads or the
+    activation, comes from `config`, from a `config.json` beside the file (as Hugging Face and timm write it), from
+    the published size with the same numbers, or is the source's default.
+
+    Args:
+        path: of a `.safetensors`, `.npz`, `.pth`, `.pt` or `.bin` file.
+        config: `ViTConfig` of the model, or `None`.
+        layout: one of `keras_vit.weights.LAYOUTS`, or `auto`.
+        dtype: dtype policy or `None`: the global one.
+        name: str. The model's name.
+        **overrides: fields of `ViTConfig`, for example `num_classes=10, image_size=(384, 256)`.
+
+    Returns:
+        A functional `keras.Model`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is unreadable or of no known layout, or does not fit.
+    """
+    checkpoint = open_checkpoint(path)
+    found = detect_layout(checkpoint, layout)
+    if config is None:
+        hints = read_hints(checkpoint.path.with_name("config.json"))
+        config = infer_config(unpacked(found, checkpoint), found, {**hints, **overrides})
+    config = config.replace(**overrides)
+    model = build_vit(config, origin=str(path), dtype=dtype, name=name)
+    _fill(model, checkpoint, found, ())
+    return model
+
+
+def unpacked(layout, checkpoint):
+    """The checkpoint with one array a block."""
+    return layout.unpack(checkpoint) if hasattr(layout, "unpack") else checkpoint
+
+
+def load_weights(model, path, layout="auto", skip=()):
+    """Fills a model from a checkpoint, strictly.
+
+    Position tables of another grid are resized by the method of the model's config; kernels of another number of
+    channels are summed or tiled as timm does; a head of another number of classes stays new. Each is warned of.
+
+    Args:
+        model: a model of keras_vit.
+        path: of the file.
+        layout: one of `keras_vit.weights.LAYOUTS`, or `auto`.
+        skip: regular expressions of keys to leave out; the variables that they would fill stay as they are.
+
+    Returns:
+        A `LoadReport`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is unreadable, of no known layout, holds NaN or infinite values, or does not fit:
+            all differences at once.
+    """
+    checkpoint = open_checkpoint(path)
+    return _fill(model, checkpoint, detect_layout(checkpoint, layout), skip)
+
+
+def _fill(model, checkpoint, layout, skip):
+    config, packed = metadata(model).config, checkpoint
+    checkpoint = unpacked(layout, checkpoint)
+    check_skips([*packed, *checkpoint], skip)
+    variables = {variable.path: variable for variable in model.weights if "seed_generator" not in variable.path}
+    rules = expand(layout.table(config), config, set(variables))
+    skipped = matching(checkpoint, skip)
+    unmodelled = matching(checkpoint, layout.unmodelled)
+    replaced = {key for r in layout.table(config) if r.ours[0].startswith(_HEADS) for key in r.theirs}
+    replaced &= set() if _same_classes(rules, checkpoint, variables) else set(checkpoint)
+    taken = {key for item in rules for key in item.theirs}
+    active = [item for item in rules if not set(item.theirs) & (skipped | replaced)]
+
+    _audit(
+        checkpoint,
+        layout,
+        active,
+        variables,
+        config,
+        taken | skipped | unmodelled | replaced,
+        skipped | replaced,
+        rules,
+    )
+    notes = []
+    for item in active:
+        _assign(item, checkpoint, variables, config, notes)
+    filled = {name for item in active for name in item.ours}
+    if replaced:
+        notes.append(f"the head is new: {config.num_classes} classes instead of the file's")
+    if notes:
+        warnings.warn(f"{checkpoint.path.name}: " + "; ".join(notes), stacklevel=3)
+    return LoadReport(
+        layout.name,
+        tuple(sorted({key for item in active for key in item.theirs})),
+        tuple(sorted(skipped)),
+        tuple(sorted(unmodelled)),
+        tuple(sorted(replaced)),
+        tuple(sorted(set(variables) - filled)),
+        tuple(notes),
+    )
+
+
+def _same_classes(rules, checkpoint, variables):
+    """Whether the file's head is as wide as the model's. A head that contradicts itself is left to the audit."""
+    heads = {item.ours[0]: item for item in rules if item.ours[0].startswith(_HEADS)}
+    widths = set()
+    for path, item in heads.items():
+        if item.theirs[0] in checkpoint:
+            widths.add(checkpoint.shapes[item.theirs[0]][-1 if path.endswith("bias") else _OUTPUTS[item.transform]])
+    return bool(heads) and (len(widths) != 1 or widths == {variables["head/bias"].shape[0]})
+
+
+def _audit(checkpoint, layout, active, variables, config, known, left_out, rules):
+    """Raises one error with all that does not fit."""
+    covered = {name for item in rules for name in item.ours}
+    unfilled = {path: ["a rule of this layout"] for path in set(variables) - covered}
+    misshapen = {}
+    for item in active:
+        missing = [key for key in item.theirs if key not in checkpoint]
+        if missing:
+            unfilled |= dict.fromkeys(item.ours, missing)
+            continue
+        # Zeros that take no memory tell the shape behind the transform.
+        blanks = [np.broadcast_to(np.float32(0), checkpoint.shapes[key]) for key in item.theirs]
+        try:
+            loaded = item.load(blanks, config)
+        except (ValueError, IndexError):
+            loaded = [np.zeros(0)] * len(item.ours)
+        for path, blank in zip(item.ours, loaded, strict=True):
+            wanted = tuple(variables[path].shape)
+            if blank.shape != wanted and not _adaptable(path, blank.shape, wanted, config):
+                misshapen[item.theirs[0]] = (checkpoint.shapes[item.theirs[0]], f"{path} {wanted}")
+    raise_difference(checkpoint.path, layout.name, set(checkpoint) - known, unfilled, misshapen)
+
+
+def _adaptable(path, shape, wanted, config):
+    """Whether an array of another shape can be brought to a variable's: channels of a kernel, grid of a table."""
+    if len(shape) != len(wanted) or shape[-1] != wanted[-1]:
+        return False
+    if path == _KERNEL:
+        return shape[0] % math.prod(config.patch_size) == 0
+    if path != _TABLE or shape[0] != wanted[0]:
+        return False
+    try:
+        _, prefix = _table_grid(shape[1], config)
+    except ValueError:
+        return False
+    return prefix == _num_prefix(config) * config.position_on_prefix
+
+
+def _num_prefix(config):
+    return int(config.class_token) + int(config.distillation_token)
+
+
+def _table_grid(entries, config):
+    num_prefix = _num_prefix(config) if config.position_on_prefix else 0
+    return grid_of_table(entries, num_prefix, config.grid_size)
+
+
+def _assign(item, checkpoint, variables, config, notes):
+    arrays = []
+    for key in item.theirs:
+        array = checkpoint[key]
+        check_exact(array, key)
+        arrays.append(array)
+    for path, value in zip(item.ours, item.load(arrays, config), strict=True):
+        wanted = tuple(variables[path].shape)
+        if value.shape != wanted:
+            value = _adapted(path, value, config, notes)
+        variables[path].assign(np.asarray(value, dtype="float32"))
+
+
+def _adapted(path, value, config, notes):
+    if path == _TABLE:
+        grid, prefix = _table_grid(value.shape[1], config)
+        notes.append(f"positions of the grid {grid} are resized to {config.grid_size} ({config.position_resize})")
+        return resize_positions(np.asarray(value, "float32"), grid, config.grid_size, prefix, config.position_resize)
+    kernel = np.asarray(value, "float32").reshape(*config.patch_size, -1, value.shape[-1])
+    notes.append(f"patch kernels of {kernel.shape[2]} channels are adapted to {config.num_channels}")
+    return adapt_channels(kernel, config.num_channels).reshape(-1, value.shape[-1])
+
+
+def adapt_channels(kernel, num_channels):
+    """A patch kernel `(ph, pw, c, hidden_dim)` for another number of channels: summed for one, else tiled.
+
+    Source: timm `adapt_input_conv`.
+    """
+    channels = kernel.shape[2]
+    if num_channels == 1:
+        return kernel.sum(axis=2, keepdims=True)
+    tiled = np.tile(kernel, (1, 1, math.ceil(num_channels / channels), 1))[:, :, :num_channels]
+    return tiled * (channels / num_channels)

@@ -1,0 +1,42 @@
+"""Models into checkpoints of any source."""
+
+import numpy as np
+
+from keras_vit.metadata import metadata
+from keras_vit.weights.detect import layout_to_write
+from keras_vit.weights.files import write_checkpoint
+from keras_vit.weights.layout import expand
+
+
+def to_tensors(model, layout):
+    """A dict from key to array of a model's weights in a layout object.
+
+    Raises:
+        ValueError: if the layout cannot hold the model, with the reason.
+    """
+    config = metadata(model).config
+    variables = {variable.path: variable for variable in model.weights if "seed_generator" not in variable.path}
+    rules = expand(layout.table(config), config, set(variables))
+    lost = sorted(set(variables) - {name for item in rules for name in item.ours})
+    reason = layout.refuses(config) or (lost and f"it has no key for {', '.join(lost[:3])}")
+    if reason:
+        raise ValueError(f"layout {layout.name!r} cannot hold this model. Received: {model.name!r}; {reason}")
+    tensors = {}
+    for item in rules:
+        arrays = [np.asarray(variables[name]) for name in item.ours]
+        tensors.update(zip(item.theirs, item.save(arrays, config), strict=True))
+    return layout.pack(tensors) if hasattr(layout, "pack") else tensors
+
+
+def save_weights(model, path, layout="timm"):
+    """Writes a model's weights with the keys of a source.
+
+    Args:
+        model: a model of keras_vit.
+        path: where; `.safetensors` or `.npz`.
+        layout: one of `keras_vit.weights.LAYOUTS`.
+
+    Raises:
+        ValueError: if the layout cannot hold the model, with the reason; on an unknown layout or suffix.
+    """
+    write_checkpoint(path, to_tensors(model, layout_to_write(layout, metadata(model).config)))

@@ -1,0 +1,126 @@
+"""timm's Vision Transformers and DeiT, and what the official DeiT and DINOv2 files share with them.
+
+Source: timm `vision_transformer.py`, `deit.py`; the official DeiT (distilled) files have the same keys.
+"""
+
+import dataclasses
+
+from keras_vit.weights.infer import position_fields
+from keras_vit.weights.layout import count_blocks, dense, differing, norm, rule
+from keras_vit.weights.transforms import CONV_OIHW, TRANSPOSED
+
+BLOCK, OURS = "blocks.{i}", "encoder_block_{i}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Timm:
+    """Keys of a timm state dict.
+
+    Args:
+        name: str.
+        layer_scale: pattern of the LayerScale's key with `{n}`, 1 or 2.
+        registers: key of the register tokens.
+        swiglu: prefixes of the gated MLP's two layers.
+        unmodelled: patterns of keys without counterpart.
+        position_resize: how the source resizes positions.
+    """
+
+    name: str = "timm"
+    layer_scale: str = "ls{n}.gamma"
+    registers: str = "reg_token"
+    swiglu: tuple = ("fc1", "fc2")
+    unmodelled: tuple = ()
+    position_resize: str = "bicubic_antialias"
+
+    def table(self, config):
+        mlp = self.swiglu if config.activation == "swiglu" else ("fc1", "fc2")
+        final = "fc_norm" if config.pool_before_norm else "norm"
+        return [
+            rule("patch_encoder/projection/kernel", "patch_embed.proj.weight", CONV_OIHW),
+            rule("patch_encoder/projection/bias", "patch_embed.proj.bias"),
+            rule("patch_encoder/class_token", "cls_token"),
+            rule("patch_encoder/distillation_token", "dist_token"),
+            rule("patch_encoder/register_tokens", self.registers),
+            rule("patch_encoder/position_embedding", "pos_embed"),
+            *norm("embedding_norm", "norm_pre"),
+            *norm(f"{OURS}/attention_norm", f"{BLOCK}.norm1"),
+            *dense(f"{OURS}/attention/qkv", f"{BLOCK}.attn.qkv", TRANSPOSED),
+            *norm(f"{OURS}/attention/query_norm", f"{BLOCK}.attn.q_norm"),
+            *norm(f"{OURS}/attention/key_norm", f"{BLOCK}.attn.k_norm"),
+            *dense(f"{OURS}/attention/projection", f"{BLOCK}.attn.proj", TRANSPOSED),
+            rule(f"{OURS}/attention_scale/gamma", f"{BLOCK}.{self.layer_scale.format(n=1)}"),
+            *norm(f"{OURS}/mlp_norm", f"{BLOCK}.norm2"),
+            *dense(f"{OURS}/mlp/dense_1", f"{BLOCK}.mlp.{mlp[0]}", TRANSPOSED),
+            *dense(f"{OURS}/mlp/dense_2", f"{BLOCK}.mlp.{mlp[1]}", TRANSPOSED),
+            rule(f"{OURS}/mlp_scale/gamma", f"{BLOCK}.{self.layer_scale.format(n=2)}"),
+            *norm("encoder_norm", final),
+            rule("representation/probe", "attn_pool.latent"),
+            *dense("representation/query", "attn_pool.q", TRANSPOSED),
+            *dense("representation/key_value", "attn_pool.kv", TRANSPOSED),
+            *dense("representation/projection", "attn_pool.proj", TRANSPOSED),
+            *norm("representation/norm", "attn_pool.norm"),
+            *dense("representation/mlp/dense_1", "attn_pool.mlp.fc1", TRANSPOSED),
+            *dense("representation/mlp/dense_2", "attn_pool.mlp.fc2", TRANSPOSED),
+            *dense("pre_logits", "pre_logits.fc", TRANSPOSED),
+            *dense("head", "head", TRANSPOSED),
+            *dense("head_dist", "head_dist", TRANSPOSED),
+        ]
+
+    def refuses(self, config):
+        if config.num_registers and config.position_on_prefix and self.name != "dinov2":
+            return "registers behind a class token with a position cannot be written; timm folds it into cls_token"
+        if config.pooling == "gap" and not config.pool_before_norm and config.class_token:
+            return "a mean after the norm cannot be told from token pooling"
+        return differing(
+            config, norm_placement=("pre",), position_embedding=("learned",), pooling=("token", "gap", "map")
+        )
+
+    def infer(self, shapes, hints):
+        hidden_dim, num_channels, *patch_size = shapes["patch_embed.proj.weight"]
+        has = lambda key: key in shapes  # noqa: E731
+        inner = "w3" if has("blocks.0.mlp.w3.weight") else "fc2"
+        mlp_dim = shapes[f"blocks.0.mlp.{inner}.weight"][1]
+        gated = inner == "w3" or shapes["blocks.0.mlp.fc1.weight"][0] == 2 * mlp_dim
+        scales = (self.layer_scale.format(n=1), "ls1.gamma")
+        pooling = "map" if has("attn_pool.latent") else "token"
+        if has("fc_norm.weight") or (pooling == "token" and not has("cls_token")):
+            pooling = "gap"
+        clip = has("norm_pre.weight")
+        fields = {
+            "hidden_dim": hidden_dim,
+            "num_channels": num_channels,
+            "patch_size": tuple(patch_size),
+            "num_layers": count_blocks(shapes, r"^blocks\.(\d+)\."),
+            "mlp_dim": mlp_dim,
+            "num_classes": shapes["head.weight"][0] if has("head.weight") else 0,
+            "class_token": has("cls_token"),
+            "distillation_token": has("dist_token"),
+            "num_registers": shapes[self.registers][1] if has(self.registers) else 0,
+            "pooling": pooling,
+            "pool_before_norm": has("fc_norm.weight"),
+            "pre_logits_dim": shapes["pre_logits.fc.weight"][0] if has("pre_logits.fc.weight") else None,
+            "activation": "swiglu" if gated else "gelu",
+            "patch_bias": has("patch_embed.proj.bias"),
+            "embedding_norm": clip,
+            "qk_norm": has("blocks.0.attn.q_norm.weight"),
+            "layer_norm_epsilon": 1e-5 if clip else 1e-6,
+            "layer_scale_init": 1e-5 if any(has(f"blocks.0.{scale}") for scale in scales) else None,
+            "position_resize": self.position_resize,
+        }
+        if self.name == "dinov2" and fields["num_registers"]:
+            fields["position_resize"] = "bicubic_antialias"
+        prefix = fields["class_token"] + fields["distillation_token"]
+        return fields | position_fields(shapes["pos_embed"][1], prefix, fields["patch_size"], hints)
+
+
+TIMM = Timm()
+# facebookresearch/deit models_v2.py: LayerScale under other names; positions without antialias.
+DEIT = Timm(name="deit", layer_scale="gamma_{n}", position_resize="bicubic")
+# facebookresearch/dinov2 vision_transformer.py: a mask token for training alone, SwiGLU packed as w12 and w3.
+DINOV2 = Timm(
+    name="dinov2",
+    registers="register_tokens",
+    swiglu=("w12", "w3"),
+    unmodelled=("mask_token",),
+    position_resize="bicubic_offset",
+)

@@ -1,0 +1,60 @@
+"""How an array of ours is written in somebody else's file, in both directions.
+
+A transform knows one pair of ways: `load` from the source's arrays to ours, `save` back. Both are exact: they
+move values and compute none.
+"""
+
+import dataclasses
+import typing
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Transform:
+    """A bijection between arrays of a source and one of ours.
+
+    Args:
+        load: callable of the source's array and the model's config; gives ours.
+        save: callable of our array and the config; gives the source's.
+    """
+
+    load: typing.Callable
+    save: typing.Callable
+
+
+def _conv_shape(config):
+    return (*config.patch_size, config.num_channels)
+
+
+SAME = Transform(lambda a, config: a, lambda a, config: a)
+# PyTorch's linear layers are (out, in).
+TRANSPOSED = Transform(lambda a, config: a.T, lambda a, config: a.T)
+# Convolution kernels: ours is the matrix (ph * pw * channels, hidden_dim).
+CONV_OIHW = Transform(
+    lambda a, config: a.transpose(2, 3, 1, 0).reshape(-1, a.shape[0]),
+    lambda a, config: a.reshape(*_conv_shape(config), -1).transpose(3, 2, 0, 1),
+)
+CONV_HWIO = Transform(
+    lambda a, config: a.reshape(-1, a.shape[-1]),
+    lambda a, config: a.reshape(*_conv_shape(config), -1),
+)
+# Flax keeps the heads as an axis: (in, heads, head_dim) before the attention, (heads, head_dim, out) behind it.
+HEADS_LAST = Transform(
+    lambda a, config: a.reshape(*a.shape[:-2], -1),
+    lambda a, config: a.reshape(*a.shape[:-1], config.num_heads, -1),
+)
+HEADS_FIRST = Transform(
+    lambda a, config: a.reshape(-1, a.shape[-1]),
+    lambda a, config: a.reshape(config.num_heads, -1, a.shape[-1]),
+)
+# Tables without our leading axis of one.
+NO_BATCH = Transform(lambda a, config: a[None], lambda a, config: a[0])
+VECTOR_TOKEN = Transform(lambda a, config: a[None, None], lambda a, config: a[0, 0])
+
+
+def check_exact(values, path):
+    """Raises a `ValueError` that names the array if it holds NaN or infinity."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        count = int((~np.isfinite(values)).sum())
+        raise ValueError(f"weights must be finite. Received: {path!r} with {count} NaN or infinite values")

@@ -1,0 +1,122 @@
+"""Runs the library over a folder of golden cases and compares (`make test-goldens GOLDENS=DIR [OUT=DIR2]`).
+
+A case is a folder with a `checkpoint.*` and an `io.npz`; of it only its `config.json` is known. One line a case:
+name, largest absolute difference of logits, pre_logits and tokens, pass or fail. With an output folder the arrays
+are written as `<source>/<case>.npz`. Ends with 1 if a case fails or cannot be read.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+import keras_vit
+from keras_vit.weights import from_checkpoint
+
+try:
+    from golden import vit_config
+except ImportError:
+    from tests.golden import vit_config
+
+TOLERANCES = {"logits": 2e-5, "logits_cls": 2e-5, "logits_dist": 2e-5, "pre_logits": 2e-5, "tokens": 5e-5}
+
+
+def cases(folder):
+    """Folders that are a case, and those that are not but lie beside one, as sorted relative names."""
+    folders = sorted(path for path in pathlib.Path(folder).glob("**") if path.is_dir() and path != pathlib.Path(folder))
+    found = [p for p in folders if list(p.glob("checkpoint.*")) and (p / "io.npz").exists()]
+    other = [p for p in folders if p not in found and not any(p in case.parents for case in found)]
+    return [[str(p.relative_to(folder)) for p in group] for group in (found, other)]
+
+
+def stages(config, description):
+    """`{name in the golden: name of our stage}`."""
+    last = f"encoder_block_{config.num_layers - 1}"
+    pooled = "encoder_norm" if config.pool_before_norm else "representation"
+    unnormed = config.pool_before_norm or "class token only" in description.get("final_norm", "")
+    names = {
+        "tokens": last if unnormed else "encoder_norm",
+        "pre_logits": "pre_logits" if config.pre_logits_dim else pooled,
+    }
+    if config.distillation_token:
+        names |= {"logits_cls": "head", "logits_dist": "head_dist"}
+    if config.num_classes:
+        names["logits"] = "logits" if config.distillation_token else "head"
+    return names | {f"block_{i}": f"encoder_block_{i}" for i in range(config.num_layers)}
+
+
+def outputs_of(folder):
+    """What our model gives for a case, and what the reference gave, as two dicts of arrays."""
+    folder = pathlib.Path(folder)
+    description = json.loads((folder / "config.json").read_text())
+    config = vit_config(description)
+    (path,) = folder.glob("checkpoint.*")
+    model = from_checkpoint(path, config=config)
+    with np.load(folder / "io.npz") as file:
+        io = dict(file)
+    wanted = stages(config, description)
+    got = keras_vit.features(model, sorted(set(wanted.values())))(io["images"])
+    ours = {name: np.asarray(got[stage]) for name, stage in wanted.items()}
+    if "tokens_note" in description and "tokens" in io:
+        # The reference may leave the class token out of what it returns.
+        ours["tokens"] = ours["tokens"][:, -io["tokens"].shape[1] :]
+    return ours, io
+
+
+def compare(ours, io):
+    """The largest absolute difference of each array, and the names of those beyond the tolerance."""
+    differences, failed = {}, []
+    for name, value in ours.items():
+        if name not in io:
+            continue
+        if value.shape != io[name].shape:
+            failed.append(f"{name} {value.shape} instead of {io[name].shape}")
+            continue
+        differences[name] = float(np.abs(value - io[name]).max()) if value.size else 0.0
+        if not np.allclose(value, io[name], atol=TOLERANCES.get(name, 5e-5), rtol=1e-5):
+            failed.append(name)
+    if not differences:
+        failed.append("nothing to compare")
+    return differences, failed
+
+
+def run(folder, out=None, log=print):
+    """The number of cases that fail."""
+    found, other = cases(folder)
+    failures = 0
+    for case in found:
+        try:
+            ours, io = outputs_of(pathlib.Path(folder) / case)
+            differences, failed = compare(ours, io)
+        except Exception as error:  # a case that cannot be read is a failed one, and the next is run
+            failures += 1
+            log(f"{case:45s} FAIL  {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+            continue
+        if out:
+            target = pathlib.Path(out) / f"{case}.npz"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(target, **{name: ours[name] for name in ("logits", "pre_logits", "tokens") if name in ours})
+        failures += bool(failed)
+        numbers = "  ".join(
+            f"{name} {differences[name]:.1e}" if name in differences else f"{name} -"
+            for name in ("logits", "pre_logits", "tokens")
+        )
+        log(f"{case:45s} {numbers}  {'FAIL ' + ', '.join(failed) if failed else 'pass'}")
+    for name in other:
+        log(f"{name:45s} other")
+    log(f"{len(found)} cases, {failures} failed")
+    return failures if found else 1
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("goldens", help="folder of cases")
+    parser.add_argument("--out", help="folder for the computed arrays")
+    arguments = parser.parse_args()
+    sys.exit(bool(run(arguments.goldens, arguments.out)))
+
+
+if __name__ == "__main__":
+    main()
