@@ -12,7 +12,7 @@ from keras_vit import experiment
 from keras_vit.data import evaluation_dataset, load_source
 from keras_vit.export import predict as saved_model_predict
 from keras_vit.export import saved_model
-from keras_vit.metadata import metadata
+from keras_vit.metadata import metadata, output_activation
 from keras_vit.training import DataConfig, apply_overrides, record
 from keras_vit.weights import from_checkpoint, save_weights
 from keras_vit.zoo import decode_predictions, list_models
@@ -96,7 +96,7 @@ def evaluate(options):
     split = source.split(options.split, content.input_spec)
     dataset = evaluation_dataset(split, content.config.num_classes, content.input_spec, options.batch_size)
     model.compile(
-        loss=keras.losses.CategoricalCrossentropy(from_logits=content.config.classifier_activation != "softmax"),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=output_activation(model) is None),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
     )
     results = model.evaluate(dataset, return_dict=True, verbose=0)
@@ -113,8 +113,7 @@ def predict(options):
         model = _load_model(options.model)
         images = np.stack([metadata(model).input_spec.load(path) for path in options.images])
         logits = model.predict(images, verbose=0)
-        is_probability = metadata(model).config.classifier_activation in ("softmax", "sigmoid")
-        scores = logits if is_probability else keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+        scores = logits if output_activation(model) else keras.ops.convert_to_numpy(keras.ops.softmax(logits))
         decoded = decode_predictions(scores, top=options.top, model=model)
         answers = [[(name, score) for _, name, score in row] for row in decoded]
     else:

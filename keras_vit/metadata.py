@@ -150,3 +150,20 @@ def update_metadata(model, **changes):
     layer = _find(model)
     layer.content = replace_fields(layer.content, changes)
     return layer.content
+
+
+def output_activation(model):
+    """What a classifier ends in: `softmax`, `sigmoid`, or `None` where it gives logits.
+
+    A head of one's own behind the model counts; where the last layer has no activation, as the mean of two heads,
+    the config tells.
+
+    Args:
+        model: a model of keras_vit, or one built on it.
+    """
+    known = {keras.activations.softmax: "softmax", keras.activations.sigmoid: "sigmoid"}
+    last = model.layers[-1]
+    if hasattr(last, "activation"):
+        return known.get(last.activation)
+    name = getattr(metadata(model).config, "classifier_activation", None)
+    return name if name in known.values() else None

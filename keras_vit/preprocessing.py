@@ -61,6 +61,12 @@ class InputSpec:
         if self.crop_fraction is not None and not 0 < self.crop_fraction <= 1:
             raise ValueError(f"crop_fraction must be in (0, 1] or None. Received: crop_fraction={self.crop_fraction}")
 
+    @classmethod
+    def symmetric(cls, size, num_channels, **fields):
+        """Pixels to -1 .. 1 in every channel, the preprocessing of random weights; `fields` are the others."""
+        half = (0.5,) * num_channels
+        return cls(size, mean=half, std=half, **fields)
+
     @property
     def num_channels(self):
         """int. Channels of an image."""

@@ -162,8 +162,7 @@ def preprocess_input(images, model=None):
         float32 array or tensor of the same shape.
     """
     if model is None:
-        half = (0.5,) * images.shape[-1]
-        spec = InputSpec(size=1, mean=half, std=half)  # the size plays no part in the normalisation
+        spec = InputSpec.symmetric(1, images.shape[-1])  # the size plays no part in the normalisation
     else:
         spec = metadata(model).input_spec
     return spec.normalize(images)

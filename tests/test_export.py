@@ -125,6 +125,7 @@ def test_a_head_of_one_s_own_can_be_exported(tmp_path):
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
     outputs = tf.saved_model.load(str(path)).signatures["images"](images=tf.constant(images))
     np.testing.assert_allclose(outputs["probabilities"], own.predict(images, verbose=0), atol=1e-5)
+    assert set(outputs) == {"probabilities"}
 
 
 def test_a_model_that_changes_its_images_first_cannot_be_exported(model, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from tiny import CONFIG, tiny_vit
 
 from keras_vit import InputSpec, metadata, update_metadata
-from keras_vit.metadata import ModelMetadata
+from keras_vit.metadata import ModelMetadata, output_activation
 from keras_vit.models import build_vit
 
 SPEC = InputSpec((16, 24), 0.9, "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -111,3 +111,18 @@ def test_a_model_of_two_models_raises():
     both = keras.Model(inputs, keras.layers.add([model(inputs) for model in models]), name="two")
     with pytest.raises(ValueError, match="Received: model='two' with 2"):
         metadata(both)
+
+
+@pytest.mark.parametrize("distillation_token", [False, True])
+@pytest.mark.parametrize(
+    ("activation", "found"), [(None, None), ("linear", None), ("softmax", "softmax"), ("sigmoid", "sigmoid")]
+)
+def test_the_output_activation_is_that_of_the_classifier(activation, found, distillation_token):
+    model = tiny_vit(classifier_activation=activation, distillation_token=distillation_token)
+    assert output_activation(model) == found
+
+
+def test_the_output_activation_of_a_head_of_ones_own():
+    model = tiny_vit(num_classes=0)
+    head = keras.layers.Dense(4, activation="softmax")
+    assert output_activation(keras.Sequential([model, head])) == "softmax"

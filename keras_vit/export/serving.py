@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_vit.data.preprocess import decode, resize
-from keras_vit.metadata import LAYER_NAME, metadata
+from keras_vit.metadata import LAYER_NAME, metadata, output_activation
 from keras_vit.validation import check_positive
 
 
@@ -23,8 +23,7 @@ def next_version(directory):
 def _signatures(model, content, labels, top_k):
     """The functions behind the signatures, closing over the model."""
     spec, names = content.input_spec, tf.constant(labels)
-    activation = getattr(model.layers[-1], "activation", None)
-    is_probability = activation in (keras.activations.softmax, keras.activations.sigmoid)
+    is_probability = output_activation(model) is not None
 
     def probabilities(outputs):
         outputs = tf.cast(outputs, tf.float32)
@@ -41,7 +40,11 @@ def _signatures(model, content, labels, top_k):
 
     def images(images):
         outputs = tf.cast(model(images, training=False), tf.float32)
-        return {"logits": outputs, "probabilities": probabilities(outputs)}
+        return (
+            {"probabilities": outputs}
+            if is_probability
+            else {"logits": outputs, "probabilities": probabilities(outputs)}
+        )
 
     return classify, images
 
@@ -54,7 +57,7 @@ def saved_model(model, directory, labels=None, top_k=5, version=None):
     * `serving_default`: `image_bytes`, string `(n,)`, encoded images of any size, to `scores` float32 `(n, k)`,
       `classes` string `(n, k)`, `class_ids` int32 `(n, k)`, best first.
     * `images`: `images`, float32 `(n, h, w, c)`, normalised and of the model's size, to `logits` and
-      `probabilities`, float32 `(n, num_classes)`.
+      `probabilities`, float32 `(n, num_classes)`; without `logits` where the model ends in a softmax or sigmoid.
 
     Args:
         model: a model of keras_vit with a classifier.

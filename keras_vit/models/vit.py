@@ -44,8 +44,7 @@ def build_vit(config, input_spec=None, labels=None, origin=None, dtype=None, nam
 
 def default_input_spec(config):
     """The preprocessing of a model with random weights: pixels to -1 .. 1, the whole image's centre."""
-    half = (0.5,) * config.num_channels
-    return InputSpec(config.image_size, mean=half, std=half)
+    return InputSpec.symmetric(config.image_size, config.num_channels)
 
 
 def _norm(config, policy, name):

@@ -190,8 +190,7 @@ class Recipe:
         spec = self.input_spec
         if spec is None or spec.num_channels != num_channels:
             fields = {} if spec is None else {"interpolation": spec.interpolation, "crop_fraction": spec.crop_fraction}
-            half = (0.5,) * num_channels
-            spec = InputSpec(model.image_size, mean=half, std=half, **fields)
+            spec = InputSpec.symmetric(model.image_size, num_channels, **fields)
         return self.replace(model=model, input_spec=spec.replace(size=model.image_size))
 
     def to_dict(self):
