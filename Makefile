@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test lint format wheel test-wheel test-backends test-lower-bounds test-goldens benchmark clean
+.PHONY: help demo test lint format wheel test-wheel test-backends test-lower-bounds test-goldens test-peers benchmark clean
 
 help:
 	@echo "make demo                train, evaluate and export the digits ViT, and ask the SavedModel"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-backends       install JAX and PyTorch and run the model tests on them"
 	@echo "make test-lower-bounds   install the oldest declared dependencies and run the tests"
 	@echo "make test-goldens        compare with the golden cases in a folder: GOLDENS=DIR [OUT=DIR2]"
+	@echo "make test-peers          full-size models beside timm and transformers (installs them)"
 	@echo "make benchmark           compare speed with KerasHub and timm (installs them)"
 
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -60,6 +61,14 @@ test-backends: $(VENV)/.installed
 	for backend in tensorflow jax torch; do \
 		KERAS_BACKEND=$$backend $(VENV)-backends/bin/python -m pytest -m backends tests/test_backends.py || exit 1; \
 	done
+
+# PyTorch's library must be loaded before TensorFlow's in one process: -p torch.
+test-peers:
+	$(PYTHON) -m venv $(VENV)-reference
+	$(VENV)-reference/bin/pip install --quiet --editable '.[test]' $(TORCH) timm==1.0.31 transformers==4.57.6
+	# Nor can triton's LLVM live beside TensorFlow's; on a CPU PyTorch does without it.
+	$(VENV)-reference/bin/pip uninstall --quiet --yes triton
+	$(VENV)-reference/bin/python -m pytest -p torch -m peers tests/test_weights_peers.py
 
 test-lower-bounds:
 	$(PYTHON) -m venv $(VENV)-lower

@@ -161,10 +161,8 @@ def preprocess_input(images, model=None):
     Returns:
         float32 array or tensor of the same shape.
     """
-    if model is None:
-        spec = InputSpec.symmetric(1, images.shape[-1])  # the size plays no part in the normalisation
-    else:
-        spec = metadata(model).input_spec
+    # The size plays no part in the normalisation.
+    spec = InputSpec.symmetric(1, images.shape[-1]) if model is None else metadata(model).input_spec
     return spec.normalize(images)
 
 
