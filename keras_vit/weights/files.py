@@ -37,6 +37,10 @@ class Checkpoint(collections.abc.Mapping):
             raise KeyError(key)
         return self._read(key)
 
+    def __contains__(self, key):
+        # The inherited one would read the array.
+        return key in self.shapes
+
     def __iter__(self):
         return iter(self.shapes)
 
