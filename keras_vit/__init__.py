@@ -8,9 +8,17 @@ import importlib
 
 from keras_vit import interpret, layers, models, preprocessing
 from keras_vit.metadata import metadata, update_metadata
-from keras_vit.models import ViTConfig, features
+from keras_vit.models import SwinConfig, ViTConfig, features
 from keras_vit.preprocessing import InputSpec
 from keras_vit.zoo import (
+    SwinBase,
+    SwinLarge,
+    SwinSmall,
+    SwinTiny,
+    SwinV2Base,
+    SwinV2Large,
+    SwinV2Small,
+    SwinV2Tiny,
     ViTBase,
     ViTHuge,
     ViTLarge,
@@ -25,6 +33,15 @@ from keras_vit_cli import __version__
 
 __all__ = [
     "InputSpec",
+    "SwinBase",
+    "SwinConfig",
+    "SwinLarge",
+    "SwinSmall",
+    "SwinTiny",
+    "SwinV2Base",
+    "SwinV2Large",
+    "SwinV2Small",
+    "SwinV2Tiny",
     "ViTBase",
     "ViTConfig",
     "ViTHuge",
