@@ -6,14 +6,14 @@ import re
 import numpy as np
 import pytest
 from flax_layout import from_flax
-from golden import GOLDENS, fill, read_case, vit_config
+from golden import GOLDENS, cases, fill, read_case, vit_config
 from timm_layout import from_timm
 
 from keras_vit import features
 from keras_vit.interpret import attention_maps
 from keras_vit.models import build_vit
 
-CASES = sorted(str(path.parent.relative_to(GOLDENS)) for path in GOLDENS.glob("*/*/config.json"))
+CASES = cases(swin=False)
 TOLERANCES = {"attention": 1e-5, "block": 5e-5, "tokens": 5e-5}
 
 
