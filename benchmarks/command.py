@@ -38,9 +38,9 @@ def model_config(name, arguments):
     Raises:
         ValueError: on an unknown name, or sizes that do not fit.
     """
-    from keras_vit.models import VARIANTS
+    from keras_vit.models import VARIANTS, ViTConfig
 
-    sizes = {variant.split("_patch")[0]: config for variant, config in VARIANTS.items()}
+    sizes = {name.split("_patch")[0]: config for name, config in VARIANTS.items() if isinstance(config, ViTConfig)}
     if name not in sizes:
         raise ValueError(f"--model must be one of {sorted(sizes)}. Received: {name!r}")
     config = sizes[name].replace(

@@ -8,10 +8,18 @@ import importlib
 
 from keras_vit import interpret, layers, models, preprocessing, weights
 from keras_vit.metadata import metadata, update_metadata
-from keras_vit.models import ViTConfig, features
+from keras_vit.models import SwinConfig, ViTConfig, features
 from keras_vit.preprocessing import InputSpec
 from keras_vit.weights import from_checkpoint, load_weights, save_weights
 from keras_vit.zoo import (
+    SwinBase,
+    SwinLarge,
+    SwinSmall,
+    SwinTiny,
+    SwinV2Base,
+    SwinV2Large,
+    SwinV2Small,
+    SwinV2Tiny,
     ViTBase,
     ViTHuge,
     ViTLarge,
@@ -26,6 +34,15 @@ from keras_vit_cli import __version__
 
 __all__ = [
     "InputSpec",
+    "SwinBase",
+    "SwinConfig",
+    "SwinLarge",
+    "SwinSmall",
+    "SwinTiny",
+    "SwinV2Base",
+    "SwinV2Large",
+    "SwinV2Small",
+    "SwinV2Tiny",
     "ViTBase",
     "ViTConfig",
     "ViTHuge",

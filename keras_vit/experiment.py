@@ -16,7 +16,7 @@ from keras_vit.data import evaluation_dataset, load_source, training_dataset
 from keras_vit.data.sources import train_and_evaluation
 from keras_vit.export import saved_model
 from keras_vit.metadata import metadata
-from keras_vit.models import build_vit
+from keras_vit.models import build_model
 from keras_vit.training import Recipe, compile_model, fit, plot, record
 from keras_vit.training.run import choose_compiler, choose_precision
 from keras_vit.validation import nearest
@@ -141,7 +141,7 @@ def _prepare(recipe, source, train, strategy, log):
 
     steps = settings.steps_per_epoch or max(len(train) // recipe.data.batch_size, 1)
     with strategy.scope():
-        model = build_vit(recipe.model, recipe.input_spec, source.class_names, dtype=precision, name=recipe.name)
+        model = build_model(recipe.model, recipe.input_spec, source.class_names, dtype=precision, name=recipe.name)
         compile_model(model, recipe, steps, compiler)
     log(
         f"model: {model.count_params():,} parameters, {precision}, compiler {compiler}, "

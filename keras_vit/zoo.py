@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_vit.metadata import metadata
-from keras_vit.models import VARIANTS, build_vit
+from keras_vit.models import VARIANTS, build_model
 from keras_vit.preprocessing import InputSpec
 from keras_vit.validation import nearest
 from keras_vit.weights import load_weights
@@ -39,7 +39,7 @@ def create_model(name, weights=None, *, input_spec=None, labels=None, dtype=None
         labels: class names in the order of the logits, or `None`.
         dtype: dtype policy or `None`: the global one.
         model_name: str or `None`: what the `keras.Model` is called; by default `name` without its tag.
-        **overrides: fields of `ViTConfig`, for example `num_classes=10, image_size=(384, 256)`.
+        **overrides: fields of the config, for example `num_classes=10, image_size=(384, 256)`.
 
     Returns:
         A functional `keras.Model` from `(batch, height, width, channels)` images to logits.
@@ -55,7 +55,7 @@ def create_model(name, weights=None, *, input_spec=None, labels=None, dtype=None
         raise ValueError(f"{base!r} has no weights with a tag in this version. Received: name={name!r}")
     config = VARIANTS[base].replace(**overrides)
     origin = None if weights is None else str(weights)
-    model = build_vit(config, input_spec, labels, origin=origin, dtype=dtype, name=model_name or base)
+    model = build_model(config, input_spec, labels, origin=origin, dtype=dtype, name=model_name or base)
     if weights is not None and str(weights).endswith(".weights.h5"):
         _load_keras_weights(model, str(weights))
     elif weights is not None:
@@ -147,6 +147,58 @@ ViTSmall = _application("small", 16)
 ViTBase = _application("base", 16)
 ViTLarge = _application("large", 16)
 ViTHuge = _application("huge", 14)
+
+
+def _swin_application(name, variant):
+    """As `_application`, for a Swin Transformer: `variant` gives the sizes."""
+    default = VARIANTS[variant]
+
+    def application(
+        image_size=default.image_size,
+        window_size=default.window_size,
+        num_classes=1000,
+        include_top=True,
+        weights=None,
+        classifier_activation=None,
+        dtype=None,
+        name=None,
+        **overrides,
+    ):
+        return create_model(
+            variant,
+            weights,
+            dtype=dtype,
+            model_name=name,
+            image_size=image_size,
+            window_size=window_size,
+            num_classes=num_classes if include_top else 0,
+            classifier_activation=classifier_activation,
+            **overrides,
+        )
+
+    application.__name__ = application.__qualname__ = name
+    application.__doc__ = f"""Swin Transformer, version {default.version}, the size of `{variant}`.
+
+    Args:
+        image_size: int or `(h, w)`, pixels; a multiple of the patch, 4. Default {default.image_size}.
+        window_size: int or `(h, w)`, tokens. Default {default.window_size}.
+        num_classes, include_top, weights, classifier_activation, dtype, name: as for `ViTBase`.
+        **overrides: further fields of `SwinConfig`.
+
+    Returns, Raises:
+        As `ViTBase`.
+    """
+    return application
+
+
+SwinTiny = _swin_application("SwinTiny", "swin_tiny_patch4_window7_224")
+SwinSmall = _swin_application("SwinSmall", "swin_small_patch4_window7_224")
+SwinBase = _swin_application("SwinBase", "swin_base_patch4_window7_224")
+SwinLarge = _swin_application("SwinLarge", "swin_large_patch4_window7_224")
+SwinV2Tiny = _swin_application("SwinV2Tiny", "swinv2_tiny_window8_256")
+SwinV2Small = _swin_application("SwinV2Small", "swinv2_small_window8_256")
+SwinV2Base = _swin_application("SwinV2Base", "swinv2_base_window8_256")
+SwinV2Large = _swin_application("SwinV2Large", "swinv2_large_window12_192")
 
 
 def preprocess_input(images, model=None):

@@ -5,9 +5,17 @@ import pathlib
 
 import numpy as np
 
-from keras_vit.models import ViTConfig
+from keras_vit.models import SwinConfig, ViTConfig
 
 GOLDENS = pathlib.Path(__file__).with_name("goldens")
+_GELU = {"erf": "gelu", "tanh": "gelu_tanh", "quick": "quick_gelu"}
+
+
+def cases(swin):
+    """Names of the cases of Swin Transformers, or of all others."""
+    paths = sorted(GOLDENS.glob("*/*/config.json"))
+    families = {str(p.parent.relative_to(GOLDENS)): json.loads(p.read_text()).get("family", "vit") for p in paths}
+    return [case for case, family in families.items() if family.startswith("swin") == swin]
 
 
 def read_case(case):
@@ -18,7 +26,6 @@ def read_case(case):
 
 def vit_config(case):
     """The `ViTConfig` of a case's `config.json`."""
-    gelu = {"erf": "gelu", "tanh": "gelu_tanh", "quick": "quick_gelu"}[case["gelu"]]
     same = ("image_size", "patch_size", "hidden_dim", "num_layers", "num_heads", "mlp_dim", "num_classes")
     same += ("class_token", "num_registers", "qk_norm", "layer_norm_epsilon", "pre_logits_dim", "position_on_prefix")
     fields = {name: case[name] for name in same}
@@ -31,7 +38,7 @@ def vit_config(case):
         distillation_token=case["distilled"],
         position_embedding=case["position"],
         position_resize=_resize(case.get("position_interpolation")),
-        activation="swiglu" if case["swiglu"] else gelu,
+        activation="swiglu" if case["swiglu"] else _GELU[case["gelu"]],
         patch_bias=case.get("patch_embedding_bias", not clip),
         embedding_norm=clip,
         pool_before_norm=case.get("final_norm", "").startswith("after pooling"),
@@ -44,3 +51,21 @@ def _resize(rule):
     if rule is None or rule["antialias"]:
         return "bicubic_antialias"
     return "bicubic_offset" if rule["scale_factor_offset"] else "bicubic"
+
+
+def swin_config(case, source):
+    """The `SwinConfig` of a case's `config.json`; `source` is the window rule."""
+    same = ("image_size", "patch_size", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio", "num_classes")
+    return SwinConfig(
+        **{name: case[name] for name in (*same, "layer_norm_epsilon")},
+        qkv_bias=case.get("qkv_bias", True),
+        activation=_GELU[case["gelu"]],
+        version=2 if case["family"] == "swin_v2" else 1,
+        pretrained_window_sizes=case.get("pretrained_window_sizes"),
+        window_rule=source,
+    )
+
+
+def config_of(case, source):
+    """The config of a case of any family; `source` is its folder's name."""
+    return swin_config(case, source) if case["family"].startswith("swin") else vit_config(case)

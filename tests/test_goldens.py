@@ -10,14 +10,14 @@ import warnings
 
 import numpy as np
 import pytest
-from golden import GOLDENS, read_case, vit_config
+from golden import GOLDENS, cases, read_case, vit_config
 from run_goldens import run, stages
 
 from keras_vit import features, metadata
 from keras_vit.interpret import attention_maps
 from keras_vit.weights import from_checkpoint
 
-CASES = sorted(str(path.parent.relative_to(GOLDENS)) for path in GOLDENS.glob("*/*/config.json"))
+CASES = cases(swin=False)
 TOLERANCES = {"attention": 1e-5, "block": 5e-5, "tokens": 5e-5}
 # timm's constructor arguments, which its files do not hold: the two differ from the default of the source.
 TIMM_ACTIVATION = {"timm/vit_clip_pre_norm": "quick_gelu"}

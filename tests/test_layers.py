@@ -14,6 +14,8 @@ TOKENS = (6, 16)
 RATES = {"dropout_rate": 0.2, "attention_dropout_rate": 0.3}
 # The norm's offset adds the same number to a whole row of logits, which the softmax takes out again.
 NO_KEY_OFFSET = ("key_norm/beta",)
+WINDOW = {"window_size": (2, 3), **RATES}
+COSINE = {"version": 2, "pretrained_window_size": (3, 2)}
 
 
 def _metadata(**kwargs):
@@ -48,6 +50,17 @@ def _patch_encoder(**kwargs):
     return layers.PatchEncoder(16, (2, 3), **{**arguments, **kwargs})
 
 
+def _swin_block(**kwargs):
+    arguments = {
+        "shift": (1, 2),
+        "activation": "gelu_tanh",
+        "drop_path_rate": 0.1,
+        "layer_norm_epsilon": 1e-4,
+        **WINDOW,
+    }
+    return layers.SwinBlock(4, 24, (3, 5), **{**arguments, **kwargs})
+
+
 # name: (make, input shape without batch, number of weights, endings of weights without a gradient)
 CASES = {
     "Patches": (lambda **k: layers.Patches((2, 4), **k), (4, 12, 3), 0, ()),
@@ -73,6 +86,18 @@ CASES = {
         12,
         (),
     ),
+    "WindowAttention": (lambda **k: layers.WindowAttention(4, qkv_bias=False, **WINDOW, **k), TOKENS, 4, ()),
+    "WindowAttention_2": (lambda **k: layers.WindowAttention(4, **COSINE, **WINDOW, **k), TOKENS, 9, ()),
+    "SwinBlock": (lambda **k: _swin_block(pad_first=True, **k), (15, 16), 13, ()),
+    "SwinBlock_2": (lambda **k: _swin_block(qkv_bias=False, **COSINE, **k), (15, 16), 15, ()),
+    "PatchEmbedding": (
+        lambda **k: layers.PatchEmbedding(16, dropout_rate=0.2, layer_norm_epsilon=1e-4, **k),
+        (6, 12),
+        4,
+        (),
+    ),
+    "PatchMerging": (lambda **k: layers.PatchMerging((3, 5), layer_norm_epsilon=1e-4, **k), (15, 8), 3, ()),
+    "PatchMerging_2": (lambda **k: layers.PatchMerging((3, 5), version=2, **k), (15, 8), 3, ()),
     "AttentionPooling": (
         lambda **k: layers.AttentionPooling(4, 24, activation="gelu_tanh", layer_norm_epsilon=1e-5, **k),
         TOKENS,

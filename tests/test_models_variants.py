@@ -3,7 +3,7 @@
 import pytest
 
 from keras_vit import create_model
-from keras_vit.models import VARIANTS, build_vit, vit_config
+from keras_vit.models import VARIANTS, SwinConfig, build_swin, build_vit, swin_config, vit_config
 
 # Tiny to huge: Steiner et al. (arXiv:2106.10270) and timm; for all the formula below gives the same.
 GOLDEN = {
@@ -36,6 +36,28 @@ GOLDEN = {
     "vit_giant_patch16_224": 1_012_780_392,
     "vit_giant_patch32_224": 1_015_817_448,
 }
+# timm 1.0.31, with 1000 classes; so for every one, and again by the formula below. Version 2 has no table whose size
+# would depend on the window.
+GOLDEN |= {
+    "swin_tiny_patch4_window7_224": 28_288_354,
+    "swin_small_patch4_window7_224": 49_606_258,
+    "swin_base_patch4_window7_224": 87_768_224,
+    "swin_large_patch4_window7_224": 196_532_476,
+    "swin_base_patch4_window12_384": 87_903_584,
+    "swin_large_patch4_window12_384": 196_735_516,
+    "swinv2_tiny_window8_256": 28_347_154,
+    "swinv2_tiny_window16_256": 28_347_154,
+    "swinv2_small_window8_256": 49_728_418,
+    "swinv2_small_window16_256": 49_728_418,
+    "swinv2_base_window8_256": 87_918_816,
+    "swinv2_base_window16_256": 87_918_816,
+    "swinv2_base_window12_192": 87_918_816,
+    "swinv2_base_window12to16_192to256": 87_918_816,
+    "swinv2_base_window12to24_192to384": 87_918_816,
+    "swinv2_large_window12_192": 196_739_932,
+    "swinv2_large_window12to16_192to256": 196_739_932,
+    "swinv2_large_window12to24_192to384": 196_739_932,
+}
 
 
 def count(c):
@@ -56,13 +78,34 @@ def count(c):
     return embedding + c.num_layers * block + final_norm + pooling + head
 
 
+def count_swin(c):
+    """Parameters of a `SwinConfig`, counted by hand."""
+
+    def dense(a, b):
+        return a * b + b
+
+    total = dense(c.patch_size[0] * c.patch_size[1] * c.num_channels, c.embed_dim) + 2 * c.embed_dim
+    for stage, (d, depth, heads) in enumerate(zip(c.hidden_dims, c.depths, c.num_heads, strict=True)):
+        height, width = c.windows[stage]
+        if c.version == 1:
+            position = (2 * height - 1) * (2 * width - 1) * heads + 3 * d * c.qkv_bias
+        else:
+            position = heads + dense(2, 512) + 512 * heads + 2 * d * c.qkv_bias
+        mlp_dim = int(c.mlp_ratio * d)
+        block = 4 * d + 3 * d * d + position + dense(d, d) + dense(d, mlp_dim) + dense(mlp_dim, d)
+        merging = 2 * d * d + (4 if c.version == 1 else 2) * d  # 4 (d / 2) to d, and a norm before or after
+        total += depth * block + merging * bool(stage)
+    return total + 2 * d + dense(d, c.num_classes) * bool(c.num_classes)
+
+
 def test_every_variant_has_a_golden_count():
     assert set(GOLDEN) == set(VARIANTS)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_count_by_hand(name):
-    assert count(VARIANTS[name]) == GOLDEN[name]
+    by_hand = count_swin if isinstance(VARIANTS[name], SwinConfig) else count
+    assert by_hand(VARIANTS[name]) == GOLDEN[name]
 
 
 @pytest.mark.parametrize(
@@ -84,11 +127,31 @@ def test_count_by_hand_is_that_of_the_model(fields):
 
 
 @pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"num_classes": 0, "image_size": (20, 36)},
+        {"version": 2, "qkv_bias": False, "num_channels": 1},
+        {"version": 2, "pretrained_window_sizes": (3, 3), "mlp_ratio": 1.5},
+        {"qkv_bias": False, "window_size": (2, 4)},
+    ],
+)
+def test_count_by_hand_is_that_of_the_swin_model(fields):
+    config = swin_config("tiny", image_size=32, embed_dim=8, depths=(2, 1), num_heads=(2, 4), window_size=4)
+    config = config.replace(**fields)
+    assert build_swin(config).count_params() == count_swin(config)
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "vit_tiny_patch16_224",
         "vit_small_patch16_224",
         "vit_base_patch16_224",
+        "swin_tiny_patch4_window7_224",
+        "swinv2_tiny_window8_256",
+        pytest.param("swin_base_patch4_window12_384", marks=pytest.mark.slow),
+        pytest.param("swinv2_large_window12to16_192to256", marks=pytest.mark.slow),
         pytest.param("vit_large_patch16_224", marks=pytest.mark.slow),
         pytest.param("vit_huge_patch14_224", marks=pytest.mark.slow),
     ],

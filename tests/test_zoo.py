@@ -92,6 +92,7 @@ def test_list_models():
     assert keras_vit.list_models() == sorted(VARIANTS)
     assert keras_vit.list_models("vit_base*") == [f"vit_base_patch{p}_224" for p in (14, 16, 32, 8)]
     assert keras_vit.list_models("resnet*") == []
+    assert keras_vit.list_models("swin_*") == sorted(name for name in VARIANTS if name.startswith("swin_"))
     assert keras_vit.list_models(pretrained=True) == []
 
 
@@ -104,6 +105,41 @@ def test_application_is_its_variant(name):
     assert keras_vit.metadata(model).config == expected
     assert application.__name__ == name
     assert f"Vision Transformer, size {name.removeprefix('ViT').lower()}." in application.__doc__
+
+
+SWIN_APPLICATIONS = {
+    "SwinTiny": "swin_tiny_patch4_window7_224",
+    "SwinSmall": "swin_small_patch4_window7_224",
+    "SwinBase": "swin_base_patch4_window7_224",
+    "SwinLarge": "swin_large_patch4_window7_224",
+    "SwinV2Tiny": "swinv2_tiny_window8_256",
+    "SwinV2Small": "swinv2_small_window8_256",
+    "SwinV2Base": "swinv2_base_window8_256",
+    "SwinV2Large": "swinv2_large_window12_192",
+}
+
+
+@pytest.mark.parametrize("name", SWIN_APPLICATIONS)
+def test_swin_application_is_its_variant(name):
+    application, variant = getattr(keras_vit, name), SWIN_APPLICATIONS[name]
+    fields = {"depths": (1, 1), "num_heads": (2, 2), "embed_dim": 8, "image_size": 56, "window_size": 7}
+    model = application(include_top=False, **fields)
+    assert keras_vit.metadata(model).config == VARIANTS[variant].replace(num_classes=0, **fields)
+    assert (model.name, model.output_shape) == (variant, (None, 16))
+    assert (application.__name__, application.__module__) == (name, "keras_vit.zoo")
+    assert f"version {2 if 'V2' in name else 1}, the size of `{variant}`" in application.__doc__
+
+
+def test_create_model_builds_swin_transformers():
+    fields = {"depths": (1, 1, 1, 1), "num_classes": 2, "image_size": (56, 112)}
+    spec = keras_vit.InputSpec((56, 112), mean=(0.1, 0.2, 0.4), std=(0.5, 0.25, 1.0))
+    model = keras_vit.create_model("swin_tiny_patch4_window7_224", input_spec=spec, labels=["no", "yes"], **fields)
+    assert (model.input_shape, model.output_shape) == ((None, 56, 112, 3), (None, 2))
+    white = np.full((1, 56, 112, 3), 255, "uint8")
+    np.testing.assert_allclose(keras_vit.preprocess_input(white, model)[0, 0, 0], [1.8, 3.2, 0.6], rtol=1e-6)
+    assert keras_vit.decode_predictions(model(np.zeros((1, 56, 112, 3))), top=1, model=model)[0][0][1] in ("no", "yes")
+    with pytest.raises(ValueError, match=r"unknown field of SwinConfig. Did you mean 'window_size'"):
+        keras_vit.create_model("swin_tiny_patch4_window7_224", window_sizes=3)
 
 
 def test_application_options():

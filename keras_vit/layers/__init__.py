@@ -6,10 +6,14 @@ from keras_vit.layers.dropout import Dropout
 from keras_vit.layers.layer_norm import LayerNormalization
 from keras_vit.layers.layer_scale import LayerScale
 from keras_vit.layers.mlp import MLP
+from keras_vit.layers.patch_embedding import PatchEmbedding
 from keras_vit.layers.patch_encoder import PatchEncoder
+from keras_vit.layers.patch_merging import PatchMerging
 from keras_vit.layers.patches import Patches
+from keras_vit.layers.swin_block import SwinBlock
 from keras_vit.layers.token_pooling import TokenPooling
 from keras_vit.layers.transformer_encoder import TransformerEncoder
+from keras_vit.layers.window_attention import WindowAttention
 
 __all__ = [
     "MLP",
@@ -18,8 +22,12 @@ __all__ = [
     "LayerNormalization",
     "LayerScale",
     "MultiHeadSelfAttention",
+    "PatchEmbedding",
     "PatchEncoder",
+    "PatchMerging",
     "Patches",
+    "SwinBlock",
     "TokenPooling",
     "TransformerEncoder",
+    "WindowAttention",
 ]

@@ -12,10 +12,10 @@ from keras_vit.layers.layer_norm import LayerNormalization
 from keras_vit.validation import check_heads, check_positive
 
 
-def attend(query, key, value, dropout=None, training=False, return_attention=False):
+def attend(query, key, value, dropout=None, training=False, return_attention=False, scale=None, bias=None):
     """Scaled dot-product attention with the softmax in float32.
 
-    Where the backend has a fused kernel and nobody wants the probabilities, that kernel is used.
+    Where the backend has a fused kernel, and nobody wants the probabilities or adds a bias, that kernel is used.
 
     Args:
         query: tensor `(batch, queries, heads, head_dim)`.
@@ -23,21 +23,26 @@ def attend(query, key, value, dropout=None, training=False, return_attention=Fal
         dropout: `Dropout` for the probabilities, or `None`.
         training: bool.
         return_attention: bool.
+        scale: float or `None`: `1 / sqrt(head_dim)`.
+        bias: float32 tensor `(windows, heads, queries, keys)` that is added to the logits, or `None`; the batch is
+            then one of images times windows.
 
     Returns:
         Tensor `(batch, queries, heads, head_dim)`; with `return_attention` a pair with the probabilities
         `(batch, heads, queries, keys)`, before dropout.
     """
-    scale = 1 / math.sqrt(query.shape[-1])
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     drops = dropout is not None and dropout.rate > 0 and training
-    if has_fused_attention() and not drops and not return_attention:
+    if has_fused_attention() and bias is None and not drops and not return_attention:
         return ops.dot_product_attention(query, key, value, scale=scale)
     # Scaling the queries costs less than scaling the larger logits, and keeps float16 in range.
     query = ops.transpose(query * scale, (0, 2, 1, 3))  # (batch, heads, queries, head_dim)
     key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (key, value))
     # TensorFlow folds this second transpose into the product.
-    logits = ops.matmul(query, ops.swapaxes(key, -1, -2))
-    attention = ops.cast(ops.softmax(ops.cast(logits, "float32"), axis=-1), value.dtype)
+    logits = ops.cast(ops.matmul(query, ops.swapaxes(key, -1, -2)), "float32")
+    if bias is not None:
+        logits = ops.reshape(ops.reshape(logits, (-1, *bias.shape)) + bias, (-1, *bias.shape[1:]))
+    attention = ops.cast(ops.softmax(logits, axis=-1), value.dtype)
     weights = dropout(attention, training=training) if drops else attention
     outputs = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
     return (outputs, attention) if return_attention else outputs

@@ -1,8 +1,23 @@
 """Configs and the functional models that are built from them."""
 
+from keras_vit.models.build import build_model
 from keras_vit.models.config import ViTConfig
 from keras_vit.models.features import features
+from keras_vit.models.swin import build_swin
+from keras_vit.models.swin_config import SwinConfig
+from keras_vit.models.swin_variants import swin_config
 from keras_vit.models.variants import SIZES, VARIANTS, vit_config
 from keras_vit.models.vit import build_vit
 
-__all__ = ["SIZES", "VARIANTS", "ViTConfig", "build_vit", "features", "vit_config"]
+__all__ = [
+    "SIZES",
+    "VARIANTS",
+    "SwinConfig",
+    "ViTConfig",
+    "build_model",
+    "build_swin",
+    "build_vit",
+    "features",
+    "swin_config",
+    "vit_config",
+]

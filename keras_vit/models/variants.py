@@ -1,4 +1,4 @@
-"""The published sizes of the family.
+"""The published sizes of Vision Transformers, and the table of all variants.
 
 Ti, S, B, L, H: Steiner et al., "How to train your ViT?" (arXiv:2106.10270), table 2, and Dosovitskiy et al.
 (arXiv:2010.11929), table 1. So400m: Alabdulmohsin et al. (arXiv:2305.13035), shape-optimised, as in big_vision
@@ -6,6 +6,7 @@ Ti, S, B, L, H: Steiner et al., "How to train your ViT?" (arXiv:2106.10270), tab
 """
 
 from keras_vit.models.config import ViTConfig
+from keras_vit.models.swin_variants import SWIN_VARIANTS
 
 # name: (hidden_dim, num_layers, num_heads, mlp_dim)
 SIZES = {
@@ -42,4 +43,4 @@ def _variants():
             yield f"vit_{size}_patch{patch}_224", vit_config(size, image_size=224, patch_size=patch)
 
 
-VARIANTS = dict(_variants())
+VARIANTS = {**SWIN_VARIANTS, **dict(_variants())}

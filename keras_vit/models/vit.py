@@ -118,15 +118,15 @@ def _classify(config, tokens, policy):
     if not config.num_classes:
         return x
     if not config.distillation_token:
-        return _head(config, policy, "head")(x)
+        return classifier(config, policy, "head")(x)
     index = int(config.class_token)
     distilled = TokenPooling("token", index=index, dtype=policy, name="representation_dist")(tokens)
-    logits = [_head(config, policy, "head")(x), _head(config, policy, "head_dist")(distilled)]
+    logits = [classifier(config, policy, "head")(x), classifier(config, policy, "head_dist")(distilled)]
     return keras.layers.Average(dtype=policy.variable_dtype, name="logits")(logits)
 
 
-def _head(config, policy, name):
-    """The classifier; its weights begin small, so that training starts from nearly uniform predictions."""
+def classifier(config, policy, name):
+    """The head of any model; its weights begin small, so that training starts from nearly uniform predictions."""
     return keras.layers.Dense(
         config.num_classes,
         activation=config.classifier_activation,

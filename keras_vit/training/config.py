@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_vit.models import ViTConfig
+from keras_vit.models import SwinConfig, ViTConfig
 from keras_vit.preprocessing import InputSpec
 from keras_vit.validation import check_choice, check_positive, check_rate
 
@@ -160,13 +160,13 @@ class Recipe:
 
     Args:
         name: str. Names the run's folders.
-        model: `ViTConfig`. Its `num_classes` and `num_channels` follow the data set.
+        model: `ViTConfig` or `SwinConfig`. Its `num_classes` and `num_channels` follow the data set.
         data, augment, optimizer, training, distribution: the configs above.
         input_spec: `InputSpec` or `None` (pixels to -1 .. 1, bicubic); its size follows the model.
     """
 
     name: str
-    model: ViTConfig
+    model: ViTConfig | SwinConfig
     data: DataConfig
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -4,8 +4,9 @@ import keras
 
 from keras_vit.backend import fused, fuses
 
-# Names of variables that no published recipe decays: biases, norms, LayerScale, tokens, positions.
+# Names of variables that no published recipe decays: biases, norms, LayerScale, tokens, positions, Swin's scales.
 NO_DECAY = ("bias", "beta", "gamma", "class_token", "distillation_token", "register_tokens", "position_embedding")
+NO_DECAY += ("query_bias", "value_bias", "relative_position_bias_table", "logit_scale")
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")

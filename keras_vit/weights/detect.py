@@ -1,12 +1,14 @@
 """Which layout a file has, told by its keys, and which object writes a layout."""
 
+from keras_vit.models import SwinConfig
 from keras_vit.validation import check_choice
 from keras_vit.weights.flax import BIG_VISION, GOOGLE, detect_flax
 from keras_vit.weights.huggingface import HuggingFace, HuggingFaceTower, detect_huggingface
+from keras_vit.weights.swin import detect_swin, swin_to_write
 from keras_vit.weights.timm import DEIT, DINOV2, TIMM
 from keras_vit.weights.torchvision import TORCHVISION, TORCHVISION_OLD
 
-LAYOUTS = ("big_vision", "deit", "dinov2", "google", "huggingface", "timm", "torchvision")
+LAYOUTS = ("big_vision", "deit", "dinov2", "google", "huggingface", "microsoft", "timm", "torchvision")
 
 
 def _detect_timm(shapes):
@@ -38,7 +40,8 @@ def detect_layout(checkpoint, wanted="auto"):
     """
     check_choice(wanted, ("auto", *LAYOUTS), "layout")
     found = [
-        detect(checkpoint.shapes) for detect in (detect_flax, _detect_timm, _detect_torchvision, detect_huggingface)
+        detect(checkpoint.shapes)
+        for detect in (detect_flax, detect_swin, _detect_timm, _detect_torchvision, detect_huggingface)
     ]
     found = next((layout for layout in found if layout is not None), None)
     if found is None:
@@ -61,9 +64,19 @@ def layout_to_write(name, config):
 
     Args:
         name: one of `LAYOUTS`.
-        config: `ViTConfig`.
+        config: `ViTConfig` or `SwinConfig`.
+
+    Raises:
+        ValueError: on an unknown layout, or one that has no such models.
     """
     check_choice(name, LAYOUTS, "layout")
+    if isinstance(config, SwinConfig):
+        layout = swin_to_write(name, config)
+        if layout is None:
+            raise ValueError(f"layout {name!r} has no Swin Transformers. Received: layout={name!r}")
+        return layout
+    if name == "microsoft":
+        raise ValueError("layout 'microsoft' has Swin Transformers alone. Received: layout='microsoft'")
     if name == "huggingface":
         return _huggingface(config)
     if name == "deit" and config.layer_scale_init is None:

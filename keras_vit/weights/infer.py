@@ -73,6 +73,8 @@ def infer_config(checkpoint, layout, hints):
             f"a checkpoint of layout {layout.name!r} must have the key {error}. Received: {str(checkpoint.path)!r}"
         ) from error
     fields |= hints
+    if hasattr(layout, "make_config"):
+        return layout.make_config(fields)
     if "num_heads" not in fields:
         heads = published_heads(fields["hidden_dim"], fields["num_layers"], fields["mlp_dim"])
         if heads is None:

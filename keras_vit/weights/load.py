@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit.metadata import metadata
-from keras_vit.models import build_vit
+from keras_vit.models import build_model
 from keras_vit.resample import resize_positions
 from keras_vit.weights.audit import LoadReport, check_skips, matching, raise_difference
 from keras_vit.weights.detect import detect_layout
@@ -32,11 +32,11 @@ def from_checkpoint(path, config=None, layout="auto", *, dtype=None, name="vit",
 
     Args:
         path: of a `.safetensors`, `.npz`, `.pth`, `.pt` or `.bin` file.
-        config: `ViTConfig` of the model, or `None`.
+        config: `ViTConfig` or `SwinConfig` of the model, or `None`.
         layout: one of `keras_vit.weights.LAYOUTS`, or `auto`.
         dtype: dtype policy or `None`: the global one.
         name: str. The model's name.
-        **overrides: fields of `ViTConfig`, for example `num_classes=10, image_size=(384, 256)`.
+        **overrides: fields of the config, for example `num_classes=10, image_size=(384, 256)`.
 
     Returns:
         A functional `keras.Model`.
@@ -51,7 +51,7 @@ def from_checkpoint(path, config=None, layout="auto", *, dtype=None, name="vit",
         hints = read_hints(checkpoint.path.with_name("config.json"))
         config = infer_config(unpacked(found, checkpoint), found, {**hints, **overrides})
     config = config.replace(**overrides)
-    model = build_vit(config, origin=str(path), dtype=dtype, name=name)
+    model = build_model(config, origin=str(path), dtype=dtype, name=name)
     _fill(model, checkpoint, found, ())
     return model
 

@@ -25,6 +25,8 @@ def to_tensors(model, layout):
     for item in rules:
         arrays = [np.asarray(variables[name]) for name in item.ours]
         tensors.update(zip(item.theirs, item.save(arrays, config), strict=True))
+    if hasattr(layout, "constants"):
+        tensors |= layout.constants(config)
     return layout.pack(tensors) if hasattr(layout, "pack") else tensors
 
 

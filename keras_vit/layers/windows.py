@@ -1,0 +1,121 @@
+"""Windows of a grid of tokens, and the constants that depend on them alone."""
+
+import numpy as np
+from keras import ops
+
+WINDOW_RULES = ("timm", "microsoft", "huggingface")
+# Added to the logits of pairs that are no neighbours; as in every public implementation.
+MASKED = -100.0
+
+
+def window_and_shift(resolution, window_size, rule):
+    """The window of a stage and the shift of its odd blocks.
+
+    A window is never larger than the grid, and a grid of one window is not shifted. `timm` decides this on each
+    axis, `microsoft` and `huggingface` on the smaller side for both.
+
+    Args:
+        resolution: `(h, w)`, tokens of the stage.
+        window_size: `(h, w)`, the window wanted.
+        rule: one of `WINDOW_RULES`.
+
+    Returns:
+        Two pairs `(h, w)`: window and shift.
+
+    Source: `SwinTransformerBlock` of timm (`_calc_window_shift`) and of microsoft/Swin-Transformer.
+    """
+    if rule == "timm":
+        window = tuple(min(r, w) for r, w in zip(resolution, window_size, strict=True))
+        return window, tuple(w // 2 if r > w else 0 for r, w in zip(resolution, window, strict=True))
+    if min(resolution) <= min(window_size):
+        return (min(resolution),) * 2, (0, 0)
+    return tuple(window_size), tuple(w // 2 for w in window_size)
+
+
+def padded_size(resolution, window_size):
+    """`(h, w)`, the smallest grid of whole windows that holds `resolution`."""
+    return tuple(-(-r // w) * w for r, w in zip(resolution, window_size, strict=True))
+
+
+def pad_grid(grid, size):
+    """Zeros below and to the right of `(batch, h, w, channels)`, up to `size`."""
+    below, right = size[0] - grid.shape[1], size[1] - grid.shape[2]
+    return ops.pad(grid, ((0, 0), (0, below), (0, right), (0, 0))) if below or right else grid
+
+
+def roll_grid(grid, shift):
+    """`(batch, h, w, channels)` moved cyclically by `shift` rows and columns."""
+    for axis, by in enumerate(shift, start=1):
+        if by:
+            grid = ops.roll(grid, by, axis=axis)
+    return grid
+
+
+def partition_windows(grid, window_size):
+    """`(batch, h, w, channels)` to `(batch * windows, tokens, channels)`: image-major, row by row."""
+    (height, width), (_, columns, channels) = window_size, grid.shape[1:]
+    # One swap of two axes, as the channels ride along with the columns of a window.
+    x = ops.reshape(grid, (-1, height, columns // width, width * channels))
+    x = ops.transpose(x, (0, 2, 1, 3))  # (batch * h / height, columns / width, height, width * channels)
+    return ops.reshape(x, (-1, height * width, channels))
+
+
+def merge_windows(windows, window_size, size):
+    """The inverse of `partition_windows` for a grid of `size`."""
+    (height, width), channels = window_size, windows.shape[-1]
+    x = ops.reshape(windows, (-1, size[1] // width, height, width * channels))
+    x = ops.transpose(x, (0, 2, 1, 3))  # (batch * h / height, height, columns / width, width * channels)
+    return ops.reshape(x, (-1, *size, channels))
+
+
+def shift_mask(size, window_size, shift):
+    """Which tokens of a window came together only through the cyclic shift.
+
+    Args:
+        size: `(h, w)`, the padded grid.
+        window_size, shift: `(h, w)`.
+
+    Returns:
+        float32 array `(windows, tokens, tokens)` of 0 and `MASKED`, or `None` without a shift.
+
+    Source: Liu et al., arXiv:2103.14030, figure 4.
+    """
+    if not any(shift):
+        return None
+    regions = [np.zeros(side, int) for side in size]
+    for region, side, window, by in zip(regions, size, window_size, shift, strict=True):
+        if by:
+            region[side - window : side - by], region[side - by :] = 1, 2
+    grid = 3 * regions[0][:, None] + regions[1]
+    (h, w), (height, width) = size, window_size
+    windows = grid.reshape(h // height, height, w // width, width).transpose(0, 2, 1, 3).reshape(-1, height * width)
+    return np.where(windows[:, :, None] == windows[:, None, :], 0, MASKED).astype("float32")
+
+
+def relative_position_index(window_size):
+    """The row of the bias table for every pair of tokens of a window: int32 `(tokens * tokens,)`."""
+    height, width = window_size
+    rows, columns = (axis.ravel() for axis in np.indices(window_size))
+    down = rows[:, None] - rows[None, :] + height - 1
+    across = columns[:, None] - columns[None, :] + width - 1
+    return (down * (2 * width - 1) + across).astype("int32").ravel()
+
+
+def log_coordinates(window_size, pretrained_window_size):
+    """The relative positions of a window on a logarithmic scale, in the order of the bias table.
+
+    Args:
+        window_size: `(h, w)`.
+        pretrained_window_size: `(h, w)`, the window whose farthest position is at 1.
+
+    Returns:
+        float32 array `((2 h - 1) * (2 w - 1), 2)` of (row, column).
+
+    Source: Liu et al., arXiv:2111.09883, equation 4; the factor 8 is that of microsoft/Swin-Transformer.
+    """
+    axes = [
+        np.arange(1 - side, side, dtype="float32") * np.float32(8) / np.float32(max(trained - 1, 1))
+        for side, trained in zip(window_size, pretrained_window_size, strict=True)
+    ]
+    coordinates = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+    return np.sign(coordinates) * np.log2(np.abs(coordinates) + 1) / np.float32(3)  # log2(8)

@@ -1,0 +1,27 @@
+"""From any config to its model."""
+
+from keras_vit.models.config import ViTConfig
+from keras_vit.models.swin import build_swin
+from keras_vit.models.swin_config import SwinConfig
+from keras_vit.models.vit import build_vit
+
+BUILDERS = {SwinConfig: build_swin, ViTConfig: build_vit}
+
+
+def build_model(config, input_spec=None, labels=None, origin=None, dtype=None, name="model"):
+    """Builds the model of a config, whichever family it is of.
+
+    Args:
+        config: `ViTConfig` or `SwinConfig`.
+        input_spec, labels, origin, dtype, name: as for `build_vit`.
+
+    Returns:
+        A functional `keras.Model`.
+
+    Raises:
+        ValueError: if `config` is none of these.
+    """
+    if type(config) not in BUILDERS:
+        known = ", ".join(sorted(family.__name__ for family in BUILDERS))
+        raise ValueError(f"config must be one of {known}. Received: config={config!r}")
+    return BUILDERS[type(config)](config, input_spec, labels, origin, dtype, name)
