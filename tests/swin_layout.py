@@ -23,8 +23,8 @@ _OFFICIAL = {
             "v_bias": "value_bias",
         },
     ),
-    "layers.S.blocks.B.attn.cpb_mlp.0": (f"{_BLOCK}/attention/cpb_dense_1", _LINEAR),
-    "layers.S.blocks.B.attn.cpb_mlp.2": (f"{_BLOCK}/attention/cpb_dense_2", _LINEAR),
+    "layers.S.blocks.B.attn.cpb_mlp.0": (f"{_BLOCK}/attention", {"weight": "cpb_kernel_1", "bias": "cpb_bias_1"}),
+    "layers.S.blocks.B.attn.cpb_mlp.2": (f"{_BLOCK}/attention", {"weight": "cpb_kernel_2"}),
     "layers.S.blocks.B.norm2": (f"{_BLOCK}/mlp_norm", _NORM),
     "layers.S.blocks.B.mlp.fc1": (f"{_BLOCK}/mlp/dense_1", _LINEAR),
     "layers.S.blocks.B.mlp.fc2": (f"{_BLOCK}/mlp/dense_2", _LINEAR),
@@ -81,7 +81,7 @@ def _path(key, depths, merging_starts_stage):
 def _value(path, value):
     if value.ndim == 4:  # (hidden_dim, channels, ph, pw), torch's convolution
         return value.transpose(2, 3, 1, 0).reshape(-1, len(value))
-    return value.T if path.endswith("kernel") else value
+    return value.T if "kernel" in path else value
 
 
 def from_swin(source, checkpoint, config):
