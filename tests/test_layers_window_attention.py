@@ -34,8 +34,8 @@ def _bias(layer, head):
         table = layer.relative_position_bias_table.numpy()
     else:
         coordinates = log_coordinates((2, 3), layer.pretrained_window_size or (2, 3))
-        inner = coordinates @ layer.cpb_dense_1.kernel.numpy() + layer.cpb_dense_1.bias.numpy()
-        table = 16 / (1 + np.exp(-np.maximum(inner, 0) @ layer.cpb_dense_2.kernel.numpy()))
+        inner = coordinates @ layer.cpb_kernel_1.numpy() + layer.cpb_bias_1.numpy()
+        table = 16 / (1 + np.exp(-np.maximum(inner, 0) @ layer.cpb_kernel_2.numpy()))
     return table[relative_position_index((2, 3)), head].reshape(6, 6)
 
 

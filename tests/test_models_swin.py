@@ -186,6 +186,32 @@ def test_metadata_travels_inside_the_model(tmp_path):
         assert (content.labels, content.origin) == (("ant", "bee", "cat"), "a test")
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_quantized_models_are_close_and_can_be_saved(version, tmp_path):
+    model = tiny_swin(version=version)
+    expected = np.array(model(IMAGES))
+    model.quantize("int8")
+    outputs = np.array(model(IMAGES))
+    assert 0 < np.abs(outputs - expected).max() < 0.2
+    model.save(tmp_path / "swin.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "swin.keras")(IMAGES), outputs)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_makes_biases_is_not_decayed(version):
+    from keras_vit.training import AdamW
+
+    model = tiny_swin(version=version)
+    before = {w.path: w.numpy() for w in model.trainable_weights}
+    zeros = [keras.ops.zeros_like(w) for w in model.trainable_weights]
+    AdamW(0.1, weight_decay=0.1).apply(zeros, model.trainable_weights)
+    decayed = {w.path for w in model.trainable_weights if (w.numpy() != before[w.path]).any()}
+    kernels = ("qkv", "projection", "dense_1", "dense_2", "reduction", "head")
+    assert decayed == {
+        w.path for w in model.trainable_weights if w.path.endswith(tuple(f"{k}/kernel" for k in kernels))
+    }
+
+
 def test_xla_and_a_dynamic_batch_agree_with_eager():
     import tensorflow as tf
 

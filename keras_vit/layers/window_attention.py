@@ -122,19 +122,27 @@ class WindowAttention(CompositeLayer):
                 self.add_weight(name=name, shape=(hidden_dim,), initializer="zeros")
                 for name in ("query_bias", "value_bias")
             )
-        policy = self.dtype_policy.variable_dtype
-        self.cpb_dense_1 = keras.layers.Dense(_CPB_DIM, activation="relu", dtype=policy, name="cpb_dense_1")
-        self.cpb_dense_2 = keras.layers.Dense(self.num_heads, use_bias=False, dtype=policy, name="cpb_dense_2")
+        # Weights and no dense layers: neither a dtype policy nor a quantization is to round these few numbers.
+        small = keras.initializers.TruncatedNormal(stddev=0.02)
+        self.cpb_kernel_1, self.cpb_bias_1, self.cpb_kernel_2 = (
+            self.add_weight(name=name, shape=shape, initializer=initializer, autocast=False)
+            for name, shape, initializer in (
+                ("cpb_kernel_1", (2, _CPB_DIM), small.clone()),
+                ("cpb_bias_1", (_CPB_DIM,), "zeros"),
+                ("cpb_kernel_2", (_CPB_DIM, self.num_heads), small.clone()),
+            )
+        )
         self._coordinates = log_coordinates(self.window_size, self.pretrained_window_size or self.window_size)
-        self.cpb_dense_1.build(self._coordinates.shape)
-        self.cpb_dense_2.build((None, _CPB_DIM))
 
     def position_bias(self):
         """The bias of every head and pair of tokens: float32 tensor `(num_heads, h * w, h * w)`."""
         if self.version == 1:
             table = self.relative_position_bias_table
         else:
-            table = 16 * ops.sigmoid(self.cpb_dense_2(self.cpb_dense_1(self._coordinates)))
+            weights = (self.cpb_kernel_1, self.cpb_bias_1, self.cpb_kernel_2)
+            kernel_1, bias_1, kernel_2 = (ops.cast(weight, "float32") for weight in weights)
+            inner = ops.relu(ops.matmul(self._coordinates, kernel_1) + bias_1)
+            table = 16 * ops.sigmoid(ops.matmul(inner, kernel_2))
         # Gathered along the second axis the gradient is a dense tensor, along the first it would be sparse.
         table = ops.transpose(ops.cast(table, "float32"))
         return ops.reshape(ops.take(table, self._index, axis=1), (self.num_heads, *2 * [math.prod(self.window_size)]))

@@ -4,9 +4,11 @@ import keras
 
 from keras_vit.backend import fused, fuses
 
-# Names of variables that no published recipe decays: biases, norms, LayerScale, tokens, positions, Swin's scales.
+# Names of variables that no published recipe decays: biases, norms, LayerScale, tokens, positions;
+# of Swin Transformers all that the position bias is made of.
 NO_DECAY = ("bias", "beta", "gamma", "class_token", "distillation_token", "register_tokens", "position_embedding")
 NO_DECAY += ("query_bias", "value_bias", "relative_position_bias_table", "logit_scale")
+NO_DECAY += ("cpb_kernel_1", "cpb_bias_1", "cpb_kernel_2")
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
