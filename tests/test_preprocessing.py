@@ -6,6 +6,7 @@ import pathlib
 
 import keras
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -32,9 +33,11 @@ def test_crops_equal_the_goldens(image, recipe):
     folder = pathlib.Path(os.environ["KERAS_VIT_DATA"]).parent / "goldens" / "preprocess"
     expected, spec = np.load(folder / f"{image}__{recipe}.npz"), RECIPES[recipe]
     cropped = spec.resize(folder / f"{image}.JPEG")
-    np.testing.assert_array_equal(cropped, expected["cropped"])
+    # The goldens are Pillow 13's; older ones round some bilinear pixels to the neighbouring grey level.
+    levels = int(PIL.__version__.split(".")[0]) < 13 and spec.interpolation == "bilinear"
+    np.testing.assert_allclose(cropped.astype(int), expected["cropped"].astype(int), rtol=0, atol=int(levels))
     every_8th = spec.load(folder / f"{image}.JPEG")[::8, ::8]
-    np.testing.assert_allclose(every_8th, expected["normalized_every_8th"], atol=1e-6)
+    np.testing.assert_allclose(every_8th, expected["normalized_every_8th"], atol=1e-6 + levels / 255 / min(spec.std))
 
 
 @pytest.mark.parametrize(
