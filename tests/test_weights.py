@@ -401,3 +401,48 @@ def test_the_command_converts(tmp_path, capsys):
     np.testing.assert_array_equal(model(images), load("torchvision/vit_legacy_mlp_keys")[0](images))
     assert main(["convert", str(LEGACY), str(target), "--layout", "big_vision", "--num-heads", "8"]) == 1
     assert "position_on_prefix=True cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("patch_size", [4, (16, 4)])
+def test_a_kernel_of_another_patch_is_refused_even_if_its_size_fits(patch_size):
+    with pytest.raises(ValueError, match=r"conv_proj.weight  \(file \(48, 3, 8, 8\), model patch_size"):
+        from_checkpoint(LEGACY, num_heads=8, image_size=32, patch_size=patch_size)
+
+
+def test_another_number_of_heads_is_refused_where_the_file_tells():
+    path = _checkpoint("google/vit_token").path
+    with pytest.raises(ValueError, match="attention/qkv/kernel"):
+        from_checkpoint(path, num_heads=8)
+
+
+def test_a_model_with_a_head_loads_a_file_without_one():
+    path = _checkpoint("dinov2/dinov2_reg4").path
+    with pytest.warns(UserWarning, match="the head is new: the file has none"):
+        model = from_checkpoint(path, num_heads=4, num_classes=5, labels=list("abcde"))
+    assert model.output_shape == (None, 5)
+    assert keras_vit.metadata(model).labels == tuple("abcde")
+
+
+def test_bfloat16_infinities_and_integers_are_refused(tmp_path):
+    checkpoint = _checkpoint("big_vision/map_bfloat16")
+    tensors = {key: checkpoint[key] for key in checkpoint}
+    for value, rule in ((np.inf, "with 1 NaN or infinite"), (None, "weights must be floating-point")):
+        bad = tensors["params/img/embedding/bias"].copy()
+        if value is None:
+            bad = bad.astype("int8")
+        else:
+            bad[0] = value
+        write_checkpoint(tmp_path / "x.safetensors", {**tensors, "params/img/embedding/bias": bad})
+        with pytest.raises(ValueError, match=rule):
+            from_checkpoint(tmp_path / "x.safetensors", num_classes=0)
+
+
+def test_a_changed_byte_in_a_compressed_npz_is_noticed(tmp_path):
+    checkpoint = _checkpoint("big_vision/tok_old_layout")
+    np.savez_compressed(tmp_path / "x.npz", **{key: checkpoint[key] for key in checkpoint})
+    content = bytearray((tmp_path / "x.npz").read_bytes())
+    for place in range(len(content) // 3, len(content) // 3 + 40):
+        content[place] ^= 0xFF
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="a checkpoint must be readable"):
+        from_checkpoint(tmp_path / "x.npz")

@@ -8,12 +8,15 @@ import os
 import pathlib
 import tempfile
 import zipfile
+import zlib
 
 import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+# What a damaged zip archive may raise.
+_BROKEN = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError, ValueError)
 _TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 SUFFIXES = (".safetensors", ".npz", *_TORCH_SUFFIXES)
 
@@ -71,7 +74,7 @@ def open_checkpoint(path):
         raise ValueError(f"a checkpoint must end in one of {', '.join(SUFFIXES)}. Received: {str(path)!r}")
     try:
         return reader(path)
-    except (safetensors.SafetensorError, zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+    except (safetensors.SafetensorError, *_BROKEN) as error:
         raise ValueError(f"a checkpoint must be readable. Received: {str(path)!r} ({error})") from error
 
 
@@ -96,7 +99,7 @@ def _open_npz(path):
         try:
             with archive.open(f"{key}.npy") as member:
                 array = np.lib.format.read_array(member, allow_pickle=False)
-        except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+        except _BROKEN as error:
             raise ValueError(f"a checkpoint must be readable. Received: {str(path)!r}, {key!r} ({error})") from error
         # NumPy has no bfloat16 of its own and writes its two bytes as they are.
         return array.view(ml_dtypes.bfloat16) if array.dtype == np.dtype("V2") else array
@@ -156,6 +159,7 @@ def write_checkpoint(path, tensors):
             safetensors.numpy.save_file(tensors, name, metadata={"format": "pt"})
         with open(name, "rb") as file:
             os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # a temporary file is its owner's alone
         os.replace(name, path)
     except BaseException:
         os.unlink(name)

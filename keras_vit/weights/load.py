@@ -15,7 +15,7 @@ from keras_vit.weights.files import open_checkpoint
 from keras_vit.weights.hints import read_hints
 from keras_vit.weights.infer import grid_of_table, infer_config
 from keras_vit.weights.layout import expand
-from keras_vit.weights.transforms import SAME, TRANSPOSED, check_exact
+from keras_vit.weights.transforms import CONV_OIHW, SAME, TRANSPOSED, check_exact
 
 _KERNEL, _TABLE = "patch_encoder/projection/kernel", "patch_encoder/position_embedding"
 _HEADS = ("head/", "head_dist/")
@@ -23,7 +23,9 @@ _HEADS = ("head/", "head_dist/")
 _OUTPUTS = {TRANSPOSED: 0, SAME: -1}
 
 
-def from_checkpoint(path, config=None, layout="auto", *, dtype=None, name="vit", **overrides):
+def from_checkpoint(
+    path, config=None, layout="auto", *, input_spec=None, labels=None, dtype=None, name="vit", **overrides
+):
     """Builds the model of a checkpoint and fills it.
 
     The architecture is read off keys and shapes. What they do not tell, such as the number of heads or the
@@ -34,6 +36,9 @@ def from_checkpoint(path, config=None, layout="auto", *, dtype=None, name="vit",
         path: of a `.safetensors`, `.npz`, `.pth`, `.pt` or `.bin` file.
         config: `ViTConfig` or `SwinConfig` of the model, or `None`.
         layout: one of `keras_vit.weights.LAYOUTS`, or `auto`.
+        input_spec: `InputSpec` of the weights, which their file does not tell; `None`: pixels to -1 .. 1, as Google's
+            and SigLIP's. DeiT, DINOv2 and Swin want the mean and standard deviation of ImageNet.
+        labels: class names in the order of the logits, or `None`.
         dtype: dtype policy or `None`: the global one.
         name: str. The model's name.
         **overrides: fields of the config, for example `num_classes=10, image_size=(384, 256)`.
@@ -51,7 +56,7 @@ def from_checkpoint(path, config=None, layout="auto", *, dtype=None, name="vit",
         hints = read_hints(checkpoint.path.with_name("config.json"))
         config = infer_config(unpacked(found, checkpoint), found, {**hints, **overrides})
     config = config.replace(**overrides)
-    model = build_model(config, origin=str(path), dtype=dtype, name=name)
+    model = build_model(config, input_spec, labels, origin=str(path), dtype=dtype, name=name)
     _fill(model, checkpoint, found, ())
     return model
 
@@ -96,7 +101,12 @@ def _fill(model, checkpoint, layout, skip):
     replaced = {key for r in layout.table(config) if r.ours[0].startswith(_HEADS) for key in r.theirs}
     replaced &= set() if _same_classes(rules, checkpoint, variables) else set(checkpoint)
     taken = {key for item in rules for key in item.theirs}
-    active = [item for item in rules if not set(item.theirs) & (skipped | replaced)]
+    headless = not any(key in checkpoint for item in rules if item.ours[0].startswith(_HEADS) for key in item.theirs)
+    active = [
+        item
+        for item in rules
+        if not set(item.theirs) & (skipped | replaced) and not (headless and item.ours[0].startswith(_HEADS))
+    ]
 
     _audit(
         checkpoint,
@@ -112,6 +122,8 @@ def _fill(model, checkpoint, layout, skip):
     for item in active:
         _assign(item, checkpoint, variables, config, notes)
     filled = {name for item in active for name in item.ours}
+    if headless and any(path.startswith(_HEADS) for path in variables):
+        notes.append("the head is new: the file has none")
     if replaced:
         notes.append(f"the head is new: {config.num_classes} classes instead of the file's")
     if notes:
@@ -147,6 +159,9 @@ def _audit(checkpoint, layout, active, variables, config, known, left_out, rules
         if missing:
             unfilled |= dict.fromkeys(item.ours, missing)
             continue
+        if item.ours[0] == _KERNEL and not _same_patch(item.transform, checkpoint.shapes[item.theirs[0]], config):
+            misshapen[item.theirs[0]] = (checkpoint.shapes[item.theirs[0]], f"patch_size {config.patch_size}")
+            continue
         # Zeros that take no memory tell the shape behind the transform.
         blanks = [np.broadcast_to(np.float32(0), checkpoint.shapes[key]) for key in item.theirs]
         try:
@@ -158,6 +173,12 @@ def _audit(checkpoint, layout, active, variables, config, known, left_out, rules
             if blank.shape != wanted and not _adaptable(path, blank.shape, wanted, config):
                 misshapen[item.theirs[0]] = (checkpoint.shapes[item.theirs[0]], f"{path} {wanted}")
     raise_difference(checkpoint.path, layout.name, set(checkpoint) - known, unfilled, misshapen)
+
+
+def _same_patch(transform, shape, config):
+    """Whether a patch kernel as the file has it is of the model's patch; flattened ones may look alike."""
+    sides = shape[2:] if transform is CONV_OIHW else shape[:2]
+    return len(shape) == 4 and tuple(sides) == config.patch_size
 
 
 def _adaptable(path, shape, wanted, config):

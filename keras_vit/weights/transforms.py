@@ -7,6 +7,7 @@ move values and compute none.
 import dataclasses
 import typing
 
+import ml_dtypes
 import numpy as np
 
 
@@ -27,6 +28,12 @@ def _conv_shape(config):
     return (*config.patch_size, config.num_channels)
 
 
+def _checked_heads(array, axis, config):
+    if array.shape[axis] != config.num_heads:
+        raise ValueError(f"there must be {config.num_heads} heads. Received: {array.shape[axis]}")
+    return array
+
+
 SAME = Transform(lambda a, config: a, lambda a, config: a)
 # PyTorch's linear layers are (out, in).
 TRANSPOSED = Transform(lambda a, config: a.T, lambda a, config: a.T)
@@ -41,11 +48,11 @@ CONV_HWIO = Transform(
 )
 # Flax keeps the heads as an axis: (in, heads, head_dim) before the attention, (heads, head_dim, out) behind it.
 HEADS_LAST = Transform(
-    lambda a, config: a.reshape(*a.shape[:-2], -1),
+    lambda a, config: _checked_heads(a, -2, config).reshape(*a.shape[:-2], -1),
     lambda a, config: a.reshape(*a.shape[:-1], config.num_heads, -1),
 )
 HEADS_FIRST = Transform(
-    lambda a, config: a.reshape(-1, a.shape[-1]),
+    lambda a, config: _checked_heads(a, 0, config).reshape(-1, a.shape[-1]),
     lambda a, config: a.reshape(config.num_heads, -1, a.shape[-1]),
 )
 # Tables without our leading axis of one.
@@ -54,7 +61,10 @@ VECTOR_TOKEN = Transform(lambda a, config: a[None, None], lambda a, config: a[0,
 
 
 def check_exact(values, path):
-    """Raises a `ValueError` that names the array if it holds NaN or infinity."""
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+    """Raises a `ValueError` that names the array if it holds NaN or infinity in float32, or no floats at all."""
+    if values.dtype.kind != "f" and values.dtype != ml_dtypes.bfloat16:
+        raise ValueError(f"weights must be floating-point. Received: {path!r} of dtype {values.dtype}")
+    values = np.asarray(values, "float32")
+    if not np.isfinite(values).all():
         count = int((~np.isfinite(values)).sum())
         raise ValueError(f"weights must be finite. Received: {path!r} with {count} NaN or infinite values")
