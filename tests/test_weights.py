@@ -446,3 +446,30 @@ def test_a_changed_byte_in_a_compressed_npz_is_noticed(tmp_path):
     (tmp_path / "x.npz").write_bytes(content)
     with pytest.raises(ValueError, match="a checkpoint must be readable"):
         from_checkpoint(tmp_path / "x.npz")
+
+
+def test_coordinates_of_another_window_of_training_are_noticed(tmp_path):
+    config = keras_vit.models.SwinConfig(
+        image_size=32, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=4, version=2,
+        pretrained_window_sizes=(3, 3), num_classes=3,
+    )  # fmt: skip
+    save_weights(keras_vit.models.build_swin(config), tmp_path / "x.safetensors", "microsoft")
+    with pytest.raises(ValueError, match="pretrained_window_sizes must be that of the weights"):
+        from_checkpoint(tmp_path / "x.safetensors", image_size=32)
+    found = from_checkpoint(tmp_path / "x.safetensors", image_size=32, pretrained_window_sizes=(3, 3))
+    assert keras_vit.metadata(found).config.pretrained_window_sizes == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "activation"),
+    [
+        ({"architecture": "vit_base_patch32_clip_quickgelu_224", "model_args": None}, "quick_gelu"),
+        ({"architecture": "vit_small_patch16_224", "model_args": {"act_layer": "gelu_tanh"}}, "gelu_tanh"),
+        ({"architectures": ["X"], "vision_config": None, "hidden_act": "gelu_pytorch_tanh"}, "gelu_tanh"),
+    ],
+)
+def test_the_kind_of_gelu_comes_from_the_config_beside_the_file(content, activation, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(LEGACY.read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    model = from_checkpoint(tmp_path / "model.safetensors", num_heads=8)
+    assert keras_vit.metadata(model).config.activation == activation

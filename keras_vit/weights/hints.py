@@ -30,15 +30,18 @@ def read_hints(path):
         raise ValueError(f"a config.json must be JSON. Received: {str(path)!r} ({error})") from error
     if not isinstance(content, dict):
         raise ValueError(f"a config.json must hold an object. Received: {str(path)!r}")
-    return _timm(content) if "architecture" in content else _transformers(content.get("vision_config", content))
+    architecture = content.get("architecture")
+    return _timm(content) if isinstance(architecture, str) else _transformers(content.get("vision_config") or content)
 
 
 def _timm(content):
     hints = {}
     variant = VARIANTS.get(content["architecture"].partition(".")[0])
-    arguments = content.get("model_args", {})
+    arguments = content.get("model_args") or {}
     if "num_heads" in arguments or variant:
         hints["num_heads"] = arguments.get("num_heads") or variant.num_heads
+    if "quickgelu" in content["architecture"]:  # timm says it nowhere else
+        hints["activation"] = "quick_gelu"
     if isinstance(arguments.get("act_layer"), str):
         hints["activation"] = _activation(arguments["act_layer"])
     return hints

@@ -118,6 +118,8 @@ def _fill(model, checkpoint, layout, skip):
         skipped | replaced,
         rules,
     )
+    if hasattr(layout, "check_constants"):
+        layout.check_constants(checkpoint, config)
     notes = []
     for item in active:
         _assign(item, checkpoint, variables, config, notes)

@@ -8,6 +8,8 @@ import dataclasses
 import math
 import re
 
+import numpy as np
+
 from keras_vit.layers.windows import log_coordinates, padded_size, relative_position_index, shift_mask
 from keras_vit.models import SwinConfig
 from keras_vit.weights.layout import count_blocks, dense, norm, rule
@@ -144,6 +146,18 @@ class Swin:
                 table = log_coordinates(window, (trained, trained) if trained else window)
                 found[f"{attention}.relative_coords_table"] = table.reshape(1, 2 * window[0] - 1, 2 * window[1] - 1, 2)
         return found
+
+    def check_constants(self, checkpoint, config):
+        """Raises a `ValueError` where a file's coordinates are those of another window of training."""
+        for key, ours in self.constants(config).items():
+            if not key.endswith("relative_coords_table") or checkpoint.shapes.get(key) != ours.shape:
+                continue
+            if not np.allclose(checkpoint[key], ours, atol=1e-5):
+                raise ValueError(
+                    "pretrained_window_sizes must be that of the weights, which a file does not name; pass it. "
+                    f"Received: pretrained_window_sizes={config.pretrained_window_sizes} for {key!r} of "
+                    f"{str(checkpoint.path)!r}"
+                )
 
     def infer(self, shapes, hints):
         words, stages = self.words, self.prefix + self.words.stages
