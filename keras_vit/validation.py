@@ -40,7 +40,7 @@ def check_choice(value, choices, name):
 
 def check_rate(value, name):
     """Raises a `ValueError` unless `value` is a rate in [0, 1)."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+    if not is_number(value) or not 0 <= value < 1:
         raise ValueError(f"{name} must be a rate in [0, 1). Received: {name}={value!r}")
     return float(value)
 
@@ -49,6 +49,25 @@ def check_positive(value, name):
     """Raises a `ValueError` unless `value` is a positive int."""
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         raise ValueError(f"{name} must be a positive int. Received: {name}={value!r}")
+    return value
+
+
+def check_count(value, name):
+    """Raises a `ValueError` unless `value` is an int of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} must be an int of at least 0. Received: {name}={value!r}")
+    return value
+
+
+def is_number(value):
+    """Whether a value is an int or a float, and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_epsilon(value, name):
+    """Raises a `ValueError` unless `value` is a number in (0, 1)."""
+    if not is_number(value) or not 0 < value < 1:
+        raise ValueError(f"{name} must be in (0, 1). Received: {name}={value!r}")
     return value
 
 

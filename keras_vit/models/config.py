@@ -1,20 +1,21 @@
 """The architecture of a Vision Transformer as plain data."""
 
 import dataclasses
-import json
-import typing
 
 import keras
 
+from keras_vit.models.base_config import CLASSIFIER_ACTIVATIONS, ModelConfig
 from keras_vit.resample import METHODS
 from keras_vit.validation import (
     as_pair,
     check_choice,
+    check_count,
     check_divides,
+    check_epsilon,
     check_heads,
     check_positive,
     check_rate,
-    replace_fields,
+    is_number,
 )
 
 POOLING = ("token", "gap", "token_gap", "map")
@@ -24,13 +25,9 @@ NORM_PLACEMENTS = ("pre", "post")
 DROP_PATH_SCHEDULES = ("linear", "constant")
 
 
-def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 @keras.saving.register_keras_serializable(package="keras_vit")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ViTConfig:
+class ViTConfig(ModelConfig):
     """Everything that decides the graph and the weights of a Vision Transformer.
 
     Args:
@@ -122,7 +119,7 @@ class ViTConfig:
                 )
         check_choice(self.pooling, POOLING, "pooling")
         check_choice(self.pre_logits_activation, ("tanh", None), "pre_logits_activation")
-        check_choice(self.classifier_activation, (None, "linear", "softmax", "sigmoid"), "classifier_activation")
+        check_choice(self.classifier_activation, CLASSIFIER_ACTIVATIONS, "classifier_activation")
         check_choice(self.activation, ACTIVATIONS, "activation")
         check_choice(self.norm_placement, NORM_PLACEMENTS, "norm_placement")
         check_choice(self.position_embedding, POSITION_EMBEDDINGS, "position_embedding")
@@ -131,17 +128,12 @@ class ViTConfig:
 
     def _check_counts(self):
         for name in ("num_classes", "num_registers"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name} must be an int of at least 0. Received: {name}={value!r}")
+            check_count(getattr(self, name), name)
         check_heads(self.hidden_dim, self.num_heads)
         if self.pre_logits_dim is not None:
             check_positive(self.pre_logits_dim, "pre_logits_dim")
-        if not _is_number(self.layer_norm_epsilon) or not 0 < self.layer_norm_epsilon < 1:
-            raise ValueError(
-                f"layer_norm_epsilon must be in (0, 1). Received: layer_norm_epsilon={self.layer_norm_epsilon!r}"
-            )
-        if self.layer_scale_init is not None and not _is_number(self.layer_scale_init):
+        check_epsilon(self.layer_norm_epsilon, "layer_norm_epsilon")
+        if self.layer_scale_init is not None and not is_number(self.layer_scale_init):
             raise ValueError(
                 f"layer_scale_init must be a number or None. Received: layer_scale_init={self.layer_scale_init!r}"
             )
@@ -182,29 +174,3 @@ class ViTConfig:
         if self.drop_path_schedule == "constant" or self.num_layers == 1:
             return [self.drop_path_rate] * self.num_layers
         return [self.drop_path_rate * i / (self.num_layers - 1) for i in range(self.num_layers)]
-
-    def replace(self, **changes):
-        """A copy with some fields changed and everything checked again.
-
-        Raises:
-            ValueError: on an unknown field, with the nearest one.
-        """
-        return replace_fields(self, changes)
-
-    def get_config(self):
-        """The fields as JSON types."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
-
-    @classmethod
-    def from_config(cls, config):
-        """The inverse of `get_config`; unknown or missing fields raise a `TypeError`."""
-        return cls(**config)
-
-    def to_json(self):
-        """The config as an indented JSON string."""
-        return json.dumps(self.get_config(), indent=2)
-
-    @classmethod
-    def from_json(cls, text) -> typing.Self:
-        """The inverse of `to_json`."""
-        return cls.from_config(json.loads(text))

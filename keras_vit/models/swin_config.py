@@ -1,31 +1,28 @@
 """The architecture of a Swin Transformer as plain data."""
 
 import dataclasses
-import json
-import typing
 
 import keras
 
 from keras_vit.layers.windows import WINDOW_RULES, window_and_shift
+from keras_vit.models.base_config import CLASSIFIER_ACTIVATIONS, ModelConfig
 from keras_vit.models.config import ACTIVATIONS
 from keras_vit.validation import (
     as_pair,
     check_choice,
+    check_count,
     check_divides,
+    check_epsilon,
     check_heads,
     check_positive,
     check_rate,
-    replace_fields,
+    is_number,
 )
-
-
-def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SwinConfig:
+class SwinConfig(ModelConfig):
     """Everything that decides the graph and the weights of a Swin Transformer.
 
     Args:
@@ -90,7 +87,7 @@ class SwinConfig:
         check_choice(self.version, (1, 2), "version")
         check_choice(self.activation, ACTIVATIONS, "activation")
         check_choice(self.window_rule, WINDOW_RULES, "window_rule")
-        check_choice(self.classifier_activation, (None, "linear", "softmax", "sigmoid"), "classifier_activation")
+        check_choice(self.classifier_activation, CLASSIFIER_ACTIVATIONS, "classifier_activation")
         self._check_numbers()
         self._check_stages()
         self._check_rule()
@@ -98,14 +95,10 @@ class SwinConfig:
     def _check_numbers(self):
         if not isinstance(self.qkv_bias, bool):
             raise ValueError(f"qkv_bias must be True or False. Received: qkv_bias={self.qkv_bias!r}")
-        if isinstance(self.num_classes, bool) or not isinstance(self.num_classes, int) or self.num_classes < 0:
-            raise ValueError(f"num_classes must be an int of at least 0. Received: num_classes={self.num_classes!r}")
-        if not _is_number(self.mlp_ratio) or self.mlp_ratio * self.embed_dim < 1:
+        check_count(self.num_classes, "num_classes")
+        if not is_number(self.mlp_ratio) or self.mlp_ratio * self.embed_dim < 1:
             raise ValueError(f"mlp_ratio must give a width of at least 1. Received: mlp_ratio={self.mlp_ratio!r}")
-        if not _is_number(self.layer_norm_epsilon) or not 0 < self.layer_norm_epsilon < 1:
-            raise ValueError(
-                f"layer_norm_epsilon must be in (0, 1). Received: layer_norm_epsilon={self.layer_norm_epsilon!r}"
-            )
+        check_epsilon(self.layer_norm_epsilon, "layer_norm_epsilon")
 
     def _check_stages(self):
         for name, least in (("depths", 1), ("num_heads", 1), ("pretrained_window_sizes", 0)):
@@ -170,29 +163,3 @@ class SwinConfig:
         """One rate a block, counted through all stages."""
         blocks = sum(self.depths)
         return [self.drop_path_rate * i / max(blocks - 1, 1) for i in range(blocks)]
-
-    def replace(self, **changes):
-        """A copy with some fields changed and everything checked again.
-
-        Raises:
-            ValueError: on an unknown field, with the nearest one.
-        """
-        return replace_fields(self, changes)
-
-    def get_config(self):
-        """The fields as JSON types."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
-
-    @classmethod
-    def from_config(cls, config):
-        """The inverse of `get_config`; unknown or missing fields raise a `TypeError`."""
-        return cls(**config)
-
-    def to_json(self):
-        """The config as an indented JSON string."""
-        return json.dumps(self.get_config(), indent=2)
-
-    @classmethod
-    def from_json(cls, text) -> typing.Self:
-        """The inverse of `to_json`."""
-        return cls.from_config(json.loads(text))

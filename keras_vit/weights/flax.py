@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_vit.weights.files import Checkpoint
 from keras_vit.weights.infer import position_fields
-from keras_vit.weights.layout import count_blocks, dense, differing, norm, rule
+from keras_vit.weights.layout import Layout, count_blocks, dense, differing, norm, rule
 from keras_vit.weights.transforms import CONV_HWIO, HEADS_FIRST, HEADS_LAST, SAME
 
 PREFIXES = ("params/img/", "opt/target/img/", "opt/target/", "params/", "img/", "")
@@ -39,7 +39,7 @@ def _attention_out(ours, theirs):
 
 
 @dataclasses.dataclass(frozen=True)
-class Flax:
+class Flax(Layout):
     """Keys of a flattened tree of Flax parameters.
 
     Args:
@@ -62,7 +62,7 @@ class Flax:
         attention, mlp_norm, mlp = (theirs + name for name in self.modules)
         pooling = "MAPHead_0/"
         rules = [
-            *_linear("patch_encoder/projection", "embedding"),
+            *_linear("patch_encoder/projection", "embedding", CONV_HWIO),
             rule("patch_encoder/class_token", "cls"),
             rule("patch_encoder/position_embedding", self.positions),
             *_scaled(f"{ours}/attention_norm", f"{theirs}LayerNorm_0"),
@@ -85,7 +85,6 @@ class Flax:
             *_linear("pre_logits", "pre_logits"),
             *_linear("head", "head"),
         ]
-        rules[0] = dataclasses.replace(rules[0], transform=CONV_HWIO)
         return [dataclasses.replace(r, theirs=tuple(self.prefix + key for key in r.theirs)) for r in rules]
 
     def refuses(self, config):

@@ -7,7 +7,7 @@ inside the public files.
 import dataclasses
 
 from keras_vit.weights.infer import position_fields
-from keras_vit.weights.layout import count_blocks, dense, differing, norm, rule
+from keras_vit.weights.layout import Layout, count_blocks, dense, differing, norm, rule
 from keras_vit.weights.transforms import CONV_OIHW, NO_BATCH, SAME, TRANSPOSED, VECTOR_TOKEN
 
 OURS = "encoder_block_{i}"
@@ -15,7 +15,7 @@ _COMMON = {"norm_placement": ("pre",), "position_embedding": ("learned",), "qk_n
 
 
 @dataclasses.dataclass(frozen=True)
-class HuggingFace:
+class HuggingFace(Layout):
     """Keys of ViT, DeiT and DINOv2.
 
     Args:
@@ -106,7 +106,7 @@ class HuggingFace:
 
 
 @dataclasses.dataclass(frozen=True)
-class HuggingFaceTower:
+class HuggingFaceTower(Layout):
     """Keys of the image towers of CLIP and SigLIP.
 
     Args:

@@ -55,8 +55,25 @@ def published_heads(hidden_dim, num_layers, mlp_dim):
     return sizes.get((hidden_dim, num_layers, mlp_dim))
 
 
+def complete_vit(fields):
+    """The `ViTConfig` of inferred fields, with the heads of the published size where nothing tells them.
+
+    Raises:
+        ValueError: if the number of heads is unknown.
+    """
+    if "num_heads" not in fields:
+        heads = published_heads(fields["hidden_dim"], fields["num_layers"], fields["mlp_dim"])
+        if heads is None:
+            raise ValueError(
+                "the number of attention heads cannot be told from this file; pass num_heads=. "
+                f"Received: hidden_dim={fields['hidden_dim']}"
+            )
+        fields = {**fields, "num_heads": heads}
+    return ViTConfig(**fields)
+
+
 def infer_config(checkpoint, layout, hints):
-    """The `ViTConfig` of a checkpoint.
+    """The config of a checkpoint.
 
     Args:
         checkpoint: `Checkpoint`, with single blocks.
@@ -64,7 +81,7 @@ def infer_config(checkpoint, layout, hints):
         hints: dict of fields that are known from elsewhere; they win.
 
     Raises:
-        ValueError: if a key is missing without which nothing can be told, or the number of heads is unknown.
+        ValueError: if a key is missing without which nothing can be told, or what no file tells is unknown.
     """
     try:
         fields = layout.infer(checkpoint.shapes, hints)
@@ -72,15 +89,4 @@ def infer_config(checkpoint, layout, hints):
         raise ValueError(
             f"a checkpoint of layout {layout.name!r} must have the key {error}. Received: {str(checkpoint.path)!r}"
         ) from error
-    fields |= hints
-    if hasattr(layout, "make_config"):
-        return layout.make_config(fields)
-    if "num_heads" not in fields:
-        heads = published_heads(fields["hidden_dim"], fields["num_layers"], fields["mlp_dim"])
-        if heads is None:
-            raise ValueError(
-                "the number of attention heads cannot be told from this file; pass num_heads=. "
-                f"Received: {str(checkpoint.path)!r} with hidden_dim={fields['hidden_dim']}"
-            )
-        fields["num_heads"] = heads
-    return ViTConfig(**fields)
+    return layout.make_config({**fields, **hints})

@@ -2,10 +2,11 @@
 
 import dataclasses
 import re
-import typing
+from typing import ClassVar
 
 import numpy as np
 
+from keras_vit.weights.infer import complete_vit
 from keras_vit.weights.transforms import SAME, Transform
 
 
@@ -70,22 +71,56 @@ def _ends(names):
     return [name if name.startswith(("_", "/", ".")) else f".{name}" for name in names]
 
 
-class Layout(typing.Protocol):
-    """A source's way to name and shape its arrays.
+class Layout:
+    """A source's way to name and shape its arrays; base of the frozen dataclasses of all layouts.
 
     Attributes:
         name: str, what `layout=` takes.
         unmodelled: patterns of keys that belong to something else, such as a text tower.
     """
 
-    name: str
-    unmodelled: tuple
+    name: ClassVar[str]
+    unmodelled: ClassVar[tuple] = ()
 
     def table(self, config):
         """The rules of one model; those of variables that the model lacks are left out later."""
+        raise NotImplementedError
 
     def refuses(self, config):
         """Why the layout cannot hold a model of this config, or `None`."""
+        raise NotImplementedError
+
+    def infer(self, shapes, hints):
+        """Fields of the config that keys and shapes tell, as a dict."""
+        raise NotImplementedError
+
+    def make_config(self, fields):
+        """The config of inferred fields.
+
+        Raises:
+            ValueError: if they do not suffice.
+        """
+        return complete_vit(fields)
+
+    def unpack(self, checkpoint):
+        """The checkpoint with one array a block."""
+        return checkpoint
+
+    def pack(self, tensors):
+        """The inverse of `unpack`, of a dict."""
+        return tensors
+
+    def constants(self, config):
+        """The constants of the graph that the source keeps in its files, by key."""
+        return {}
+
+    def check_constants(self, checkpoint, config):
+        """Raises a `ValueError` where a file's constants contradict the config."""
+
+
+def weights_by_path(model):
+    """The variables of a model that a checkpoint holds, by path: all but the states of random generators."""
+    return {variable.path: variable for variable in model.weights if "seed_generator" not in variable.path}
 
 
 def expand(rules, config, paths):
@@ -93,8 +128,8 @@ def expand(rules, config, paths):
 
     Args:
         rules: list of `Rule`.
-        config: with `num_layers`.
-        paths: set of the paths of the model's variables.
+        config: with `num_layers` if a rule counts.
+        paths: the paths of the model's variables.
 
     Returns:
         A list of `Rule`.
@@ -107,6 +142,7 @@ def expand(rules, config, paths):
         for i in range(config.num_layers):
             ours, theirs = (tuple(name.replace("{i}", str(i)) for name in names) for names in (item.ours, item.theirs))
             counted.append(dataclasses.replace(item, ours=ours, theirs=theirs))
+    paths = set(paths)
     return [item for item in counted if set(item.ours) <= paths]
 
 

@@ -14,7 +14,7 @@ from keras_vit.weights.detect import detect_layout
 from keras_vit.weights.files import open_checkpoint
 from keras_vit.weights.hints import read_hints
 from keras_vit.weights.infer import grid_of_table, infer_config
-from keras_vit.weights.layout import expand
+from keras_vit.weights.layout import expand, weights_by_path
 from keras_vit.weights.transforms import CONV_OIHW, SAME, TRANSPOSED, check_exact
 
 _KERNEL, _TABLE = "patch_encoder/projection/kernel", "patch_encoder/position_embedding"
@@ -54,16 +54,11 @@ def from_checkpoint(
     found = detect_layout(checkpoint, layout)
     if config is None:
         hints = read_hints(checkpoint.path.with_name("config.json"))
-        config = infer_config(unpacked(found, checkpoint), found, {**hints, **overrides})
+        config = infer_config(found.unpack(checkpoint), found, {**hints, **overrides})
     config = config.replace(**overrides)
     model = build_model(config, input_spec, labels, origin=str(path), dtype=dtype, name=name)
     _fill(model, checkpoint, found, ())
     return model
-
-
-def unpacked(layout, checkpoint):
-    """The checkpoint with one array a block."""
-    return layout.unpack(checkpoint) if hasattr(layout, "unpack") else checkpoint
 
 
 def load_weights(model, path, layout="auto", skip=()):
@@ -92,34 +87,23 @@ def load_weights(model, path, layout="auto", skip=()):
 
 def _fill(model, checkpoint, layout, skip):
     config, packed = metadata(model).config, checkpoint
-    checkpoint = unpacked(layout, checkpoint)
+    checkpoint = layout.unpack(checkpoint)
     check_skips([*packed, *checkpoint], skip)
-    variables = {variable.path: variable for variable in model.weights if "seed_generator" not in variable.path}
-    rules = expand(layout.table(config), config, set(variables))
+    variables, table = weights_by_path(model), layout.table(config)
+    rules = expand(table, config, variables)
     skipped = matching(checkpoint, skip)
     unmodelled = matching(checkpoint, layout.unmodelled)
-    replaced = {key for r in layout.table(config) if r.ours[0].startswith(_HEADS) for key in r.theirs}
-    replaced &= set() if _same_classes(rules, checkpoint, variables) else set(checkpoint)
-    taken = {key for item in rules for key in item.theirs}
-    headless = not any(key in checkpoint for item in rules if item.ours[0].startswith(_HEADS) for key in item.theirs)
-    active = [
-        item
-        for item in rules
-        if not set(item.theirs) & (skipped | replaced) and not (headless and item.ours[0].startswith(_HEADS))
-    ]
+    # The whole table: a model without a head leaves one of the file away.
+    heads = {key for item in table if _is_head(item) for key in item.theirs}
+    replaced = set() if _same_classes(rules, checkpoint, variables) else heads & set(checkpoint)
+    headless = not heads & set(checkpoint)
+    left_out = skipped | replaced
+    active = [item for item in rules if not set(item.theirs) & left_out and not (headless and _is_head(item))]
 
-    _audit(
-        checkpoint,
-        layout,
-        active,
-        variables,
-        config,
-        taken | skipped | unmodelled | replaced,
-        skipped | replaced,
-        rules,
-    )
-    if hasattr(layout, "check_constants"):
-        layout.check_constants(checkpoint, config)
+    unfilled = set(variables) - {name for item in rules for name in item.ours}
+    unused = set(checkpoint) - {key for item in rules for key in item.theirs} - left_out - unmodelled
+    _audit(checkpoint, layout, active, variables, config, unused, unfilled)
+    layout.check_constants(checkpoint, config)
     notes = []
     for item in active:
         _assign(item, checkpoint, variables, config, notes)
@@ -141,9 +125,13 @@ def _fill(model, checkpoint, layout, skip):
     )
 
 
+def _is_head(item):
+    return item.ours[0].startswith(_HEADS)
+
+
 def _same_classes(rules, checkpoint, variables):
     """Whether the file's head is as wide as the model's. A head that contradicts itself is left to the audit."""
-    heads = {item.ours[0]: item for item in rules if item.ours[0].startswith(_HEADS)}
+    heads = {item.ours[0]: item for item in rules if _is_head(item)}
     widths = set()
     for path, item in heads.items():
         if item.theirs[0] in checkpoint:
@@ -151,10 +139,9 @@ def _same_classes(rules, checkpoint, variables):
     return bool(heads) and (len(widths) != 1 or widths == {variables["head/bias"].shape[0]})
 
 
-def _audit(checkpoint, layout, active, variables, config, known, left_out, rules):
-    """Raises one error with all that does not fit."""
-    covered = {name for item in rules for name in item.ours}
-    unfilled = {path: ["a rule of this layout"] for path in set(variables) - covered}
+def _audit(checkpoint, layout, active, variables, config, unused, unfilled):
+    """Raises one error with all that does not fit: `unused` keys and `unfilled` variables come along."""
+    unfilled = {path: ["a rule of this layout"] for path in unfilled}
     misshapen = {}
     for item in active:
         missing = [key for key in item.theirs if key not in checkpoint]
@@ -174,7 +161,7 @@ def _audit(checkpoint, layout, active, variables, config, known, left_out, rules
             wanted = tuple(variables[path].shape)
             if blank.shape != wanted and not _adaptable(path, blank.shape, wanted, config):
                 misshapen[item.theirs[0]] = (checkpoint.shapes[item.theirs[0]], f"{path} {wanted}")
-    raise_difference(checkpoint.path, layout.name, set(checkpoint) - known, unfilled, misshapen)
+    raise_difference(checkpoint.path, layout.name, unused, unfilled, misshapen)
 
 
 def _same_patch(transform, shape, config):

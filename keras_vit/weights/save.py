@@ -5,7 +5,7 @@ import numpy as np
 from keras_vit.metadata import metadata
 from keras_vit.weights.detect import layout_to_write
 from keras_vit.weights.files import write_checkpoint
-from keras_vit.weights.layout import expand
+from keras_vit.weights.layout import expand, weights_by_path
 
 
 def to_tensors(model, layout):
@@ -15,8 +15,8 @@ def to_tensors(model, layout):
         ValueError: if the layout cannot hold the model, with the reason.
     """
     config = metadata(model).config
-    variables = {variable.path: variable for variable in model.weights if "seed_generator" not in variable.path}
-    rules = expand(layout.table(config), config, set(variables))
+    variables = weights_by_path(model)
+    rules = expand(layout.table(config), config, variables)
     lost = sorted(set(variables) - {name for item in rules for name in item.ours})
     reason = layout.refuses(config) or (lost and f"it has no key for {', '.join(lost[:3])}")
     if reason:
@@ -25,9 +25,7 @@ def to_tensors(model, layout):
     for item in rules:
         arrays = [np.asarray(variables[name]) for name in item.ours]
         tensors.update(zip(item.theirs, item.save(arrays, config), strict=True))
-    if hasattr(layout, "constants"):
-        tensors |= layout.constants(config)
-    return layout.pack(tensors) if hasattr(layout, "pack") else tensors
+    return layout.pack(tensors | layout.constants(config))
 
 
 def save_weights(model, path, layout="timm"):

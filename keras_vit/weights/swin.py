@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_vit.layers.windows import log_coordinates, padded_size, relative_position_index, shift_mask
 from keras_vit.models import SwinConfig
-from keras_vit.weights.layout import count_blocks, dense, norm, rule
+from keras_vit.weights.layout import Layout, count_blocks, dense, norm, rule
 from keras_vit.weights.transforms import CONV_OIHW, TRANSPOSED
 
 
@@ -59,7 +59,7 @@ HUGGINGFACE = Names(
 
 
 @dataclasses.dataclass(frozen=True)
-class Swin:
+class Swin(Layout):
     """Keys of a Swin Transformer.
 
     Args:

@@ -6,14 +6,14 @@ Source: timm `vision_transformer.py`, `deit.py`; the official DeiT (distilled) f
 import dataclasses
 
 from keras_vit.weights.infer import position_fields
-from keras_vit.weights.layout import count_blocks, dense, differing, norm, rule
+from keras_vit.weights.layout import Layout, count_blocks, dense, differing, norm, rule
 from keras_vit.weights.transforms import CONV_OIHW, TRANSPOSED
 
 BLOCK, OURS = "blocks.{i}", "encoder_block_{i}"
 
 
 @dataclasses.dataclass(frozen=True)
-class Timm:
+class Timm(Layout):
     """Keys of a timm state dict.
 
     Args:

@@ -6,14 +6,14 @@ Source: torchvision `models/vision_transformer.py`; its first public files name 
 import dataclasses
 
 from keras_vit.weights.infer import position_fields
-from keras_vit.weights.layout import count_blocks, dense, differing, norm, rule
+from keras_vit.weights.layout import Layout, count_blocks, dense, differing, norm, rule
 from keras_vit.weights.transforms import CONV_OIHW, TRANSPOSED
 
 _BLOCK, _OURS = "encoder.layers.encoder_layer_{i}", "encoder_block_{i}"
 
 
 @dataclasses.dataclass(frozen=True)
-class Torchvision:
+class Torchvision(Layout):
     """Keys of a torchvision state dict.
 
     Args:
@@ -22,7 +22,6 @@ class Torchvision:
 
     mlp: tuple = ("0", "3")
     name = "torchvision"
-    unmodelled = ()
 
     def table(self, config):
         return [
