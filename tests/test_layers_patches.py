@@ -32,6 +32,16 @@ def test_with_projection_equals_strided_convolution(image_size, patch_size, chan
     np.testing.assert_allclose(encoder(patches), keras.ops.reshape(expected, (2, -1, 8)), atol=1e-5)
 
 
+def test_the_remainder_is_dropped_on_request_alone():
+    images = RNG.normal(size=(1, 7, 5, 2)).astype("float32")
+    with pytest.raises(ValueError, match="multiple of patch_size"):
+        Patches((3, 2))(images)
+    layer = Patches((3, 2), drop_remainder=True)
+    np.testing.assert_array_equal(layer(images), Patches((3, 2))(images[:, :6, :4]))
+    assert layer.compute_output_shape((None, 7, 5, 2)) == (None, 4, 12)
+    assert Patches.from_config(layer.get_config()).drop_remainder
+
+
 def test_unknown_image_size_is_read_from_the_images():
     layer = Patches((2, 3))
     assert layer.compute_output_shape((None, None, None, 3)) == (None, None, 18)

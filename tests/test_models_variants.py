@@ -58,6 +58,73 @@ GOLDEN |= {
     "swinv2_large_window12to16_192to256": 196_739_932,
     "swinv2_large_window12to24_192to384": 196_739_932,
 }
+# timm 1.0.31 without classifier (DINOv2, SigLIP), else with 1000 classes.
+GOLDEN |= {
+    "vit_tiny_patch16_384": 5_790_376,
+    "vit_small_patch16_384": 22_196_584,
+    "vit_small_patch32_384": 22_915_432,
+    "vit_base_patch16_384": 86_859_496,
+    "vit_base_patch32_384": 88_297_192,
+    "vit_large_patch16_384": 304_715_752,
+    "vit_large_patch32_384": 306_632_680,
+    "deit_tiny_patch16_224": 5_717_416,
+    "deit_small_patch16_224": 22_050_664,
+    "deit_base_patch16_224": 86_567_656,
+    "deit_base_patch16_384": 86_859_496,
+    "deit_tiny_distilled_patch16_224": 5_910_800,
+    "deit_small_distilled_patch16_224": 22_436_432,
+    "deit_base_distilled_patch16_224": 87_338_192,
+    "deit_base_distilled_patch16_384": 87_630_032,
+    "deit3_small_patch16_224": 22_059_496,
+    "deit3_small_patch16_384": 22_205_416,
+    "deit3_medium_patch16_224": 38_849_512,
+    "deit3_base_patch16_224": 86_585_320,
+    "deit3_base_patch16_384": 86_877_160,
+    "deit3_large_patch16_224": 304_374_760,
+    "deit3_large_patch16_384": 304_763_880,
+    "deit3_huge_patch14_224": 632_126_440,
+    "vit_small_patch14_dinov2": 22_056_192,
+    "vit_base_patch14_dinov2": 86_579_712,
+    "vit_large_patch14_dinov2": 304_367_616,
+    "vit_giant_patch14_dinov2": 1_136_479_232,
+    "vit_small_patch14_reg4_dinov2": 22_057_344,
+    "vit_base_patch14_reg4_dinov2": 86_582_016,
+    "vit_large_patch14_reg4_dinov2": 304_370_688,
+    "vit_giant_patch14_reg4_dinov2": 1_136_483_840,
+    "vit_base_patch16_siglip_224": 92_884_224,
+    "vit_base_patch16_siglip_256": 92_930_304,
+    "vit_base_patch16_siglip_384": 93_176_064,
+    "vit_base_patch16_siglip_512": 93_520_128,
+    "vit_base_patch32_siglip_256": 94_552_320,
+    "vit_large_patch16_siglip_256": 315_956_224,
+    "vit_large_patch16_siglip_384": 316_283_904,
+    "vit_large_patch16_siglip_512": 316_742_656,
+    "vit_so400m_patch14_siglip_224": 427_680_704,
+    "vit_so400m_patch14_siglip_378": 428_225_600,
+    "vit_so400m_patch14_siglip_384": 428_225_600,
+    "vit_so400m_patch16_siglip_256": 427_888_064,
+    "vit_so400m_patch16_siglip_384": 428_256_704,
+    "vit_so400m_patch16_siglip_512": 428_772_800,
+    "vit_giantopt_patch16_siglip_256": 1_163_168_256,
+    "vit_giantopt_patch16_siglip_384": 1_163_659_776,
+    "vit_base_patch32_clip_224": 88_225_000,
+    "vit_base_patch16_clip_224": 86_568_424,
+    "vit_base_patch32_clip_256": 88_236_520,
+    "vit_base_patch32_clip_384": 88_297_960,
+    "vit_base_patch32_clip_448": 88_337_896,
+    "vit_base_patch16_clip_384": 86_860_264,
+    "vit_large_patch14_clip_224": 304_204_776,
+    "vit_large_patch14_clip_336": 304_532_456,
+    "vit_huge_patch14_clip_224": 632_047_080,
+    "vit_huge_patch14_clip_336": 632_456_680,
+    "vit_giant_patch14_clip_224": 1_012_612_840,
+    "vit_gigantic_patch14_clip_224": 1_844_442_344,
+    "vit_base_patch32_clip_quickgelu_224": 88_225_000,
+    "vit_base_patch16_clip_quickgelu_224": 86_568_424,
+    "vit_large_patch14_clip_quickgelu_224": 304_204_776,
+    "vit_large_patch14_clip_quickgelu_336": 304_532_456,
+    "vit_huge_patch14_clip_quickgelu_224": 632_047_080,
+}
 
 
 def count(c):
@@ -65,7 +132,9 @@ def count(c):
     d, dense, norm = c.hidden_dim, (lambda a, b: a * b + b), 2 * c.hidden_dim
     extra = int(c.class_token) + int(c.distillation_token)
     positions = c.grid_size[0] * c.grid_size[1] + extra * c.position_on_prefix
-    embedding = dense(c.patch_size[0] * c.patch_size[1] * c.num_channels, d) + (extra + c.num_registers) * d
+    embedding = (
+        c.patch_size[0] * c.patch_size[1] * c.num_channels * d + d * c.patch_bias + (extra + c.num_registers) * d
+    )
     embedding += positions * d * (c.position_embedding == "learned") + norm * c.embedding_norm
     mlp = dense(d, c.mlp_dim * (2 if c.activation == "swiglu" else 1)) + dense(c.mlp_dim, d)
     block = 2 * norm + dense(d, 3 * d) + dense(d, d) + mlp
@@ -118,6 +187,7 @@ def test_count_by_hand(name):
         {"pooling": "gap", "position_embedding": "sincos2d", "pre_logits_dim": 10, "pool_before_norm": True},
         {"qk_norm": True, "layer_scale_init": 0.1, "embedding_norm": True},
         {"norm_placement": "post", "num_channels": 5, "patch_size": (4, 8)},
+        {"patch_bias": False, "drop_remainder": True, "image_size": (20, 31)},
     ],
 )
 def test_count_by_hand_is_that_of_the_model(fields):

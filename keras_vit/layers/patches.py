@@ -16,12 +16,15 @@ class Patches(keras.layers.Layer):
 
     Args:
         patch_size: int or `(h, w)`, pixels.
+        drop_remainder: bool. Whether pixels right of and below the last whole patch are left out, as a strided
+            convolution does it. Default False.
 
     Call arguments:
-        images: tensor `(batch, height, width, channels)`; both sides multiples of the patch's.
+        images: tensor `(batch, height, width, channels)`; both sides multiples of the patch's unless
+            `drop_remainder`.
 
     Returns:
-        Tensor `(batch, height / ph * width / pw, ph * pw * channels)`.
+        Tensor `(batch, height // ph * width // pw, ph * pw * channels)`.
 
     Raises:
         ValueError: if the rank is not 4, or the patch does not divide the image.
@@ -29,9 +32,10 @@ class Patches(keras.layers.Layer):
     Source: Dosovitskiy et al., arXiv:2010.11929, section 3.1.
     """
 
-    def __init__(self, patch_size, **kwargs):
+    def __init__(self, patch_size, drop_remainder=False, **kwargs):
         super().__init__(**kwargs)
         self.patch_size = as_pair(patch_size, "patch_size")
+        self.drop_remainder = drop_remainder
 
     def build(self, input_shape):
         self._check(input_shape)
@@ -42,7 +46,7 @@ class Patches(keras.layers.Layer):
             raise ValueError(
                 f"images must have the shape (batch, height, width, channels). Received: shape={tuple(input_shape)}"
             )
-        if None not in input_shape[1:3]:
+        if None not in input_shape[1:3] and not self.drop_remainder:
             check_divides(input_shape[1:3], self.patch_size)
 
     def call(self, images):
@@ -50,6 +54,8 @@ class Patches(keras.layers.Layer):
         _, height, width, channels = ops.shape(images)
         ph, pw = self.patch_size
         rows, columns = height // ph, width // pw
+        if self.drop_remainder:
+            images = images[:, : rows * ph, : columns * pw]
         x = ops.reshape(images, (-1, rows, ph, columns, pw, channels))
         x = ops.transpose(x, (0, 1, 3, 2, 4, 5))  # (batch, rows, columns, ph, pw, channels)
         return ops.reshape(x, (-1, rows * columns, ph * pw * channels))
@@ -62,4 +68,8 @@ class Patches(keras.layers.Layer):
         return (batch, tokens, None if channels is None else ph * pw * channels)
 
     def get_config(self):
-        return {**super().get_config(), "patch_size": list(self.patch_size)}
+        return {
+            **super().get_config(),
+            "patch_size": list(self.patch_size),
+            "drop_remainder": self.drop_remainder,
+        }

@@ -3,10 +3,11 @@
 from keras_vit.models.build import build_model
 from keras_vit.models.config import ViTConfig
 from keras_vit.models.features import features
+from keras_vit.models.sizes import SIZES, vit_config
 from keras_vit.models.swin import build_swin
 from keras_vit.models.swin_config import SwinConfig
 from keras_vit.models.swin_variants import swin_config
-from keras_vit.models.variants import SIZES, VARIANTS, vit_config
+from keras_vit.models.variants import VARIANTS
 from keras_vit.models.vit import build_vit
 
 __all__ = [

@@ -31,8 +31,10 @@ class ViTConfig(ModelConfig):
     """Everything that decides the graph and the weights of a Vision Transformer.
 
     Args:
-        image_size: int or `(h, w)`, pixels; a multiple of `patch_size`. Default 224.
+        image_size: int or `(h, w)`, pixels; a multiple of `patch_size` unless `drop_remainder`. Default 224.
         patch_size: int or `(h, w)`, pixels. Default 16.
+        drop_remainder: bool. Whether pixels right of and below the last whole patch are left out, as a convolution
+            does it (SigLIP So400m/14 at 384). Default False: such sizes are refused.
         num_channels: int. Channels of an image. Default 3.
         hidden_dim: int. Width of a token; a multiple of `num_heads`.
         num_layers: int. Encoder blocks.
@@ -70,6 +72,7 @@ class ViTConfig(ModelConfig):
 
     image_size: tuple = (224, 224)
     patch_size: tuple = (16, 16)
+    drop_remainder: bool = False
     num_channels: int = 3
     hidden_dim: int
     num_layers: int
@@ -102,7 +105,8 @@ class ViTConfig(ModelConfig):
     def __post_init__(self):
         for name in ("image_size", "patch_size"):
             object.__setattr__(self, name, as_pair(getattr(self, name), name))
-        check_divides(self.image_size, self.patch_size)
+        if self.drop_remainder is not True:
+            check_divides(self.image_size, self.patch_size)
         for name in ("num_channels", "hidden_dim", "num_layers", "num_heads", "mlp_dim"):
             check_positive(getattr(self, name), name)
         for name in ("dropout_rate", "attention_dropout_rate", "drop_path_rate"):

@@ -4,7 +4,8 @@ import keras
 
 from keras_vit.layers import LayerNormalization, PatchEmbedding, Patches, PatchMerging, SwinBlock, TokenPooling
 from keras_vit.metadata import LAYER_NAME, Metadata
-from keras_vit.models.vit import classifier, default_input_spec
+from keras_vit.models.heads import classifier
+from keras_vit.models.vit import default_input_spec
 
 
 def build_swin(config, input_spec=None, labels=None, origin=None, dtype=None, name="swin"):

@@ -11,6 +11,8 @@ from keras_vit.layers import (
     TransformerEncoder,
 )
 from keras_vit.metadata import LAYER_NAME, Metadata
+from keras_vit.models.deit import distilled_logits
+from keras_vit.models.heads import classifier
 from keras_vit.preprocessing import InputSpec
 
 
@@ -53,7 +55,7 @@ def _norm(config, policy, name):
 
 def _encode(config, images, policy):
     """Images to tokens, `encoder_norm` included unless it follows the pooling."""
-    x = Patches(config.patch_size, dtype=policy, name="patches")(images)
+    x = Patches(config.patch_size, config.drop_remainder, dtype=policy, name="patches")(images)
     x = PatchEncoder(
         config.hidden_dim,
         config.grid_size,
@@ -117,20 +119,6 @@ def _classify(config, tokens, policy):
         x = keras.layers.Dense(config.pre_logits_dim, activation=activation, dtype=policy, name="pre_logits")(x)
     if not config.num_classes:
         return x
-    if not config.distillation_token:
-        return classifier(config, policy, "head")(x)
-    index = int(config.class_token)
-    distilled = TokenPooling("token", index=index, dtype=policy, name="representation_dist")(tokens)
-    logits = [classifier(config, policy, "head")(x), classifier(config, policy, "head_dist")(distilled)]
-    return keras.layers.Average(dtype=policy.variable_dtype, name="logits")(logits)
-
-
-def classifier(config, policy, name):
-    """The head of any model; its weights begin small, so that training starts from nearly uniform predictions."""
-    return keras.layers.Dense(
-        config.num_classes,
-        activation=config.classifier_activation,
-        kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
-        dtype=policy.variable_dtype,
-        name=name,
-    )
+    if config.distillation_token:
+        return distilled_logits(config, tokens, x, policy)
+    return classifier(config, policy, "head")(x)

@@ -1,0 +1,14 @@
+"""The classifier of any model."""
+
+import keras
+
+
+def classifier(config, policy, name):
+    """A head; its weights begin small, so that training starts from nearly uniform predictions."""
+    return keras.layers.Dense(
+        config.num_classes,
+        activation=config.classifier_activation,
+        kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+        dtype=policy.variable_dtype,
+        name=name,
+    )
