@@ -6,6 +6,8 @@ import sys
 
 __version__ = "0.1.0"
 
+_MODEL = "a .keras file, a checkpoint, hub:organisation/repository, or a name of `keras_vit list --pretrained`"
+
 
 def _recipe_arguments(parser):
     parser.add_argument("recipe", help="path of a recipe file, or the name of one of the library's, such as vit_digits")
@@ -37,20 +39,23 @@ def _parser():
     train = commands.add_parser("train", help="train a recipe, evaluate it and export it as a SavedModel")
     _recipe_arguments(train)
 
-    evaluate = commands.add_parser("evaluate", help="measure the accuracy of a .keras model on a data set")
-    evaluate.add_argument("model", help="a .keras file")
-    evaluate.add_argument("--data", metavar="NAME", help="digits, or the name of a TFDS data set")
+    evaluate = commands.add_parser("evaluate", help="measure the accuracy of a model on a data set")
+    evaluate.add_argument("model", help=_MODEL)
+    evaluate.add_argument("--data", metavar="NAME", help="digits, or the name of a TFDS data set such as imagenet2012")
+    evaluate.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
     evaluate.add_argument("--folder", help="a folder with <split>/<class>/<image> instead")
-    evaluate.add_argument("--split", default="test")
+    evaluate.add_argument("--split", help="default: test; validation for imagenet2012")
     evaluate.add_argument("--batch-size", type=int, default=128)
 
-    predict = commands.add_parser("predict", help="classify images with a SavedModel or a .keras model")
-    predict.add_argument("model", help="a SavedModel's folder (with or without the version) or a .keras file")
+    predict = commands.add_parser("predict", help="classify images with any model")
     predict.add_argument("images", nargs="+", help="image files")
+    predict.add_argument(
+        "--model", required=True, help=f"a SavedModel's folder (with or without the version), {_MODEL}"
+    )
     predict.add_argument("--top", type=int, default=5, help="how many classes to print (default 5)")
 
-    export = commands.add_parser("export", help="write a .keras model as a SavedModel for TF Serving")
-    export.add_argument("model", help="a .keras file")
+    export = commands.add_parser("export", help="write a model as a SavedModel for TF Serving")
+    export.add_argument("model", help=_MODEL)
     export.add_argument(
         "--to", required=True, metavar="DIR", help="folder of the versions, such as saved_models/flowers"
     )
@@ -65,6 +70,7 @@ def _parser():
 
     models = commands.add_parser("list", help="names of models")
     models.add_argument("pattern", nargs="?", default="*", help="for example 'vit_base*'")
+    models.add_argument("--pretrained", action="store_true", help="published weights, with size and accuracy")
     return parser
 
 

@@ -10,7 +10,7 @@ from keras_vit import interpret, layers, models, preprocessing, weights
 from keras_vit.metadata import metadata, update_metadata
 from keras_vit.models import SwinConfig, ViTConfig, features
 from keras_vit.preprocessing import InputSpec
-from keras_vit.weights import from_checkpoint, load_weights, save_weights
+from keras_vit.weights import from_checkpoint, load_weights, push_to_hub, save_pretrained, save_weights
 from keras_vit.zoo import (
     SwinBase,
     SwinLarge,
@@ -62,6 +62,8 @@ __all__ = [
     "models",
     "preprocess_input",
     "preprocessing",
+    "push_to_hub",
+    "save_pretrained",
     "save_weights",
     "update_metadata",
     "weights",

@@ -9,13 +9,17 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_vit import experiment
-from keras_vit.data import evaluation_dataset, load_source
+from keras_vit.data import evaluation_dataset, evaluation_stream, load_source
 from keras_vit.export import predict as saved_model_predict
 from keras_vit.export import saved_model
 from keras_vit.metadata import metadata, output_activation
 from keras_vit.training import DataConfig, apply_overrides, record
-from keras_vit.weights import from_checkpoint, save_weights
-from keras_vit.zoo import decode_predictions, list_models
+from keras_vit.validation import nearest
+from keras_vit.weights import catalog_entry, from_checkpoint, save_weights
+from keras_vit.weights.catalog import catalog, imagenet_ids, read_labels
+from keras_vit.weights.download import is_remote
+from keras_vit.weights.files import SUFFIXES
+from keras_vit.zoo import create_model, decode_predictions, list_models
 
 _CONSOLE = Console(highlight=False, soft_wrap=True)
 
@@ -70,37 +74,78 @@ def _record_path(recipe):
     return folder / f"{datetime.date.today().isoformat()}-seed{recipe.training.seed}.json"
 
 
-def _load_model(path):
-    if not str(path).endswith(".keras") or not pathlib.Path(path).is_file():
-        raise ValueError(f"a model must be an existing .keras file. Received: {str(path)!r}")
-    return keras.models.load_model(path)
+def _load_model(name):
+    """A model from a `.keras` file, a public checkpoint, the catalog or the Hub."""
+    name = str(name)
+    path = pathlib.Path(name)
+    if path.suffix == ".keras" and path.is_file():
+        return keras.models.load_model(path)
+    if is_remote(name) or (path.suffix in SUFFIXES and path.is_file()):
+        return from_checkpoint(name)
+    if name in catalog():
+        return create_model(name)
+    raise ValueError(
+        "a model must be an existing .keras file, a checkpoint "
+        f"({', '.join(SUFFIXES)}), hub:organisation/repository, or a name of `keras_vit list --pretrained`"
+        f"{nearest(name, catalog())} Received: {name!r}"
+    )
 
 
 def evaluate(options):
-    """Measures loss and accuracy of a `.keras` model on a split of a data set."""
+    """Measures loss and accuracy of a model on a split of a data set."""
     config = DataConfig(
-        name=options.data, folder=options.folder, batch_size=options.batch_size, train_split=options.split
+        name=options.data,
+        folder=options.folder,
+        batch_size=options.batch_size,
+        train_split=options.split,
+        data_dir=options.data_dir,
     )
     source = load_source(config)
     model = _load_model(options.model)
     content = metadata(model)
-    if content.labels is not None and content.labels != source.class_names:
-        raise ValueError(
-            f"the data set must have the classes of the model. Received: {source.class_names} for {content.labels}"
-        )
-    if content.config.num_classes != len(source.class_names):
-        raise ValueError(
-            "the data set must have as many classes as the model. "
-            f"Received: {len(source.class_names)} for num_classes={content.config.num_classes}"
-        )
-    split = source.split(options.split, content.input_spec)
-    dataset = evaluation_dataset(split, content.config.num_classes, content.input_spec, options.batch_size)
+    _check_classes(content, source)
+    pieces = (content.input_spec, content.config.num_classes, options.batch_size)
+    dataset = (
+        evaluation_dataset(source.split(options.split, pieces[0]), pieces[1], pieces[0], pieces[2])
+        if source.examples is None
+        else evaluation_stream(source, options.split, *pieces)
+    )
     model.compile(
         loss=keras.losses.CategoricalCrossentropy(from_logits=output_activation(model) is None),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        metrics=[
+            keras.metrics.CategoricalAccuracy(name="accuracy"),
+            keras.metrics.TopKCategoricalAccuracy(5, name="top-5"),
+            _Count(name="images"),
+        ],
     )
-    results = model.evaluate(dataset, return_dict=True, verbose=0)
-    _say(f"{source.name}, {options.split}: {len(split):,} images, " + _numbers(results))
+    results = model.evaluate(dataset, return_dict=True, verbose="auto" if _CONSOLE.is_terminal else 0)
+    count = int(results.pop("images"))
+    _say(f"{source.name}, {options.split}: {count:,} images, " + _numbers(results))
+
+
+class _Count(keras.metrics.Sum):
+    """How many examples there were."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        super().update_state(keras.ops.ones(keras.ops.shape(y_true)[0]))
+
+
+def _check_classes(content, source):
+    """Raises a `ValueError` unless a data set has the classes of the model, by name or as WordNet ids."""
+    names, labels = source.class_names, content.labels
+    if labels is not None and labels != names and not (names == imagenet_ids() and labels == read_labels("imagenet1k")):
+        raise ValueError(
+            f"the data set must have the classes of the model. Received: {_some(names)} for {_some(labels)}"
+        )
+    if content.config.num_classes != len(names):
+        raise ValueError(
+            "the data set must have as many classes as the model. "
+            f"Received: {len(names)} for num_classes={content.config.num_classes}"
+        )
+
+
+def _some(names):
+    return f"{len(names)} classes, {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
 
 
 def _numbers(results):
@@ -108,16 +153,16 @@ def _numbers(results):
 
 
 def predict(options):
-    """Prints the best classes of images, by a SavedModel or a `.keras` model."""
-    if str(options.model).endswith(".keras"):
+    """Prints the best classes of images, by a SavedModel or any model that `evaluate` takes."""
+    if (pathlib.Path(options.model)).is_dir():
+        answers = saved_model_predict(options.model, options.images)
+    else:
         model = _load_model(options.model)
         images = np.stack([metadata(model).input_spec.load(path) for path in options.images])
         logits = model.predict(images, verbose=0)
         scores = logits if output_activation(model) else keras.ops.convert_to_numpy(keras.ops.softmax(logits))
         decoded = decode_predictions(scores, top=options.top, model=model)
         answers = [[(name, score) for _, name, score in row] for row in decoded]
-    else:
-        answers = saved_model_predict(options.model, options.images)
     for path, answer in zip(options.images, answers, strict=True):
         _say(f"{path}: " + ", ".join(f"{name} {score:.3f}" for name, score in answer[: options.top]))
 
@@ -137,6 +182,15 @@ def convert(options):
 
 
 def list(options):
-    """Prints the names of the models that match a pattern."""
-    for name in list_models(options.pattern):
-        _say(name)
+    """Prints the names of the models that match a pattern; of published weights with their size and accuracy."""
+    if not options.pretrained:
+        for name in list_models(options.pattern):
+            _say(name)
+        return
+    table = Table("name", "MB", "pixels", "published top-1", "license", "paper")
+    for name in list_models(options.pattern, pretrained=True):
+        entry = catalog_entry(name)
+        top1 = "-" if entry.top1 is None else f"{entry.top1:.1f}"
+        side = "x".join(str(s) for s in dict.fromkeys(entry.input_spec.size))
+        table.add_row(name, f"{entry.size / 1e6:,.0f}", side, top1, entry.license, entry.paper)
+    _CONSOLE.print(table)

@@ -178,7 +178,7 @@ def export_and_ask(finished, directory, log=print):
         image = pathlib.Path(folder) / "image.png"
         pixels = test.images[0]
         Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(image)
-        command = [sys.executable, "-m", "keras_vit_cli", "predict", str(path), str(image), "--top", "3"]
+        command = [sys.executable, "-m", "keras_vit_cli", "predict", str(image), "--model", str(path), "--top", "3"]
         answer = subprocess.run(command, capture_output=True, text=True)
     if answer.returncode:
         raise RuntimeError(f"the SavedModel could not classify the image: {answer.stderr.strip()}")

@@ -5,11 +5,13 @@ pipeline trains on all of them. Images are prepared once, by the model's `InputS
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
 from keras_vit.data.folder import class_names, read_folder
 from keras_vit.data.pipeline import check_labels
+from keras_vit.data.stream import folder_examples, tfds_examples
 from keras_vit.validation import nearest
 
 
@@ -42,12 +44,15 @@ class Source:
         class_names: tuple of str, in the order of the labels.
         num_channels: int. Channels of its images.
         read: callable `(split name, InputSpec) -> Split`.
+        examples: callable `split name ->` iterator of `(image, label)` with what `InputSpec.resize` takes, or `None`
+            for a data set that is in memory anyway.
     """
 
     name: str
     class_names: tuple
     num_channels: int
     read: object
+    examples: object = None
 
     def split(self, name, input_spec):
         """Reads one split.
@@ -133,7 +138,7 @@ def _folder(config):
         return Split(folder.images, folder.labels)
 
     names = class_names(config.folder, config.train_split)
-    return Source(str(config.folder), names, 3, read)
+    return Source(str(config.folder), names, 3, read, functools.partial(folder_examples, config.folder))
 
 
 def _tfds(config):
@@ -151,22 +156,24 @@ def _tfds(config):
     if not {"image", "label"} <= set(features):
         raise ValueError(f"a data set must have 'image' and 'label'. Received: {config.name!r} with {sorted(features)}")
 
-    def read(name, input_spec):
+    def examples(name):
         _prepare(builder, config)
         try:
-            examples = tfds.as_numpy(builder.as_dataset(split=name))  # also slices, such as train[:10%]
+            # Also slices, such as train[:10%]. Pillow decodes, whose pixels are those that the weights know.
+            dataset = builder.as_dataset(split=name, decoders={"image": tfds.decode.SkipDecoding()})
         except ValueError as error:
             known = list(builder.info.splits)
             raise ValueError(
                 f"unknown split of {config.name!r}{nearest(name, known)} Received: split={name!r} ({error})"
             ) from error
-        images, labels = [], []
-        for example in examples:
-            images.append(input_spec.resize(example["image"]))
-            labels.append(example["label"])
+        return tfds_examples(dataset)
+
+    def read(name, input_spec):
+        pairs = [(input_spec.resize(image), label) for image, label in examples(name)]
+        images, labels = zip(*pairs, strict=True) if pairs else ((), ())
         return Split(np.array(images, "uint8"), np.array(labels, "int64"))
 
-    return Source(config.name, tuple(features["label"].names), features["image"].shape[-1] or 3, read)
+    return Source(config.name, tuple(features["label"].names), features["image"].shape[-1] or 3, read, examples)
 
 
 def _prepare(builder, config):

@@ -1,8 +1,20 @@
 """Public checkpoints of the family, from every layout into our models and out again, strictly."""
 
 from keras_vit.weights.audit import LoadReport
+from keras_vit.weights.catalog import catalog_entry, find_entries
 from keras_vit.weights.detect import LAYOUTS
+from keras_vit.weights.hub import push_to_hub, save_pretrained
 from keras_vit.weights.load import from_checkpoint, load_weights
 from keras_vit.weights.save import save_weights
 
-__all__ = ["LAYOUTS", "LoadReport", "from_checkpoint", "load_weights", "save_weights"]
+__all__ = [
+    "LAYOUTS",
+    "LoadReport",
+    "catalog_entry",
+    "find_entries",
+    "from_checkpoint",
+    "load_weights",
+    "push_to_hub",
+    "save_pretrained",
+    "save_weights",
+]

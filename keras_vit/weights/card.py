@@ -1,0 +1,130 @@
+"""Model cards: what a model is, how its images are prepared, how good it is and who said so."""
+
+from huggingface_hub import ModelCardData
+
+_TEMPLATE = """# {name}
+
+{summary}
+
+| | |
+|---|---|
+| parameters | {parameters:,} |
+| image size | {height} x {width}, {channels} channels |
+| preprocessing | {preprocessing} |
+| classes | {classes} |
+| license | {license} |
+| paper | {paper} |
+
+## Accuracy
+
+| data | top-1, published | top-1, measured with keras_vit |
+|---|---|---|
+| {data} | {published} | {measured} |
+
+Measure it with:
+
+```
+{command}
+```
+
+## Use
+
+```python
+import keras_vit
+
+model = {load}
+image = keras_vit.metadata(model).input_spec.load("photo.jpg")
+print(keras_vit.decode_predictions(model.predict(image[None]), model=model))
+```
+{more}"""
+_TIMM = """
+The same files in PyTorch:
+
+```python
+import timm
+
+model = timm.create_model("hf-hub:{repository}", pretrained=True).eval()
+```
+"""
+
+
+def describe_input(spec):
+    """An `InputSpec` in words."""
+    height, width = spec.size
+    how = (
+        f"the whole image squashed to {height} x {width}"
+        if spec.crop_fraction is None
+        else f"resized to cover {' x '.join(map(str, spec.resized_size(spec.size)))}, centre of {height} x {width}"
+    )
+    return f"{how}, {spec.interpolation}; mean {_numbers(spec.mean)}, std {_numbers(spec.std)} of pixels 0 .. 1"
+
+
+def _numbers(values):
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def front_matter(license_id):
+    """The YAML from which the Hub reads how to file and load a model."""
+    data = ModelCardData(
+        license=license_id or "other",
+        library_name="timm",
+        pipeline_tag="image-classification",
+        tags=["keras", "keras-vit", "image-classification", "vision-transformer"],
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n"
+
+
+def model_card(
+    name,
+    config,
+    input_spec,
+    parameters,
+    *,
+    summary="",
+    license_id=None,
+    paper=None,
+    published=None,
+    measured=None,
+    data="ImageNet-1k, validation",
+    command,
+    load,
+    repository=None,
+):
+    """A card as Markdown.
+
+    Args:
+        name: str. The model's name.
+        config: its config.
+        input_spec: its `InputSpec`.
+        parameters: int.
+        summary: str. What the model is and what it was trained on.
+        license_id, paper: str or `None`.
+        published: str or `None`. Accuracy as its authors gave it, with the source.
+        measured: str or `None`. Accuracy as measured with this library.
+        data: str. What the accuracies are of.
+        command: str. What measures it.
+        load: str. The Python expression that gives the model.
+        repository: `organisation/name` on the Hub for the section on timm, or `None`.
+
+    Returns:
+        str.
+    """
+    height, width = config.image_size
+    return _TEMPLATE.format(
+        name=name,
+        summary=summary or "A Vision Transformer.",
+        parameters=parameters,
+        height=height,
+        width=width,
+        channels=config.num_channels,
+        preprocessing=describe_input(input_spec),
+        classes=config.num_classes or "none: the model returns the representation",
+        license=license_id or "not given",
+        paper=paper or "not given",
+        data=data,
+        published=published or "not published",
+        measured=measured or "not measured here",
+        command=command,
+        load=load,
+        more=_TIMM.format(repository=repository) if repository else "",
+    )

@@ -1,0 +1,87 @@
+"""Models as folders and repositories that timm, transformers' Hub and keras_vit itself read."""
+
+import json
+import os
+import pathlib
+import tempfile
+
+import huggingface_hub
+
+from keras_vit.metadata import metadata
+from keras_vit.weights.card import front_matter, model_card
+from keras_vit.weights.save import save_weights
+from keras_vit.weights.timm_config import timm_config
+
+
+def save_pretrained(model, folder, *, license_id=None, card=None, repository=None):
+    """Writes a model as timm writes one: `model.safetensors`, `config.json` and a card, `README.md`.
+
+    `keras_vit.from_checkpoint(folder / "model.safetensors")` and `timm.create_model("local-dir:" + folder)` read it.
+
+    Args:
+        model: a model of keras_vit.
+        folder: where; made if it is not there.
+        license_id: str or `None`. SPDX identifier of the license.
+        card: str or `None`: a card of your own instead of the generated one.
+        repository: `organisation/name` on the Hub for the generated card, or `None`.
+
+    Raises:
+        ValueError: if timm has no such model, with the reason.
+    """
+    folder = pathlib.Path(folder)
+    content = metadata(model)
+    config = timm_config(content.config, content.input_spec, content.labels, license_id)
+    save_weights(model, folder / "model.safetensors", "timm")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "README.md").write_text(card or _card(model, license_id, repository))
+
+
+def push_to_hub(model, repository, *, license_id=None, card=None, private=False, token=None, message="Add model"):
+    """Uploads a model to the Hugging Face Hub, as `save_pretrained` writes it.
+
+    Args:
+        model: a model of keras_vit.
+        repository: str, `organisation/name`; made if it does not exist. A card that is there stays unless `card` is
+            given.
+        license_id: str or `None`. SPDX identifier of the license.
+        card: str or `None`. As for `save_pretrained`.
+        private: bool. Whether a new repository is private.
+        token: str or `None`: the one of `hf auth login`.
+        message: str. Of the commit.
+
+    Returns:
+        str. The URL of the commit.
+
+    Raises:
+        ValueError: if timm has no such model, with the reason. Nothing is uploaded then.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(model, folder, license_id=license_id, card=card, repository=repository)
+        api = huggingface_hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
+        repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
+        keeps = card is None and api.file_exists(repository, "README.md")
+        commit = api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            commit_message=message,
+            ignore_patterns=["README.md"] if keeps else None,
+        )
+    return str(commit.commit_url)
+
+
+def _card(model, license_id, repository):
+    content = metadata(model)
+    where = f"hub:{repository}" if repository else "model.safetensors"
+    card = model_card(
+        repository.split("/")[-1] if repository else model.name,
+        content.config,
+        content.input_spec,
+        model.count_params(),
+        summary=f"Made with keras_vit. Origin of the weights: {content.origin or 'trained from scratch'}.",
+        license_id=license_id,
+        command=f"keras_vit evaluate {where} --data NAME --split SPLIT",
+        data="-",
+        load=f'keras_vit.from_checkpoint("{where}")',
+        repository=repository,
+    )
+    return front_matter(license_id) + card

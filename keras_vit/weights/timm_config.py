@@ -1,0 +1,149 @@
+"""Our configs as the `config.json` that timm builds a model from.
+
+Source: timm `models/_hub.py` (the file's form), `models/vision_transformer.py`, `deit.py`, `swin_transformer.py` and
+`swin_transformer_v2.py` (the arguments). Every argument is written, so the architecture named says the class alone,
+and what JSON cannot say: the epsilon of the norms and the gated MLP.
+"""
+
+from keras_vit.models import VARIANTS, SwinConfig
+
+_BASES = {
+    "distilled": "deit_base_distilled_patch16_224",
+    "clip": "vit_base_patch16_clip_224",
+    "swiglu": "vit_giant_patch14_dinov2",
+    "plain": "vit_base_patch16_224",
+    1: "swin_tiny_patch4_window7_224",
+    2: "swinv2_tiny_window8_256",
+}
+_POOLING = {"token": "token", "gap": "avg", "map": "map"}
+
+
+def timm_config(config, input_spec, labels=None, license_id=None):
+    """The content of timm's `config.json` for a model.
+
+    Args:
+        config: `ViTConfig` or `SwinConfig`.
+        input_spec: `InputSpec`.
+        labels: class names in the order of the logits, or `None`.
+        license_id: str or `None`. SPDX identifier of the weights' license.
+
+    Returns:
+        A dict of JSON types.
+
+    Raises:
+        ValueError: if timm has no such model, with the reason.
+    """
+    is_swin = isinstance(config, SwinConfig)
+    base, arguments = _swin_arguments(config) if is_swin else _vit_arguments(config)
+    squash = input_spec.crop_fraction is None
+    pretrained = {
+        "custom_load": False,
+        "input_size": [config.num_channels, *config.image_size],
+        "fixed_input_size": True,
+        "interpolation": input_spec.interpolation,
+        "crop_pct": 1.0 if squash else input_spec.crop_fraction,
+        "crop_mode": "squash" if squash else "center",
+        "mean": list(input_spec.mean),
+        "std": list(input_spec.std),
+        "num_classes": config.num_classes,
+        "pool_size": None,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head.fc" if is_swin else ["head", "head_dist"] if config.distillation_token else "head",
+    }
+    content = {
+        "architecture": _published_name(config) or base,
+        "num_classes": config.num_classes,
+        "num_features": config.hidden_dims[-1] if is_swin else config.hidden_dim,
+        "model_args": arguments,
+        "pretrained_cfg": pretrained | ({"license": license_id} if license_id else {}),
+    }
+    return content | ({"label_names": list(labels)} if labels else {})
+
+
+def _published_name(config):
+    """The variant that differs in the number of classes alone, or `None`."""
+    return next((name for name, known in VARIANTS.items() if known == _without_training(config, known)), None)
+
+
+def _without_training(config, known):
+    """The config with another's classes and rates, which no weights depend on."""
+    if type(config) is not type(known):
+        return None
+    names = ("num_classes", "dropout_rate", "attention_dropout_rate", "drop_path_rate")
+    return config.replace(**{name: getattr(known, name) for name in names})
+
+
+def _refuse(problem):
+    raise ValueError(f"timm has no model of this config, so none can be written for it. Received: {problem}")
+
+
+def _ratio(width, dim):
+    # timm multiplies and truncates.
+    return next(ratio for ratio in (width / dim, (width + 0.5) / dim) if int(dim * ratio) == width)
+
+
+def _vit_arguments(config):
+    gated = config.activation == "swiglu"
+    epsilon = 1e-5 if config.embedding_norm else 1e-6
+    demands = {
+        "layer_norm_epsilon": epsilon,
+        "norm_placement": "pre",
+        "position_embedding": "learned",
+        "pre_logits_dim": None,
+        "patch_bias": not config.embedding_norm,
+        "drop_remainder": config.drop_remainder,
+    }
+    for name, wanted in demands.items():
+        if getattr(config, name) != wanted:
+            _refuse(f"{name}={getattr(config, name)!r} instead of {wanted!r}")
+    if config.pooling not in _POOLING:
+        _refuse(f"pooling={config.pooling!r}")
+    arguments = {
+        "img_size": list(config.image_size),
+        "patch_size": list(config.patch_size),
+        "in_chans": config.num_channels,
+        "embed_dim": config.hidden_dim,
+        "depth": config.num_layers,
+        "num_heads": config.num_heads,
+        "mlp_ratio": _ratio(config.mlp_dim * (2 if gated else 1), config.hidden_dim),
+        "global_pool": _POOLING[config.pooling],
+        "fc_norm": config.pool_before_norm,
+        "class_token": config.class_token,
+        "no_embed_class": config.class_token and not config.position_on_prefix,
+        "reg_tokens": config.num_registers,
+        "init_values": config.layer_scale_init,
+        "qk_norm": config.qk_norm,
+        "pre_norm": config.embedding_norm,
+    }
+    if not gated:
+        arguments["act_layer"] = config.activation
+    kinds = {"distilled": config.distillation_token, "clip": config.embedding_norm, "swiglu": gated}
+    found = [kind for kind, holds in kinds.items() if holds]
+    if len(found) > 1:
+        _refuse(f"a model that is {' and '.join(found)}")
+    if config.distillation_token:
+        del arguments["class_token"], arguments["reg_tokens"]  # DeiT's class sets them itself
+        if config.num_registers or not config.class_token or not config.position_on_prefix:
+            _refuse("a distillation token with registers, or without class token or its position")
+    return _BASES[found[0] if found else "plain"], arguments
+
+
+def _swin_arguments(config):
+    if config.activation != "gelu" or config.layer_norm_epsilon != 1e-5:
+        _refuse(f"activation={config.activation!r}, layer_norm_epsilon={config.layer_norm_epsilon}")
+    if config.version == 1 and not config.qkv_bias:
+        _refuse("qkv_bias=False")
+    arguments = {
+        "img_size": list(config.image_size),
+        "patch_size": list(config.patch_size),
+        "in_chans": config.num_channels,
+        "embed_dim": config.embed_dim,
+        "depths": list(config.depths),
+        "num_heads": list(config.num_heads),
+        "window_size": list(config.window_size),
+        "mlp_ratio": config.mlp_ratio,
+    }
+    if config.version == 2:
+        arguments["qkv_bias"] = config.qkv_bias
+        arguments["pretrained_window_sizes"] = list(config.pretrained_window_sizes or [0] * len(config.depths))
+    return _BASES[config.version], arguments

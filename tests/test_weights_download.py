@@ -1,0 +1,169 @@
+"""Downloads from a server on this machine that cuts connections, alters files and is not there."""
+
+import errno
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from huggingface_hub import constants
+from weight_server import COMMIT, serving
+
+from keras_vit.weights import download as module
+from keras_vit.weights.download import download, is_remote, parse_hub
+
+CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype="uint8").tobytes()
+FILES = {"timm/small/model.safetensors": CONTENT, "timm/small/config.json": b"{}", "bucket/S_16.npz": CONTENT}
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    with serving(dict(FILES)) as running:
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+        monkeypatch.setattr("time.sleep", lambda seconds: None)  # the pauses between attempts
+        yield running
+
+
+def gets(server):
+    return [(path, ranges) for method, path, ranges in server.requests if method == "GET"]
+
+
+def test_sources_are_told_apart():
+    assert [is_remote(s) for s in ("hf://a/b", "hub:a/b", "https://x/y.npz", "a/b.npz")] == [True, True, True, False]
+    assert parse_hub("hub:a/b.c-d") == ("a/b.c-d", None, None)
+    assert parse_hub("hf://a/b@v1.0/sub/c.bin") == ("a/b", "v1.0", "sub/c.bin")
+    with pytest.raises(ValueError, match=r"hub:organisation/repository.*Received: 'hub:alone'"):
+        parse_hub("hub:alone")
+
+
+def test_hub_file_comes_with_its_config_and_is_fetched_once(server):
+    path = download("hub:timm/small")
+    assert path.read_bytes() == CONTENT
+    assert path.with_name("config.json").read_bytes() == b"{}"
+    assert path.parent.name == COMMIT
+    before = len(gets(server))
+    assert download("hf://timm/small/model.safetensors") == path
+    assert len(gets(server)) == before
+
+
+def test_url_is_fetched_once(server):
+    url = f"{server.url}/bucket/S_16.npz"
+    path = download(url)
+    assert path.read_bytes() == CONTENT
+    assert download(url) == path
+    assert gets(server) == [("/bucket/S_16.npz", None)]
+    assert [file.name for file in path.parent.iterdir() if file.suffix == ".part"] == []
+
+
+def test_url_goes_on_where_the_connection_was_cut(server):
+    server.cuts = [100_000, 50_000]
+    assert download(f"{server.url}/bucket/S_16.npz").read_bytes() == CONTENT
+    assert [ranges for _, ranges in gets(server)] == [None, "bytes=100000-", "bytes=150000-"]
+
+
+def test_hub_file_survives_a_cut_connection(server):
+    server.cuts = [100_000]
+    assert download("hub:timm/small/model.safetensors").read_bytes() == CONTENT
+    assert len(gets(server)) == 2
+
+
+def test_url_that_is_cut_too_often_keeps_its_part_for_the_next_call(server):
+    server.cuts = [10_000] * 5
+    with pytest.raises(ConnectionError, match=r"failed 5 times.*goes on at 50,000 of 300,000 bytes"):
+        download(f"{server.url}/bucket/S_16.npz")
+    assert download(f"{server.url}/bucket/S_16.npz").read_bytes() == CONTENT
+    assert gets(server)[-1][1] == "bytes=50000-"
+
+
+def test_a_part_of_another_version_is_not_continued(server):
+    server.cuts = [10_000] * 5
+    with pytest.raises(ConnectionError):
+        download(f"{server.url}/bucket/S_16.npz")
+    server.files["bucket/S_16.npz"] = CONTENT[::-1]
+    assert download(f"{server.url}/bucket/S_16.npz").read_bytes() == CONTENT[::-1]
+
+
+@pytest.mark.parametrize("source", ["hub:timm/small/model.safetensors", "{url}/bucket/S_16.npz"])
+def test_altered_file_raises_and_is_removed(server, source, tmp_path):
+    server.altered = True
+    source = source.format(url=server.url)
+    with pytest.raises(ValueError, match=r"that its server announced; it was removed"):
+        download(source)
+    assert [p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size == len(CONTENT)] == []
+    server.altered = False
+    assert download(source).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "source", ["hub:timm/small/other.bin", "hub:timm/none", "{url}/bucket/none.npz", "hub:timm/small@v9/x.bin"]
+)
+def test_missing_file(server, source):
+    with pytest.raises(FileNotFoundError, match=r"none|other.bin|x.bin"):
+        download(source.format(url=server.url))
+
+
+def test_refused_url(server):
+    server.status = 403
+    with pytest.raises(PermissionError, match=r"is not public \(HTTP 403\)"):
+        download(f"{server.url}/bucket/S_16.npz")
+    server.status = 500
+    with pytest.raises(ConnectionError, match=r"HTTP 500"):
+        download(f"{server.url}/bucket/S_16.npz")
+
+
+def test_offline_mode_uses_the_cache_alone(server, monkeypatch):
+    cached = [download("hub:timm/small"), download(f"{server.url}/bucket/S_16.npz")]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    before = len(server.requests)
+    assert [download("hub:timm/small"), download(f"{server.url}/bucket/S_16.npz")] == cached
+    assert len(server.requests) == before
+    for source in ("hub:timm/other", f"{server.url}/bucket/other.npz"):
+        with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE"):
+            download(source)
+
+
+def test_nobody_there(server):
+    server.shutdown()
+    server.server_close()
+    for source in ("hub:timm/small", f"{server.url}/bucket/S_16.npz"):
+        with pytest.raises(ConnectionError, match=r"cannot be reached"):
+            download(source)
+
+
+def test_full_disk(server, monkeypatch):
+    class Full:
+        name = "S_16.npz.part"
+
+        def write(self, chunk):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    write = module._write
+    monkeypatch.setattr(module, "_write", lambda file, chunk: write(Full(), chunk))
+    with pytest.raises(OSError, match=r"cannot be written: No space left on device: 'S_16.npz.part'") as caught:
+        download(f"{server.url}/bucket/S_16.npz")
+    assert caught.value.errno == errno.ENOSPC
+    monkeypatch.setattr(module, "_write", write)
+    assert download(f"{server.url}/bucket/S_16.npz").read_bytes() == CONTENT
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="kills a process of Linux")
+def test_a_killed_download_leaves_nothing_under_its_name(server, tmp_path):
+    server.cuts = [200_000]
+    code = (
+        "import os, sys, keras_vit.weights.download as d\n"
+        "original = d._write\n"
+        "def write(file, chunk):\n"
+        "    original(file, chunk)\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "d._write = write\n"
+        "d.download(sys.argv[1])\n"
+    )
+    url = f"{server.url}/bucket/S_16.npz"
+    killed = subprocess.run([sys.executable, "-c", code, url], capture_output=True, check=False)
+    assert killed.returncode == -9
+    assert not (tmp_path / "keras/keras_vit/S_16.npz").exists()
+    assert download(url).read_bytes() == CONTENT
+    assert gets(server)[-1][1] == "bytes=200000-"
