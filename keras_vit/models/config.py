@@ -102,7 +102,7 @@ class ViTConfig(ModelConfig):
     def __post_init__(self):
         for name in ("image_size", "patch_size"):
             object.__setattr__(self, name, as_pair(getattr(self, name), name))
-        check_divides(self.image_size, self.patch_size)
+        self._check_patches()
         for name in ("num_channels", "hidden_dim", "num_layers", "num_heads", "mlp_dim"):
             check_positive(getattr(self, name), name)
         for name in ("dropout_rate", "attention_dropout_rate", "drop_path_rate"):
@@ -110,6 +110,9 @@ class ViTConfig(ModelConfig):
         self._check_choices()
         self._check_counts()
         self._check_tokens()
+
+    def _check_patches(self):
+        check_divides(self.image_size, self.patch_size)
 
     def _check_choices(self):
         for field in dataclasses.fields(self):

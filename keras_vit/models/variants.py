@@ -6,6 +6,7 @@ Ti, S, B, L, H: Steiner et al., "How to train your ViT?" (arXiv:2106.10270), tab
 """
 
 from keras_vit.models.config import ViTConfig
+from keras_vit.models.hybrid_variants import hybrid_variants
 from keras_vit.models.swin_variants import SWIN_VARIANTS
 
 # name: (hidden_dim, num_layers, num_heads, mlp_dim)
@@ -43,4 +44,4 @@ def _variants():
             yield f"vit_{size}_patch{patch}_224", vit_config(size, image_size=224, patch_size=patch)
 
 
-VARIANTS = {**SWIN_VARIANTS, **dict(_variants())}
+VARIANTS = {**SWIN_VARIANTS, **dict(_variants()), **hybrid_variants(SIZES)}
