@@ -159,6 +159,16 @@ def test_hybrids_and_others_do_not_fit_each_other(google, tmp_path):
         load_weights(tiny_vit(), google[1])
 
 
+def test_another_backbone_is_refused(tmp_path):
+    source = _arrays(GOLDENS / CASE / "checkpoint.safetensors")
+    arrays = {key.replace("backbone.stem.conv", "backbone.conv1.0"): value for key, value in source.items()}
+    write_checkpoint(tmp_path / "x.safetensors", arrays)
+    with pytest.raises(
+        ValueError, match=r"must be timm's ResNetV2 with a plain stem. Received: 'patch_embed\.backbone"
+    ):
+        from_checkpoint(tmp_path / "x.safetensors", num_heads=2, image_size=(22, 36))
+
+
 def test_another_image_size_resizes_the_positions(tmp_path):
     save_weights(tiny_hybrid(image_size=32), tmp_path / "x.npz", "google")
     with pytest.warns(UserWarning, match=r"positions of the grid \(4, 4\) are resized to \(3, 5\) \(bilinear_corners"):

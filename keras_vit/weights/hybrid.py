@@ -71,9 +71,16 @@ def google_stem_rules(config):
 
 
 def timm_stem_fields(shapes):
-    """The fields of the config that a timm state dict tells of the ResNet; none where there is none."""
+    """The fields of the config that a timm state dict tells of the ResNet; none where there is none.
+
+    Raises:
+        ValueError: if something else than this ResNet is in front.
+    """
     kernel = shapes.get(f"{_BACKBONE}stem.conv.weight", shapes.get(f"{_BACKBONE}conv.weight"))
     if kernel is None:
+        other = next((key for key in shapes if key.startswith(_BACKBONE)), None)
+        if other is not None:
+            raise ValueError(f"the backbone of a hybrid must be timm's ResNetV2 with a plain stem. Received: {other!r}")
         return {}
     return _fields("timm", kernel[0], kernel[1], shapes, r"^patch_embed\.backbone\.stages\.", r"\.blocks\.(\d+)\.", 0)
 
