@@ -40,7 +40,7 @@ def model_config(name, arguments):
     """
     from keras_vit.models import VARIANTS, ViTConfig
 
-    sizes = {name.split("_patch")[0]: config for name, config in VARIANTS.items() if isinstance(config, ViTConfig)}
+    sizes = {name.split("_patch")[0]: config for name, config in VARIANTS.items() if type(config) is ViTConfig}
     if name not in sizes:
         raise ValueError(f"--model must be one of {sorted(sizes)}. Received: {name!r}")
     config = sizes[name].replace(

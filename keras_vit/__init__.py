@@ -8,7 +8,7 @@ import importlib
 
 from keras_vit import interpret, layers, models, preprocessing, weights
 from keras_vit.metadata import metadata, update_metadata
-from keras_vit.models import SwinConfig, ViTConfig, features
+from keras_vit.models import HybridConfig, SwinConfig, ViTConfig, features
 from keras_vit.preprocessing import InputSpec
 from keras_vit.weights import from_checkpoint, load_weights, push_to_hub, save_pretrained, save_weights
 from keras_vit.zoo import (
@@ -33,6 +33,7 @@ from keras_vit.zoo import (
 from keras_vit_cli import __version__
 
 __all__ = [
+    "HybridConfig",
     "InputSpec",
     "SwinBase",
     "SwinConfig",

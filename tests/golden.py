@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from keras_vit.models import SwinConfig, ViTConfig
+from keras_vit.models import HybridConfig, SwinConfig, ViTConfig
 
 GOLDENS = pathlib.Path(__file__).with_name("goldens")
 _GELU = {"erf": "gelu", "tanh": "gelu_tanh", "quick": "quick_gelu"}
@@ -25,15 +25,17 @@ def read_case(case):
 
 
 def vit_config(case):
-    """The `ViTConfig` of a case's `config.json`."""
+    """The `ViTConfig` or `HybridConfig` of a case's `config.json`."""
     same = ("image_size", "patch_size", "hidden_dim", "num_layers", "num_heads", "mlp_dim", "num_classes")
     same += ("class_token", "num_registers", "qk_norm", "layer_norm_epsilon", "pre_logits_dim", "position_on_prefix")
     fields = {name: case[name] for name in same}
     if "pooler" in case.get("pre_logits", ""):
         fields["pre_logits_dim"] = case["hidden_dim"]
+    stem = {name: case[name] for name in ("stem_depths", "stem_width", "stem_rule") if name in case}
     clip = case.get("pre_norm_after_embedding", False)
-    return ViTConfig(
+    return (HybridConfig if stem else ViTConfig)(
         **fields,
+        **stem,
         pooling="token_gap" if case["pooling"].startswith("token+gap") else case["pooling"],
         distillation_token=case["distilled"],
         position_embedding=case["position"],

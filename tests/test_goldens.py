@@ -44,7 +44,7 @@ def _assert_close(name, actual, expected):
 
 
 def test_the_goldens_are_there():
-    assert len(CASES) == 21
+    assert len(CASES) == 22
 
 
 @pytest.mark.parametrize("case", CASES)

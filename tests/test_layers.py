@@ -110,6 +110,11 @@ CASES = {
     "TokenPooling_token": (lambda **k: layers.TokenPooling("token", index=2, **k), TOKENS, 0, ()),
     "TokenPooling_gap": (lambda **k: layers.TokenPooling("gap", num_prefix_tokens=2, **k), TOKENS, 0, ()),
     "TokenPooling_both": (lambda **k: layers.TokenPooling("token_gap", num_prefix_tokens=1, **k), TOKENS, 0, ()),
+    "StandardizedConv2D": (lambda **k: layers.StandardizedConv2D(4, (3, 2), 2, "google", **k), (6, 5, 3), 1, ()),
+    "GroupNormalization": (lambda **k: layers.GroupNormalization(4, 1e-3, **k), (3, 5, 8), 2, ()),
+    "ResNetRoot": (lambda **k: layers.ResNetRoot(32, "google", **k), (14, 9, 3), 3, ()),
+    "Bottleneck": (lambda **k: layers.Bottleneck(32, 2, "google", **k), (6, 5, 8), 12, ()),
+    "ResNetStage": (lambda **k: layers.ResNetStage(32, 2, 2, "google", **k), (6, 5, 8), 21, ()),
     "Metadata": (_metadata, (8, 8, 3), 0, ()),
 }
 

@@ -3,7 +3,16 @@
 import pytest
 
 from keras_vit import create_model
-from keras_vit.models import VARIANTS, SwinConfig, build_swin, build_vit, swin_config, vit_config
+from keras_vit.models import (
+    VARIANTS,
+    HybridConfig,
+    SwinConfig,
+    build_model,
+    build_swin,
+    build_vit,
+    swin_config,
+    vit_config,
+)
 
 # Tiny to huge: Steiner et al. (arXiv:2106.10270) and timm; for all the formula below gives the same.
 GOLDEN = {
@@ -126,15 +135,28 @@ GOLDEN |= {
     "vit_huge_patch14_clip_quickgelu_224": 632_047_080,
 }
 
+# timm 1.0.31, with `num_classes=1000`, which its vit_base_r50_s16_224 has not by itself.
+GOLDEN |= {
+    "vit_tiny_r_s16_p8_224": 6_337_704,
+    "vit_tiny_r_s16_p8_384": 6_355_944,
+    "vit_small_r26_s32_224": 36_431_912,
+    "vit_small_r26_s32_384": 36_468_392,
+    "vit_base_r26_s32_224": 101_383_976,
+    "vit_base_r50_s16_224": 98_659_112,
+    "vit_base_r50_s16_384": 98_950_952,
+    "vit_large_r50_s32_224": 328_994_856,
+    "vit_large_r50_s32_384": 329_092_136,
+}
+
 
 def count(c):
-    """Parameters of a `ViTConfig`, counted by hand."""
+    """Parameters of a `ViTConfig` or `HybridConfig`, counted by hand."""
     d, dense, norm = c.hidden_dim, (lambda a, b: a * b + b), 2 * c.hidden_dim
     extra = int(c.class_token) + int(c.distillation_token)
     positions = c.grid_size[0] * c.grid_size[1] + extra * c.position_on_prefix
-    embedding = (
-        c.patch_size[0] * c.patch_size[1] * c.num_channels * d + d * c.patch_bias + (extra + c.num_registers) * d
-    )
+    stem, channels = count_stem(c) if isinstance(c, HybridConfig) else (0, c.num_channels)
+    projection = c.patch_size[0] * c.patch_size[1] * channels * d + d * c.patch_bias
+    embedding = stem + projection + (extra + c.num_registers) * d
     embedding += positions * d * (c.position_embedding == "learned") + norm * c.embedding_norm
     mlp = dense(d, c.mlp_dim * (2 if c.activation == "swiglu" else 1)) + dense(c.mlp_dim, d)
     block = 2 * norm + dense(d, 3 * d) + dense(d, d) + mlp
@@ -145,6 +167,20 @@ def count(c):
     head = dense(d, width) * bool(c.pre_logits_dim) + dense(width, c.num_classes) * bool(c.num_classes)
     head += dense(d, c.num_classes) * bool(c.num_classes and c.distillation_token)
     return embedding + c.num_layers * block + final_norm + pooling + head
+
+
+def count_stem(c):
+    """Parameters of a hybrid's ResNet, counted by hand, and the channels of its features."""
+    width, norm = c.stem_width, 2
+    total, channels = (49 * c.num_channels + norm) * width, width
+    for depth in c.stem_depths:
+        out = 4 * width
+        total += (channels + norm) * out  # the projected shortcut
+        for _ in range(depth):
+            total += channels * width + 9 * width * width + width * out + norm * (2 * width + out)
+            channels = out
+        width *= 2
+    return total, channels
 
 
 def count_swin(c):
@@ -196,6 +232,15 @@ def test_count_by_hand_is_that_of_the_model(fields):
     assert build_vit(config).count_params() == count(config)
 
 
+@pytest.mark.parametrize("fields", [{}, {"stem_depths": (), "patch_size": (4, 2), "num_channels": 1}])
+def test_count_by_hand_is_that_of_the_hybrid_model(fields):
+    config = HybridConfig(
+        image_size=(32, 48), stem_depths=(1, 2), stem_width=32, hidden_dim=24, num_layers=1, num_heads=3, mlp_dim=40
+    )
+    config = config.replace(**fields)
+    assert build_model(config).count_params() == count(config)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -218,6 +263,9 @@ def test_count_by_hand_is_that_of_the_swin_model(fields):
         "vit_tiny_patch16_224",
         "vit_small_patch16_224",
         "vit_base_patch16_224",
+        "vit_tiny_r_s16_p8_224",
+        "vit_small_r26_s32_384",
+        pytest.param("vit_base_r50_s16_224", marks=pytest.mark.slow),
         "swin_tiny_patch4_window7_224",
         "swinv2_tiny_window8_256",
         pytest.param("swin_base_patch4_window12_384", marks=pytest.mark.slow),

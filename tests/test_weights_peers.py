@@ -32,6 +32,8 @@ TIMM = {
     "deit3_small_patch16_224": {},
     "vit_small_patch14_reg4_dinov2": {"img_size": 224},
     "vit_base_patch16_siglip_224": {},
+    "vit_tiny_r_s16_p8_224": {},
+    "vit_small_r26_s32_224": {},
 }
 HUGGINGFACE = {
     "ViTForImageClassification": ("ViTConfig", {}),
@@ -101,6 +103,22 @@ def test_timm(name, tmp_path):
     _assert_close(ours, outputs)
     save_weights(model, tmp_path / "back.safetensors", "timm")
     _assert_back(module, tmp_path / "back.safetensors", _torch(images), outputs)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_r_s16_p8_224", "vit_base_r50_s16_224"])
+def test_timm_reads_our_google_files_of_hybrids(name, tmp_path):
+    """timm's own reader of Google's `.npz` fills a fresh module, with the outputs of the one that it came from."""
+    keras.backend.clear_session()
+    module = redraw(timm.create_model(name, num_classes=10, img_size=(160, 224)))
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 160, 224, 3)).astype("float32")
+    with torch.no_grad():
+        outputs = module(_torch(images))
+    model = from_checkpoint(_write(module, tmp_path / "x.safetensors"), image_size=(160, 224))
+    _assert_close(model(images), outputs)
+    save_weights(model, tmp_path / "x.npz", "google")
+    redraw(module, seed=1).load_pretrained(str(tmp_path / "x.npz"))
+    with torch.no_grad():
+        np.testing.assert_array_equal(module(_torch(images)).numpy(), outputs.numpy())
 
 
 def _assert_back(module, path, images, outputs):

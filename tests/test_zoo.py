@@ -90,7 +90,7 @@ def test_weights_of_another_architecture_raise(tmp_path):
 
 def test_list_models():
     assert keras_vit.list_models() == sorted(VARIANTS)
-    assert keras_vit.list_models("vit_base*") == [f"vit_base_patch{p}_224" for p in (14, 16, 32, 8)]
+    assert keras_vit.list_models("vit_base_patch*") == [f"vit_base_patch{p}_224" for p in (14, 16, 32, 8)]
     assert keras_vit.list_models("resnet*") == []
     assert keras_vit.list_models("swin_*") == sorted(name for name in VARIANTS if name.startswith("swin_"))
     assert keras_vit.list_models(pretrained=True) == []

@@ -3,6 +3,7 @@
 from keras_vit.models.build import build_model
 from keras_vit.models.config import ViTConfig
 from keras_vit.models.features import features
+from keras_vit.models.hybrid import HybridConfig, build_hybrid
 from keras_vit.models.sizes import SIZES, vit_config
 from keras_vit.models.swin import build_swin
 from keras_vit.models.swin_config import SwinConfig
@@ -13,8 +14,10 @@ from keras_vit.models.vit import build_vit
 __all__ = [
     "SIZES",
     "VARIANTS",
+    "HybridConfig",
     "SwinConfig",
     "ViTConfig",
+    "build_hybrid",
     "build_model",
     "build_swin",
     "build_vit",

@@ -105,8 +105,7 @@ class ViTConfig(ModelConfig):
     def __post_init__(self):
         for name in ("image_size", "patch_size"):
             object.__setattr__(self, name, as_pair(getattr(self, name), name))
-        if self.drop_remainder is not True:
-            check_divides(self.image_size, self.patch_size)
+        self._check_patches()
         for name in ("num_channels", "hidden_dim", "num_layers", "num_heads", "mlp_dim"):
             check_positive(getattr(self, name), name)
         for name in ("dropout_rate", "attention_dropout_rate", "drop_path_rate"):
@@ -114,6 +113,10 @@ class ViTConfig(ModelConfig):
         self._check_choices()
         self._check_counts()
         self._check_tokens()
+
+    def _check_patches(self):
+        if self.drop_remainder is not True:
+            check_divides(self.image_size, self.patch_size)
 
     def _check_choices(self):
         for field in dataclasses.fields(self):

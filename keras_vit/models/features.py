@@ -11,12 +11,13 @@ def features(model, names):
     Args:
         model: a functional `keras.Model`.
         names: str or list of str. Layers, for example `patch_encoder`, `encoder_block_3`, `encoder_norm`,
-            `representation`, `head`; of a Swin Transformer also `stage_0`.
+            `representation`, `head`; of a Swin Transformer also `stage_0`, of a hybrid `stem_root`,
+            `stem_stage_0`.
 
     Returns:
         A `keras.Model` of the same inputs and weights whose outputs are a dict keyed by these names; tokens
         have the shape `(batch, prefix + patches, hidden_dim)`, of a Swin Transformer `(batch, h * w, hidden_dim)`
-        of the stage.
+        of the stage; the ResNet of a hybrid gives `(batch, height, width, channels)`.
 
     Raises:
         ValueError: on an unknown name, with the nearest one.

@@ -1,6 +1,7 @@
 """The table of all variants: names are timm's, values the configs."""
 
 from keras_vit.models.deit import DEIT_VARIANTS
+from keras_vit.models.hybrid_variants import HYBRID_VARIANTS
 from keras_vit.models.sizes import vit_config
 from keras_vit.models.swin_variants import SWIN_VARIANTS
 from keras_vit.models.tower_variants import TOWER_VARIANTS
@@ -20,4 +21,4 @@ def _vit_variants():
         yield f"vit_{size}_patch{patch}_384", vit_config(size, image_size=384, patch_size=patch)
 
 
-VARIANTS = {**dict(_vit_variants()), **DEIT_VARIANTS, **TOWER_VARIANTS, **SWIN_VARIANTS}
+VARIANTS = {**dict(_vit_variants()), **HYBRID_VARIANTS, **DEIT_VARIANTS, **TOWER_VARIANTS, **SWIN_VARIANTS}

@@ -40,8 +40,8 @@ def build_vit(config, input_spec=None, labels=None, origin=None, dtype=None, nam
     input_spec = input_spec or default_input_spec(config)
     images = keras.Input((*config.image_size, config.num_channels), name="images")
     x = Metadata(config, input_spec, labels, origin, dtype=policy, name=LAYER_NAME)(images)
-    tokens = _encode(config, x, policy)
-    return keras.Model(images, _classify(config, tokens, policy), name=name)
+    tokens = encode(config, x, policy)
+    return keras.Model(images, classify(config, tokens, policy), name=name)
 
 
 def default_input_spec(config):
@@ -53,8 +53,8 @@ def _norm(config, policy, name):
     return LayerNormalization(epsilon=config.layer_norm_epsilon, dtype=policy, name=name)
 
 
-def _encode(config, images, policy):
-    """Images to tokens, `encoder_norm` included unless it follows the pooling."""
+def encode(config, images, policy):
+    """Images, or the features of a stem, to tokens, `encoder_norm` included unless it follows the pooling."""
     x = Patches(config.patch_size, config.drop_remainder, dtype=policy, name="patches")(images)
     x = PatchEncoder(
         config.hidden_dim,
@@ -111,7 +111,7 @@ def _pool(config, tokens, policy):
     return _norm(config, policy, "encoder_norm")(x) if config.pool_before_norm else x
 
 
-def _classify(config, tokens, policy):
+def classify(config, tokens, policy):
     """Tokens to logits, or to what would enter the head where there are no classes."""
     x = _pool(config, tokens, policy)
     if config.pre_logits_dim:

@@ -1,9 +1,10 @@
 """Which layout a file has, told by its keys, and which object writes a layout."""
 
-from keras_vit.models import SwinConfig
+from keras_vit.models import HybridConfig, SwinConfig
 from keras_vit.validation import check_choice
 from keras_vit.weights.flax import BIG_VISION, GOOGLE, detect_flax
 from keras_vit.weights.huggingface import HuggingFace, HuggingFaceTower, detect_huggingface
+from keras_vit.weights.hybrid import HYBRID_LAYOUTS
 from keras_vit.weights.swin import detect_swin, swin_to_write
 from keras_vit.weights.timm import DEIT, DINOV2, TIMM
 from keras_vit.weights.torchvision import TORCHVISION, TORCHVISION_OLD
@@ -64,7 +65,7 @@ def layout_to_write(name, config):
 
     Args:
         name: one of `LAYOUTS`.
-        config: `ViTConfig` or `SwinConfig`.
+        config: `ViTConfig`, `HybridConfig` or `SwinConfig`.
 
     Raises:
         ValueError: on an unknown layout, or one that has no such models.
@@ -77,6 +78,9 @@ def layout_to_write(name, config):
         return layout
     if name == "microsoft":
         raise ValueError("layout 'microsoft' has Swin Transformers alone. Received: layout='microsoft'")
+    if isinstance(config, HybridConfig) and name not in HYBRID_LAYOUTS:
+        known = " and ".join(HYBRID_LAYOUTS)
+        raise ValueError(f"hybrids with a ResNet have the layouts {known} alone. Received: layout={name!r}")
     if name == "huggingface":
         return _huggingface(config)
     if name == "deit" and config.layer_scale_init is None:

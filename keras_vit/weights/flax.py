@@ -10,6 +10,7 @@ import re
 import numpy as np
 
 from keras_vit.weights.files import Checkpoint
+from keras_vit.weights.hybrid import google_stem_fields, google_stem_rules, pixels_of_patch
 from keras_vit.weights.infer import position_fields
 from keras_vit.weights.layout import Layout, count_blocks, dense, differing, norm, rule
 from keras_vit.weights.transforms import CONV_HWIO, HEADS_FIRST, HEADS_LAST, SAME
@@ -62,6 +63,7 @@ class Flax(Layout):
         attention, mlp_norm, mlp = (theirs + name for name in self.modules)
         pooling = "MAPHead_0/"
         rules = [
+            *google_stem_rules(config),
             *_linear("patch_encoder/projection", "embedding", CONV_HWIO),
             rule("patch_encoder/class_token", "cls"),
             rule("patch_encoder/position_embedding", self.positions),
@@ -156,11 +158,12 @@ class Flax(Layout):
             "pre_logits_dim": shapes["pre_logits/bias"][0] if "pre_logits/bias" in shapes else None,
             "activation": "gelu_tanh",
             "position_resize": "bilinear_corners",
+            **google_stem_fields(shapes),
         }
         if self.positions not in shapes:
             return fields | {"position_embedding": "sincos2d", "position_on_prefix": False}
         entries = shapes[self.positions][1]
-        return fields | position_fields(entries, int(fields["class_token"]), fields["patch_size"], hints)
+        return fields | position_fields(entries, int(fields["class_token"]), pixels_of_patch(fields), hints)
 
 
 PRE_LINEN = ("MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3")

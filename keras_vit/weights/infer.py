@@ -2,7 +2,7 @@
 
 import math
 
-from keras_vit.models import SIZES, ViTConfig
+from keras_vit.models import SIZES, HybridConfig, ViTConfig
 from keras_vit.validation import as_pair
 
 
@@ -42,7 +42,7 @@ def position_fields(entries, num_prefix, patch_size, hints):
     grid = (
         None
         if wanted is None
-        else tuple(s // p for s, p in zip(as_pair(wanted, "image_size"), patch_size, strict=True))
+        else tuple(-(-s // p) for s, p in zip(as_pair(wanted, "image_size"), patch_size, strict=True))
     )
     table_grid, prefix = grid_of_table(entries, num_prefix, grid)
     size = tuple(side * patch for side, patch in zip(table_grid, patch_size, strict=True))
@@ -56,7 +56,7 @@ def published_heads(hidden_dim, num_layers, mlp_dim):
 
 
 def complete_vit(fields):
-    """The `ViTConfig` of inferred fields, with the heads of the published size where nothing tells them.
+    """The config of inferred fields, a hybrid or not, with the heads of the published size where nothing tells them.
 
     Raises:
         ValueError: if the number of heads is unknown.
@@ -69,7 +69,7 @@ def complete_vit(fields):
                 f"Received: hidden_dim={fields['hidden_dim']}"
             )
         fields = {**fields, "num_heads": heads}
-    return ViTConfig(**fields)
+    return (HybridConfig if "stem_depths" in fields else ViTConfig)(**fields)
 
 
 def infer_config(checkpoint, layout, hints):

@@ -18,6 +18,7 @@ from keras_vit.weights.layout import expand, weights_by_path
 from keras_vit.weights.transforms import CONV_OIHW, SAME, TRANSPOSED, check_exact
 
 _KERNEL, _TABLE = "patch_encoder/projection/kernel", "patch_encoder/position_embedding"
+_ROOT = "stem_root/convolution/kernel"  # sees the channels of the image where there is a ResNet
 _HEADS = ("head/", "head_dist/")
 # The axis of a head's kernel that counts the classes: PyTorch's is the first.
 _OUTPUTS = {TRANSPOSED: 0, SAME: -1}
@@ -175,7 +176,10 @@ def _adaptable(path, shape, wanted, config):
     if len(shape) != len(wanted) or shape[-1] != wanted[-1]:
         return False
     if path == _KERNEL:
-        return shape[0] % math.prod(config.patch_size) == 0
+        patch = math.prod(config.patch_size)
+        return shape[0] % patch == 0 and wanted[0] == patch * config.num_channels
+    if path == _ROOT:
+        return shape[:2] == wanted[:2]
     if path != _TABLE or shape[0] != wanted[0]:
         return False
     try:
@@ -220,9 +224,12 @@ def _adapted(path, value, config, notes):
         grid, prefix = _table_grid(value.shape[1], config)
         notes.append(f"positions of the grid {grid} are resized to {config.grid_size} ({config.position_resize})")
         return resize_positions(np.asarray(value, "float32"), grid, config.grid_size, prefix, config.position_resize)
-    kernel = np.asarray(value, "float32").reshape(*config.patch_size, -1, value.shape[-1])
-    notes.append(f"patch kernels of {kernel.shape[2]} channels are adapted to {config.num_channels}")
-    return adapt_channels(kernel, config.num_channels).reshape(-1, value.shape[-1])
+    sides = config.patch_size if path == _KERNEL else value.shape[:2]
+    kernel = np.asarray(value, "float32").reshape(*sides, -1, value.shape[-1])
+    what = "patch kernels" if path == _KERNEL else "kernels of the stem"
+    notes.append(f"{what} of {kernel.shape[2]} channels are adapted to {config.num_channels}")
+    adapted = adapt_channels(kernel, config.num_channels)
+    return adapted.reshape(-1, value.shape[-1]) if path == _KERNEL else adapted
 
 
 def adapt_channels(kernel, num_channels):

@@ -5,6 +5,7 @@ Source: timm `vision_transformer.py`, `deit.py`; the official DeiT (distilled) f
 
 import dataclasses
 
+from keras_vit.weights.hybrid import pixels_of_patch, timm_stem_fields, timm_stem_rules
 from keras_vit.weights.infer import position_fields
 from keras_vit.weights.layout import Layout, count_blocks, dense, differing, norm, rule
 from keras_vit.weights.transforms import CONV_OIHW, TRANSPOSED
@@ -36,6 +37,7 @@ class Timm(Layout):
         mlp = self.swiglu if config.activation == "swiglu" else ("fc1", "fc2")
         final = "fc_norm" if config.pool_before_norm else "norm"
         return [
+            *timm_stem_rules(config),
             rule("patch_encoder/projection/kernel", "patch_embed.proj.weight", CONV_OIHW),
             rule("patch_encoder/projection/bias", "patch_embed.proj.bias"),
             rule("patch_encoder/class_token", "cls_token"),
@@ -106,11 +108,12 @@ class Timm(Layout):
             "layer_norm_epsilon": 1e-5 if clip else 1e-6,
             "layer_scale_init": 1e-5 if any(has(f"blocks.0.{scale}") for scale in scales) else None,
             "position_resize": self.position_resize,
+            **timm_stem_fields(shapes),
         }
         if self.name == "dinov2" and fields["num_registers"]:
             fields["position_resize"] = "bicubic_antialias"
         prefix = fields["class_token"] + fields["distillation_token"]
-        return fields | position_fields(shapes["pos_embed"][1], prefix, fields["patch_size"], hints)
+        return fields | position_fields(shapes["pos_embed"][1], prefix, pixels_of_patch(fields), hints)
 
 
 TIMM = Timm()

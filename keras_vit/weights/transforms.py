@@ -24,10 +24,6 @@ class Transform:
     save: typing.Callable
 
 
-def _conv_shape(config):
-    return (*config.patch_size, config.num_channels)
-
-
 def _checked_heads(array, axis, config):
     if array.shape[axis] != config.num_heads:
         raise ValueError(f"there must be {config.num_heads} heads. Received: {array.shape[axis]}")
@@ -37,15 +33,22 @@ def _checked_heads(array, axis, config):
 SAME = Transform(lambda a, config: a, lambda a, config: a)
 # PyTorch's linear layers are (out, in).
 TRANSPOSED = Transform(lambda a, config: a.T, lambda a, config: a.T)
-# Convolution kernels: ours is the matrix (ph * pw * channels, hidden_dim).
+# Kernels of the patches: ours is the matrix (ph * pw * channels, hidden_dim).
 CONV_OIHW = Transform(
     lambda a, config: a.transpose(2, 3, 1, 0).reshape(-1, a.shape[0]),
-    lambda a, config: a.reshape(*_conv_shape(config), -1).transpose(3, 2, 0, 1),
+    lambda a, config: a.reshape(*config.patch_size, -1, a.shape[-1]).transpose(3, 2, 0, 1),
 )
 CONV_HWIO = Transform(
     lambda a, config: a.reshape(-1, a.shape[-1]),
-    lambda a, config: a.reshape(*_conv_shape(config), -1),
+    lambda a, config: a.reshape(*config.patch_size, -1, a.shape[-1]),
 )
+# Kernels of convolutions, which are ours as they are Flax'.
+KERNEL_OIHW = Transform(
+    lambda a, config: a.transpose(2, 3, 1, 0),
+    lambda a, config: a.transpose(3, 2, 0, 1),
+)
+# Google's vectors of group norms have three leading axes of one; newer versions of Flax leave them away.
+GROUP_NORM = Transform(lambda a, config: a.reshape(a.shape[-1]), lambda a, config: a[None, None, None])
 # Flax keeps the heads as an axis: (in, heads, head_dim) before the attention, (heads, head_dim, out) behind it.
 HEADS_LAST = Transform(
     lambda a, config: _checked_heads(a, -2, config).reshape(*a.shape[:-2], -1),
