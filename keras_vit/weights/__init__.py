@@ -2,7 +2,7 @@
 
 from keras_vit.weights.audit import LoadReport
 from keras_vit.weights.detect import LAYOUTS
-from keras_vit.weights.load import from_checkpoint, load_weights
+from keras_vit.weights.load import from_checkpoint, load_variant, load_weights
 from keras_vit.weights.save import save_weights
 
-__all__ = ["LAYOUTS", "LoadReport", "from_checkpoint", "load_weights", "save_weights"]
+__all__ = ["LAYOUTS", "LoadReport", "from_checkpoint", "load_variant", "load_weights", "save_weights"]

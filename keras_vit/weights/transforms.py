@@ -24,10 +24,6 @@ class Transform:
     save: typing.Callable
 
 
-def _conv_shape(config):
-    return (*config.patch_size, config.num_channels)
-
-
 def _checked_heads(array, axis, config):
     if array.shape[axis] != config.num_heads:
         raise ValueError(f"there must be {config.num_heads} heads. Received: {array.shape[axis]}")
@@ -40,12 +36,14 @@ TRANSPOSED = Transform(lambda a, config: a.T, lambda a, config: a.T)
 # Convolution kernels: ours is the matrix (ph * pw * channels, hidden_dim).
 CONV_OIHW = Transform(
     lambda a, config: a.transpose(2, 3, 1, 0).reshape(-1, a.shape[0]),
-    lambda a, config: a.reshape(*_conv_shape(config), -1).transpose(3, 2, 0, 1),
+    lambda a, config: a.reshape(*config.patch_size, -1, a.shape[-1]).transpose(3, 2, 0, 1),
 )
 CONV_HWIO = Transform(
     lambda a, config: a.reshape(-1, a.shape[-1]),
-    lambda a, config: a.reshape(*_conv_shape(config), -1),
+    lambda a, config: a.reshape(*config.patch_size, -1, a.shape[-1]),
 )
+# The axes of a kernel as the file has it that are a patch's height and width.
+PATCH_AXES = {CONV_OIHW: (2, 3), CONV_HWIO: (0, 1)}
 # Flax keeps the heads as an axis: (in, heads, head_dim) before the attention, (heads, head_dim, out) behind it.
 HEADS_LAST = Transform(
     lambda a, config: _checked_heads(a, -2, config).reshape(*a.shape[:-2], -1),
@@ -64,7 +62,11 @@ def check_exact(values, path):
     """Raises a `ValueError` that names the array if it holds NaN or infinity in float32, or no floats at all."""
     if values.dtype.kind != "f" and values.dtype != ml_dtypes.bfloat16:
         raise ValueError(f"weights must be floating-point. Received: {path!r} of dtype {values.dtype}")
-    values = np.asarray(values, "float32")
-    if not np.isfinite(values).all():
-        count = int((~np.isfinite(values)).sum())
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.ravel(np.asarray(values, "float32"), order="K")
+        # The sum of the squares is finite only if all values are; that it may overflow needs the second look.
+        if np.isfinite(np.dot(values, values)):
+            return
+    count = int((~np.isfinite(values)).sum())
+    if count:
         raise ValueError(f"weights must be finite. Received: {path!r} with {count} NaN or infinite values")
