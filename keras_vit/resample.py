@@ -1,12 +1,18 @@
-"""Resize tables that live on a grid, as the sources of the weights do it. Pure NumPy.
+"""Resize tables and kernels that live on a grid, as the sources of the weights do it. Pure NumPy.
 
-Four rules are in use, and they differ by more than rounding, so the rule belongs to the weights:
+Four rules for positions are in use, and they differ by more than rounding, so the rule belongs to the weights:
 
 * `bicubic_antialias`: timm and DINOv2's register models (`torch.nn.functional.interpolate(antialias=True)`,
   cubic a = -0.5, support grows when shrinking).
 * `bicubic`: Hugging Face and timm without antialias (cubic a = -0.75, borders clamped).
 * `bicubic_offset`: DINOv2 without registers (as `bicubic`, but sampled at 1 / ((new + 0.1) / old)).
 * `bilinear_corners`: Google's ViT (`scipy.ndimage.zoom(order=1)`, corners aligned).
+
+Two rules are in use for the relative position biases of Swin Transformers:
+
+* `bicubic`: as above (microsoft/Swin-Transformer `load_pretrained`).
+* `geometric`: timm's `resize_rel_pos_bias_table` (the old positions drawn apart in a geometric progression, linear
+  between them).
 
 All are separable: one small matrix an axis.
 """
@@ -16,6 +22,7 @@ import numpy as np
 from keras_vit.validation import check_choice
 
 METHODS = ("bicubic_antialias", "bicubic", "bicubic_offset", "bilinear_corners")
+BIAS_METHODS = ("geometric", "bicubic")
 
 
 def _cubic(x, a):
@@ -57,6 +64,25 @@ def _corner_matrix(old, new):
     return matrix
 
 
+def _growth(steps, reach):
+    """The ratio of a geometric progression of so many terms that sum up to `reach`; timm looks from 1.01 to 1.5."""
+    left, right = 1.01, 1.5
+    while right - left > 1e-6:
+        ratio = (left + right) / 2
+        if (1 - ratio**steps) / (1 - ratio) > reach:
+            right = ratio
+        else:
+            left = ratio
+    return ratio
+
+
+def _geometric_matrix(old, new):
+    far = np.cumsum(_growth(old // 2, new // 2) ** np.arange(old // 2))
+    positions = np.concatenate([-far[::-1], [0], far])
+    # Beyond the outermost position, where the ratio is at its limit, the border's value is kept.
+    return np.stack([np.interp(np.arange(new) - new // 2, positions, row) for row in np.eye(old)], axis=1)
+
+
 def _axis_matrix(old, new, method):
     """The `(new, old)` matrix that resizes one axis."""
     if method == "bicubic_antialias":
@@ -65,6 +91,8 @@ def _axis_matrix(old, new, method):
         return _clamped_matrix(old, new, old / new)
     if method == "bicubic_offset":
         return _clamped_matrix(old, new, old / (new + 0.1))
+    if method == "geometric":
+        return _geometric_matrix(old, new)
     return _corner_matrix(old, new)
 
 
@@ -80,9 +108,17 @@ def resize_grid(grid, size, method="bicubic_antialias"):
         Array `(new_h, new_w, channels)` of the dtype of `grid`; computed in float64.
     """
     check_choice(method, METHODS, "method")
-    rows = _axis_matrix(grid.shape[0], size[0], method)
-    columns = _axis_matrix(grid.shape[1], size[1], method)
-    resized = np.einsum("ah,bw,hwc->abc", rows, columns, grid.astype("float64"), optimize=True)
+    return _resize(grid, size, method)
+
+
+def _resize(grid, size, method):
+    rows, columns = (_axis_matrix(old, new, method) for old, new in zip(grid.shape[:2], size, strict=True))
+    return _separable(grid, rows, columns)
+
+
+def _separable(grid, rows, columns):
+    """`(h, w, ...)` with one matrix applied to each of the first two axes, in float64."""
+    resized = np.einsum("ah,bw,hw...->ab...", rows, columns, grid.astype("float64"), optimize=True)
     return resized.astype(grid.dtype)
 
 
@@ -113,3 +149,49 @@ def resize_positions(table, old_grid, new_grid, num_prefix=0, method="bicubic_an
     prefix, patches = table[:, :num_prefix], table[0, num_prefix:]
     resized = resize_grid(patches.reshape(*old_grid, -1), new_grid, method)
     return np.concatenate([prefix, resized.reshape(1, -1, table.shape[-1])], axis=1)
+
+
+def resize_bias_table(table, old_window, new_window, method):
+    """Resizes a table of relative position biases.
+
+    Args:
+        table: array `((2 h - 1) * (2 w - 1), heads)`.
+        old_window: `(h, w)` of the table.
+        new_window: `(h, w)` wanted.
+        method: one of `BIAS_METHODS`.
+
+    Returns:
+        Array `((2 new_h - 1) * (2 new_w - 1), heads)`; equal windows give the table unchanged.
+
+    Raises:
+        ValueError: if the table does not fit the old window.
+    """
+    check_choice(method, BIAS_METHODS, "method")
+    old, new = (tuple(2 * side - 1 for side in window) for window in (old_window, new_window))
+    if table.ndim != 2 or table.shape[0] != old[0] * old[1]:
+        raise ValueError(
+            f"table must have shape ({old[0] * old[1]}, heads) for this window. "
+            f"Received: shape={table.shape}, old_window={tuple(old_window)}"
+        )
+    return table if old == new else _resize(table.reshape(*old, -1), new, method).reshape(-1, table.shape[1])
+
+
+def resample_kernel(kernel, patch_size):
+    """A patch kernel for patches of another size: on patches resized with it, it gives what the old one gave.
+
+    Args:
+        kernel: array `(h, w, channels, hidden_dim)`.
+        patch_size: `(new_h, new_w)`.
+
+    Returns:
+        Array `(new_h, new_w, channels, hidden_dim)`.
+
+    Source: Beyer et al., "FlexiViT" (arXiv:2212.08013), section 3.4; timm `resample_patch_embed` (bicubic, antialias).
+    """
+    if kernel.shape[:2] == tuple(patch_size):
+        return kernel
+    # The pseudo-inverse of a Kronecker product is that of its factors.
+    rows, columns = (
+        np.linalg.pinv(_antialias_matrix(old, new)).T for old, new in zip(kernel.shape[:2], patch_size, strict=True)
+    )
+    return _separable(kernel, rows, columns)

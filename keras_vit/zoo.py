@@ -10,7 +10,7 @@ from keras_vit.metadata import metadata
 from keras_vit.models import VARIANTS, build_model
 from keras_vit.preprocessing import InputSpec
 from keras_vit.validation import nearest
-from keras_vit.weights import load_weights
+from keras_vit.weights import load_variant
 
 
 def list_models(pattern="*", pretrained=False):
@@ -33,10 +33,11 @@ def create_model(name, weights=None, *, input_spec=None, labels=None, dtype=None
     Args:
         name: str, for example `vit_small_patch16_224`; see `list_models`.
         weights: `None` (random), or the path of a checkpoint: `.weights.h5` as Keras writes it, or a public one
-            in any layout that `keras_vit.weights` reads (`.safetensors`, `.npz`, `.pth`). Positions of another
-            grid are resized, a head of another number of classes stays new.
-        input_spec: `InputSpec` or `None`: pixels to -1 .. 1.
-        labels: class names in the order of the logits, or `None`.
+            in any layout that `keras_vit.weights` reads (`.safetensors`, `.npz`, `.pth`). A public one must be of the
+            sizes of `name`; whatever else it tells goes before the defaults of `name`: activation, epsilon, pooling,
+            the number of classes. Positions of another grid are resized.
+        input_spec: `InputSpec` or `None`: what stands beside a public checkpoint, else pixels to -1 .. 1.
+        labels: class names in the order of the logits, or `None`: what stands beside a public checkpoint.
         dtype: dtype policy or `None`: the global one.
         model_name: str or `None`: what the `keras.Model` is called; by default `name` without its tag.
         **overrides: fields of the config, for example `num_classes=10, image_size=(384, 256)`.
@@ -46,20 +47,20 @@ def create_model(name, weights=None, *, input_spec=None, labels=None, dtype=None
 
     Raises:
         ValueError: on an unknown name or field, with the nearest one; on weights that cannot be read or are of
-            another architecture.
+            another architecture, with the fields that differ.
     """
     base, _, tag = name.partition(".")
     if base not in VARIANTS:
         raise ValueError(f"unknown model{nearest(base, VARIANTS)} Received: name={name!r}; see keras_vit.list_models()")
     if tag:
         raise ValueError(f"{base!r} has no weights with a tag in this version. Received: name={name!r}")
-    config = VARIANTS[base].replace(**overrides)
+    name, variant = model_name or base, VARIANTS[base]
+    if weights is not None and not str(weights).endswith(".weights.h5"):
+        return load_variant(weights, variant, input_spec=input_spec, labels=labels, dtype=dtype, name=name, **overrides)
     origin = None if weights is None else str(weights)
-    model = build_model(config, input_spec, labels, origin=origin, dtype=dtype, name=model_name or base)
-    if weights is not None and str(weights).endswith(".weights.h5"):
+    model = build_model(variant.replace(**overrides), input_spec, labels, origin=origin, dtype=dtype, name=name)
+    if weights is not None:
         _load_keras_weights(model, str(weights))
-    elif weights is not None:
-        load_weights(model, weights)
     return model
 
 

@@ -65,6 +65,7 @@ def swin_config(case, source):
         version=2 if case["family"] == "swin_v2" else 1,
         pretrained_window_sizes=case.get("pretrained_window_sizes"),
         window_rule=source,
+        position_resize="geometric" if source == "timm" else "bicubic",
     )
 
 

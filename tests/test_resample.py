@@ -1,4 +1,4 @@
-"""The resampler beside what timm, Google and DINOv2 gave for the same tables."""
+"""The resampler beside what timm, Google and DINOv2 gave for the same tables and kernels."""
 
 import json
 
@@ -6,9 +6,19 @@ import numpy as np
 import pytest
 from golden import GOLDENS
 
-from keras_vit.resample import METHODS, resize_grid, resize_positions
+from keras_vit.resample import (
+    BIAS_METHODS,
+    METHODS,
+    resample_kernel,
+    resize_bias_table,
+    resize_grid,
+    resize_positions,
+)
 
 INDEX = json.loads((GOLDENS / "interpolation" / "index.json").read_text())
+POSITIONS, BIASES, KERNELS = (
+    {name: case for name, case in INDEX.items() if key in case} for key in ("old_grid", "old_window", "old_patch")
+)
 TABLE = np.random.default_rng(6).normal(size=(1, 2 + 12, 5)).astype("float32")
 
 
@@ -22,12 +32,70 @@ def _method(case):
 
 
 def test_the_goldens_cover_every_method():
-    assert {_method(case) for case in INDEX.values()} == set(METHODS)
+    assert {_method(case) for case in POSITIONS.values()} == set(METHODS)
+    assert {_bias_method(name) for name in BIASES} == set(BIAS_METHODS)
+    assert len(POSITIONS) + len(BIASES) + len(KERNELS) == len(INDEX)
+    assert {case["new_patch"] > case["old_patch"] for case in KERNELS.values()} == {True, False}
 
 
-@pytest.mark.parametrize("name", INDEX)
+def _bias_method(name):
+    return "geometric" if "geometric" in name else "bicubic"
+
+
+def _arrays(name):
+    return np.load(GOLDENS / "interpolation" / f"{name}.npz")
+
+
+@pytest.mark.parametrize("name", BIASES)
+def test_relative_position_biases_equal_the_reference(name):
+    case, arrays = INDEX[name], _arrays(name)
+    windows = ((case["old_window"],) * 2, (case["new_window"],) * 2)
+    outputs = resize_bias_table(arrays["input"], *windows, _bias_method(name))
+    assert outputs.dtype == "float32"
+    np.testing.assert_allclose(outputs, arrays["output"], atol=5e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_equal_the_reference(name):
+    case, arrays = INDEX[name], _arrays(name)
+    outputs = resample_kernel(arrays["input"].transpose(2, 3, 1, 0), (case["new_patch"],) * 2)
+    assert outputs.dtype == "float32"
+    np.testing.assert_allclose(outputs.transpose(3, 2, 0, 1), arrays["output"], atol=2e-6, rtol=2e-6)
+
+
+def test_a_kernel_on_a_larger_patch_gives_what_it_gave_on_the_smaller_one():
+    generator = np.random.default_rng(0)
+    kernel, patch = generator.normal(size=(3, 4, 2, 5)), generator.normal(size=(3, 4, 2))
+    larger = resize_grid(patch, (7, 9))
+    expected = np.einsum("hwc,hwcd->d", patch, kernel)
+    np.testing.assert_allclose(np.einsum("hwc,hwcd->d", larger, resample_kernel(kernel, (7, 9))), expected)
+    assert resample_kernel(kernel, (3, 4)) is kernel
+
+
+@pytest.mark.parametrize("method", BIAS_METHODS)
+def test_the_axes_of_a_window_are_resized_each_by_itself(method):
+    table = np.random.default_rng(1).normal(size=(3 * 9, 2))
+    resized = resize_bias_table(table, (2, 5), (4, 3), method)
+    assert resized.shape == (7 * 5, 2)
+    # A window of the same height and one of the same width, one after the other.
+    step = resize_bias_table(table, (2, 5), (4, 5), method)
+    np.testing.assert_allclose(resize_bias_table(step, (4, 5), (4, 3), method), resized)
+    assert resize_bias_table(table, (2, 5), (2, 5), method) is table
+    np.testing.assert_allclose(resize_bias_table(np.full((3, 1), 2.0), (1, 2), (2, 1), method), 2.0)
+
+
+def test_a_bias_table_that_does_not_fit_its_window_raises():
+    with pytest.raises(
+        ValueError, match=r"table must have shape \(25, heads\) for this window. Received: shape=\(24, 1"
+    ):
+        resize_bias_table(np.zeros((24, 1)), (3, 3), (4, 4), "bicubic")
+    with pytest.raises(ValueError, match=r"method must be one of \['bicubic', 'geometric'\]"):
+        resize_bias_table(np.zeros((25, 1)), (3, 3), (4, 4), "bicubic_offset")
+
+
+@pytest.mark.parametrize("name", POSITIONS)
 def test_equals_the_reference(name):
-    case, arrays = INDEX[name], np.load(GOLDENS / "interpolation" / f"{name}.npz")
+    case, arrays = INDEX[name], _arrays(name)
     grids = case["old_grid"], case["new_grid"]
     outputs = resize_positions(arrays["input"], *grids, case["num_prefix_tokens"], _method(case))
     assert outputs.dtype == "float32"

@@ -7,6 +7,7 @@ import keras
 from keras_vit.layers.windows import WINDOW_RULES, window_and_shift
 from keras_vit.models.base_config import CLASSIFIER_ACTIVATIONS, ModelConfig
 from keras_vit.models.config import ACTIVATIONS
+from keras_vit.resample import BIAS_METHODS
 from keras_vit.validation import (
     as_pair,
     check_choice,
@@ -45,6 +46,9 @@ class SwinConfig(ModelConfig):
             `timm` decides window and shift on each axis and shifts before it fills up; `microsoft` decides on
             the smaller side and takes only what the window divides; `huggingface` decides as `microsoft` and fills
             up before it shifts. On all other grids they agree. Default `timm`.
+        position_resize: how tables of relative position biases of weights with another window are resized: one of
+            `keras_vit.resample.BIAS_METHODS`, `geometric` (timm) or `bicubic` (Microsoft). Version 2 has none.
+            Default `geometric`.
         dropout_rate: float in [0, 1). After the patch embedding, attention projection and both MLP layers.
         attention_dropout_rate: float in [0, 1). On the attention probabilities.
         drop_path_rate: float in [0, 1). Stochastic depth of the last block; linear from 0 in the first one.
@@ -71,6 +75,7 @@ class SwinConfig(ModelConfig):
     activation: str = "gelu"
     layer_norm_epsilon: float = 1e-5
     window_rule: str = "timm"
+    position_resize: str = "geometric"
     dropout_rate: float = 0.0
     attention_dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
@@ -87,6 +92,7 @@ class SwinConfig(ModelConfig):
         check_choice(self.version, (1, 2), "version")
         check_choice(self.activation, ACTIVATIONS, "activation")
         check_choice(self.window_rule, WINDOW_RULES, "window_rule")
+        check_choice(self.position_resize, BIAS_METHODS, "position_resize")
         check_choice(self.classifier_activation, CLASSIFIER_ACTIVATIONS, "classifier_activation")
         self._check_numbers()
         self._check_stages()

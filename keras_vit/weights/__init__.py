@@ -4,7 +4,7 @@ from keras_vit.weights.audit import LoadReport
 from keras_vit.weights.catalog import catalog_entry, find_entries
 from keras_vit.weights.detect import LAYOUTS
 from keras_vit.weights.hub import push_to_hub, save_pretrained
-from keras_vit.weights.load import from_checkpoint, load_weights
+from keras_vit.weights.load import from_checkpoint, load_variant, load_weights
 from keras_vit.weights.save import save_weights
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "catalog_entry",
     "find_entries",
     "from_checkpoint",
+    "load_variant",
     "load_weights",
     "push_to_hub",
     "save_pretrained",

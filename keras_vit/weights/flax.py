@@ -5,13 +5,14 @@ is Flax' `nn.gelu`, the tanh approximation. Positions are resized by `scipy.ndim
 """
 
 import dataclasses
+import functools
 import re
 
 import numpy as np
 
 from keras_vit.weights.files import Checkpoint
 from keras_vit.weights.hybrid import google_stem_fields, google_stem_rules, pixels_of_patch
-from keras_vit.weights.infer import position_fields
+from keras_vit.weights.infer import kernel_sizes, position_fields
 from keras_vit.weights.layout import Layout, count_blocks, dense, differing, norm, rule
 from keras_vit.weights.transforms import CONV_HWIO, HEADS_FIRST, HEADS_LAST, SAME
 
@@ -120,11 +121,18 @@ class Flax(Layout):
                 single = f"{block}{i}/{key.removeprefix(stack)}"
                 shapes[single], sources[single] = shape[1:], (key, i)
 
-        def read(key):
-            source, i = sources.get(key, (key, None))
-            return checkpoint[source] if i is None else checkpoint[source][i]
+        # A rule goes through all blocks before the next one's turn, with three stacks at most: query, key and value.
+        # Mapped ones take no memory, and compressed ones are unpacked once.
+        stack_of = functools.lru_cache(maxsize=3)(checkpoint.__getitem__)
 
-        return Checkpoint(checkpoint.path, shapes, read)
+        def read(key):
+            if key not in sources:
+                return checkpoint[key]
+            source, i = sources[key]
+            return stack_of(source)[i]
+
+        packed = {key: source for key, (source, _) in sources.items()}
+        return Checkpoint(checkpoint.path, shapes, read, checkpoint.metadata, packed)
 
     def pack(self, tensors):
         """The inverse of `unpack`, of a dict."""
@@ -143,12 +151,15 @@ class Flax(Layout):
 
     def infer(self, shapes, hints):
         shapes = {k.removeprefix(self.prefix): shape for k, shape in shapes.items() if k.startswith(self.prefix)}
-        *patch_size, num_channels, hidden_dim = shapes["embedding/kernel"]
+        kernel = shapes["embedding/kernel"]
+        hidden_dim, num_channels, patch_size = kernel_sizes(
+            (*kernel[:1:-1], *kernel[:2])
+        )  # (h, w, channels, hidden_dim)
         attention, _, mlp = self.modules
         fields = {
             "hidden_dim": hidden_dim,
             "num_channels": num_channels,
-            "patch_size": tuple(patch_size),
+            "patch_size": patch_size,
             "num_layers": count_blocks(shapes, r"^Transformer/encoderblock_(\d+)/"),
             "num_heads": shapes[f"{_BLOCK}0/{attention}/query/bias"][0],
             "mlp_dim": shapes[f"{_BLOCK}0/{mlp}/Dense_0/bias"][0],

@@ -1,8 +1,7 @@
 """What a `config.json` beside a checkpoint tells of the architecture, as Hugging Face and timm write it."""
 
-import json
-
 from keras_vit.models import VARIANTS
+from keras_vit.validation import as_pair
 
 _ACTIVATIONS = {
     "gelu": "gelu",
@@ -11,53 +10,65 @@ _ACTIVATIONS = {
     "gelu_tanh": "gelu_tanh",
     "quick_gelu": "quick_gelu",
 }
+_POOLINGS = {"avg": "gap", "token": "token", "map": "map"}
+# Words of Hugging Face for fields of ours.
+_TRANSFORMERS = {
+    "num_attention_heads": "num_heads",
+    "layer_norm_eps": "layer_norm_epsilon",
+    "image_size": "image_size",
+    "window_size": "window_size",
+    "pretrained_window_sizes": "pretrained_window_sizes",
+}
 
 
-def read_hints(path):
-    """Fields of `ViTConfig` from a `config.json`; an empty dict where there is none.
+def config_fields(content):
+    """Fields of a config; an empty dict for an empty object.
 
     Args:
-        path: of the file.
+        content: dict, a `config.json`.
 
     Raises:
-        ValueError: if it is no JSON object, or names an activation that is not known.
+        ValueError: if it names an activation that is not known, a size that is none, or absolute positions in a Swin
+            Transformer.
     """
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"a config.json must be JSON. Received: {str(path)!r} ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"a config.json must hold an object. Received: {str(path)!r}")
-    architecture = content.get("architecture")
-    return _timm(content) if isinstance(architecture, str) else _transformers(content.get("vision_config") or content)
+    fields = _timm(content) if "architecture" in content else _transformers(content.get("vision_config") or content)
+    for name in ("image_size", "window_size"):
+        if fields.get(name) is not None:
+            value = fields[name]
+            fields[name] = as_pair(tuple(value) if isinstance(value, list) else value, name)
+    sizes = fields.get("pretrained_window_sizes")
+    if sizes is not None:
+        fields["pretrained_window_sizes"] = tuple(sizes) if any(sizes) else None
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _timm(content):
-    hints = {}
-    variant = VARIANTS.get(content["architecture"].partition(".")[0])
-    arguments = content.get("model_args") or {}
-    if "num_heads" in arguments or variant:
-        hints["num_heads"] = arguments.get("num_heads") or variant.num_heads
-    if "quickgelu" in content["architecture"]:  # timm says it nowhere else
-        hints["activation"] = "quick_gelu"
+    architecture, arguments = content["architecture"], content.get("model_args") or {}
+    variant = VARIANTS.get(architecture.partition(".")[0])
+    fields = {}
+    for name in ("num_heads", "window_size", "pretrained_window_sizes"):
+        value = arguments.get(name) or getattr(variant, name, None)
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    fields["pooling"] = _POOLINGS.get(arguments.get("global_pool", content.get("global_pool")))
+    input_size = (content.get("pretrained_cfg") or {}).get("input_size")
+    fields["image_size"] = arguments.get("img_size") or (input_size and input_size[1:])
+    if "quickgelu" in architecture:  # timm says it nowhere else
+        fields["activation"] = "quick_gelu"
     if isinstance(arguments.get("act_layer"), str):
-        hints["activation"] = _activation(arguments["act_layer"])
-    return hints
+        fields["activation"] = _activation(arguments["act_layer"])
+    return fields
 
 
 def _transformers(content):
-    hints = {}
-    for theirs, ours in (("num_attention_heads", "num_heads"), ("layer_norm_eps", "layer_norm_epsilon")):
-        if theirs in content:
-            hints[ours] = content[theirs]
+    if content.get("use_absolute_embeddings"):
+        raise ValueError("absolute positions are not modelled in Swin Transformers. Received: use_absolute_embeddings")
+    fields = {ours: content[theirs] for theirs, ours in _TRANSFORMERS.items() if theirs in content}
     if "hidden_act" in content and not content.get("use_swiglu_ffn"):
-        hints["activation"] = _activation(content["hidden_act"])
-    return hints
+        fields["activation"] = _activation(content["hidden_act"])
+    return fields
 
 
 def _activation(name):
-    if name not in _ACTIVATIONS:
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
         raise ValueError(f"an activation must be one of {sorted(_ACTIVATIONS)}. Received: {name!r}")
     return _ACTIVATIONS[name]

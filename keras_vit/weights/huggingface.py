@@ -6,7 +6,7 @@ inside the public files.
 
 import dataclasses
 
-from keras_vit.weights.infer import position_fields
+from keras_vit.weights.infer import kernel_sizes, position_fields
 from keras_vit.weights.layout import Layout, count_blocks, dense, differing, norm, rule
 from keras_vit.weights.transforms import CONV_OIHW, NO_BATCH, SAME, TRANSPOSED, VECTOR_TOKEN
 
@@ -62,6 +62,8 @@ class HuggingFace(Layout):
             return "LayerScale belongs to DINOv2's files alone"
         if self.dino and config.num_classes and config.pooling != "token_gap":
             return "DINOv2's classifier wants pooling='token_gap'"
+        if config.pre_logits_dim and (config.num_classes or config.pre_logits_dim != config.hidden_dim or self.dino):
+            return "a layer between pooling and head is the pooler of a ViT without a head, as wide as its tokens"
         swiglu = ("swiglu",) if self.dino else ()
         return differing(
             config,
@@ -78,7 +80,7 @@ class HuggingFace(Layout):
 
     def infer(self, shapes, hints):
         at, block = self.prefix + "embeddings.", self.prefix + "encoder.layer."
-        hidden_dim, num_channels, *patch_size = shapes[f"{at}patch_embeddings.projection.weight"]
+        hidden_dim, num_channels, patch_size = kernel_sizes(shapes[f"{at}patch_embeddings.projection.weight"])
         second = "mlp.fc2" if self.dino else "output.dense"
         gated = f"{block}0.mlp.weights_in.weight" in shapes
         head = shapes.get("classifier.weight", shapes.get("cls_classifier.weight"))
@@ -87,7 +89,7 @@ class HuggingFace(Layout):
         fields = {
             "hidden_dim": hidden_dim,
             "num_channels": num_channels,
-            "patch_size": tuple(patch_size),
+            "patch_size": patch_size,
             "num_layers": count_blocks(shapes, r"encoder\.layer\.(\d+)\."),
             "mlp_dim": shapes[f"{block}0.{'mlp.weights_out' if gated else second}.weight"][1],
             "num_classes": head[0] if head else 0,
@@ -172,11 +174,11 @@ class HuggingFaceTower(Layout):
 
     def infer(self, shapes, hints):
         at = self.prefix + "embeddings."
-        hidden_dim, num_channels, *patch_size = shapes[f"{at}patch_embedding.weight"]
+        hidden_dim, num_channels, patch_size = kernel_sizes(shapes[f"{at}patch_embedding.weight"])
         fields = {
             "hidden_dim": hidden_dim,
             "num_channels": num_channels,
-            "patch_size": tuple(patch_size),
+            "patch_size": patch_size,
             "num_layers": count_blocks(
                 [key for key in shapes if key.startswith(self.prefix)], r"encoder\.layers\.(\d+)\."
             ),

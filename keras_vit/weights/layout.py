@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from keras_vit.models import ViTConfig
 from keras_vit.weights.infer import complete_vit
 from keras_vit.weights.transforms import SAME, Transform
 
@@ -77,10 +78,12 @@ class Layout:
     Attributes:
         name: str, what `layout=` takes.
         unmodelled: patterns of keys that belong to something else, such as a text tower.
+        config_class: the class of its models' configs.
     """
 
     name: ClassVar[str]
     unmodelled: ClassVar[tuple] = ()
+    config_class: ClassVar[type] = ViTConfig
 
     def table(self, config):
         """The rules of one model; those of variables that the model lacks are left out later."""
@@ -91,8 +94,34 @@ class Layout:
         raise NotImplementedError
 
     def infer(self, shapes, hints):
-        """Fields of the config that keys and shapes tell, as a dict."""
+        """Fields of the config that keys and shapes tell, as a dict.
+
+        Args:
+            shapes: dict from key to shape.
+            hints: dict of fields that are known from elsewhere, for what shapes leave open.
+        """
         raise NotImplementedError
+
+    def infer_values(self, checkpoint):
+        """Fields of the config that the values of a file's constants tell, as a dict."""
+        return {}
+
+    def settle(self, inferred, told):
+        """Inferred fields beside those that a `config.json` tells, which wins wherever the arrays say nothing certain.
+
+        A table of positions is certain, so an `image_size` that it does not fit is that of something else. Of the
+        poolings only the mean of the tokens looks like another one; a gated MLP is no matter of the activation.
+        """
+        told = {name: value for name, value in told.items() if name != "image_size" or name not in inferred}
+        if inferred.get("pooling") != "token" or told.get("pooling") != "gap":
+            told.pop("pooling", None)
+        if inferred.get("activation") == "swiglu":
+            told.pop("activation", None)
+        return {**inferred, **told}
+
+    def adapt_config(self, source, changes):
+        """The config of a model that is to be filled with the weights of `source`: that with some fields changed."""
+        return source.replace(**changes)
 
     def make_config(self, fields):
         """The config of inferred fields.

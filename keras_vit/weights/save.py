@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_vit.metadata import metadata
+from keras_vit.weights import embedded
 from keras_vit.weights.detect import layout_to_write
 from keras_vit.weights.files import write_checkpoint
 from keras_vit.weights.layout import expand, weights_by_path
@@ -31,12 +32,18 @@ def to_tensors(model, layout):
 def save_weights(model, path, layout="timm"):
     """Writes a model's weights with the keys of a source.
 
+    A `.safetensors` file also holds, in its metadata, what arrays do not tell: the model's config, preprocessing and
+    labels, which `from_checkpoint` reads and other libraries pass over. An `.npz` file does not, as its readers take
+    whatever is in it for an array.
+
     Args:
         model: a model of keras_vit.
         path: where; `.safetensors` or `.npz`.
-        layout: one of `keras_vit.weights.LAYOUTS`.
+        layout: one of `keras_vit.weights.LAYOUTS`. What a source keeps in its files and the model has not is made
+            anew: the buffers of Swin Transformers, and DINOv2's `mask_token`, which only its training uses, as zeros.
 
     Raises:
         ValueError: if the layout cannot hold the model, with the reason; on an unknown layout or suffix.
     """
-    write_checkpoint(path, to_tensors(model, layout_to_write(layout, metadata(model).config)))
+    tensors = to_tensors(model, layout_to_write(layout, metadata(model).config))
+    write_checkpoint(path, tensors, embedded.write(model))

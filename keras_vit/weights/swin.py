@@ -8,10 +8,10 @@ import dataclasses
 import math
 import re
 
-import numpy as np
-
 from keras_vit.layers.windows import log_coordinates, padded_size, relative_position_index, shift_mask
 from keras_vit.models import SwinConfig
+from keras_vit.validation import as_pair
+from keras_vit.weights.infer import kernel_sizes, window_of_table
 from keras_vit.weights.layout import Layout, count_blocks, dense, norm, rule
 from keras_vit.weights.transforms import CONV_OIHW, TRANSPOSED
 
@@ -69,6 +69,7 @@ class Swin(Layout):
         head: key of the classifier.
         merging_starts_stage: bool. Whether a stage begins with the merging of patches, as timm has it.
         buffers: bool. Whether files hold the constants of the graph.
+        position_resize: how the source resizes the tables of relative position biases.
     """
 
     name: str
@@ -77,6 +78,8 @@ class Swin(Layout):
     head: str = "head"
     merging_starts_stage: bool = False
     buffers: bool = False
+    position_resize: str = "bicubic"
+    config_class = SwinConfig
     unmodelled = (r"\.relative_position_index$", r"\.attn_mask$", r"\.relative_coords_table$")
 
     def _blocks(self, config):
@@ -142,54 +145,86 @@ class Swin(Layout):
             if mask is not None and self.words is OFFICIAL:
                 found[f"{attention.removesuffix('.attn')}.attn_mask"] = mask
             if config.version == 2:
-                trained = (config.pretrained_window_sizes or [0] * len(config.depths))[stage]
-                table = log_coordinates(window, (trained, trained) if trained else window)
+                table = log_coordinates(window, _trained(config)[stage])
                 found[f"{attention}.relative_coords_table"] = table.reshape(1, 2 * window[0] - 1, 2 * window[1] - 1, 2)
         return found
 
+    def _trained_windows(self, checkpoint):
+        """The window of training of each stage that a file's coordinates tell, 0 where they tell none."""
+        stages, found = self.prefix + self.words.stages, []
+        while f"{stages}.{len(found)}.blocks.0.{self.words.norms[0]}.weight" in checkpoint:
+            key = f"{stages}.{len(found)}.blocks.0.{self.words.attention}.relative_coords_table"
+            shape = checkpoint.shapes.get(key, ())
+            known = len(shape) == 4 and shape[0] == 1 and min(shape) > 0
+            farthest, reach = (float(checkpoint[key][0, -1, 0, 0]), shape[1] // 2) if known else (0, 0)
+            # The farthest coordinate is log2(8 * reach / (window - 1) + 1) / log2(8), below 5 for any window.
+            found.append(round(8 * reach / (8**farthest - 1)) + 1 if 0 < farthest < 5 else 0)
+        return tuple(found)
+
     def check_constants(self, checkpoint, config):
         """Raises a `ValueError` where a file's coordinates are those of another window of training."""
-        for key, ours in self.constants(config).items():
-            if not key.endswith("relative_coords_table") or checkpoint.shapes.get(key) != ours.shape:
-                continue
-            if not np.allclose(checkpoint[key], ours, atol=1e-5):
+        if config.version == 1:
+            return
+        for found, ours in zip(self._trained_windows(checkpoint), _trained(config), strict=True):
+            if found and (found, found) != ours:
                 raise ValueError(
-                    "pretrained_window_sizes must be that of the weights, which a file does not name; pass it. "
-                    f"Received: pretrained_window_sizes={config.pretrained_window_sizes} for {key!r} of "
-                    f"{str(checkpoint.path)!r}"
+                    "pretrained_window_sizes must be that of the weights; pass it. "
+                    f"Received: pretrained_window_sizes={config.pretrained_window_sizes} with the windows "
+                    f"{config.windows}, and {str(checkpoint.path)!r} of weights trained with the window {found}"
                 )
 
     def infer(self, shapes, hints):
         words, stages = self.words, self.prefix + self.words.stages
-        embed_dim, num_channels, *patch_size = shapes[f"{self.prefix}{words.patches}.weight"]
+        embed_dim, num_channels, patch_size = kernel_sizes(shapes[f"{self.prefix}{words.patches}.weight"])
         count = count_blocks(shapes, re.escape(stages) + r"\.(\d+)\.blocks\.")
         depths = [count_blocks(shapes, re.escape(f"{stages}.{s}") + r"\.blocks\.(\d+)\.") for s in range(count)]
         firsts = [f"{stages}.{s}.blocks.0.{words.attention}" for s in range(count)]
         version = 2 if f"{firsts[0]}.logit_scale" in shapes else 1
+        heads = "logit_scale" if version == 2 else "relative_position_bias_table"
         width = shapes[f"{stages}.0.blocks.0.{words.mlp[0]}.bias"][0]
-        fields = {
+        bias = ("query.bias" if words is HUGGINGFACE else "qkv.bias", words.biases[0])[version - 1]
+        return {
             "embed_dim": embed_dim,
             "num_channels": num_channels,
-            "patch_size": tuple(patch_size),
+            "patch_size": patch_size,
             "depths": tuple(depths),
+            "num_heads": tuple(shapes[f"{first}.{heads}"][2 - version] for first in firsts),
             "mlp_ratio": width / embed_dim,
             "num_classes": shapes[f"{self.head}.bias"][0] if f"{self.head}.bias" in shapes else 0,
             "version": version,
+            "qkv_bias": f"{firsts[0]}.{bias}" in shapes,
             "window_rule": self.name,
-        }
-        if version == 2:
-            fields["num_heads"] = tuple(shapes[f"{first}.logit_scale"][0] for first in firsts)
-            index = shapes.get(f"{firsts[0]}.relative_position_index")
-            if index:
-                fields["window_size"] = math.isqrt(index[0])
-            return fields
-        fields["num_heads"] = tuple(shapes[f"{first}.relative_position_bias_table"][1] for first in firsts)
-        entries = shapes[f"{firsts[0]}.relative_position_bias_table"][0]
-        fields["window_size"] = hints.get("window_size", (math.isqrt(entries) + 1) // 2)
-        if "image_size" not in hints and isinstance(fields["window_size"], int):
-            # The published models have as many tokens in the last stage as in a window.
-            fields["image_size"] = tuple(2 ** (count - 1) * fields["window_size"] * side for side in patch_size)
-        return fields
+            "position_resize": self.position_resize,
+        } | self._sizes(shapes, firsts, patch_size, hints)
+
+    def _sizes(self, shapes, firsts, patch_size, hints):
+        """`window_size` and `image_size`, as far as tables and buffers tell them."""
+        wanted = [] if hints.get("window_size") is None else [as_pair(hints["window_size"], "window_size")]
+        window = _window(shapes, firsts[0], wanted)
+        if window is None:
+            return {}
+        try:
+            last = _window(shapes, firsts[-1], [window])
+        except ValueError:  # a table that is not square, cut by an image that is neither
+            last = window
+        # The published models have as many tokens in the last stage as in its window.
+        grid = tuple(side * 2 ** (len(firsts) - 1) for side in last)
+        mask = shapes.get(f"{firsts[0].replace('.blocks.0.', '.blocks.1.').removesuffix('.attn')}.attn_mask")
+        if mask:
+            grid = tuple(math.isqrt(mask[0]) * side for side in window)
+        image_size = tuple(side * patch for side, patch in zip(grid, patch_size, strict=True))
+        return {"window_size": window, "image_size": image_size}
+
+    def infer_values(self, checkpoint):
+        """`pretrained_window_sizes`, where a file's coordinates tell them."""
+        trained = self._trained_windows(checkpoint)
+        return {"pretrained_window_sizes": trained} if any(trained) else {}
+
+    def settle(self, inferred, told):
+        """As for all layouts, but the size of an image, which no table tells for certain, is as told."""
+        sizes = {"image_size": told["image_size"]} if "image_size" in told else {}
+        told = {name: value for name, value in told.items() if name not in ("image_size", *inferred)}
+        return {**inferred, **told, **sizes}
 
     def make_config(self, fields):
         """The config of inferred fields."""
@@ -199,7 +234,36 @@ class Swin(Layout):
                     f"{name} cannot be told from a file of Swin Transformer V2; pass {name}=. "
                     f"Received: layout {self.name!r}"
                 )
-        return SwinConfig(**fields)
+        config = SwinConfig(**fields)
+        # Coordinates that are those of the model's own windows need no mention.
+        own = config.version == 2 and _trained(config) == config.windows
+        return config.replace(pretrained_window_sizes=None) if own else config
+
+    def adapt_config(self, source, changes):
+        """The config with some fields changed. In version 2 the windows of training stay those of `source`."""
+        config = source.replace(**changes)
+        if source.version == 1 or "pretrained_window_sizes" in changes or config.windows == source.windows:
+            return config
+        if any(height != width for height, width in _trained(source)):
+            raise ValueError(
+                "pretrained_window_sizes must be passed for another window than that of the weights, if that is not "
+                f"square. Received: windows {source.windows}"
+            )
+        return config.replace(pretrained_window_sizes=tuple(height for height, _ in _trained(source)))
+
+
+def _window(shapes, attention, windows):
+    """The window of a block's table or buffer, or `None` if there is neither."""
+    table, index = (shapes.get(f"{attention}.relative_position_{name}") for name in ("bias_table", "index"))
+    if table:
+        return window_of_table(table[0], windows)
+    return (math.isqrt(index[0]),) * 2 if index else None
+
+
+def _trained(config):
+    """`(h, w)` for each stage: the window whose farthest position is at 1."""
+    trained = config.pretrained_window_sizes or [0] * len(config.depths)
+    return tuple((t, t) if t else window for t, window in zip(trained, config.windows, strict=True))
 
 
 def _rules_agree(config, other):
@@ -215,7 +279,7 @@ def _rules_agree(config, other):
     return not padded and (same.windows, same.shifts) == (config.windows, config.shifts)
 
 
-TIMM = Swin("timm", head="head.fc", merging_starts_stage=True)
+TIMM = Swin("timm", head="head.fc", merging_starts_stage=True, position_resize="geometric")
 MICROSOFT = Swin("microsoft", buffers=True)
 
 

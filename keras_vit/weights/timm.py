@@ -5,8 +5,10 @@ Source: timm `vision_transformer.py`, `deit.py`; the official DeiT (distilled) f
 
 import dataclasses
 
+import numpy as np
+
 from keras_vit.weights.hybrid import pixels_of_patch, timm_stem_fields, timm_stem_rules
-from keras_vit.weights.infer import position_fields
+from keras_vit.weights.infer import kernel_sizes, position_fields
 from keras_vit.weights.layout import Layout, count_blocks, dense, differing, norm, rule
 from keras_vit.weights.transforms import CONV_OIHW, TRANSPOSED
 
@@ -77,8 +79,12 @@ class Timm(Layout):
             config, norm_placement=("pre",), position_embedding=("learned",), pooling=("token", "gap", "map")
         )
 
+    def constants(self, config):
+        """DINOv2's mask token, by which its files are known: of no use but in its training, so nothing but zeros."""
+        return {"mask_token": np.zeros((1, config.hidden_dim), "float32")} if self.name == "dinov2" else {}
+
     def infer(self, shapes, hints):
-        hidden_dim, num_channels, *patch_size = shapes["patch_embed.proj.weight"]
+        hidden_dim, num_channels, patch_size = kernel_sizes(shapes["patch_embed.proj.weight"])
         has = lambda key: key in shapes  # noqa: E731
         inner = "w3" if has("blocks.0.mlp.w3.weight") else "fc2"
         mlp_dim = shapes[f"blocks.0.mlp.{inner}.weight"][1]
@@ -91,7 +97,7 @@ class Timm(Layout):
         fields = {
             "hidden_dim": hidden_dim,
             "num_channels": num_channels,
-            "patch_size": tuple(patch_size),
+            "patch_size": patch_size,
             "num_layers": count_blocks(shapes, r"^blocks\.(\d+)\."),
             "mlp_dim": mlp_dim,
             "num_classes": shapes["head.weight"][0] if has("head.weight") else 0,

@@ -5,7 +5,7 @@ Source: torchvision `models/vision_transformer.py`; its first public files name 
 
 import dataclasses
 
-from keras_vit.weights.infer import position_fields
+from keras_vit.weights.infer import kernel_sizes, position_fields
 from keras_vit.weights.layout import Layout, count_blocks, dense, differing, norm, rule
 from keras_vit.weights.transforms import CONV_OIHW, TRANSPOSED
 
@@ -59,13 +59,13 @@ class Torchvision(Layout):
         )
 
     def infer(self, shapes, hints):
-        hidden_dim, num_channels, *patch_size = shapes["conv_proj.weight"]
+        hidden_dim, num_channels, patch_size = kernel_sizes(shapes["conv_proj.weight"])
         first = "encoder.layers.encoder_layer_0"
         pre_logits = shapes.get("heads.pre_logits.bias")
         fields = {
             "hidden_dim": hidden_dim,
             "num_channels": num_channels,
-            "patch_size": tuple(patch_size),
+            "patch_size": patch_size,
             "num_layers": count_blocks(shapes, r"encoder_layer_(\d+)\."),
             "mlp_dim": shapes[f"{first}.mlp.{self.mlp[0]}.bias"][0],
             "num_classes": shapes["heads.head.bias"][0] if "heads.head.bias" in shapes else 0,

@@ -42,6 +42,8 @@ CONV_HWIO = Transform(
     lambda a, config: a.reshape(-1, a.shape[-1]),
     lambda a, config: a.reshape(*config.patch_size, -1, a.shape[-1]),
 )
+# The axes of a kernel as the file has it that are a patch's height and width.
+PATCH_AXES = {CONV_OIHW: (2, 3), CONV_HWIO: (0, 1)}
 # Kernels of convolutions, which are ours as they are Flax'.
 KERNEL_OIHW = Transform(
     lambda a, config: a.transpose(2, 3, 1, 0),
@@ -67,7 +69,11 @@ def check_exact(values, path):
     """Raises a `ValueError` that names the array if it holds NaN or infinity in float32, or no floats at all."""
     if values.dtype.kind != "f" and values.dtype != ml_dtypes.bfloat16:
         raise ValueError(f"weights must be floating-point. Received: {path!r} of dtype {values.dtype}")
-    values = np.asarray(values, "float32")
-    if not np.isfinite(values).all():
-        count = int((~np.isfinite(values)).sum())
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.ravel(np.asarray(values, "float32"), order="K")
+        # The sum of the squares is finite only if all values are; that it may overflow needs the second look.
+        if np.isfinite(np.dot(values, values)):
+            return
+    count = int((~np.isfinite(values)).sum())
+    if count:
         raise ValueError(f"weights must be finite. Received: {path!r} with {count} NaN or infinite values")

@@ -1,0 +1,85 @@
+"""What is told of a checkpoint beside its arrays: by itself, if keras_vit wrote it, and by the files around it."""
+
+import dataclasses
+import json
+
+from keras_vit.preprocessing import InputSpec
+from keras_vit.weights import embedded, hints, input_hints
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What is told of a checkpoint.
+
+    Args:
+        fields: dict of fields of the config, from a `config.json`.
+        config: the config that keras_vit wrote into the file, or `None`.
+        input_spec: `InputSpec`, or `None`.
+        labels: tuple of class names, or `None`.
+    """
+
+    fields: dict = dataclasses.field(default_factory=dict)
+    config: object = None
+    input_spec: InputSpec | None = None
+    labels: tuple | None = None
+
+    @property
+    def told(self):
+        """dict of fields: of the config in the file, or else of the `config.json`."""
+        return self.fields if self.config is None else vars(self.config)
+
+    def input_spec_for(self, config):
+        """The preprocessing at a config's image size, or `None` if there is none for as many channels."""
+        if self.input_spec is None or self.input_spec.num_channels != config.num_channels:
+            return None
+        return self.input_spec.replace(size=config.image_size)
+
+    def labels_for(self, config):
+        """The labels, or `None` if they are not those of the config's classes."""
+        return self.labels if self.labels and len(self.labels) == config.num_classes else None
+
+
+def describe(checkpoint):
+    """The `Description` of a checkpoint. What the file says of itself goes before what lies beside it.
+
+    Read are `config.json`, as timm and Hugging Face write it, and `preprocessor_config.json`, as Hugging Face does.
+
+    Raises:
+        ValueError: if one of them is malformed.
+    """
+    written = embedded.read(checkpoint)
+    if written is not None:
+        return Description({}, *written)
+    path = checkpoint.path.with_name("config.json")
+    content = _read_json(path)
+    preprocessor_path = checkpoint.path.with_name("preprocessor_config.json")
+    preprocessor = _read_json(preprocessor_path)
+    if "architecture" in content:
+        spec = _checked(path, input_hints.timm_input_spec, content)
+    else:
+        spec = _checked(preprocessor_path, input_hints.transformers_input_spec, preprocessor)
+    fields = _checked(path, hints.config_fields, content)
+    return Description(fields, None, spec, _checked(path, input_hints.labels, content))
+
+
+def _read_json(path):
+    """The object in a JSON file; an empty dict where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"a {path.name} must be JSON. Received: {str(path)!r} ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"a {path.name} must hold an object. Received: {str(path)!r}")
+    return content
+
+
+def _checked(path, read, content):
+    """What a function reads off an object; its errors name the file."""
+    try:
+        return read(content)
+    except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:
+        raise ValueError(
+            f"a {path.name} must hold what its writers put there. Received: {str(path)!r}: {error}"
+        ) from error

@@ -1,0 +1,146 @@
+"""Arrays of a checkpoint into the variables of a model: all that fit, or none at all."""
+
+import warnings
+
+import numpy as np
+from keras import ops
+
+from keras_vit.metadata import metadata
+from keras_vit.weights.adapt import find_change, find_source
+from keras_vit.weights.audit import LoadReport, check_skips, matching, raise_difference
+from keras_vit.weights.layout import expand, weights_by_path
+from keras_vit.weights.transforms import SAME, TRANSPOSED, check_exact
+
+_HEADS = ("head/", "head_dist/")
+# The axis of a head's kernel that counts the classes: PyTorch's is the first.
+_OUTPUTS = {TRANSPOSED: 0, SAME: -1}
+
+
+def fill(model, checkpoint, layout, skip=(), told=None, stacklevel=3):
+    """Fills a model; where it raises, nothing of the model is changed.
+
+    Args:
+        model: a model of keras_vit.
+        checkpoint: `Checkpoint`.
+        layout: its `Layout`.
+        skip: regular expressions of keys to leave out, as the file has them or with one a block.
+        told: dict of `image_size` and `window_size` of the file, where they are known.
+        stacklevel: int, of the warning.
+
+    Returns:
+        A `LoadReport`.
+
+    Raises:
+        ValueError: with all differences at once; on NaN and infinite values.
+    """
+    config = metadata(model).config
+    checkpoint = layout.unpack(checkpoint)
+    skipped = _skipped(checkpoint, skip)
+    variables, table = weights_by_path(model), layout.table(config)
+    rules = expand(table, config, variables)
+    unmodelled = matching(checkpoint, layout.unmodelled)
+    # The whole table: a model without a head leaves one of the file away.
+    heads = {key for item in table if _is_head(item) for key in item.theirs}
+    replaced = set() if _same_classes(rules, checkpoint, variables) else heads & set(checkpoint)
+    headless = not heads & set(checkpoint)
+    left_out = skipped | replaced
+    active = [item for item in rules if not set(item.theirs) & left_out and not (headless and _is_head(item))]
+
+    unfilled = set(variables) - {name for item in rules for name in item.ours}
+    unused = set(checkpoint) - {key for item in rules for key in item.theirs} - left_out - unmodelled
+    source = find_source(config, told or {}, rules, checkpoint.shapes)
+    changes = _audit(checkpoint, layout, active, variables, (config, source), unused, unfilled)
+    layout.check_constants(checkpoint, config)
+    # All arrays are read before the first variable changes, one at a time, so that no copy of the model is needed.
+    for key in (key for item in active for key in item.theirs):
+        check_exact(checkpoint[key], key)
+    for item in active:
+        _assign(item, checkpoint, variables, config, changes)
+
+    filled = {name for item in active for name in item.ours}
+    notes = list(dict.fromkeys(change.note for change in changes.values()))
+    if headless and any(path.startswith(_HEADS) for path in variables):
+        notes.append("the head is new: the file has none")
+    if replaced:
+        notes.append(f"the head is new: {config.num_classes} classes instead of the file's")
+    if notes:
+        warnings.warn(f"{checkpoint.path.name}: " + "; ".join(notes), stacklevel=stacklevel)
+    return LoadReport(
+        layout.name,
+        tuple(sorted({key for item in active for key in item.theirs})),
+        tuple(sorted(skipped)),
+        tuple(sorted(unmodelled)),
+        tuple(sorted(replaced)),
+        tuple(sorted(set(variables) - filled)),
+        tuple(notes),
+    )
+
+
+def _skipped(checkpoint, patterns):
+    """The keys that `skip=` names; what names a stack names all blocks in it."""
+    check_skips({*checkpoint, *checkpoint.packed.values()}, patterns)
+    stacks = matching(set(checkpoint.packed.values()), patterns)
+    return matching(checkpoint, patterns) | {key for key, stack in checkpoint.packed.items() if stack in stacks}
+
+
+def _is_head(item):
+    return item.ours[0].startswith(_HEADS)
+
+
+def _same_classes(rules, checkpoint, variables):
+    """Whether the file's head is as wide as the model's. A head that contradicts itself is left to the audit."""
+    heads = {item.ours[0]: item for item in rules if _is_head(item)}
+    widths = set()
+    for path, item in heads.items():
+        shape = checkpoint.shapes.get(item.theirs[0])
+        if shape is not None:
+            widths.add(shape[-1 if path.endswith("bias") else _OUTPUTS[item.transform]] if shape else None)
+    return bool(heads) and (len(widths) != 1 or widths == {variables["head/bias"].shape[0]})
+
+
+def _audit(checkpoint, layout, active, variables, configs, unused, unfilled):
+    """Raises one error with all that does not fit; gives the `Change` of every variable that needs one.
+
+    Args:
+        checkpoint, layout: as for `fill`.
+        active: the rules that are applied.
+        variables: dict from path to variable.
+        configs: the model's config, and what is known of the file's.
+        unused: keys that nothing takes.
+        unfilled: paths of variables that nothing fills.
+    """
+    unfilled = {path: ["a rule of this layout"] for path in unfilled}
+    misshapen, changes = {}, {}
+    for item in active:
+        missing = [key for key in item.theirs if key not in checkpoint]
+        if missing:
+            unfilled |= dict.fromkeys(item.ours, missing)
+            continue
+        # Zeros that take no memory tell the shape behind the transform.
+        blanks = [np.broadcast_to(np.float32(0), checkpoint.shapes[key]) for key in item.theirs]
+        wanted = {path: tuple(variables[path].shape) for path in item.ours}
+        try:
+            for path, blank in zip(item.ours, item.load(blanks, configs[0]), strict=True):
+                change = find_change(path, blank.shape, wanted[path], *configs)
+                if change is not None:
+                    changes[path] = change
+        except (ValueError, IndexError, TypeError):
+            ours = ", ".join(f"{path} {shape}" for path, shape in wanted.items())
+            misshapen[item.theirs[0]] = (checkpoint.shapes[item.theirs[0]], ours)
+    raise_difference(checkpoint.path, layout.name, unused, unfilled, misshapen)
+    return changes
+
+
+def _assign(item, checkpoint, variables, config, changes):
+    arrays = [checkpoint[key] for key in item.theirs]
+    for path, value in zip(item.ours, item.load(arrays, config), strict=True):
+        value = np.asarray(value, "float32")
+        _set(variables[path], changes[path].apply(value) if path in changes else value)
+
+
+def _set(variable, value):
+    """Assigns an array; a transposed matrix is turned by the backend, which is many times faster than NumPy."""
+    if value.ndim == 2 and value.T.flags.c_contiguous and not value.flags.c_contiguous:
+        variable.assign(ops.transpose(ops.convert_to_tensor(value.T)))
+    else:
+        variable.assign(value)
