@@ -7,11 +7,10 @@ saved model. The rooms that need TensorFlow or optional packages are imported wh
 import importlib
 
 from keras_vit import interpret, layers, models, preprocessing, weights
-from keras_vit.metadata import metadata, update_metadata
-from keras_vit.models import HybridConfig, SwinConfig, ViTConfig, features
-from keras_vit.preprocessing import InputSpec
-from keras_vit.weights import from_checkpoint, load_weights, push_to_hub, save_pretrained, save_weights
-from keras_vit.zoo import (
+from keras_vit.applications import (
+    DeiTBase,
+    DeiTSmall,
+    DeiTTiny,
     SwinBase,
     SwinLarge,
     SwinSmall,
@@ -25,14 +24,20 @@ from keras_vit.zoo import (
     ViTLarge,
     ViTSmall,
     ViTTiny,
-    create_model,
     decode_predictions,
-    list_models,
     preprocess_input,
 )
+from keras_vit.metadata import metadata, update_metadata
+from keras_vit.models import HybridConfig, SwinConfig, ViTConfig, features
+from keras_vit.preprocessing import InputSpec
+from keras_vit.weights import from_checkpoint, load_weights, push_to_hub, save_pretrained, save_weights
+from keras_vit.zoo import create_model, list_models
 from keras_vit_cli import __version__
 
 __all__ = [
+    "DeiTBase",
+    "DeiTSmall",
+    "DeiTTiny",
     "HybridConfig",
     "InputSpec",
     "SwinBase",

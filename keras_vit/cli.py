@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_vit import experiment
+from keras_vit.applications import decode_predictions
 from keras_vit.data import evaluation_dataset, evaluation_stream, load_source
 from keras_vit.export import predict as saved_model_predict
 from keras_vit.export import saved_model
@@ -17,9 +18,9 @@ from keras_vit.training import DataConfig, apply_overrides, record
 from keras_vit.validation import nearest
 from keras_vit.weights import catalog_entry, from_checkpoint, save_weights
 from keras_vit.weights.catalog import catalog, imagenet_ids, read_labels
-from keras_vit.weights.download import is_remote
+from keras_vit.weights.downloads import is_remote
 from keras_vit.weights.files import SUFFIXES
-from keras_vit.zoo import create_model, decode_predictions, list_models
+from keras_vit.zoo import create_model, list_models
 
 _CONSOLE = Console(highlight=False, soft_wrap=True)
 

@@ -3,16 +3,19 @@
 from keras_vit.weights.audit import LoadReport
 from keras_vit.weights.catalog import catalog_entry, find_entries
 from keras_vit.weights.detect import LAYOUTS
+from keras_vit.weights.downloads import download
 from keras_vit.weights.hub import push_to_hub, save_pretrained
-from keras_vit.weights.load import from_checkpoint, load_variant, load_weights
+from keras_vit.weights.load import from_checkpoint, load_published, load_variant, load_weights
 from keras_vit.weights.save import save_weights
 
 __all__ = [
     "LAYOUTS",
     "LoadReport",
     "catalog_entry",
+    "download",
     "find_entries",
     "from_checkpoint",
+    "load_published",
     "load_variant",
     "load_weights",
     "push_to_hub",

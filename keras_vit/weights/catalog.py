@@ -71,9 +71,18 @@ class CatalogEntry:
         """
         return VARIANTS[self.architecture].replace(**{**self.fields, **overrides})
 
-    def read_labels(self):
-        """The class names in the order of the logits, or `None` where the logits are no classes."""
-        return None if self.labels is None else read_labels(self.labels)
+    def input_spec_for(self, config):
+        """The preprocessing at a config's image size; for another number of channels than three with their mean."""
+        spec, channels = self.input_spec.replace(size=config.image_size), config.num_channels
+        if channels == spec.num_channels:
+            return spec
+        mean, std = (sum(values) / len(values) for values in (spec.mean, spec.std))
+        return spec.replace(mean=(mean,) * channels, std=(std,) * channels)
+
+    def labels_for(self, config):
+        """The class names in the order of the logits, or `None` where a config's classes are others or none."""
+        same = self.labels is not None and config.num_classes == self.fields["num_classes"]
+        return read_labels(self.labels) if same else None
 
 
 def read_labels(name):

@@ -1,8 +1,10 @@
 """Checkpoints into models."""
 
 from keras_vit.models import build_model
+from keras_vit.weights.catalog import catalog_entry
 from keras_vit.weights.description import describe
 from keras_vit.weights.detect import detect_layout
+from keras_vit.weights.downloads import download, is_remote
 from keras_vit.weights.files import open_checkpoint
 from keras_vit.weights.fill import fill
 from keras_vit.weights.infer import infer_config
@@ -27,7 +29,8 @@ def from_checkpoint(
     Transformers V2 the windows of training stay the file's, where it or a description tells them.
 
     Args:
-        path: of a `.safetensors`, `.npz`, `.pth`, `.pt` or `.bin` file.
+        path: of a `.safetensors`, `.npz`, `.pth`, `.pt` or `.bin` file, or what `keras_vit.weights.download` takes,
+            such as `hub:organisation/repository`.
         config: `ViTConfig` or `SwinConfig` of the model, which is then taken as it is, or `None`.
         layout: one of `keras_vit.weights.LAYOUTS`, or `auto`.
         input_spec: `InputSpec` of the weights; `None`: as described, at the model's image size, or else pixels to
@@ -89,6 +92,30 @@ def load_variant(path, variant, layout="auto", *, input_spec=None, labels=None, 
     return source.build(config, input_spec, labels, dtype, name)
 
 
+def load_published(name, path=None, *, input_spec=None, labels=None, dtype=None, model_name=None, **overrides):
+    """Builds the model of a published checkpoint and fills it; fetches the file unless it is there.
+
+    Args:
+        name: `architecture.tag` of the catalog; see `keras_vit.list_models(pretrained=True)`.
+        path: of the file, if it lies elsewhere than in the cache, or `None`.
+        input_spec, labels, dtype, **overrides: as for `from_checkpoint`; the defaults are the catalog's.
+        model_name: str or `None`: the architecture.
+
+    Returns:
+        A functional `keras.Model`.
+
+    Raises:
+        ValueError: on an unknown name; as `from_checkpoint`.
+        FileNotFoundError, PermissionError, ConnectionError, OSError: as `keras_vit.weights.download`.
+    """
+    entry = catalog_entry(name)
+    source = _Source(download(entry.source) if path is None else path, entry.layout)
+    config = source.layout.adapt_config(entry.config(), overrides)
+    input_spec = input_spec or entry.input_spec_for(config)
+    labels = entry.labels_for(config) if labels is None else labels
+    return source.build(config, input_spec, labels, dtype, model_name or entry.architecture, origin=name)
+
+
 def load_weights(model, path, layout="auto", skip=()):
     """Fills a model from a checkpoint, strictly. Where it raises, nothing of the model is changed.
 
@@ -122,7 +149,7 @@ class _Source:
     """
 
     def __init__(self, path, layout):
-        self.checkpoint = open_checkpoint(path)
+        self.checkpoint = open_checkpoint(download(path) if is_remote(path) else path)
         self.layout = detect_layout(self.checkpoint, layout)
         self.description = describe(self.checkpoint)
 
@@ -130,11 +157,11 @@ class _Source:
         """The config of the model that the file was written from."""
         return infer_config(self.layout.unpack(self.checkpoint), self.layout, self.description, wanted, defaults)
 
-    def build(self, config, input_spec, labels, dtype, name):
+    def build(self, config, input_spec, labels, dtype, name, origin=None):
         """The model of a config, filled."""
         input_spec = input_spec or self.description.input_spec_for(config)
         labels = self.description.labels_for(config) if labels is None else labels
-        origin = str(self.checkpoint.path)
+        origin = origin or str(self.checkpoint.path)
         model = build_model(config, input_spec, labels, origin=origin, dtype=dtype, name=name)
         fill(model, self.checkpoint, self.layout, (), self.description.told, stacklevel=4)
         return model

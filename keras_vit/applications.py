@@ -1,0 +1,179 @@
+"""Models as functions, and the helpers beside them, in the manner of Keras Applications."""
+
+import keras
+import numpy as np
+
+from keras_vit.metadata import metadata
+from keras_vit.models import VARIANTS
+from keras_vit.preprocessing import InputSpec
+from keras_vit.weights.catalog import imagenet_ids, read_labels
+from keras_vit.zoo import create_model
+
+
+def _vit_application(name, variant):
+    """A function for one size; `variant` gives the defaults."""
+    default = VARIANTS[variant]
+
+    def application(
+        image_size=default.image_size,
+        patch_size=default.patch_size,
+        num_classes=1000,
+        pooling=default.pooling,
+        include_top=True,
+        weights=None,
+        classifier_activation=None,
+        dtype=None,
+        name=None,
+        **overrides,
+    ):
+        return create_model(
+            variant,
+            weights,
+            dtype=dtype,
+            model_name=name,
+            image_size=image_size,
+            patch_size=patch_size,
+            num_classes=num_classes if include_top else 0,
+            pooling=pooling,
+            classifier_activation=classifier_activation,
+            **overrides,
+        )
+
+    application.__name__ = application.__qualname__ = name
+    application.__doc__ = f"""Vision Transformer, the size of `{variant}`.
+
+    Args:
+        image_size: int or `(h, w)`, pixels; a multiple of `patch_size`. Default {default.image_size[0]}.
+        patch_size: int or `(h, w)`, pixels. Default {default.patch_size[0]}.
+        num_classes: int. Logits; 0 as `include_top=False`. Default 1000.
+        pooling: `token`, `gap` or `map`. Default `{default.pooling}`.
+        include_top: bool. Whether the model ends in the classifier; else it returns the pooled
+            representation `(batch, hidden_dim)`. For tokens see `keras_vit.features`. Default True.
+        weights: as for `create_model`: `None`, a tag such as those of
+            `keras_vit.list_models("{variant}*", pretrained=True)`, or a path.
+        classifier_activation: `None` (logits), `softmax` or `sigmoid`. Default `None`.
+        dtype: dtype policy or `None`: the global one.
+        name: str or `None`. The model's name.
+        **overrides: further fields of `ViTConfig`.
+
+    Returns:
+        A functional `keras.Model` from `(batch, height, width, channels)` images, prepared by
+        `keras_vit.preprocess_input`, to `(batch, num_classes)`.
+
+    Raises:
+        ValueError: on an unknown field, with the nearest one, and where sizes do not fit.
+    """
+    return application
+
+
+ViTTiny = _vit_application("ViTTiny", "vit_tiny_patch16_224")
+ViTSmall = _vit_application("ViTSmall", "vit_small_patch16_224")
+ViTBase = _vit_application("ViTBase", "vit_base_patch16_224")
+ViTLarge = _vit_application("ViTLarge", "vit_large_patch16_224")
+ViTHuge = _vit_application("ViTHuge", "vit_huge_patch14_224")
+# With the distillation token; `distillation_token=False` is the plain DeiT.
+DeiTTiny = _vit_application("DeiTTiny", "deit_tiny_distilled_patch16_224")
+DeiTSmall = _vit_application("DeiTSmall", "deit_small_distilled_patch16_224")
+DeiTBase = _vit_application("DeiTBase", "deit_base_distilled_patch16_224")
+
+
+def _swin_application(name, variant):
+    """As `_vit_application`, for a Swin Transformer."""
+    default = VARIANTS[variant]
+
+    def application(
+        image_size=default.image_size,
+        window_size=default.window_size,
+        num_classes=1000,
+        include_top=True,
+        weights=None,
+        classifier_activation=None,
+        dtype=None,
+        name=None,
+        **overrides,
+    ):
+        return create_model(
+            variant,
+            weights,
+            dtype=dtype,
+            model_name=name,
+            image_size=image_size,
+            window_size=window_size,
+            num_classes=num_classes if include_top else 0,
+            classifier_activation=classifier_activation,
+            **overrides,
+        )
+
+    application.__name__ = application.__qualname__ = name
+    application.__doc__ = f"""Swin Transformer, version {default.version}, the size of `{variant}`.
+
+    Args:
+        image_size: int or `(h, w)`, pixels; a multiple of the patch, 4. Default {default.image_size}.
+        window_size: int or `(h, w)`, tokens. Default {default.window_size}.
+        num_classes, include_top, weights, classifier_activation, dtype, name: as for `ViTBase`.
+        **overrides: further fields of `SwinConfig`.
+
+    Returns, Raises:
+        As `ViTBase`.
+    """
+    return application
+
+
+SwinTiny = _swin_application("SwinTiny", "swin_tiny_patch4_window7_224")
+SwinSmall = _swin_application("SwinSmall", "swin_small_patch4_window7_224")
+SwinBase = _swin_application("SwinBase", "swin_base_patch4_window7_224")
+SwinLarge = _swin_application("SwinLarge", "swin_large_patch4_window7_224")
+SwinV2Tiny = _swin_application("SwinV2Tiny", "swinv2_tiny_window8_256")
+SwinV2Small = _swin_application("SwinV2Small", "swinv2_small_window8_256")
+SwinV2Base = _swin_application("SwinV2Base", "swinv2_base_window8_256")
+SwinV2Large = _swin_application("SwinV2Large", "swinv2_large_window12_192")
+
+
+def preprocess_input(images, model=None):
+    """Normalises pixels for a model.
+
+    Args:
+        images: array or tensor `(..., height, width, channels)` of pixels 0 to 255, already of the model's size.
+            To load, resize and crop files use `keras_vit.metadata(model).input_spec.load(path)`.
+        model: a model of keras_vit, whose own mean and std are used; `None` for those of random weights, which
+            bring pixels to -1 .. 1.
+
+    Returns:
+        float32 array or tensor of the same shape.
+    """
+    # The size plays no part in the normalisation.
+    spec = InputSpec.symmetric(1, images.shape[-1]) if model is None else metadata(model).input_spec
+    return spec.normalize(images)
+
+
+def decode_predictions(predictions, top=5, model=None, labels=None):
+    """The best classes of each image with their names.
+
+    Args:
+        predictions: array `(batch, num_classes)`: probabilities, or logits, whose values are then the scores.
+        top: int. How many. Default 5.
+        model: a model of keras_vit whose labels are used.
+        labels: class names, instead of the model's. With neither, 1000 columns are taken for ImageNet-1k.
+
+    Returns:
+        A list with a list of `(class id, name, score)` for each image, best first, as Keras Applications have
+        it. The class id is the WordNet id for ImageNet-1k, else the column as a str.
+
+    Raises:
+        ValueError: if the shape does not fit the labels, or there are none.
+    """
+    predictions = keras.ops.convert_to_numpy(predictions)
+    if labels is None and model is not None:
+        labels = metadata(model).labels
+    if predictions.ndim != 2:
+        raise ValueError(f"predictions must have the shape (batch, num_classes). Received: shape={predictions.shape}")
+    columns = predictions.shape[1]
+    if labels is None and columns == 1000:
+        labels = read_labels("imagenet1k")
+    if labels is None or len(labels) != columns:
+        count = "none" if labels is None else len(labels)
+        raise ValueError(f"labels must name every column. Received: {count} for {columns} columns")
+    is_imagenet = columns == 1000 and tuple(labels) == read_labels("imagenet1k")
+    ids = imagenet_ids() if is_imagenet else [str(column) for column in range(columns)]
+    best = np.argsort(-predictions, axis=1, kind="stable")[:, :top]
+    return [[(ids[c], labels[c], float(row[c])) for c in order] for row, order in zip(predictions, best, strict=True)]
