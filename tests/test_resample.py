@@ -60,7 +60,8 @@ def test_kernels_equal_the_reference(name):
     case, arrays = INDEX[name], _arrays(name)
     outputs = resample_kernel(arrays["input"].transpose(2, 3, 1, 0), (case["new_patch"],) * 2)
     assert outputs.dtype == "float32"
-    np.testing.assert_allclose(outputs.transpose(3, 2, 0, 1), arrays["output"], atol=2e-6, rtol=2e-6)
+    # The reference inverts in float32.
+    np.testing.assert_allclose(outputs.transpose(3, 2, 0, 1), arrays["output"], atol=1e-5, rtol=0)
 
 
 def test_a_kernel_on_a_larger_patch_gives_what_it_gave_on_the_smaller_one():
@@ -77,9 +78,9 @@ def test_the_axes_of_a_window_are_resized_each_by_itself(method):
     table = np.random.default_rng(1).normal(size=(3 * 9, 2))
     resized = resize_bias_table(table, (2, 5), (4, 3), method)
     assert resized.shape == (7 * 5, 2)
-    # A window of the same height and one of the same width, one after the other.
-    step = resize_bias_table(table, (2, 5), (4, 5), method)
-    np.testing.assert_allclose(resize_bias_table(step, (4, 5), (4, 3), method), resized)
+    turned = table.reshape(3, 9, 2).transpose(1, 0, 2).reshape(-1, 2)
+    expected = resized.reshape(7, 5, 2).transpose(1, 0, 2).reshape(-1, 2)
+    np.testing.assert_allclose(resize_bias_table(turned, (5, 2), (3, 4), method), expected)
     assert resize_bias_table(table, (2, 5), (2, 5), method) is table
     np.testing.assert_allclose(resize_bias_table(np.full((3, 1), 2.0), (1, 2), (2, 1), method), 2.0)
 

@@ -90,7 +90,7 @@ def write_checkpoint(path, tensors, metadata=None):
     if path.suffix not in (".safetensors", ".npz"):
         raise ValueError(f"weights are written as '.safetensors' or '.npz'. Received: {str(path)!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
+    tensors = {key: np.asarray(value, order="C") for key, value in tensors.items()}
     handle, name = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
     os.close(handle)
     try:

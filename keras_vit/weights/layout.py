@@ -113,7 +113,7 @@ class Layout:
         poolings only the mean of the tokens looks like another one; a gated MLP is no matter of the activation.
         """
         told = {name: value for name, value in told.items() if name != "image_size" or name not in inferred}
-        if inferred.get("pooling") != "token" or told.get("pooling") != "gap":
+        if inferred.get("pooling", "token") != "token" or told.get("pooling") != "gap":
             told.pop("pooling", None)
         if inferred.get("activation") == "swiglu":
             told.pop("activation", None)

@@ -10,7 +10,9 @@ from keras_vit.weights.fill import fill
 from keras_vit.weights.infer import infer_config
 
 # What a variant's name stands for; the patch may be asked for otherwise.
-_VARIANT_SIZES = ("hidden_dim", "embed_dim", "num_layers", "depths", "num_heads", "mlp_dim", "patch_size", "version")
+_VARIANT_SIZES = (
+    *("hidden_dim", "embed_dim", "num_layers", "depths", "num_heads", "mlp_dim", "mlp_ratio", "patch_size", "version"),
+)
 # Sizes that a name has of the image, which a file may have otherwise.
 _IMAGE_SIZES = ("image_size", "window_size", "pretrained_window_sizes")
 
@@ -73,23 +75,33 @@ def load_variant(path, variant, layout="auto", *, input_spec=None, labels=None, 
         FileNotFoundError, ValueError: as `from_checkpoint`; also if the file is of another size.
     """
     source, wanted = _Source(path, layout), variant.replace(**overrides)
+    _check_family(path, source.layout.config_class, wanted, isinstance(wanted, source.layout.config_class))
     described = {name: value for name, value in overrides.items() if name not in _IMAGE_SIZES}
     config = source.config(overrides, {**vars(variant), **described})
-    checked = [name for name in _VARIANT_SIZES if hasattr(wanted, name) and not (name in overrides and "patch" in name)]
-    if type(config) is not type(wanted):
-        raise ValueError(
-            f"weights must be of the model's family, {type(wanted).__name__}. Received: {str(path)!r} of a "
-            f"{type(config).__name__}"
-        )
-    differing = [name for name in checked if getattr(config, name) != getattr(wanted, name)]
-    if differing:
-        raise ValueError(
-            f"weights must be of the model's size. Received: {str(path)!r} with "
-            + ", ".join(f"{name}={getattr(config, name)} for {getattr(wanted, name)}" for name in differing)
-        )
+    _check_family(path, type(config), wanted, type(config) is type(wanted))
+    _check_sizes(path, config, wanted, {"patch_size"} & set(overrides))
     sizes = {name: getattr(variant, name) for name in _IMAGE_SIZES[:2] if hasattr(variant, name)}
     config = source.layout.adapt_config(config, {**sizes, **overrides})
     return source.build(config, input_spec, labels, dtype, name)
+
+
+def _check_family(path, found, wanted, agree):
+    if not agree:
+        raise ValueError(
+            f"weights must be of the model's family, {type(wanted).__name__}. "
+            f"Received: {str(path)!r} of a {found.__name__}"
+        )
+
+
+def _check_sizes(path, found, wanted, free):
+    """Raises a `ValueError` that names all sizes of a file that are not the wanted ones, but those that are free."""
+    names = [name for name in _VARIANT_SIZES if hasattr(wanted, name) and name not in free]
+    differing = [name for name in names if getattr(found, name) != getattr(wanted, name)]
+    if differing:
+        raise ValueError(
+            f"weights must be of the model's size. Received: {str(path)!r} with "
+            + ", ".join(f"{name}={getattr(found, name)} for {getattr(wanted, name)}" for name in differing)
+        )
 
 
 def load_published(name, path=None, *, input_spec=None, labels=None, dtype=None, model_name=None, **overrides):

@@ -255,7 +255,9 @@ class Swin(Layout):
 def _window(shapes, attention, windows):
     """The window of a block's table or buffer, or `None` if there is neither."""
     table, index = (shapes.get(f"{attention}.relative_position_{name}") for name in ("bias_table", "index"))
-    if table:
+    if table is not None:
+        if len(table) != 2:
+            raise ValueError(f"a table of relative position biases must have two axes. Received: shape={table}")
         return window_of_table(table[0], windows)
     return (math.isqrt(index[0]),) * 2 if index else None
 

@@ -1,0 +1,324 @@
+"""What arrays do not tell: written into our own files, or read from the files beside a checkpoint."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from golden import GOLDENS
+from tiny import CONFIG, tiny_vit
+
+import keras_vit
+from keras_vit.metadata import update_metadata
+from keras_vit.models import VARIANTS, SwinConfig, build_swin
+from keras_vit.preprocessing import InputSpec
+from keras_vit.weights import from_checkpoint, load_variant, load_weights, save_weights
+from keras_vit.weights.input_hints import timm_input_spec, transformers_input_spec
+
+LEGACY = GOLDENS / "torchvision/vit_legacy_mlp_keys/checkpoint.safetensors"
+UNTOLD = {"activation": "quick_gelu", "layer_norm_epsilon": 1e-3, "num_heads": 4, "position_resize": "bicubic"}
+
+
+def _metadata(path):
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return file.metadata()
+
+
+def test_our_own_files_tell_config_preprocessing_and_labels(tmp_path):
+    path, spec = tmp_path / "x.safetensors", InputSpec((16, 24), crop_fraction=0.9, mean=(0.1, 0.2, 0.3))
+    model = tiny_vit(**UNTOLD, labels=["ä", "b", "c"])
+    update_metadata(model, input_spec=spec)
+    save_weights(model, path, "torchvision")
+    assert _metadata(path)["format"] == "pt"
+    loaded = from_checkpoint(path)
+    content = keras_vit.metadata(loaded)
+    assert (content.config, content.input_spec, content.labels) == (CONFIG.replace(**UNTOLD), spec, ("ä", "b", "c"))
+    for ours, theirs in zip(model.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.warns(UserWarning, match=r"resized to \(2, 2\) \(bicubic\)"):
+        content = keras_vit.metadata(from_checkpoint(path, image_size=16, activation="gelu", num_classes=2))
+    assert (content.config.activation, content.config.layer_norm_epsilon) == ("gelu", 1e-3)
+    assert (content.input_spec, content.labels) == (spec.replace(size=16), None)
+    explicit = InputSpec((16, 24))
+    content = keras_vit.metadata(from_checkpoint(path, input_spec=explicit, labels=["d", "e", "f"]))
+    assert (content.input_spec, content.labels) == (explicit, ("d", "e", "f"))
+
+
+def test_our_own_files_go_before_a_config_beside_them_and_npz_files_hold_arrays_alone(tmp_path):
+    model = tiny_vit(**UNTOLD)
+    save_weights(model, tmp_path / "x.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 8, "hidden_act": "gelu"}))
+    assert keras_vit.metadata(from_checkpoint(tmp_path / "x.safetensors")).config == CONFIG.replace(**UNTOLD)
+    save_weights(model, tmp_path / "x.npz", "google")
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert all("/" in name or name == "cls" for name in arrays)
+
+
+def test_a_swin_of_ours_tells_its_windows(tmp_path):
+    config = SwinConfig(
+        image_size=(32, 48), embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=(4, 3), version=2, num_classes=3
+    )
+    save_weights(build_swin(config), tmp_path / "x.safetensors")
+    assert keras_vit.metadata(from_checkpoint(tmp_path / "x.safetensors")).config == config
+    larger = from_checkpoint(tmp_path / "x.safetensors", window_size=3, pretrained_window_sizes=(4, 4))
+    assert keras_vit.metadata(larger).config.windows == ((3, 3), (3, 3))
+    with pytest.raises(ValueError, match="pretrained_window_sizes must be passed"):
+        from_checkpoint(tmp_path / "x.safetensors", window_size=3)
+
+
+GOOD = {
+    "family": "ViTConfig",
+    "config": {**CONFIG.get_config()},
+    "input_spec": InputSpec((16, 24)).get_config(),
+    "labels": None,
+}
+MALFORMED = {
+    "no JSON": "{",
+    "no object": "[1]",
+    "deep": "[" * 100_000,
+    "no family": json.dumps({**GOOD, "family": "os"}),
+    "family of a list": json.dumps({**GOOD, "family": []}),
+    "unknown field": json.dumps({**GOOD, "config": {**GOOD["config"], "x": 1}}),
+    "wrong type": json.dumps({**GOOD, "config": {**GOOD["config"], "hidden_dim": "16"}}),
+    "config of a list": json.dumps({**GOOD, "config": []}),
+    "no spec": json.dumps({**GOOD, "input_spec": None}),
+    "spec of another size": json.dumps({**GOOD, "input_spec": {**GOOD["input_spec"], "size": [1, 1]}}),
+    "spec of lists": json.dumps({**GOOD, "input_spec": {**GOOD["input_spec"], "interpolation": [[]]}}),
+    "labels of a number": json.dumps({**GOOD, "labels": 3}),
+    "too few labels": json.dumps({**GOOD, "labels": ["a"]}),
+}
+
+
+@pytest.fixture(scope="module")
+def tensors(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tensors") / "x.safetensors"
+    save_weights(tiny_vit(), path)
+    return safetensors.numpy.load_file(path)
+
+
+@pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_description_is_an_error_that_names_the_file(text, tensors, tmp_path):
+    path = tmp_path / "x.safetensors"
+    safetensors.numpy.save_file(tensors, path, {"keras_vit": text})
+    for load in (from_checkpoint, lambda path: load_weights(None, path)):
+        with pytest.raises(
+            ValueError, match=r"metadata 'keras_vit' of a checkpoint must be what keras_vit writes.*x.saf"
+        ):
+            load(path)
+
+
+@pytest.mark.parametrize(
+    "field", [{"num_layers": 1_000_000_000}, {"hidden_dim": 32}, {"num_channels": 3, "mlp_dim": 1}]
+)
+def test_a_description_of_other_arrays_is_refused_before_anything_is_built(field, tensors, tmp_path):
+    path, text = tmp_path / "x.safetensors", json.dumps({**GOOD, "config": {**GOOD["config"], **field}})
+    safetensors.numpy.save_file(tensors, path, {"keras_vit": text})
+    with pytest.raises(ValueError, match=rf"must be that of its arrays. Received: .* with {list(field)[-1]}="):
+        from_checkpoint(path)
+
+
+TIMM = {
+    "architecture": "vit_base_patch16_siglip_gap_224",
+    "global_pool": "avg",
+    "pretrained_cfg": {
+        "input_size": [3, 32, 32],
+        "crop_pct": 0.9,
+        "crop_mode": "center",
+        "interpolation": "bilinear",
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.4, 0.5, 0.6],
+    },
+    "label_names": [f"n{i}" for i in range(11)],
+}
+
+
+@pytest.fixture
+def beside(tmp_path):
+    """A callable that puts JSON files beside a torchvision checkpoint and gives its path."""
+
+    def write(**contents):
+        for name, content in contents.items():
+            (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        (tmp_path / "model.safetensors").write_bytes(LEGACY.read_bytes())
+        return tmp_path / "model.safetensors"
+
+    return write
+
+
+def test_preprocessing_labels_and_pooling_come_from_timms_config(beside):
+    path = beside(config=TIMM)
+    content = keras_vit.metadata(from_checkpoint(path, num_heads=8))
+    assert content.input_spec == InputSpec(32, 0.9, "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert (content.labels, content.config.pooling) == (tuple(TIMM["label_names"]), "gap")
+    with pytest.warns(UserWarning, match="positions"):
+        content = keras_vit.metadata(from_checkpoint(path, num_heads=8, image_size=16, pooling="token"))
+    assert (content.input_spec.size, content.config.pooling) == ((16, 16), "token")
+    with pytest.warns(UserWarning, match="channels"):
+        content = keras_vit.metadata(from_checkpoint(path, num_heads=8, num_channels=1))
+    assert content.input_spec == InputSpec.symmetric(32, 1)
+
+
+def test_preprocessing_and_labels_come_from_hugging_faces_files(beside):
+    names = {str(i): f"name {i}" for i in reversed(range(11))}
+    preprocessor = {
+        "size": {"height": 32, "width": 32},
+        "resample": 2,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.25] * 3,
+    }
+    path = beside(config={"num_attention_heads": 8, "id2label": names}, preprocessor_config=preprocessor)
+    content = keras_vit.metadata(from_checkpoint(path))
+    assert content.input_spec == InputSpec(32, None, "bilinear", (0.5,) * 3, (0.25,) * 3)
+    assert content.labels == tuple(f"name {i}" for i in range(11))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"id2label": {str(i): f"LABEL_{i}" for i in range(11)}},
+        {"id2label": {"0": "cat", "1": "dog"}},
+        {"id2label": {str(2 * i): str(i) for i in range(11)}},
+        {"id2label": {}},
+    ],
+    ids=["placeholders", "of another head", "with gaps", "none"],
+)
+def test_labels_that_name_nothing_are_left_away(names, beside):
+    assert keras_vit.metadata(from_checkpoint(beside(config={**names, "num_attention_heads": 8}))).labels is None
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({}, None),
+        ({"crop_pct": None, "mean": [0.5] * 3, "std": [1] * 3}, InputSpec(224, 0.875, mean=(0.5,) * 3, std=(1,) * 3)),
+        ({"crop_mode": "squash", "crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.5] * 3}, InputSpec(224, None)),
+        ({"interpolation": "random"}, InputSpec(224, 0.875, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))),
+    ],
+)
+def test_timms_preprocessing(told, expected):
+    assert timm_input_spec({"pretrained_cfg": told}) == expected
+
+
+@pytest.mark.parametrize("told", [{"crop_mode": "border", "crop_pct": 1.0}, {"crop_mode": "squash", "crop_pct": 0.9}])
+def test_preprocessing_that_no_input_spec_holds_is_said(told):
+    with pytest.warns(UserWarning, match="has no InputSpec; pass input_spec="):
+        assert timm_input_spec({"pretrained_cfg": told}) is None
+
+
+EDGE = {"do_center_crop": True, "resample": 3}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"size": 224}, InputSpec(224, None, "bilinear")),
+        ({**EDGE, "size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}, InputSpec(224, 0.875)),
+        ({**EDGE, "size": {"shortest_edge": 224}, "crop_size": 224}, InputSpec(224)),
+        ({"size": {"shortest_edge": 224}, "resample": 3}, InputSpec(224)),
+        (
+            {"size": {"height": 32, "width": 48}, "do_normalize": False},
+            InputSpec((32, 48), None, "bilinear", (0,) * 3, (1,) * 3),
+        ),
+        (
+            {"size": 8, "do_rescale": False, "image_mean": [51] * 3, "image_std": [255] * 3},
+            InputSpec(8, None, "bilinear", (0.2,) * 3, (1,) * 3),
+        ),
+        ({"size": 8, "rescale_factor": 2 / 255}, InputSpec(8, None, "bilinear", (0.25,) * 3, (0.25,) * 3)),
+        ({}, None),
+    ],
+)
+def test_hugging_faces_preprocessing(content, expected):
+    found = transformers_input_spec(content)
+    assert (found and found.size) == (expected and expected.size)
+    if expected:
+        assert (found.crop_fraction, found.interpolation) == (expected.crop_fraction, expected.interpolation)
+        np.testing.assert_allclose([found.mean, found.std], [expected.mean, expected.std])
+
+
+@pytest.mark.parametrize("size", [224, 256, 384])
+@pytest.mark.parametrize("larger", [232, 248, 256, 272, 292, 438])
+def test_a_crop_of_hugging_face_cuts_from_the_size_that_it_names(size, larger):
+    larger = max(size, larger)
+    told = {"size": {"shortest_edge": larger}, "do_center_crop": True, "crop_size": size}
+    assert transformers_input_spec(told).resized_size((1000, 1000)) == (larger, larger)
+
+
+@pytest.mark.parametrize(
+    ("files", "rule"),
+    [
+        ({"config": []}, "a config.json must hold an object"),
+        ({"preprocessor_config": "x"}, "a preprocessor_config.json must hold an object"),
+        ({"config": {"hidden_act": []}}, r"config.json.*an activation must be one of"),
+        ({"config": {"image_size": "big"}}, r"config.json.*image_size must be a positive int"),
+        ({"config": {"use_absolute_embeddings": True}}, r"config.json.*absolute positions are not modelled"),
+        ({"config": {"id2label": {"a": "b"}}}, r"a config.json must hold what its writers put there"),
+        ({"config": {"architecture": 3}}, r"a config.json must hold what its writers put there"),
+        ({"config": {**TIMM, "pretrained_cfg": {"mean": "x"}}}, r"a config.json must hold what its writers put there"),
+        ({"preprocessor_config": {"size": {"edge": 3}}}, r"a preprocessor_config.json must hold what its writers"),
+        ({"preprocessor_config": {"resample": 9}}, r"resample must be one of \[0, 1, 2, 3\]. Received: resample=9"),
+    ],
+)
+def test_files_beside_a_checkpoint_that_are_malformed_are_named(files, rule, beside):
+    with pytest.raises(ValueError, match=rule):
+        from_checkpoint(beside(**files), num_heads=8)
+
+
+TINY = {"hidden_dim": 16, "num_layers": 2, "num_heads": 2, "mlp_dim": 24, "patch_size": 8, "image_size": (16, 24)}
+VARIANT = VARIANTS["vit_tiny_patch16_224"].replace(**TINY)
+
+
+def test_a_model_by_name_takes_what_the_weights_tell_and_keeps_its_size(tmp_path):
+    gap = {"pooling": "gap", "class_token": False, "position_on_prefix": False}
+    save_weights(tiny_vit(**gap), tmp_path / "x.npz", "google")
+    created = keras_vit.create_model("vit_tiny_patch16_224", tmp_path / "x.npz", **TINY)
+    told = {"activation": "gelu_tanh", "position_resize": "bilinear_corners", "num_classes": 3, **gap}
+    assert keras_vit.metadata(created).config == VARIANT.replace(**told)
+    created = keras_vit.create_model("vit_tiny_patch16_224", tmp_path / "x.npz", **TINY, activation="gelu")
+    assert keras_vit.metadata(created).config == VARIANT.replace(**{**told, "activation": "gelu"})
+    assert (created.name, keras_vit.metadata(created).origin) == ("vit_tiny_patch16_224", str(tmp_path / "x.npz"))
+    # What the arrays do not tell is the variant's, here the number of heads.
+    save_weights(tiny_vit(), tmp_path / "x.safetensors", "huggingface")
+    safetensors.numpy.save_file(safetensors.numpy.load_file(tmp_path / "x.safetensors"), tmp_path / "y.safetensors")
+    config = keras_vit.metadata(load_variant(tmp_path / "y.safetensors", VARIANT)).config
+    assert config == VARIANT.replace(layer_norm_epsilon=1e-12, position_resize="bicubic", num_classes=3)
+
+
+def test_a_model_by_name_keeps_its_image_and_may_be_asked_for_another_patch(tensors, tmp_path):
+    path = tmp_path / "x.safetensors"
+    safetensors.numpy.save_file(tensors, path)
+    (tmp_path / "config.json").write_text(json.dumps({"image_size": [16, 24]}))
+    with pytest.warns(UserWarning, match=r"positions of the grid \(2, 3\) are resized to \(4, 6\)"):
+        model = load_variant(path, VARIANT.replace(image_size=(32, 48)), patch_size=8)
+    assert keras_vit.metadata(model).config.image_size == (32, 48)
+    with pytest.warns(UserWarning, match=r"patch kernels of \(8, 8\) are resampled to \(4, 4\)"):
+        model = load_variant(path, VARIANT, patch_size=4)
+    assert keras_vit.metadata(model).config.grid_size == (4, 6)
+
+
+def test_weights_of_another_size_or_family_name_the_fields_that_differ(tensors, tmp_path):
+    path = tmp_path / "x.safetensors"
+    safetensors.numpy.save_file(tensors, path)
+    with pytest.raises(
+        ValueError, match=r"of the model's size. Received: .*mlp_dim=24 for 32, patch_size=\(8, 8\) for \(4"
+    ):
+        load_variant(path, VARIANT.replace(patch_size=4), mlp_dim=32)
+    (tmp_path / "config.json").write_text(json.dumps({"image_size": [16, 24]}))
+    with pytest.raises(ValueError, match=r"family, SwinConfig. Received: .*x.safetensors' of a ViTConfig"):
+        keras_vit.create_model("swin_tiny_patch4_window7_224", path, num_classes=3)
+
+
+def test_a_swin_by_name_takes_its_windows_of_training_from_its_name(tmp_path):
+    fields = {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2), "version": 2, "num_classes": 3}
+    variant = SwinConfig(image_size=32, window_size=4, **fields)
+    path = tmp_path / "x.safetensors"
+    save_weights(build_swin(variant), path)
+    safetensors.numpy.save_file(safetensors.numpy.load_file(path), path)
+    assert keras_vit.metadata(load_variant(path, variant)).config == variant
+    larger = keras_vit.metadata(load_variant(path, variant, window_size=8, image_size=64)).config
+    assert larger == variant.replace(window_size=8, image_size=64, pretrained_window_sizes=(4, 4))
+
+
+def test_an_unknown_field_names_the_nearest():
+    with pytest.raises(ValueError, match=r"unknown field of ViTConfig. Did you mean 'num_classes'.*num_clases=3"):
+        from_checkpoint(LEGACY, num_heads=8, num_clases=3)
