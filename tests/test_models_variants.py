@@ -164,7 +164,7 @@ def count(c):
     final_norm = norm * (c.norm_placement == "pre")
     pooling = (d + 4 * dense(d, d) + norm + mlp) * (c.pooling == "map")
     width = c.pre_logits_dim or d
-    head = dense(d, width) * bool(c.pre_logits_dim) + dense(width, c.num_classes) * bool(c.num_classes)
+    head = dense(d, width) * bool(c.pre_logits_dim) + (width + c.head_bias) * c.num_classes
     head += dense(d, c.num_classes) * bool(c.num_classes and c.distillation_token)
     return embedding + c.num_layers * block + final_norm + pooling + head
 
@@ -223,7 +223,7 @@ def test_count_by_hand(name):
         {"pooling": "gap", "position_embedding": "sincos2d", "pre_logits_dim": 10, "pool_before_norm": True},
         {"qk_norm": True, "layer_scale_init": 0.1, "embedding_norm": True},
         {"norm_placement": "post", "num_channels": 5, "patch_size": (4, 8)},
-        {"patch_bias": False, "drop_remainder": True, "image_size": (20, 31)},
+        {"patch_bias": False, "head_bias": False, "drop_remainder": True, "image_size": (20, 31)},
     ],
 )
 def test_count_by_hand_is_that_of_the_model(fields):

@@ -20,7 +20,7 @@ import torch
 import transformers
 
 import keras_vit
-from keras_vit.weights import from_checkpoint, save_weights
+from keras_vit.weights import catalog_entry, find_entries, from_checkpoint, save_weights
 
 pytestmark = pytest.mark.peers
 LIMIT = 2e-5
@@ -174,3 +174,79 @@ def test_a_pytorch_file_cannot_run_code(tmp_path):
     torch.save({"model": Evil()}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="a checkpoint must be readable"):
         from_checkpoint(tmp_path / "x.pth")
+
+
+def test_clip_with_its_projection(tmp_path):
+    """The embedding of an image as CLIP compares it with texts: the projection is a head without a bias."""
+    keras.backend.clear_session()
+    module = redraw(transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(num_hidden_layers=3)))
+    images = _images(224)
+    with torch.no_grad():
+        embedding = module(_torch(images)).image_embeds
+    module.save_pretrained(tmp_path)
+    model = from_checkpoint(tmp_path / "model.safetensors")
+    config = keras_vit.metadata(model).config
+    assert (config.num_classes, config.head_bias) == (512, False)
+    _assert_close(model(images), embedding)
+    save_weights(model, tmp_path / "back.safetensors", "huggingface")
+    redraw(module, seed=1)
+    from safetensors.torch import load_file
+
+    module.load_state_dict(load_file(tmp_path / "back.safetensors"))
+    with torch.no_grad():
+        np.testing.assert_array_equal(module(_torch(images)).image_embeds.numpy(), embedding.numpy())
+
+
+FOLDERS = {
+    "vit_tiny_patch16_224": {"num_layers": 2, "pooling": "gap", "pool_before_norm": True, "activation": "gelu_tanh"},
+    "deit_tiny_distilled_patch16_224": {"num_layers": 2, "image_size": (64, 96)},
+    "deit3_small_patch16_224": {"num_layers": 2, "qk_norm": True},
+    "vit_giant_patch14_dinov2": {
+        "hidden_dim": 48,
+        "num_heads": 3,
+        "mlp_dim": 40,
+        "num_layers": 2,
+        "image_size": (56, 70),
+        "num_registers": 3,
+        "position_on_prefix": False,
+    },
+    "vit_base_patch16_siglip_224": {"num_layers": 2},
+    "vit_base_patch16_clip_quickgelu_224": {"num_layers": 2, "num_classes": 512},
+    "vit_so400m_patch14_siglip_384": {"num_layers": 1},
+    "swin_tiny_patch4_window7_224": {"depths": (1, 2), "num_heads": (3, 6), "image_size": (112, 56)},
+    "swinv2_tiny_window8_256": {"depths": (2, 1), "num_heads": (3, 6), "image_size": 64},
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_timm_reads_our_folders(name, tmp_path):
+    """`timm.create_model("local-dir:...")` builds the same model from what `save_pretrained` writes."""
+    keras.backend.clear_session()
+    model = keras_vit.create_model(name, **FOLDERS[name])
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        center = 1.0 if weight.path.endswith("gamma") else 0.0
+        scale = weight.shape[0] ** -0.5 if weight.path.endswith("kernel") else 0.2
+        weight.assign(center + scale * rng.standard_normal(weight.shape))
+    keras_vit.save_pretrained(model, tmp_path / "m", license_id="mit")
+    module = timm.create_model(f"local-dir:{tmp_path / 'm'}", pretrained=True).eval()
+    spec = keras_vit.metadata(model).input_spec
+    data = timm.data.resolve_model_data_config(module)
+    assert data["input_size"] == (3, *spec.size)
+    assert (data["crop_pct"], data["mean"]) == (spec.crop_fraction, list(spec.mean))
+    images = rng.uniform(-1, 1, (2, *spec.size, 3)).astype("float32")
+    with torch.no_grad():
+        _assert_close(model(images), module(_torch(images)))
+
+
+@pytest.mark.parametrize("name", [n for n in find_entries() if catalog_entry(n).source.startswith("hub:timm/")])
+def test_the_catalog_says_what_timm_says(name):
+    entry, known = catalog_entry(name), timm.models.get_pretrained_cfg(name)
+    spec, config = entry.input_spec, entry.config()
+    assert entry.source == f"hub:{known.hf_hub_id}"
+    assert (3, *config.image_size) == known.input_size
+    assert config.num_classes == known.num_classes
+    assert (spec.crop_fraction is None) == (known.crop_mode == "squash")
+    assert spec.crop_fraction in (None, known.crop_pct)
+    assert (spec.interpolation, spec.mean, spec.std) == (known.interpolation, known.mean, known.std)
+    assert entry.license == known.license

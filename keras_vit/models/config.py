@@ -41,6 +41,7 @@ class ViTConfig(ModelConfig):
         num_heads: int. Attention heads.
         mlp_dim: int. Width inside the MLP; with `swiglu` the width after gating.
         num_classes: int. Logits; 0 leaves the head away and the model returns the representation. Default 1000.
+        head_bias: bool. Whether the head has a bias (the projection of CLIP has none). Default True.
         class_token, distillation_token: bool. Extra tokens in front of the patches. Defaults True, False.
         num_registers: int. Register tokens, between class token and patches, without positions. Default 0.
         pooling: `token` (the class token), `gap` (mean of the patch tokens), `token_gap` (both, side by side: DINOv2's
@@ -79,6 +80,7 @@ class ViTConfig(ModelConfig):
     num_heads: int
     mlp_dim: int
     num_classes: int = 1000
+    head_bias: bool = True
     class_token: bool = True
     distillation_token: bool = False
     num_registers: int = 0

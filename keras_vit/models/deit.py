@@ -30,8 +30,8 @@ def distilled_logits(config, tokens, representation, policy):
     index = int(config.class_token)
     distilled = TokenPooling("token", index=index, dtype=policy, name="representation_dist")(tokens)
     logits = [
-        classifier(config, policy, "head")(representation),
-        classifier(config, policy, "head_dist")(distilled),
+        classifier(config, policy, "head", config.head_bias)(representation),
+        classifier(config, policy, "head_dist", config.head_bias)(distilled),
     ]
     return keras.layers.Average(dtype=policy.variable_dtype, name="logits")(logits)
 

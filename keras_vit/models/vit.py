@@ -121,4 +121,4 @@ def classify(config, tokens, policy):
         return x
     if config.distillation_token:
         return distilled_logits(config, tokens, x, policy)
-    return classifier(config, policy, "head")(x)
+    return classifier(config, policy, "head", config.head_bias)(x)

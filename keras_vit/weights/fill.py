@@ -95,7 +95,7 @@ def _same_classes(rules, checkpoint, variables):
         shape = checkpoint.shapes.get(item.theirs[0])
         if shape is not None:
             widths.add(shape[-1 if path.endswith("bias") else _OUTPUTS[item.transform]] if shape else None)
-    return bool(heads) and (len(widths) != 1 or widths == {variables["head/bias"].shape[0]})
+    return bool(heads) and (len(widths) != 1 or widths == {variables["head/kernel"].shape[-1]})
 
 
 def _audit(checkpoint, layout, active, variables, configs, unused, unfilled):

@@ -100,6 +100,7 @@ class Flax(Layout):
             qk_norm=(False,),
             embedding_norm=(False,),
             patch_bias=(True,),
+            head_bias=(True,),
             pool_before_norm=(False,),
             norm_placement=("pre",),
             pooling=("token", "gap", "map"),

@@ -63,6 +63,8 @@ def _transformers(content):
     if content.get("use_absolute_embeddings"):
         raise ValueError("absolute positions are not modelled in Swin Transformers. Received: use_absolute_embeddings")
     fields = {ours: content[theirs] for theirs, ours in _TRANSFORMERS.items() if theirs in content}
+    if "CLIPVisionModelWithProjection" in (content.get("architectures") or ()):
+        fields |= {"num_classes": content["projection_dim"], "head_bias": False}
     if "hidden_act" in content and not content.get("use_swiglu_ffn"):
         fields["activation"] = _activation(content["hidden_act"])
     return fields

@@ -73,6 +73,7 @@ class HuggingFace(Layout):
             pool_before_norm=(False,),
             embedding_norm=(False,),
             patch_bias=(True,),
+            head_bias=(True,),
             position_on_prefix=(True,),
             num_registers=(config.num_registers,) if self.dino else (0,),
             activation=("gelu", "gelu_tanh", "quick_gelu", *swiglu),
@@ -112,7 +113,8 @@ class HuggingFaceTower(Layout):
     """Keys of the image towers of CLIP and SigLIP.
 
     Args:
-        clip: bool. CLIP's class token and norm before the blocks; else SigLIP's attention pooling.
+        clip: bool. CLIP's class token and norm before the blocks; else SigLIP's attention pooling. Its projection to
+            the space of the texts is the head where `num_classes` is as wide, else left aside.
         prefix: in front of every key.
     """
 
@@ -124,6 +126,7 @@ class HuggingFaceTower(Layout):
     def table(self, config):
         at, block = self.prefix + "embeddings.", self.prefix + "encoder.layers.{i}."
         pooling = self.prefix + "head."
+        projection = [rule("head/kernel", "visual_projection.weight", TRANSPOSED)] if config.num_classes else []
         parts = [f"{block}self_attn.{part}_proj" for part in "qkv"]
         packed = [
             rule(
@@ -153,6 +156,7 @@ class HuggingFaceTower(Layout):
             *norm("representation/norm", f"{pooling}layernorm"),
             *dense("representation/mlp/dense_1", f"{pooling}mlp.fc1", TRANSPOSED),
             *dense("representation/mlp/dense_2", f"{pooling}mlp.fc2", TRANSPOSED),
+            *projection,
         ]
 
     def refuses(self, config):
@@ -167,7 +171,8 @@ class HuggingFaceTower(Layout):
             num_registers=(0,),
             distillation_token=(False,),
             layer_scale_init=(None,),
-            num_classes=(0,),
+            # CLIP's projection to the space of the texts is a head without a bias.
+            num_classes=(config.num_classes if self.clip and not config.head_bias else 0,),
             pre_logits_dim=(None,),
             activation=("gelu", "gelu_tanh", "quick_gelu"),
         )
@@ -175,6 +180,9 @@ class HuggingFaceTower(Layout):
     def infer(self, shapes, hints):
         at = self.prefix + "embeddings."
         hidden_dim, num_channels, patch_size = kernel_sizes(shapes[f"{at}patch_embedding.weight"])
+        # A file of CLIP holds the projection whether or not a model is to end in it.
+        projection_dim = shapes.get("visual_projection.weight", (0,))[0]
+        projects = 0 < projection_dim == hints.get("num_classes")
         fields = {
             "hidden_dim": hidden_dim,
             "num_channels": num_channels,
@@ -183,7 +191,8 @@ class HuggingFaceTower(Layout):
                 [key for key in shapes if key.startswith(self.prefix)], r"encoder\.layers\.(\d+)\."
             ),
             "mlp_dim": shapes[f"{self.prefix}encoder.layers.0.mlp.fc1.bias"][0],
-            "num_classes": 0,
+            "num_classes": projection_dim if projects else 0,
+            "head_bias": not projects,
             "class_token": self.clip,
             "pooling": "token" if self.clip else "map",
             "embedding_norm": self.clip,

@@ -109,6 +109,7 @@ class Timm(Layout):
             "pre_logits_dim": shapes["pre_logits.fc.weight"][0] if has("pre_logits.fc.weight") else None,
             "activation": "swiglu" if gated else "gelu",
             "patch_bias": has("patch_embed.proj.bias"),
+            "head_bias": has("head.bias") or not has("head.weight"),
             "embedding_norm": clip,
             "qk_norm": has("blocks.0.attn.q_norm.weight"),
             "layer_norm_epsilon": 1e-5 if clip else 1e-6,

@@ -91,7 +91,7 @@ def _vit_arguments(config):
         "position_embedding": "learned",
         "pre_logits_dim": None,
         "patch_bias": not config.embedding_norm,
-        "drop_remainder": config.drop_remainder,
+        "head_bias": True,
     }
     for name, wanted in demands.items():
         if getattr(config, name) != wanted:

@@ -52,6 +52,7 @@ class Torchvision(Layout):
             qk_norm=(False,),
             embedding_norm=(False,),
             patch_bias=(True,),
+            head_bias=(True,),
             norm_placement=("pre",),
             position_embedding=("learned",),
             position_on_prefix=(True,),
