@@ -31,7 +31,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 PURE = [room for room, rank in RANK.items() if rank <= RANK["training"]]
 IMPURE_PACKAGES = {"tensorflow", "tensorflow_datasets", "keras_cv", "torch", "jax"}
 # They may import the active backend, inside a function that has asked which one it is.
-BACKEND_FILES = ("backend.py", "interpret/gradients.py", "weights/files.py")
+BACKEND_FILES = ("backend.py", "interpret/gradients.py", "weights/readers.py")
 OF_LAYERS = {"keras", "numpy", "keras_vit"} | set(sys.stdlib_module_names)
 MAXIMUM_LINES = 260
 
