@@ -115,6 +115,7 @@ def test_an_architecture_that_cannot_be_read_off_is_a_clear_error(case, key, sha
         "must fit the model",
         "table must be",
         "biases must have two",
+        "multiple of num_heads",
     )
     with pytest.raises(ValueError, match="|".join(rules)):
         from_checkpoint(path, **told)

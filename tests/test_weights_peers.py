@@ -4,6 +4,7 @@ Fresh initialisations would hide wrong blocks behind zero biases and tiny LayerS
 weights into ours, whose outputs must agree, and back, where they must be identical.
 """
 
+import importlib
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ if "torch" not in sys.modules:
     pytest.skip("runs in make test-peers, where PyTorch is loaded before TensorFlow", allow_module_level=True)
 
 import keras
+import safetensors.torch
 import timm
 import torch
 import transformers
@@ -53,7 +55,11 @@ def redraw(module, seed=0):
             is_scale = re.search(r"(ls\d\.gamma|gamma_\d|lambda1)$", name)
             if is_scale:
                 parameter.copy_(0.5 + 0.2 * noise)
-            elif re.search(r"(token|pos_embed|position_embedding|embeddings\.\w*embeddings?$|latent|probe)", name):
+            elif "logit_scale" in name:
+                parameter.copy_(2.3 + 0.1 * noise)
+            elif re.search(
+                r"(token|bias_table|pos_embed|position_embedding|embeddings\.\w*embeddings?$|latent|probe)", name
+            ):
                 parameter.copy_(0.5 * noise)
             elif parameter.ndim == 1:
                 parameter.copy_(0.2 * noise + (1.0 if name.endswith("weight") else 0.0))
@@ -162,6 +168,68 @@ def test_pytorch_files(wrap, tmp_path):
     torch.save(content, tmp_path / "x.pth")
     images = _images(224)
     model = from_checkpoint(tmp_path / "x.pth", num_heads=3)
+    with torch.no_grad():
+        _assert_close(model(images), module(_torch(images)))
+
+
+def test_old_pytorch_files_and_those_of_something_else(tmp_path):
+    module = redraw(timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=3))
+    torch.save(module.state_dict(), tmp_path / "x.pth", _use_new_zipfile_serialization=False)
+    images = _images(224)
+    with torch.no_grad():
+        _assert_close(from_checkpoint(tmp_path / "x.pth", num_heads=3)(images), module(_torch(images)))
+    for content in ([1, 2], torch.zeros(3), "text"):
+        torch.save(content, tmp_path / "x.pth")
+        with pytest.raises(ValueError, match="a PyTorch file must hold a dict of tensors, not a"):
+            from_checkpoint(tmp_path / "x.pth")
+    torch.save({1: torch.zeros(3), "a": 3}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"must be of one of the layouts .* with 0 keys"):
+        from_checkpoint(tmp_path / "x.pth")
+
+
+SWIN = {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "num_classes": 5}
+VIT = {"embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 5, "img_size": 32, "patch_size": 8}
+WINDOW_7, WINDOW_8 = {**SWIN, "img_size": 56, "window_size": 7}, {**SWIN, "img_size": 64, "window_size": 8}
+TRAINED = {"pretrained_window_sizes": (8, 8)}
+# What timm builds the source with, and what it is then loaded into.
+RESIZES = {
+    "window": ("swin_transformer", "SwinTransformer", WINDOW_7, {"img_size": 64, "window_size": 8}),
+    "rows and columns": (
+        "swin_transformer",
+        "SwinTransformer",
+        WINDOW_7,
+        {"img_size": (48, 80), "window_size": (4, 10)},
+    ),
+    "last stage": ("swin_transformer", "SwinTransformer", WINDOW_7, {"img_size": 32}),
+    "patch and window": (
+        *("swin_transformer", "SwinTransformer", WINDOW_7),
+        {"img_size": 64, "window_size": 4, "patch_size": 8},
+    ),
+    "version 2": (
+        *("swin_transformer_v2", "SwinTransformerV2", WINDOW_8),
+        {"img_size": 128, "window_size": 16, **TRAINED},
+    ),
+    "version 2, rows and columns": (
+        *("swin_transformer_v2", "SwinTransformerV2", WINDOW_8),
+        {"img_size": (64, 96), "window_size": (8, 12), **TRAINED},
+    ),
+    "patch": ("vision_transformer", "VisionTransformer", VIT, {"patch_size": 4}),
+    "patch and image": ("vision_transformer", "VisionTransformer", VIT, {"patch_size": (16, 12), "img_size": (48, 36)}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*(resized|resampled) to", "ignore:.*torch", "ignore:.*multidimensional indexing")
+@pytest.mark.parametrize("name", RESIZES)
+def test_other_sizes_are_loaded_as_timm_loads_them(name, tmp_path):
+    file, family, source, changes = RESIZES[name]
+    room = importlib.import_module(f"timm.models.{file}")
+    path = _write(redraw(getattr(room, family)(**source)), tmp_path / "x.safetensors")
+    module = getattr(room, family)(**{**source, **changes}).eval()
+    module.load_state_dict(room.checkpoint_filter_fn(safetensors.torch.load_file(path), module))
+    ours = {{"img_size": "image_size"}.get(field, field): value for field, value in changes.items()}
+    heads = {} if "swin" in file else {"num_heads": source["num_heads"]}
+    model = from_checkpoint(path, **ours, **heads)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, *model.input_shape[1:])).astype("float32")
     with torch.no_grad():
         _assert_close(model(images), module(_torch(images)))
 

@@ -2,6 +2,7 @@
 
 import warnings
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -57,7 +58,6 @@ def fill(model, checkpoint, layout, skip=(), told=None, stacklevel=3):
     for item in active:
         _assign(item, checkpoint, variables, config, changes)
 
-    filled = {name for item in active for name in item.ours}
     notes = list(dict.fromkeys(change.note for change in changes.values()))
     if headless and any(path.startswith(_HEADS) for path in variables):
         notes.append("the head is new: the file has none")
@@ -65,15 +65,10 @@ def fill(model, checkpoint, layout, skip=(), told=None, stacklevel=3):
         notes.append(f"the head is new: {config.num_classes} classes instead of the file's")
     if notes:
         warnings.warn(f"{checkpoint.path.name}: " + "; ".join(notes), stacklevel=stacklevel)
-    return LoadReport(
-        layout.name,
-        tuple(sorted({key for item in active for key in item.theirs})),
-        tuple(sorted(skipped)),
-        tuple(sorted(unmodelled)),
-        tuple(sorted(replaced)),
-        tuple(sorted(set(variables) - filled)),
-        tuple(notes),
-    )
+    used = {key for item in active for key in item.theirs}
+    new = set(variables) - {name for item in active for name in item.ours}
+    names = (tuple(sorted(group)) for group in (used, skipped, unmodelled, replaced, new))
+    return LoadReport(layout.name, *names, tuple(notes))
 
 
 def _skipped(checkpoint, patterns):
@@ -140,6 +135,8 @@ def _assign(item, checkpoint, variables, config, changes):
 
 def _set(variable, value):
     """Assigns an array; a transposed matrix is turned by the backend, which is many times faster than NumPy."""
+    if keras.config.backend() == "jax":
+        value = np.copy(value)  # JAX may keep an array as it is, and this one may be a view of the file
     if value.ndim == 2 and value.T.flags.c_contiguous and not value.flags.c_contiguous:
         variable.assign(ops.transpose(ops.convert_to_tensor(value.T)))
     else:

@@ -10,52 +10,11 @@ import re
 
 from keras_vit.layers.windows import log_coordinates, padded_size, relative_position_index, shift_mask
 from keras_vit.models import SwinConfig
-from keras_vit.validation import as_pair
-from keras_vit.weights.infer import kernel_sizes, window_of_table
+from keras_vit.weights.infer import kernel_sizes
 from keras_vit.weights.layout import Layout, count_blocks, dense, norm, rule
+from keras_vit.weights.swin_names import HUGGINGFACE, OFFICIAL, Names
+from keras_vit.weights.swin_windows import told_sizes, trained_windows, window_of_coordinates
 from keras_vit.weights.transforms import CONV_OIHW, TRANSPOSED
-
-
-@dataclasses.dataclass(frozen=True)
-class Names:
-    """A source's words, below a prefix, for the parts of a Swin Transformer."""
-
-    patches: str
-    embedding_norm: str
-    stages: str
-    norms: tuple
-    attention: str
-    projection: str
-    mlp: tuple
-    biases: tuple
-    coordinates: str
-    final_norm: str
-
-
-OFFICIAL = Names(
-    patches="patch_embed.proj",
-    embedding_norm="patch_embed.norm",
-    stages="layers",
-    norms=("norm1", "norm2"),
-    attention="attn",
-    projection="attn.proj",
-    mlp=("mlp.fc1", "mlp.fc2"),
-    biases=("q_bias", "v_bias"),
-    coordinates="cpb_mlp",
-    final_norm="norm",
-)
-HUGGINGFACE = Names(
-    patches="embeddings.patch_embeddings.projection",
-    embedding_norm="embeddings.norm",
-    stages="encoder.layers",
-    norms=("layernorm_before", "layernorm_after"),
-    attention="attention.self",
-    projection="attention.output.dense",
-    mlp=("intermediate.dense", "output.dense"),
-    biases=("query.bias", "value.bias"),
-    coordinates="continuous_position_bias_mlp",
-    final_norm="layernorm",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,27 +104,22 @@ class Swin(Layout):
             if mask is not None and self.words is OFFICIAL:
                 found[f"{attention.removesuffix('.attn')}.attn_mask"] = mask
             if config.version == 2:
-                table = log_coordinates(window, _trained(config)[stage])
+                table = log_coordinates(window, trained_windows(config)[stage])
                 found[f"{attention}.relative_coords_table"] = table.reshape(1, 2 * window[0] - 1, 2 * window[1] - 1, 2)
         return found
 
-    def _trained_windows(self, checkpoint):
+    def _coordinates(self, checkpoint):
         """The window of training of each stage that a file's coordinates tell, 0 where they tell none."""
-        stages, found = self.prefix + self.words.stages, []
-        while f"{stages}.{len(found)}.blocks.0.{self.words.norms[0]}.weight" in checkpoint:
-            key = f"{stages}.{len(found)}.blocks.0.{self.words.attention}.relative_coords_table"
-            shape = checkpoint.shapes.get(key, ())
-            known = len(shape) == 4 and shape[0] == 1 and min(shape) > 0
-            farthest, reach = (float(checkpoint[key][0, -1, 0, 0]), shape[1] // 2) if known else (0, 0)
-            # The farthest coordinate is log2(8 * reach / (window - 1) + 1) / log2(8), below 5 for any window.
-            found.append(round(8 * reach / (8**farthest - 1)) + 1 if 0 < farthest < 5 else 0)
-        return tuple(found)
+        stages = self.prefix + self.words.stages
+        count = count_blocks(checkpoint, re.escape(stages) + r"\.(\d+)\.blocks\.")
+        keys = [f"{stages}.{s}.blocks.0.{self.words.attention}.relative_coords_table" for s in range(count)]
+        return tuple(window_of_coordinates(checkpoint[key]) if key in checkpoint else 0 for key in keys)
 
     def check_constants(self, checkpoint, config):
         """Raises a `ValueError` where a file's coordinates are those of another window of training."""
         if config.version == 1:
             return
-        for found, ours in zip(self._trained_windows(checkpoint), _trained(config), strict=True):
+        for found, ours in zip(self._coordinates(checkpoint), trained_windows(config), strict=True):
             if found and (found, found) != ours:
                 raise ValueError(
                     "pretrained_window_sizes must be that of the weights; pass it. "
@@ -195,29 +149,11 @@ class Swin(Layout):
             "qkv_bias": f"{firsts[0]}.{bias}" in shapes,
             "window_rule": self.name,
             "position_resize": self.position_resize,
-        } | self._sizes(shapes, firsts, patch_size, hints)
-
-    def _sizes(self, shapes, firsts, patch_size, hints):
-        """`window_size` and `image_size`, as far as tables and buffers tell them."""
-        wanted = [] if hints.get("window_size") is None else [as_pair(hints["window_size"], "window_size")]
-        window = _window(shapes, firsts[0], wanted)
-        if window is None:
-            return {}
-        try:
-            last = _window(shapes, firsts[-1], [window])
-        except ValueError:  # a table that is not square, cut by an image that is neither
-            last = window
-        # The published models have as many tokens in the last stage as in its window.
-        grid = tuple(side * 2 ** (len(firsts) - 1) for side in last)
-        mask = shapes.get(f"{firsts[0].replace('.blocks.0.', '.blocks.1.').removesuffix('.attn')}.attn_mask")
-        if mask:
-            grid = tuple(math.isqrt(mask[0]) * side for side in window)
-        image_size = tuple(side * patch for side, patch in zip(grid, patch_size, strict=True))
-        return {"window_size": window, "image_size": image_size}
+        } | told_sizes(shapes, firsts, patch_size, hints)
 
     def infer_values(self, checkpoint):
         """`pretrained_window_sizes`, where a file's coordinates tell them."""
-        trained = self._trained_windows(checkpoint)
+        trained = self._coordinates(checkpoint)
         return {"pretrained_window_sizes": trained} if any(trained) else {}
 
     def settle(self, inferred, told):
@@ -236,7 +172,7 @@ class Swin(Layout):
                 )
         config = SwinConfig(**fields)
         # Coordinates that are those of the model's own windows need no mention.
-        own = config.version == 2 and _trained(config) == config.windows
+        own = config.version == 2 and trained_windows(config) == config.windows
         return config.replace(pretrained_window_sizes=None) if own else config
 
     def adapt_config(self, source, changes):
@@ -244,28 +180,12 @@ class Swin(Layout):
         config = source.replace(**changes)
         if source.version == 1 or "pretrained_window_sizes" in changes or config.windows == source.windows:
             return config
-        if any(height != width for height, width in _trained(source)):
+        if any(height != width for height, width in trained_windows(source)):
             raise ValueError(
                 "pretrained_window_sizes must be passed for another window than that of the weights, if that is not "
                 f"square. Received: windows {source.windows}"
             )
-        return config.replace(pretrained_window_sizes=tuple(height for height, _ in _trained(source)))
-
-
-def _window(shapes, attention, windows):
-    """The window of a block's table or buffer, or `None` if there is neither."""
-    table, index = (shapes.get(f"{attention}.relative_position_{name}") for name in ("bias_table", "index"))
-    if table is not None:
-        if len(table) != 2:
-            raise ValueError(f"a table of relative position biases must have two axes. Received: shape={table}")
-        return window_of_table(table[0], windows)
-    return (math.isqrt(index[0]),) * 2 if index else None
-
-
-def _trained(config):
-    """`(h, w)` for each stage: the window whose farthest position is at 1."""
-    trained = config.pretrained_window_sizes or [0] * len(config.depths)
-    return tuple((t, t) if t else window for t, window in zip(trained, config.windows, strict=True))
+        return config.replace(pretrained_window_sizes=tuple(height for height, _ in trained_windows(source)))
 
 
 def _rules_agree(config, other):

@@ -1,0 +1,67 @@
+"""What a file of a Swin Transformer tells of its windows, and of those of its training."""
+
+import math
+
+from keras_vit.validation import as_pair
+from keras_vit.weights.infer import window_of_table
+
+# Farther than any window reaches: log2(8 * x + 1) / log2(8) of 4000 windows beside each other.
+_FARTHEST = 5
+
+
+def trained_windows(config):
+    """`(h, w)` for each stage of version 2: the window whose farthest position is at 1."""
+    trained = config.pretrained_window_sizes or [0] * len(config.depths)
+    return tuple((t, t) if t else window for t, window in zip(trained, config.windows, strict=True))
+
+
+def window_of_coordinates(table):
+    """The window of training that a file's coordinates `(1, 2 h - 1, 2 w - 1, 2)` tell, or 0 if they tell none."""
+    if table.ndim != 4 or table.shape[0] != 1 or not table.size:
+        return 0
+    farthest, reach = float(table[0, -1, 0, 0]), table.shape[1] // 2
+    # The farthest coordinate is log2(8 * reach / (window - 1) + 1) / log2(8).
+    return round(8 * reach / (8**farthest - 1)) + 1 if 0 < farthest < _FARTHEST else 0
+
+
+def _window(shapes, attention, windows):
+    """The window of a block's table or buffer, or `None` if there is neither."""
+    table, index = (shapes.get(f"{attention}.relative_position_{name}") for name in ("bias_table", "index"))
+    if table is not None:
+        if len(table) != 2:
+            raise ValueError(f"a table of relative position biases must have two axes. Received: shape={table}")
+        return window_of_table(table[0], windows)
+    if not index:
+        return None
+    # A pair of tokens each, in a square or in a row.
+    tokens = index[0] if len(index) == 2 else math.isqrt(index[0])
+    return (math.isqrt(tokens),) * 2
+
+
+def told_sizes(shapes, firsts, patch_size, hints):
+    """`window_size` and `image_size`, as far as tables and buffers tell them.
+
+    Args:
+        shapes: dict from key to shape.
+        firsts: keys of the attention of each stage's first block.
+        patch_size: `(h, w)`.
+        hints: dict; its `window_size` says which window is meant where it is not square.
+
+    Returns:
+        A dict, empty where nothing tells.
+    """
+    wanted = [] if hints.get("window_size") is None else [as_pair(hints["window_size"], "window_size")]
+    window = _window(shapes, firsts[0], wanted)
+    if window is None:
+        return {}
+    try:
+        last = _window(shapes, firsts[-1], [window]) or window
+    except ValueError:  # a table that is not square, cut by an image that is neither
+        last = window
+    # The published models have as many tokens in the last stage as in its window.
+    grid = tuple(side * 2 ** (len(firsts) - 1) for side in last)
+    mask = shapes.get(f"{firsts[0].replace('.blocks.0.', '.blocks.1.').removesuffix('.attn')}.attn_mask")
+    if mask:
+        grid = tuple(math.isqrt(mask[0]) * side for side in window)
+    image_size = tuple(side * patch for side, patch in zip(grid, patch_size, strict=True))
+    return {"window_size": window, "image_size": image_size}
