@@ -80,7 +80,7 @@ def _ask(model, layout, path):
     differing = [name for name in ours if name not in DEFAULTS and theirs[name] != ours[name]]
     return {
         "found": load_weights(model, path).layout,
-        "differs": [f"`{name}={theirs[name]!r}`" for name in differing],
+        "differs": [f"`{name}={getattr(found, name)!r}`" for name in differing],
         "asked": ", ".join(f"`{name}`" for name in asked),
         "defaults": tuple(str(theirs.get(name, "")) for name in DEFAULTS[:3]),
     }
