@@ -116,7 +116,7 @@ def test_scalars_are_an_error_that_names_them(layout, folder):
 
 @pytest.mark.parametrize("layout", [*LAYOUTS, STACKED])
 @given(data=st.data())
-@examples(50, 1500)
+@examples(50, 300)
 def test_one_damaged_key_is_named(layout, folder, data):
     files = _files(layout)
     config, tensors, ours = files[data.draw(st.sampled_from(sorted(files)), "family")]
@@ -150,7 +150,7 @@ OPTIONAL = {
 
 @pytest.mark.parametrize("layout", [*LAYOUTS, STACKED])
 @given(data=st.data())
-@examples(10, 500)
+@examples(10, 60)
 def test_a_dropped_key_is_noticed_even_if_the_architecture_is_read_off_the_file(layout, folder, data):
     files = _files(layout)
     config, tensors, ours = files[data.draw(st.sampled_from(sorted(files)), "family")]

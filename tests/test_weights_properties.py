@@ -147,13 +147,13 @@ def _check_round_trips(config, folder):
 
 
 @given(vit_configs().filter(_sound))
-@examples(30, 1500)
+@examples(18, 300)
 def test_a_vit_in_every_layout_comes_back_or_is_refused(folder, config):
     _check_round_trips(config, folder)
 
 
 @given(swin_configs().filter(_sound))
-@examples(12, 600)
+@examples(12, 150)
 def test_a_swin_in_every_layout_comes_back_or_is_refused(folder, config):
     _check_round_trips(config, folder)
 
