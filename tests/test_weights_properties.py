@@ -146,8 +146,13 @@ def _check_round_trips(config, folder):
             assert {key: value.tobytes() for key, value in back.items()} == first[1]
 
 
+@pytest.mark.parametrize("config", [pytest.param(vit(**fields), id=family) for family, fields in VITS.items()])
+def test_every_family_comes_back_or_is_refused(folder, config):
+    _check_round_trips(config, folder)
+
+
 @given(vit_configs().filter(_sound))
-@examples(18, 300)
+@examples(10, 300)
 def test_a_vit_in_every_layout_comes_back_or_is_refused(folder, config):
     _check_round_trips(config, folder)
 
