@@ -58,6 +58,10 @@ DEFECTS = {
         lambda c: isinstance(c, ViTConfig) and c.pooling == "token_gap" and c.pre_logits_dim,
         vit(pooling="token_gap", layer_scale_init=1.0, pre_logits_dim=7),
     ),
+    "huggingface: pre_logits of twice the width are read as token_gap": (
+        lambda c: isinstance(c, ViTConfig) and c.pre_logits_dim == 2 * c.hidden_dim,
+        vit(pre_logits_dim=16),
+    ),
     "swin: missing biases are not read off the file": (
         lambda c: isinstance(c, SwinConfig) and not c.qkv_bias,
         swin(qkv_bias=False),
