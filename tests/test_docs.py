@@ -1,9 +1,11 @@
-"""The numbers of the README are those of the records."""
+"""The numbers of the README are those of the records, the tables of docs/weights.md what the library does."""
 
 import importlib.util
 import json
 import pathlib
 import re
+
+import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -35,7 +37,20 @@ def test_a_stale_table_is_noticed():
     assert tables.fill("<!-- a -->\nold\n<!-- /a -->", "a", "new") == "<!-- a -->\n\nnew\n\n<!-- /a -->"
 
 
-def test_the_files_that_the_readme_links_to_exist():
-    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
-    assert links
-    assert all((ROOT / link).exists() for link in links if "://" not in link)
+@pytest.mark.slow
+def test_the_page_of_weights_says_what_the_library_does(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    page = importlib.import_module("weights_page")
+    # Without its markers a page would never be old.
+    assert all(f"<!-- {marker} -->" in page.PAGE.read_text() for marker in page.PARTS)
+    assert page.main(["--check"]) == 0, "run: python docs/weights_page.py"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/weights.md"])
+def test_the_files_that_a_page_names_exist(page):
+    text = (ROOT / page).read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    names = re.findall(r"`((?:docs|tests|recipes)/[\w./]+)`", text)
+    assert [*links, *names]
+    assert all(((ROOT / page).parent / link).exists() for link in links)
+    assert all((ROOT / name).exists() for name in names)
