@@ -44,7 +44,7 @@ def _parser():
     evaluate.add_argument("--data", metavar="NAME", help="digits, or the name of a TFDS data set such as imagenet2012")
     evaluate.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
     evaluate.add_argument("--folder", help="a folder with <split>/<class>/<image> instead")
-    evaluate.add_argument("--split", help="default: test; validation for imagenet2012")
+    evaluate.add_argument("--split", default="test", help="default test; imagenet2012 has its labels in validation")
     evaluate.add_argument("--batch-size", type=int, default=128)
 
     predict = commands.add_parser("predict", help="classify images with any model")

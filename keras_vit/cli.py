@@ -188,10 +188,10 @@ def list(options):
         for name in list_models(options.pattern):
             _say(name)
         return
-    table = Table("name", "MB", "pixels", "published top-1", "license", "paper")
+    columns = "{:<60} {:>6} {:>7} {:>6}  {:<14} {}"
+    _say(columns.format("name", "MB", "pixels", "top-1", "license", "paper"))
     for name in list_models(options.pattern, pretrained=True):
         entry = catalog_entry(name)
         top1 = "-" if entry.top1 is None else f"{entry.top1:.1f}"
         side = "x".join(str(s) for s in dict.fromkeys(entry.input_spec.size))
-        table.add_row(name, f"{entry.size / 1e6:,.0f}", side, top1, entry.license, entry.paper)
-    _CONSOLE.print(table)
+        _say(columns.format(name, f"{entry.size / 1e6:.0f}", side, top1, entry.license, entry.paper))

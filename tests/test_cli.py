@@ -5,11 +5,16 @@ import re
 import subprocess
 import sys
 
+import keras
+import numpy as np
 import pytest
 from PIL import Image
+from tiny import tiny_vit
 
+import keras_vit
 import keras_vit_cli
 from keras_vit import experiment
+from keras_vit.weights.catalog import imagenet_ids, read_labels
 
 SMALL = [
     "--set",
@@ -81,8 +86,60 @@ def test_evaluate_refuses_other_classes(trained, tmp_path, capsys):
 def test_predict_prints_the_best_classes(trained, tmp_path, capsys, kind):
     file = tmp_path / "digit.png"
     Image.new("L", (8, 8), 100).save(file)
-    assert _main("predict", trained / kind, file, "--top", "2") == 0
+    assert _main("predict", file, "--model", trained / kind, "--top", "2") == 0
     assert re.search(r"digit.png: \d 0\.\d+, \d 0\.\d+$", capsys.readouterr().out.strip())
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A folder as timm writes it, of a model with the classes of ImageNet."""
+    model = tiny_vit(num_classes=1000, labels=read_labels("imagenet1k"))
+    keras_vit.update_metadata(model, input_spec=keras_vit.InputSpec((16, 24), crop_fraction=0.9))
+    folder = tmp_path_factory.mktemp("published")
+    keras_vit.save_pretrained(model, folder)
+    return folder / "model.safetensors"
+
+
+def test_predict_and_evaluate_take_checkpoints(checkpoint, tmp_path, capsys):
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "photo.jpg")
+    assert _main("predict", tmp_path / "photo.jpg", "--model", checkpoint, "--top", "2") == 0
+    line = capsys.readouterr().out.strip()
+    names = [part.rsplit(" ", 1)[0] for part in re.split(r"(?<=\d), ", line.partition("photo.jpg: ")[2])]
+    assert len(names) == 2
+    assert set(names) <= set(read_labels("imagenet1k"))
+
+
+def test_evaluate_on_imagenet_counts_every_image_once(checkpoint, tmp_path, capsys):
+    import tensorflow_datasets as tfds
+
+    with tfds.testing.mock_data(num_examples=7):
+        arguments = ["--data", "imagenet2012", "--split", "validation", "--data-dir", tmp_path, "--batch-size", "3"]
+        assert _main("evaluate", checkpoint, *arguments) == 0
+    assert re.search(
+        r"imagenet2012, validation: 7 images, accuracy 0\.\d{4}, loss .*, top-5 0", capsys.readouterr().out
+    )
+
+
+def test_evaluate_streams_a_folder_as_in_memory(checkpoint, tmp_path, capsys):
+    """Class folders named by WordNet ids, as everybody keeps ImageNet."""
+    rng = np.random.default_rng(0)
+    for wordnet_id in imagenet_ids():
+        (tmp_path / "val" / wordnet_id).mkdir(parents=True)
+    for i, wordnet_id in enumerate(imagenet_ids()[:5]):
+        pixels = rng.integers(0, 256, (30, 40, 3), dtype="uint8")
+        Image.fromarray(pixels).save(tmp_path / "val" / wordnet_id / f"{i}.png")
+    assert _main("evaluate", checkpoint, "--folder", tmp_path, "--split", "val", "--batch-size", "2") == 0
+    loss = float(re.search(r"val: 5 images, .*loss (\d+\.\d+)", capsys.readouterr().out)[1])
+    model = keras_vit.from_checkpoint(checkpoint)
+    spec = keras_vit.metadata(model).input_spec
+    images = np.stack([spec.load(tmp_path / "val" / w / f"{i}.png") for i, w in enumerate(imagenet_ids()[:5])])
+    expected = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(np.arange(5), model(images))
+    assert loss == pytest.approx(float(expected), abs=2e-3)
+
+
+def test_list_of_published_weights(capsys):
+    assert _main("list", "deit_tiny_d*", "--pretrained") == 0
+    assert "deit_tiny_distilled_patch16_224.fb_in1k" in capsys.readouterr().out
 
 
 def test_export_writes_the_next_version(trained, tmp_path, capsys):
@@ -102,9 +159,12 @@ def test_list_prints_names(capsys):
         (["train", "vit_digit"], "Did you mean 'vit_digits'"),
         (["train", "vit_digits", "--set", "data.nam=x"], "Did you mean 'name'"),
         (["train", "vit_digits", "--set", "distribution.name=mirored"], "Did you mean 'mirrored'"),
-        (["evaluate", "nothing.keras", "--data", "digits"], "must be an existing .keras file"),
+        (["evaluate", "nothing.keras", "--data", "digits"], "a model must be an existing .keras file"),
         (["train", "vit_digits", "--smoke", "--record"], "a smoke run has no record"),
-        (["predict", "nowhere", "image.png"], "there must be a SavedModel"),
+        (
+            ["predict", "image.png", "--model", "deit_tini_patch16_224.fb_in1k"],
+            "Did you mean 'deit_tiny_patch16",
+        ),
         (["export", "nothing.keras", "--to", "x"], "must be an existing .keras file"),
     ],
 )

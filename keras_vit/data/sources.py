@@ -44,8 +44,8 @@ class Source:
         class_names: tuple of str, in the order of the labels.
         num_channels: int. Channels of its images.
         read: callable `(split name, InputSpec) -> Split`.
-        examples: callable `split name ->` iterator of `(image, label)` with what `InputSpec.resize` takes, or `None`
-            for a data set that is in memory anyway.
+        examples: callable `split name ->` an iterator of `(image, label)` with what `InputSpec.resize` takes, and how
+            many there are (or `None`); or `None` for a data set that is in memory anyway.
     """
 
     name: str
@@ -169,7 +169,7 @@ def _tfds(config):
         return tfds_examples(dataset)
 
     def read(name, input_spec):
-        pairs = [(input_spec.resize(image), label) for image, label in examples(name)]
+        pairs = [(input_spec.resize(image), label) for image, label in examples(name)[0]]
         images, labels = zip(*pairs, strict=True) if pairs else ((), ())
         return Split(np.array(images, "uint8"), np.array(labels, "int64"))
 

@@ -29,8 +29,10 @@ def evaluation_stream(source, split, input_spec, num_classes, batch_size):
         ValueError: where it is iterated, if an image is unreadable or a label no class.
     """
 
+    examples, count = source.examples(split)
+
     def batches():
-        prepared = _prepared(source.examples(split), input_spec)
+        prepared = _prepared(examples, input_spec)
         while rows := list(itertools.islice(prepared, batch_size)):
             images, labels = (tf.stack(column) for column in zip(*rows, strict=True))
             check_labels(labels.numpy(), num_classes)
@@ -38,7 +40,10 @@ def evaluation_stream(source, split, input_spec, num_classes, batch_size):
 
     shapes = ((None, *input_spec.size, input_spec.num_channels), (None, num_classes))
     signature = tuple(tf.TensorSpec(shape, tf.float32) for shape in shapes)
-    return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(2)
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    if count is not None:  # a progress bar wants to know
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))
+    return dataset.prefetch(2)
 
 
 def _prepared(examples, input_spec):
@@ -56,12 +61,13 @@ def _prepared(examples, input_spec):
 
 
 def folder_examples(folder, split):
-    """`(path, label)` of a folder's images."""
+    """An iterator of `(path, label)` of a folder's images, and how many there are."""
     paths, labels, _ = list_images(folder, split)
-    return zip(paths, labels, strict=True)
+    return zip(paths, labels, strict=True), len(paths)
 
 
 def tfds_examples(dataset):
-    """`(encoded image, label)` of a TFDS data set whose images are left undecoded."""
-    for example in dataset.as_numpy_iterator():
-        yield io.BytesIO(example["image"]), int(example["label"])
+    """As `folder_examples`, of a TFDS data set whose images are left undecoded; the number may be `None`."""
+    pairs = ((io.BytesIO(example["image"]), int(example["label"])) for example in dataset.as_numpy_iterator())
+    count = int(dataset.cardinality())
+    return pairs, count if count >= 0 else None
