@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests run in this many processes at once.
+WORKERS ?= auto
 # PyTorch as pip should install it for the backends and the benchmarks, for example torch==2.13.0
 TORCH ?= torch
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -31,7 +33,7 @@ demo: $(VENV)/.installed
 	$(BIN)/keras_vit train recipes/vit_digits.py
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest --strict-skips $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --strict-skips -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
