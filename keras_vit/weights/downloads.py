@@ -27,6 +27,7 @@ WEIGHTS_FILE = "model.safetensors"
 HUB = ("hub:", "hf://", "hf-hub:")
 _ATTEMPTS = 5
 _PAUSE = 0.5  # seconds before the second attempt, twice as many before the third, ...
+_HTTP_LIBRARIES = ("requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2")
 _CHUNK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
 _COLUMNS = (
@@ -95,12 +96,26 @@ def _hub_file(repository, file, revision):
     endpoint = os.environ.get("HF_ENDPOINT")
     cached = huggingface_hub.try_to_load_from_cache(repository, file, **where)
     with _clear_errors(f"{repository}/{file}" + (f"@{revision}" if revision else "")):
-        path = pathlib.Path(huggingface_hub.hf_hub_download(repository, file, endpoint=endpoint, **where))
+        path = pathlib.Path(_with_retries(repository, file, endpoint=endpoint, **where))
     blob = path.resolve()
     # Large files are stored under their SHA-256; a small file's name is another kind of hash.
     if str(cached) != str(path) and re.fullmatch("[0-9a-f]{64}", blob.name):
         _check_hash(blob, "sha256", blob.name, also_remove=path)
     return path
+
+
+def _with_retries(*arguments, **options):
+    """`hf_hub_download`, tried again where the network fails: some versions go on at the next call only."""
+    for attempt in range(_ATTEMPTS):
+        time.sleep(attempt * _PAUSE)
+        try:
+            return huggingface_hub.hf_hub_download(*arguments, **options)
+        except Exception as error:
+            # Which library it speaks HTTP with depends on its version.
+            if type(error).__module__.split(".")[0] not in _HTTP_LIBRARIES:
+                raise
+            problem = error
+    raise ConnectionError(f"{'/'.join(arguments)} failed {_ATTEMPTS} times ({problem}); try again") from problem
 
 
 @contextlib.contextmanager
