@@ -170,6 +170,14 @@ def test_poolings_of_the_same_arrays_are_told_by_what_describes_them(layout, pai
     assert_holds(from_checkpoint(path, config), weights)
 
 
+def test_fixed_positions_do_not_tell_the_size_of_the_image(tmp_path):
+    model, _ = model_and_weights(vit(**VITS["sincos2d"]))
+    path = _written(model, "big_vision", tmp_path, ".npz")
+    with pytest.raises(ValueError, match=r"image_size cannot be told .* pass image_size=. Received: hidden_dim=8"):
+        read_config(path)
+    assert read_config(path, image_size=(8, 24)).image_size == (8, 24)
+
+
 @pytest.mark.parametrize(
     ("layout", "config", "reason"),
     [
