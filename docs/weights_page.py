@@ -15,7 +15,7 @@ import numpy as np
 from tables import fill
 
 from keras_vit.metadata import metadata
-from keras_vit.models import SwinConfig, ViTConfig, build_model
+from keras_vit.models import HybridConfig, SwinConfig, ViTConfig, build_model
 from keras_vit.weights import LAYOUTS, from_checkpoint, load_weights, save_weights
 from keras_vit.weights.files import open_checkpoint, write_checkpoint
 
@@ -26,6 +26,7 @@ _DINO = {"layer_scale_init": 1.0, "num_classes": 0}
 FAMILIES = {
     "ViT, class token": {},
     "ViT with `pre_logits` (in21k)": {"pre_logits_dim": 8},
+    "ViT with `pre_logits`, without a head": {"pre_logits_dim": 8, "num_classes": 0},
     "ViT, mean then `fc_norm` (timm)": {"pooling": "gap", "pool_before_norm": True},
     "ViT, norm then mean (big_vision GAP)": {"pooling": "gap", **_BARE},
     "ViT, attention pooling (big_vision MAP)": {"pooling": "map", **_BARE},
@@ -39,11 +40,13 @@ FAMILIES = {
     "DINOv2 classifier (Hugging Face)": {"layer_scale_init": 1.0, "pooling": "token_gap"},
     "SigLIP": {"pooling": "map", **_BARE, "num_classes": 0},
     "CLIP, image tower": {"embedding_norm": True, "patch_bias": False, "num_classes": 0},
+    "CLIP with its projection": {"embedding_norm": True, "patch_bias": False, "head_bias": False},
+    "Hybrid with a ResNet": {"patch_size": 1, "stem_depths": (1,), "stem_width": 32},
     "Swin": {"version": 1},
     "Swin V2": {"version": 2},
 }
 # What a file never tells: the layout's default is taken, and shown in a table of its own.
-DEFAULTS = ("activation", "layer_norm_epsilon", "position_resize", "layer_scale_init", "window_rule")
+DEFAULTS = ("activation", "layer_norm_epsilon", "position_resize", "layer_scale_init", "window_rule", "stem_rule")
 
 
 def _config(fields):
@@ -51,7 +54,8 @@ def _config(fields):
         sizes = {"image_size": 32, "embed_dim": 8, "depths": (2, 1), "num_heads": (1, 2), "window_size": 4}
         return SwinConfig(**sizes, num_classes=3, **fields)
     sizes = {"image_size": 16, "patch_size": 4, "hidden_dim": 8, "num_layers": 1, "num_heads": 2, "mlp_dim": 12}
-    return ViTConfig(**{**sizes, "num_classes": 3, **fields})
+    make = HybridConfig if "stem_depths" in fields else ViTConfig
+    return make(**{**sizes, "num_classes": 3, **fields})
 
 
 def _read(path, config):
@@ -68,13 +72,19 @@ def _read(path, config):
 
 
 def _ask(model, layout, path):
-    """What happens to a model in a layout: a dict with `refused`, or with `found`, `differs`, `asked`, `defaults`."""
+    """What happens to a model in a layout: a dict with `refused`, or with `found`, `differs`, `asked`, `defaults`.
+
+    `differs`, `asked` and `defaults` are of the arrays alone, as in files of others.
+    """
     config = metadata(model).config
     try:
         save_weights(model, path, layout)
     except ValueError as error:
         reason = re.sub(r"^.* Received: 'model'; |\. Received: .*$", "", str(error))
         return {"refused": reason.replace(f"layout {layout!r}", "this layout")}
+    if metadata(from_checkpoint(path)).config != config:
+        raise AssertionError(f"{layout}: {config} was written, but another config is read")
+    write_checkpoint(path, dict(open_checkpoint(path)))
     found, asked = _read(path, config)
     theirs, ours = found.get_config(), config.get_config()
     differing = [name for name in ours if name not in DEFAULTS and theirs[name] != ours[name]]
@@ -94,14 +104,14 @@ def ask_all(folder):
 
 
 def directions(answers):
-    """Families by layouts: `yes` where it is written and read back as what it was; else the number of a note."""
+    """Families by layouts: `yes` where it is written and read back as what it was; numbers are those of the notes."""
     notes = {}
 
     def cell(layout, answer):
         if "refused" in answer:
             told = [answer["refused"]]
         else:
-            told = [f"written, but read as {field}" for field in answer["differs"]]
+            told = [f"by its arrays alone it is read as {field}" for field in answer["differs"]]
             if answer["found"] != layout:
                 told.append(f"the keys are those of `{answer['found']}`, as which it is read")
         numbers = ", ".join(str(notes.setdefault(text, len(notes) + 1)) for text in told)

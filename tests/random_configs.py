@@ -9,7 +9,7 @@ import os
 from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 
-from keras_vit.models import SwinConfig, ViTConfig
+from keras_vit.models import HybridConfig, SwinConfig, ViTConfig
 
 _COMMON = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 settings.register_profile("quick", derandomize=True, **_COMMON)
@@ -17,6 +17,7 @@ settings.register_profile("thorough", **_COMMON)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "quick")
 settings.load_profile(PROFILE)
 
+_HYBRID = {"patch_size": 1, "image_size": (14, 22), "stem_width": 32}
 _BARE = {"class_token": False, "position_on_prefix": False}
 VITS = {
     "token": {},
@@ -34,12 +35,17 @@ VITS = {
     "timm, registers": {"layer_scale_init": 1.0, "num_registers": 2, "position_on_prefix": False},
     "siglip": {"pooling": "map", **_BARE, "num_classes": 0, "activation": "gelu_tanh"},
     "clip": {"embedding_norm": True, "patch_bias": False, "num_classes": 0, "layer_norm_epsilon": 1e-5},
+    "clip, projection": {"embedding_norm": True, "patch_bias": False, "head_bias": False, "layer_norm_epsilon": 1e-5},
     "qk_norm": {"qk_norm": True},
+    "hybrid": {**_HYBRID, "stem_depths": (1, 1)},
+    "hybrid, root": {**_HYBRID, "stem_depths": (), "patch_size": 2},
 }
 SWINS = {"swin": {}, "swin, no head": {"num_classes": 0}, "swin v2": {"version": 2}}
 # What may be changed in any of them, few at a time.
 _VIT_CHANGES = {
     "num_classes": (0, 1, 5),
+    "head_bias": (False,),
+    "drop_remainder": (True,),
     "class_token": (True, False),
     "distillation_token": (True,),
     "num_registers": (1, 3),
@@ -77,9 +83,10 @@ def examples(quick, thorough):
 
 
 def vit(**fields):
-    """A tiny `ViTConfig` with some fields of one's own."""
+    """A tiny `ViTConfig`, or `HybridConfig`, with some fields of one's own."""
     sizes = {"image_size": 16, "patch_size": 4, "hidden_dim": 8, "num_layers": 2, "num_heads": 2, "mlp_dim": 12}
-    return ViTConfig(**{**sizes, "num_classes": 3, **fields})
+    make = HybridConfig if "stem_depths" in fields else ViTConfig
+    return make(**{**sizes, "num_classes": 3, **fields})
 
 
 def swin(**fields):
@@ -119,7 +126,11 @@ def vit_configs(draw):
         "mlp_dim": draw(st.integers(1, 32)),
     }
     family = VITS[draw(st.sampled_from(list(VITS)))]
-    return _valid(vit, {**fields, **family, **_changes(draw, _VIT_CHANGES)})
+    fields = {**fields, **family, **_changes(draw, _VIT_CHANGES)}
+    if "drop_remainder" in fields and "stem_depths" not in fields:
+        rests = [draw(st.integers(0, side - 1)) for side in patch_size]
+        fields["image_size"] = tuple(side + rest for side, rest in zip(fields["image_size"], rests, strict=True))
+    return _valid(vit, fields)
 
 
 @st.composite

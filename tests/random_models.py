@@ -5,13 +5,18 @@ import functools
 import numpy as np
 
 from keras_vit.models import SwinConfig, build_model
+from keras_vit.weights import load_weights
+from keras_vit.weights.description import describe
+from keras_vit.weights.detect import detect_layout
+from keras_vit.weights.files import open_checkpoint
+from keras_vit.weights.infer import infer_config
 from keras_vit.weights.layout import weights_by_path
 
-# The constants of a Swin Transformer's graph, which are made anew.
-BUFFERS = r"\.(relative_position_index|attn_mask|relative_coords_table)$"
+# The constants of a Swin Transformer's graph and DINOv2's mask token, which are made anew.
+BUFFERS = r"\.(relative_position_index|attn_mask|relative_coords_table)$|^mask_token$"
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=128)
 def model_and_weights(config):
     """A model and the random weights that belong in it, by path."""
     model, generator = build_model(config), np.random.default_rng(0)
@@ -45,12 +50,30 @@ def error_of(function, *arguments, **keywords):
     return None
 
 
+def read_config(path, **wanted):
+    """The config that `from_checkpoint` finds; it builds no model."""
+    checkpoint = open_checkpoint(path)
+    layout = detect_layout(checkpoint)
+    found = infer_config(layout.unpack(checkpoint), layout, describe(checkpoint), wanted)
+    return layout.adapt_config(found, wanted)
+
+
+def read(path, **wanted):
+    """What `from_checkpoint` does, but with one model for all files of a config."""
+    return load_weights(model_and_weights(read_config(path, **wanted))[0], path)
+
+
 def hints_for(config, layout):
-    """What a file in this layout cannot tell."""
+    """What the arrays of a file in this layout cannot tell, but for the pooling."""
     if isinstance(config, SwinConfig):
         names = ["image_size", "window_size", "window_rule", "pretrained_window_sizes"]
         return {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     hints = {} if layout in ("google", "big_vision") else {"num_heads": config.num_heads}
-    if config.grid_size[0] != config.grid_size[1] or config.position_embedding != "learned":
+    if not config.head_bias:
+        hints["num_classes"] = config.num_classes  # CLIP's projection is in its files anyway
+    stride = getattr(config, "stem_stride", 1)
+    whole = tuple(grid * side * stride for grid, side in zip(config.grid_size, config.patch_size, strict=True))
+    square = config.grid_size[0] == config.grid_size[1]
+    if not square or config.position_embedding != "learned" or config.image_size != whole:
         hints["image_size"] = config.image_size
     return hints

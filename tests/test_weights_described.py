@@ -264,6 +264,37 @@ def test_files_beside_a_checkpoint_that_are_malformed_are_named(files, rule, bes
         from_checkpoint(beside(**files), num_heads=8)
 
 
+SIGLIP = {"pooling": "map", "class_token": False, "position_on_prefix": False, "num_classes": 0}
+RESTS = {
+    "huggingface": {"vision_config": {"image_size": [30, 22], "num_attention_heads": 2}},
+    "timm": {"architecture": "vit_x", "model_args": {"num_heads": 2}, "pretrained_cfg": {"input_size": [3, 30, 22]}},
+    "big_vision": {},
+}
+
+
+@pytest.mark.parametrize("layout", RESTS)
+def test_pixels_beyond_the_last_whole_patch_are_told_by_the_size_of_the_image(layout, tmp_path):
+    """As SigLIP So400m/14 at 384, whose 27 x 27 patches leave 6 pixels out; here 3 x 2 of 8 of 30 x 22."""
+    path = tmp_path / "x.safetensors"
+    model = tiny_vit(**SIGLIP, image_size=(30, 22), drop_remainder=True)
+    save_weights(model, path, layout)
+    safetensors.numpy.save_file(safetensors.numpy.load_file(path), path)
+    (tmp_path / "config.json").write_text(json.dumps(RESTS[layout]))
+    told = {} if RESTS[layout] else {"image_size": (30, 22)}
+    config = keras_vit.metadata(from_checkpoint(path, **told)).config
+    assert (config.image_size, config.drop_remainder, config.grid_size) == ((30, 22), True, (3, 2))
+    variant = VARIANT.replace(**SIGLIP, image_size=(30, 22), drop_remainder=True)
+    config = keras_vit.metadata(load_variant(path, variant)).config
+    assert (config.image_size, config.drop_remainder) == ((30, 22), True)
+    # The same table is that of an image without a rest, where it is said so.
+    config = keras_vit.metadata(from_checkpoint(path, image_size=(24, 16), drop_remainder=False, num_heads=2)).config
+    assert (config.image_size, config.drop_remainder) == ((24, 16), False)
+    if told:
+        return
+    with pytest.warns(UserWarning, match=r"positions of the grid \(3, 2\) are resized to \(2, 3\)"):
+        load_weights(tiny_vit(**SIGLIP), path)
+
+
 TINY = {"hidden_dim": 16, "num_layers": 2, "num_heads": 2, "mlp_dim": 24, "patch_size": 8, "image_size": (16, 24)}
 VARIANT = VARIANTS["vit_tiny_patch16_224"].replace(**TINY)
 

@@ -7,7 +7,7 @@ import typing
 import numpy as np
 
 from keras_vit.resample import resample_kernel, resize_bias_table, resize_positions
-from keras_vit.weights.infer import grid_of_table, window_of_table
+from keras_vit.weights.shapes import grid_of_table, window_of_table
 from keras_vit.weights.transforms import PATCH_AXES
 
 KERNEL, POSITIONS = "patch_encoder/projection/kernel", "patch_encoder/position_embedding"
@@ -54,6 +54,8 @@ def find_source(config, told, rules, shapes):
     """
     patch_size = _kernel_patch(rules, shapes, config)
     sizes = {name: told[name] for name in ("image_size", "window_size") if name in told and hasattr(config, name)}
+    # An image may have pixels beyond the last whole patch; where it has none, this changes nothing.
+    sizes |= {"drop_remainder": True} if hasattr(config, "drop_remainder") else {}
     try:
         known = config.replace(**sizes, patch_size=patch_size or config.patch_size)
     except ValueError:  # what is told is of something else

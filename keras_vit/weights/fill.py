@@ -39,7 +39,7 @@ def fill(model, checkpoint, layout, skip=(), told=None, stacklevel=3):
     skipped = _skipped(checkpoint, skip)
     variables, table = weights_by_path(model), layout.table(config)
     rules = expand(table, config, variables)
-    unmodelled = matching(checkpoint, layout.unmodelled)
+    unmodelled = matching(checkpoint, layout.unmodelled) - {key for item in rules for key in item.theirs}
     # The whole table: a model without a head leaves one of the file away.
     heads = {key for item in table if _is_head(item) for key in item.theirs}
     replaced = set() if _same_classes(rules, checkpoint, variables) else heads & set(checkpoint)
@@ -83,14 +83,19 @@ def _is_head(item):
 
 
 def _same_classes(rules, checkpoint, variables):
-    """Whether the file's head is as wide as the model's. A head that contradicts itself is left to the audit."""
+    """Whether the file's head is as wide as the model's.
+
+    A head that contradicts itself, or has other axes than a head, is left to the audit.
+    """
     heads = {item.ours[0]: item for item in rules if _is_head(item)}
     widths = set()
     for path, item in heads.items():
         shape = checkpoint.shapes.get(item.theirs[0])
-        if shape is not None:
-            widths.add(shape[-1 if path.endswith("bias") else _OUTPUTS[item.transform]] if shape else None)
-    return bool(heads) and (len(widths) != 1 or widths == {variables["head/kernel"].shape[-1]})
+        if shape is None:
+            continue
+        axis, count = (0, 1) if path.endswith("bias") else (_OUTPUTS[item.transform], 2)
+        widths.add(shape[axis] if len(shape) == count else None)
+    return bool(heads) and (len(widths) != 1 or widths <= {None, variables["head/kernel"].shape[-1]})
 
 
 def _audit(checkpoint, layout, active, variables, configs, unused, unfilled):

@@ -11,9 +11,9 @@ import re
 import numpy as np
 
 from keras_vit.weights.files import Checkpoint
-from keras_vit.weights.hybrid import google_stem_fields, google_stem_rules, pixels_of_patch
-from keras_vit.weights.infer import kernel_sizes, position_fields
+from keras_vit.weights.hybrid import google_stem_fields, google_stem_rules
 from keras_vit.weights.layout import Layout, count_blocks, dense, differing, norm, rule
+from keras_vit.weights.shapes import axes, count_classes, position_fields
 from keras_vit.weights.transforms import CONV_HWIO, HEADS_FIRST, HEADS_LAST, SAME
 
 PREFIXES = ("params/img/", "opt/target/img/", "opt/target/", "params/", "img/", "")
@@ -92,6 +92,8 @@ class Flax(Layout):
 
     def refuses(self, config):
         on_prefix = (True, False) if not config.class_token else (self.positions != "pos_embedding",)
+        if config.class_token and config.pooling == "gap":
+            return "a model that takes the mean of the tokens has no class token"
         return differing(
             config,
             distillation_token=(False,),
@@ -104,6 +106,7 @@ class Flax(Layout):
             pool_before_norm=(False,),
             norm_placement=("pre",),
             pooling=("token", "gap", "map"),
+            position_embedding=("learned",) if self.name == "google" else ("learned", "sincos2d"),
             position_on_prefix=on_prefix,
             activation=("gelu", "gelu_tanh", "quick_gelu"),
         )
@@ -118,6 +121,8 @@ class Flax(Layout):
             if not key.startswith(stack):
                 shapes[key] = shape
                 continue
+            if not shape:
+                raise ValueError(f"stacked blocks must have an axis that counts them. Received: {key!r} without axes")
             for i in range(shape[0]):
                 single = f"{block}{i}/{key.removeprefix(stack)}"
                 shapes[single], sources[single] = shape[1:], (key, i)
@@ -152,30 +157,28 @@ class Flax(Layout):
 
     def infer(self, shapes, hints):
         shapes = {k.removeprefix(self.prefix): shape for k, shape in shapes.items() if k.startswith(self.prefix)}
-        kernel = shapes["embedding/kernel"]
-        hidden_dim, num_channels, patch_size = kernel_sizes(
-            (*kernel[:1:-1], *kernel[:2])
-        )  # (h, w, channels, hidden_dim)
+        *patch_size, num_channels, hidden_dim = axes(shapes, "embedding/kernel", 4)
         attention, _, mlp = self.modules
+        pre_logits = "pre_logits/bias"
         fields = {
             "hidden_dim": hidden_dim,
             "num_channels": num_channels,
-            "patch_size": patch_size,
+            "patch_size": tuple(patch_size),
             "num_layers": count_blocks(shapes, r"^Transformer/encoderblock_(\d+)/"),
-            "num_heads": shapes[f"{_BLOCK}0/{attention}/query/bias"][0],
-            "mlp_dim": shapes[f"{_BLOCK}0/{mlp}/Dense_0/bias"][0],
-            "num_classes": shapes["head/bias"][0] if "head/bias" in shapes else 0,
+            "num_heads": axes(shapes, f"{_BLOCK}0/{attention}/query/bias", 2)[0],
+            "mlp_dim": axes(shapes, f"{_BLOCK}0/{mlp}/Dense_0/bias", 1)[0],
+            "num_classes": count_classes(shapes, ("head/kernel",), ("head/bias",), outputs=1),
             "class_token": "cls" in shapes,
             "pooling": "map" if "MAPHead_0/probe" in shapes else "token" if "cls" in shapes else "gap",
-            "pre_logits_dim": shapes["pre_logits/bias"][0] if "pre_logits/bias" in shapes else None,
+            "pre_logits_dim": axes(shapes, pre_logits, 1)[0] if pre_logits in shapes else None,
             "activation": "gelu_tanh",
             "position_resize": "bilinear_corners",
             **google_stem_fields(shapes),
         }
-        if self.positions not in shapes:
+        if self.name != "google" and self.positions not in shapes:
             return fields | {"position_embedding": "sincos2d", "position_on_prefix": False}
-        entries = shapes[self.positions][1]
-        return fields | position_fields(entries, int(fields["class_token"]), pixels_of_patch(fields), hints)
+        entries = axes(shapes, self.positions, 3)[1]
+        return fields | position_fields(entries, int(fields["class_token"]), fields, hints)
 
 
 PRE_LINEN = ("MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3")
@@ -191,6 +194,7 @@ def detect_flax(shapes):
         return None
     stacked = any(key.startswith(prefix + _STACK) for key in shapes)
     old = any(f"/{PRE_LINEN[0]}/" in key for key in shapes)
-    positions = next((table for table in TABLES if prefix + table in shapes), TABLES[2])
+    # Models without a table have the later numbers.
+    positions = next((table for table in TABLES if prefix + table in shapes), TABLES[0] if old else TABLES[2])
     google = old and positions == TABLES[0]
     return Flax("google" if google else "big_vision", prefix, PRE_LINEN if old else LINEN, positions, stacked)

@@ -6,8 +6,8 @@ inside the public files.
 
 import dataclasses
 
-from keras_vit.weights.infer import kernel_sizes, position_fields
 from keras_vit.weights.layout import Layout, count_blocks, dense, differing, norm, rule
+from keras_vit.weights.shapes import axes, count_classes, kernel_sizes, position_fields
 from keras_vit.weights.transforms import CONV_OIHW, NO_BATCH, SAME, TRANSPOSED, VECTOR_TOKEN
 
 OURS = "encoder_block_{i}"
@@ -60,8 +60,8 @@ class HuggingFace(Layout):
     def refuses(self, config):
         if self.dino != (config.layer_scale_init is not None):
             return "LayerScale belongs to DINOv2's files alone"
-        if self.dino and config.num_classes and config.pooling != "token_gap":
-            return "DINOv2's classifier wants pooling='token_gap'"
+        if (config.pooling == "token_gap") != (self.dino and config.num_classes > 0):
+            return "pooling='token_gap' is that of DINOv2's classifier, and it has no other"
         if config.pre_logits_dim and (config.num_classes or config.pre_logits_dim != config.hidden_dim or self.dino):
             return "a layer between pooling and head is the pooler of a ViT without a head, as wide as its tokens"
         swiglu = ("swiglu",) if self.dino else ()
@@ -81,31 +81,31 @@ class HuggingFace(Layout):
 
     def infer(self, shapes, hints):
         at, block = self.prefix + "embeddings.", self.prefix + "encoder.layer."
-        hidden_dim, num_channels, patch_size = kernel_sizes(shapes[f"{at}patch_embeddings.projection.weight"])
+        hidden_dim, num_channels, patch_size = kernel_sizes(shapes, f"{at}patch_embeddings.projection.weight")
         second = "mlp.fc2" if self.dino else "output.dense"
         gated = f"{block}0.mlp.weights_in.weight" in shapes
-        head = shapes.get("classifier.weight", shapes.get("cls_classifier.weight"))
-        registers = shapes.get(f"{at}register_tokens")
-        pooler = shapes.get(f"{self.prefix}pooler.dense.bias")
+        heads = ("classifier", "cls_classifier", "distillation_classifier")
+        num_classes = count_classes(shapes, *([f"{head}.{name}" for head in heads] for name in ("weight", "bias")))
+        registers, pooler = f"{at}register_tokens", f"{self.prefix}pooler.dense.bias"
         fields = {
             "hidden_dim": hidden_dim,
             "num_channels": num_channels,
             "patch_size": patch_size,
             "num_layers": count_blocks(shapes, r"encoder\.layer\.(\d+)\."),
-            "mlp_dim": shapes[f"{block}0.{'mlp.weights_out' if gated else second}.weight"][1],
-            "num_classes": head[0] if head else 0,
+            "mlp_dim": axes(shapes, f"{block}0.{'mlp.weights_out' if gated else second}.weight", 2)[1],
+            "num_classes": num_classes,
             "distillation_token": f"{at}distillation_token" in shapes,
-            "num_registers": registers[1] if registers else 0,
-            "pooling": "token_gap" if head and head[1] == 2 * hidden_dim else "token",
-            "pre_logits_dim": pooler and pooler[0],
+            "num_registers": axes(shapes, registers, 3)[1] if registers in shapes else 0,
+            "pooling": "token_gap" if self.dino and num_classes else "token",
+            "pre_logits_dim": axes(shapes, pooler, 1)[0] if pooler in shapes else None,
             "activation": "swiglu" if gated else "gelu",
             "layer_norm_epsilon": 1e-6 if self.dino else 1e-12,
             "layer_scale_init": 1.0 if self.dino else None,
             "position_resize": "bicubic",
         }
         prefix = 1 + fields["distillation_token"]
-        entries = shapes[f"{at}position_embeddings"][1]
-        return fields | position_fields(entries, prefix, fields["patch_size"], hints)
+        entries = axes(shapes, f"{at}position_embeddings", 3)[1]
+        return fields | position_fields(entries, prefix, fields, hints)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,9 +179,9 @@ class HuggingFaceTower(Layout):
 
     def infer(self, shapes, hints):
         at = self.prefix + "embeddings."
-        hidden_dim, num_channels, patch_size = kernel_sizes(shapes[f"{at}patch_embedding.weight"])
+        hidden_dim, num_channels, patch_size = kernel_sizes(shapes, f"{at}patch_embedding.weight")
         # A file of CLIP holds the projection whether or not a model is to end in it.
-        projection_dim = shapes.get("visual_projection.weight", (0,))[0]
+        projection_dim = count_classes(shapes, ("visual_projection.weight",), ())
         projects = 0 < projection_dim == hints.get("num_classes")
         fields = {
             "hidden_dim": hidden_dim,
@@ -190,7 +190,7 @@ class HuggingFaceTower(Layout):
             "num_layers": count_blocks(
                 [key for key in shapes if key.startswith(self.prefix)], r"encoder\.layers\.(\d+)\."
             ),
-            "mlp_dim": shapes[f"{self.prefix}encoder.layers.0.mlp.fc1.bias"][0],
+            "mlp_dim": axes(shapes, f"{self.prefix}encoder.layers.0.mlp.fc1.bias", 1)[0],
             "num_classes": projection_dim if projects else 0,
             "head_bias": not projects,
             "class_token": self.clip,
@@ -201,8 +201,8 @@ class HuggingFaceTower(Layout):
             "layer_norm_epsilon": 1e-5 if self.clip else 1e-6,
             "position_resize": "bicubic",
         }
-        entries = shapes[f"{at}position_embedding.weight"][0]
-        return fields | position_fields(entries, int(self.clip), fields["patch_size"], hints)
+        entries = axes(shapes, f"{at}position_embedding.weight", 2)[0]
+        return fields | position_fields(entries, int(self.clip), fields, hints)
 
 
 def detect_huggingface(shapes):

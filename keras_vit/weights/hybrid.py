@@ -8,8 +8,8 @@ its `checkpoint.py` reads them as vectors, which newer versions of Flax write.
 import dataclasses
 
 from keras_vit.models import HybridConfig
-from keras_vit.models.hybrid import stem_stride
 from keras_vit.weights.layout import count_blocks, norm, rule
+from keras_vit.weights.shapes import axes
 from keras_vit.weights.transforms import GROUP_NORM, KERNEL_OIHW
 
 HYBRID_LAYOUTS = ("google", "timm")
@@ -76,21 +76,23 @@ def timm_stem_fields(shapes):
     Raises:
         ValueError: if something else than this ResNet is in front.
     """
-    kernel = shapes.get(f"{_BACKBONE}stem.conv.weight", shapes.get(f"{_BACKBONE}conv.weight"))
-    if kernel is None:
+    roots = (f"{_BACKBONE}stem.conv.weight", f"{_BACKBONE}conv.weight")
+    key = next((key for key in roots if key in shapes), None)
+    if key is None:
         other = next((key for key in shapes if key.startswith(_BACKBONE)), None)
         if other is not None:
             raise ValueError(f"the backbone of a hybrid must be timm's ResNetV2 with a plain stem. Received: {other!r}")
         return {}
-    return _fields("timm", kernel[0], kernel[1], shapes, r"^patch_embed\.backbone\.stages\.", r"\.blocks\.(\d+)\.", 0)
+    width, num_channels, *_ = axes(shapes, key, 4)
+    return _fields("timm", width, num_channels, shapes, r"^patch_embed\.backbone\.stages\.", r"\.blocks\.(\d+)\.", 0)
 
 
 def google_stem_fields(shapes):
     """The fields of the config that Google's keys, without a prefix, tell of the ResNet; none where there is none."""
-    kernel = shapes.get("conv_root/kernel")
-    if kernel is None:
+    if "conv_root/kernel" not in shapes:
         return {}
-    return _fields("google", kernel[3], kernel[2], shapes, "^block", r"/unit(\d+)/", 1)
+    *_, num_channels, width = axes(shapes, "conv_root/kernel", 4)
+    return _fields("google", width, num_channels, shapes, "^block", r"/unit(\d+)/", 1)
 
 
 def _fields(source, width, num_channels, shapes, stages, units, first):
@@ -98,9 +100,3 @@ def _fields(source, width, num_channels, shapes, stages, units, first):
     count = count_blocks(shapes, rf"{stages}(\d+)") - first
     depths = [count_blocks(shapes, f"{stages}{first + stage}{units}") - first for stage in range(count)]
     return {"num_channels": num_channels, "stem_width": width, "stem_depths": tuple(depths), "stem_rule": source}
-
-
-def pixels_of_patch(fields):
-    """`(h, w)` of the pixels of an image to one patch, of inferred fields."""
-    stride = stem_stride(fields["stem_depths"]) if "stem_depths" in fields else 1
-    return tuple(side * stride for side in fields["patch_size"])

@@ -10,6 +10,8 @@ from keras_vit.models import ViTConfig
 from keras_vit.weights.infer import complete_vit
 from keras_vit.weights.transforms import SAME, Transform
 
+_ALIKE = ("token", "gap")
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -110,10 +112,11 @@ class Layout:
         """Inferred fields beside those that a `config.json` tells, which wins wherever the arrays say nothing certain.
 
         A table of positions is certain, so an `image_size` that it does not fit is that of something else. Of the
-        poolings only the mean of the tokens looks like another one; a gated MLP is no matter of the activation.
+        poolings only a class token and a mean beside it look alike; a gated MLP is no matter of the activation.
         """
         told = {name: value for name, value in told.items() if name != "image_size" or name not in inferred}
-        if inferred.get("pooling", "token") != "token" or told.get("pooling") != "gap":
+        alike = inferred.get("class_token", True) and inferred.get("pooling", "token") in _ALIKE
+        if not alike or told.get("pooling") not in _ALIKE:
             told.pop("pooling", None)
         if inferred.get("activation") == "swiglu":
             told.pop("activation", None)

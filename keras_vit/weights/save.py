@@ -1,5 +1,7 @@
 """Models into checkpoints of any source."""
 
+import pathlib
+
 import numpy as np
 
 from keras_vit.metadata import metadata
@@ -7,6 +9,17 @@ from keras_vit.weights import embedded
 from keras_vit.weights.detect import layout_to_write
 from keras_vit.weights.files import write_checkpoint
 from keras_vit.weights.layout import expand, weights_by_path
+
+
+def _check_arrays_tell(tensors, layout, config, path):
+    """Raises a `ValueError` where arrays alone would be read as a model that pools its tokens otherwise."""
+    told = layout.infer({key: array.shape for key, array in tensors.items()}, vars(config))
+    if "pooling" in told and told["pooling"] != config.pooling:
+        raise ValueError(
+            f"an '.npz' file of layout {layout.name!r} must tell the pooling by its arrays; '.safetensors' has a place "
+            f"for it. Received: {str(path)!r} with pooling={config.pooling!r}, "
+            f"which would be read as {told['pooling']!r}"
+        )
 
 
 def to_tensors(model, layout):
@@ -34,7 +47,7 @@ def save_weights(model, path, layout="timm"):
 
     A `.safetensors` file also holds, in its metadata, what arrays do not tell: the model's config, preprocessing and
     labels, which `from_checkpoint` reads and other libraries pass over. An `.npz` file does not, as its readers take
-    whatever is in it for an array.
+    whatever is in it for an array; so a model whose pooling its arrays do not tell is not written as `.npz`.
 
     Args:
         model: a model of keras_vit.
@@ -43,7 +56,12 @@ def save_weights(model, path, layout="timm"):
             anew: the buffers of Swin Transformers, and DINOv2's `mask_token`, which only its training uses, as zeros.
 
     Raises:
-        ValueError: if the layout cannot hold the model, with the reason; on an unknown layout or suffix.
+        ValueError: if the layout cannot hold the model, with the reason; if an `.npz` file would be read as another
+            one; on an unknown layout or suffix.
     """
-    tensors = to_tensors(model, layout_to_write(layout, metadata(model).config))
+    config = metadata(model).config
+    writer = layout_to_write(layout, config)
+    tensors = to_tensors(model, writer)
+    if pathlib.Path(path).suffix == ".npz":
+        _check_arrays_tell(tensors, writer, config, path)
     write_checkpoint(path, tensors, embedded.write(model))

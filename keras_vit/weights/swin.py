@@ -10,8 +10,8 @@ import re
 
 from keras_vit.layers.windows import log_coordinates, padded_size, relative_position_index, shift_mask
 from keras_vit.models import SwinConfig
-from keras_vit.weights.infer import kernel_sizes
 from keras_vit.weights.layout import Layout, count_blocks, dense, norm, rule
+from keras_vit.weights.shapes import axes, count_classes, kernel_sizes, ratio_of_widths
 from keras_vit.weights.swin_names import HUGGINGFACE, OFFICIAL, Names
 from keras_vit.weights.swin_windows import told_sizes, trained_windows, window_of_coordinates
 from keras_vit.weights.transforms import CONV_OIHW, TRANSPOSED
@@ -129,22 +129,26 @@ class Swin(Layout):
 
     def infer(self, shapes, hints):
         words, stages = self.words, self.prefix + self.words.stages
-        embed_dim, num_channels, patch_size = kernel_sizes(shapes[f"{self.prefix}{words.patches}.weight"])
+        embed_dim, num_channels, patch_size = kernel_sizes(shapes, f"{self.prefix}{words.patches}.weight")
         count = count_blocks(shapes, re.escape(stages) + r"\.(\d+)\.blocks\.")
         depths = [count_blocks(shapes, re.escape(f"{stages}.{s}") + r"\.blocks\.(\d+)\.") for s in range(count)]
         firsts = [f"{stages}.{s}.blocks.0.{words.attention}" for s in range(count)]
         version = 2 if f"{firsts[0]}.logit_scale" in shapes else 1
         heads = "logit_scale" if version == 2 else "relative_position_bias_table"
-        width = shapes[f"{stages}.0.blocks.0.{words.mlp[0]}.bias"][0]
+        # (width of a token, width inside the MLP)
+        outputs = [axes(shapes, f"{stages}.{s}.blocks.0.{words.mlp[1]}.weight", 2) for s in range(count)]
+        gated = axes(shapes, f"{stages}.0.blocks.0.{words.mlp[0]}.weight", 2)[0] == 2 * outputs[0][1]
         bias = ("query.bias" if words is HUGGINGFACE else "qkv.bias", words.biases[0])[version - 1]
         return {
             "embed_dim": embed_dim,
             "num_channels": num_channels,
             "patch_size": patch_size,
             "depths": tuple(depths),
-            "num_heads": tuple(shapes[f"{first}.{heads}"][2 - version] for first in firsts),
-            "mlp_ratio": width / embed_dim,
-            "num_classes": shapes[f"{self.head}.bias"][0] if f"{self.head}.bias" in shapes else 0,
+            # (entries, heads), or (heads, 1, 1)
+            "num_heads": tuple(axes(shapes, f"{first}.{heads}", 1 + version)[2 - version] for first in firsts),
+            "mlp_ratio": ratio_of_widths(outputs),
+            **({"activation": "swiglu"} if gated else {}),
+            "num_classes": count_classes(shapes, (f"{self.head}.weight",), (f"{self.head}.bias",)),
             "version": version,
             "qkv_bias": f"{firsts[0]}.{bias}" in shapes,
             "window_rule": self.name,
@@ -158,9 +162,8 @@ class Swin(Layout):
 
     def settle(self, inferred, told):
         """As for all layouts, but the size of an image, which no table tells for certain, is as told."""
-        sizes = {"image_size": told["image_size"]} if "image_size" in told else {}
-        told = {name: value for name, value in told.items() if name not in ("image_size", *inferred)}
-        return {**inferred, **told, **sizes}
+        told = {name: value for name, value in told.items() if name == "image_size" or name not in inferred}
+        return {**inferred, **told}
 
     def make_config(self, fields):
         """The config of inferred fields."""
@@ -214,8 +217,11 @@ def detect_swin(shapes):
         return Swin("huggingface", HUGGINGFACE, prefix, "classifier", buffers=buffers)
     if "layers.0.blocks.0.attn.qkv.weight" not in shapes:
         return None
+    # timm's files have neither, nor the constants of the graph, which tell of a single stage without a head.
     official = any(key.startswith("layers.0.downsample.") for key in shapes) or "head.weight" in shapes
-    return MICROSOFT if official else TIMM
+    single = not any(key.startswith("layers.1.") for key in shapes) and "head.fc.weight" not in shapes
+    constants = any(key.endswith(".relative_position_index") for key in shapes)
+    return MICROSOFT if official or (single and constants) else TIMM
 
 
 def swin_to_write(name, config):

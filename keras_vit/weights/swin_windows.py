@@ -3,7 +3,7 @@
 import math
 
 from keras_vit.validation import as_pair
-from keras_vit.weights.infer import window_of_table
+from keras_vit.weights.shapes import axes, window_of_table
 
 # Farther than any window reaches: log2(8 * x + 1) / log2(8) of 4000 windows beside each other.
 _FARTHEST = 5
@@ -26,11 +26,9 @@ def window_of_coordinates(table):
 
 def _window(shapes, attention, windows):
     """The window of a block's table or buffer, or `None` if there is neither."""
-    table, index = (shapes.get(f"{attention}.relative_position_{name}") for name in ("bias_table", "index"))
-    if table is not None:
-        if len(table) != 2:
-            raise ValueError(f"a table of relative position biases must have two axes. Received: shape={table}")
-        return window_of_table(table[0], windows)
+    table, index = f"{attention}.relative_position_bias_table", shapes.get(f"{attention}.relative_position_index")
+    if table in shapes:
+        return window_of_table(axes(shapes, table, 2)[0], windows)
     if not index:
         return None
     # A pair of tokens each, in a square or in a row.

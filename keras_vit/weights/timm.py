@@ -7,9 +7,9 @@ import dataclasses
 
 import numpy as np
 
-from keras_vit.weights.hybrid import pixels_of_patch, timm_stem_fields, timm_stem_rules
-from keras_vit.weights.infer import kernel_sizes, position_fields
+from keras_vit.weights.hybrid import timm_stem_fields, timm_stem_rules
 from keras_vit.weights.layout import Layout, count_blocks, dense, differing, norm, rule
+from keras_vit.weights.shapes import axes, count_classes, kernel_sizes, position_fields
 from keras_vit.weights.transforms import CONV_OIHW, TRANSPOSED
 
 BLOCK, OURS = "blocks.{i}", "encoder_block_{i}"
@@ -73,10 +73,14 @@ class Timm(Layout):
     def refuses(self, config):
         if config.num_registers and config.position_on_prefix and self.name != "dinov2":
             return "registers behind a class token with a position cannot be written; timm folds it into cls_token"
-        if config.pooling == "gap" and not config.pool_before_norm and config.class_token:
-            return "a mean after the norm cannot be told from token pooling"
         return differing(
-            config, norm_placement=("pre",), position_embedding=("learned",), pooling=("token", "gap", "map")
+            config,
+            norm_placement=("pre",),
+            position_embedding=("learned",),
+            pooling=("token", "gap", "map"),
+            patch_bias=(True, False) if config.embedding_norm else (True,),
+            # Without a head there is nothing to write.
+            head_bias=(True,) if config.num_classes else (True, False),
         )
 
     def constants(self, config):
@@ -84,15 +88,14 @@ class Timm(Layout):
         return {"mask_token": np.zeros((1, config.hidden_dim), "float32")} if self.name == "dinov2" else {}
 
     def infer(self, shapes, hints):
-        hidden_dim, num_channels, patch_size = kernel_sizes(shapes["patch_embed.proj.weight"])
+        hidden_dim, num_channels, patch_size = kernel_sizes(shapes, "patch_embed.proj.weight")
         has = lambda key: key in shapes  # noqa: E731
         inner = "w3" if has("blocks.0.mlp.w3.weight") else "fc2"
-        mlp_dim = shapes[f"blocks.0.mlp.{inner}.weight"][1]
-        gated = inner == "w3" or shapes["blocks.0.mlp.fc1.weight"][0] == 2 * mlp_dim
+        mlp_dim = axes(shapes, f"blocks.0.mlp.{inner}.weight", 2)[1]
+        gated = inner == "w3" or axes(shapes, "blocks.0.mlp.fc1.weight", 2)[0] == 2 * mlp_dim
         scales = (self.layer_scale.format(n=1), "ls1.gamma")
-        pooling = "map" if has("attn_pool.latent") else "token"
-        if has("fc_norm.weight") or (pooling == "token" and not has("cls_token")):
-            pooling = "gap"
+        # A class token may have a norm behind it and the mean one in front, but hardly any model is so.
+        gap = has("fc_norm.weight") or not has("cls_token")
         clip = has("norm_pre.weight")
         fields = {
             "hidden_dim": hidden_dim,
@@ -100,16 +103,15 @@ class Timm(Layout):
             "patch_size": patch_size,
             "num_layers": count_blocks(shapes, r"^blocks\.(\d+)\."),
             "mlp_dim": mlp_dim,
-            "num_classes": shapes["head.weight"][0] if has("head.weight") else 0,
+            "num_classes": count_classes(shapes, ("head.weight", "head_dist.weight"), ("head.bias", "head_dist.bias")),
             "class_token": has("cls_token"),
             "distillation_token": has("dist_token"),
-            "num_registers": shapes[self.registers][1] if has(self.registers) else 0,
-            "pooling": pooling,
+            "num_registers": axes(shapes, self.registers, 3)[1] if has(self.registers) else 0,
+            "pooling": "map" if has("attn_pool.latent") else "gap" if gap else "token",
             "pool_before_norm": has("fc_norm.weight"),
-            "pre_logits_dim": shapes["pre_logits.fc.weight"][0] if has("pre_logits.fc.weight") else None,
+            "pre_logits_dim": axes(shapes, "pre_logits.fc.bias", 1)[0] if has("pre_logits.fc.bias") else None,
             "activation": "swiglu" if gated else "gelu",
-            "patch_bias": has("patch_embed.proj.bias"),
-            "head_bias": has("head.bias") or not has("head.weight"),
+            "patch_bias": has("patch_embed.proj.bias") or not clip,
             "embedding_norm": clip,
             "qk_norm": has("blocks.0.attn.q_norm.weight"),
             "layer_norm_epsilon": 1e-5 if clip else 1e-6,
@@ -120,7 +122,7 @@ class Timm(Layout):
         if self.name == "dinov2" and fields["num_registers"]:
             fields["position_resize"] = "bicubic_antialias"
         prefix = fields["class_token"] + fields["distillation_token"]
-        return fields | position_fields(shapes["pos_embed"][1], prefix, pixels_of_patch(fields), hints)
+        return fields | position_fields(axes(shapes, "pos_embed", 3)[1], prefix, fields, hints)
 
 
 TIMM = Timm()

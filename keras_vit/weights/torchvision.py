@@ -5,8 +5,8 @@ Source: torchvision `models/vision_transformer.py`; its first public files name 
 
 import dataclasses
 
-from keras_vit.weights.infer import kernel_sizes, position_fields
 from keras_vit.weights.layout import Layout, count_blocks, dense, differing, norm, rule
+from keras_vit.weights.shapes import axes, count_classes, kernel_sizes, position_fields
 from keras_vit.weights.transforms import CONV_OIHW, TRANSPOSED
 
 _BLOCK, _OURS = "encoder.layers.encoder_layer_{i}", "encoder_block_{i}"
@@ -60,20 +60,20 @@ class Torchvision(Layout):
         )
 
     def infer(self, shapes, hints):
-        hidden_dim, num_channels, patch_size = kernel_sizes(shapes["conv_proj.weight"])
+        hidden_dim, num_channels, patch_size = kernel_sizes(shapes, "conv_proj.weight")
         first = "encoder.layers.encoder_layer_0"
-        pre_logits = shapes.get("heads.pre_logits.bias")
+        pre_logits = "heads.pre_logits.bias"
         fields = {
             "hidden_dim": hidden_dim,
             "num_channels": num_channels,
             "patch_size": patch_size,
             "num_layers": count_blocks(shapes, r"encoder_layer_(\d+)\."),
-            "mlp_dim": shapes[f"{first}.mlp.{self.mlp[0]}.bias"][0],
-            "num_classes": shapes["heads.head.bias"][0] if "heads.head.bias" in shapes else 0,
-            "pre_logits_dim": pre_logits and pre_logits[0],
+            "mlp_dim": axes(shapes, f"{first}.mlp.{self.mlp[0]}.bias", 1)[0],
+            "num_classes": count_classes(shapes, ("heads.head.weight",), ("heads.head.bias",)),
+            "pre_logits_dim": axes(shapes, pre_logits, 1)[0] if pre_logits in shapes else None,
             "position_resize": "bicubic",
         }
-        return fields | position_fields(shapes["encoder.pos_embedding"][1], 1, fields["patch_size"], hints)
+        return fields | position_fields(axes(shapes, "encoder.pos_embedding", 3)[1], 1, fields, hints)
 
 
 TORCHVISION = Torchvision()

@@ -30,6 +30,12 @@ def _checked_heads(array, axis, config):
     return array
 
 
+def _vector(array, config):
+    if array.shape[:-1] not in ((), (1, 1, 1)):
+        raise ValueError(f"a vector has one axis, or three of one in front. Received: shape={array.shape}")
+    return array.reshape(-1)
+
+
 SAME = Transform(lambda a, config: a, lambda a, config: a)
 # PyTorch's linear layers are (out, in).
 TRANSPOSED = Transform(lambda a, config: a.T, lambda a, config: a.T)
@@ -50,7 +56,7 @@ KERNEL_OIHW = Transform(
     lambda a, config: a.transpose(3, 2, 0, 1),
 )
 # Google's vectors of group norms have three leading axes of one; newer versions of Flax leave them away.
-GROUP_NORM = Transform(lambda a, config: a.reshape(a.shape[-1]), lambda a, config: a[None, None, None])
+GROUP_NORM = Transform(_vector, lambda a, config: a[None, None, None])
 # Flax keeps the heads as an axis: (in, heads, head_dim) before the attention, (heads, head_dim, out) behind it.
 HEADS_LAST = Transform(
     lambda a, config: _checked_heads(a, -2, config).reshape(*a.shape[:-2], -1),

@@ -1,0 +1,147 @@
+"""What the shapes of a file tell of the architecture, and what they do not."""
+
+import math
+
+from keras_vit.models.hybrid import stem_stride
+from keras_vit.validation import as_pair
+
+
+def axes(shapes, key, count):
+    """The shape of an array that the architecture is read off.
+
+    Args:
+        shapes: dict from key to shape.
+        key: str.
+        count: int. How many axes it must have.
+
+    Raises:
+        KeyError: if there is no such key.
+        ValueError: if it has another number of axes.
+    """
+    if len(shapes[key]) != count:
+        raise ValueError(
+            f"an array that tells the architecture must have the axes of its layout, {count}. "
+            f"Received: {key!r} of shape {tuple(shapes[key])}"
+        )
+    return tuple(shapes[key])
+
+
+def ratio_of_widths(pairs):
+    """The shortest decimal that gives the widths inside the MLPs, which are cut to whole numbers.
+
+    Args:
+        pairs: of ints, the width of a token and that inside the MLP, one for each stage.
+
+    Raises:
+        ValueError: if no ratio gives all of them.
+    """
+    least = max(inner / outer for outer, inner in pairs)
+    for digits in range(17):
+        ratio = math.ceil(least * 10**digits) / 10**digits
+        if all(int(outer * ratio) == inner for outer, inner in pairs):
+            return ratio
+    raise ValueError(f"the MLPs of all stages must be of one mlp_ratio. Received: widths {pairs} of tokens and MLPs")
+
+
+def kernel_sizes(shapes, key):
+    """Width, channels and patch size that the key of a patch kernel `(hidden_dim, channels, h, w)` tells."""
+    width, channels, *patch_size = axes(shapes, key, 4)
+    return width, channels, tuple(patch_size)
+
+
+def count_classes(shapes, kernels, biases, outputs=0):
+    """The classes of the first array of a head that is there, 0 without one. What else it lacks, the audit names.
+
+    Args:
+        shapes: dict from key to shape.
+        kernels, biases: keys.
+        outputs: int. The axis of a kernel that counts the classes.
+    """
+    kernel = next((key for key in kernels if key in shapes), None)
+    if kernel is not None:
+        return axes(shapes, kernel, 2)[outputs]
+    return next((axes(shapes, key, 1)[0] for key in biases if key in shapes), 0)
+
+
+def grid_of_table(entries, num_prefix, grids=()):
+    """The grid of a position table and how many of its entries belong to prefix tokens.
+
+    A table says how many entries it has, not how they lie. It is taken to be of the first of `grids` where the
+    number fits, else square.
+
+    Args:
+        entries: int.
+        num_prefix: int. Class and distillation token of the model.
+        grids: of `(h, w)` and `None`, the most likely first.
+
+    Returns:
+        A pair: `(h, w)`, and the entries of prefix tokens, `num_prefix` or 0.
+
+    Raises:
+        ValueError: if the number fits neither.
+    """
+    prefixes, known = tuple(dict.fromkeys((num_prefix, 0))), [grid for grid in grids if grid is not None]
+    for grid in known:
+        for prefix in prefixes:
+            if entries - prefix == math.prod(grid):
+                return tuple(grid), prefix
+    for prefix in prefixes:
+        side = math.isqrt(max(entries - prefix, 0))
+        if side and side * side == entries - prefix:
+            return (side, side), prefix
+    raise ValueError(
+        "a position table must be square or fit image_size, which a file does not tell; pass image_size=(h, w). "
+        f"Received: {entries} entries with {num_prefix} prefix tokens, grids {known}"
+    )
+
+
+def window_of_table(entries, windows=()):
+    """The window of a table of relative position biases: the first of `windows` that fits, else square.
+
+    Args:
+        entries: int.
+        windows: of `(h, w)`, the most likely first.
+
+    Returns:
+        `(h, w)`.
+
+    Raises:
+        ValueError: if the number fits neither.
+    """
+    for height, width in windows:
+        if entries == (2 * height - 1) * (2 * width - 1):
+            return height, width
+    side = math.isqrt(entries)
+    if side * side == entries and side % 2:
+        return ((side + 1) // 2,) * 2
+    raise ValueError(
+        "a table of relative position biases must be of a square window or fit window_size, which a file does not "
+        f"tell; pass window_size=(h, w). Received: {entries} entries, windows {list(windows)}"
+    )
+
+
+def position_fields(entries, num_prefix, fields, hints):
+    """`image_size`, `position_on_prefix` and, where it is so, `drop_remainder` of the model that wrote a table.
+
+    Args:
+        entries: int, those of the table.
+        num_prefix: int. Class and distillation token of the model.
+        fields: dict with `patch_size`, of a hybrid also with `stem_depths`.
+        hints: dict; its `image_size` is that of the model where the table has as many entries as such an image has
+            patches. It may have pixels beyond the last whole patch.
+    """
+    wanted, patch_size = hints.get("image_size"), fields["patch_size"]
+    stride = stem_stride(fields["stem_depths"]) if "stem_depths" in fields else 1
+    grid, rest = None, False
+    if wanted is not None:
+        wanted = as_pair(wanted, "image_size")
+        # A ResNet rounds up, a grid of patches down.
+        parts = [divmod(-(-side // stride), patch) for side, patch in zip(wanted, patch_size, strict=True)]
+        if all(whole for whole, _ in parts):
+            grid, rest = tuple(whole for whole, _ in parts), any(part for _, part in parts)
+    table_grid, prefix = grid_of_table(entries, num_prefix, (grid,))
+    if table_grid != grid:
+        size = tuple(side * patch * stride for side, patch in zip(table_grid, patch_size, strict=True))
+        return {"image_size": size, "position_on_prefix": prefix > 0}
+    dropped = {"drop_remainder": True} if rest else {}
+    return {"image_size": wanted, "position_on_prefix": prefix > 0, **dropped}
