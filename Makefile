@@ -82,6 +82,7 @@ benchmark: $(VENV)/.installed
 	$(VENV)-peers/bin/pip install --quiet --editable . keras-hub timm $(TORCH)
 	$(VENV)-peers/bin/python benchmarks/train_step.py
 	$(VENV)-peers/bin/python benchmarks/inference.py
+	$(VENV)-peers/bin/python benchmarks/loading.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist *.egg-info runs

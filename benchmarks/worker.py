@@ -38,16 +38,21 @@ class Session:
     memory_after_import: float | None
 
 
+def find_factory(contender):
+    """The function of a contender, with its packages imported in their order."""
+    for package in contender.packages:
+        importlib.import_module(package)
+    module, name = contender.factory.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def prepare(contender, task):
     """Imports, builds, and does the first step, which compiles, and two more, which settle.
 
     Returns:
         A `Session` and what to tell about it: the number of weights, seconds of the first and of a later step.
     """
-    for package in contender.packages:
-        importlib.import_module(package)
-    module, name = contender.factory.split(":")
-    factory = getattr(importlib.import_module(module), name)
+    factory = find_factory(contender)
     before = memory("VmRSS")
     step, parameters = factory(task, **contender.options)
     first = timed(step)
@@ -61,8 +66,10 @@ def answer(session, request):
     Returns:
         The session and the reply.
     """
-    if request["do"] == "prepare":
+    if "contender" in request:
         contender = Contender(**{**request["contender"], "packages": tuple(request["contender"]["packages"])})
+        if request["do"] == "once":
+            return session, find_factory(contender)(**contender.options, **request["arguments"])
         return prepare(contender, Task(**request["task"]))
     if request["do"] == "run":
         for _ in range(request["warm"]):

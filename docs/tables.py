@@ -47,6 +47,9 @@ def benchmark_table(folder):
     parts = []
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text())
+        if record["benchmark"] == "loading":
+            parts.append(loading_table(record, path.name))
+            continue
         lines = [
             f"`{record['benchmark']}`, medians of {record['setting']['rounds']} interleaved rounds, "
             f"{record['hardware']['cpu']}, {record['hardware']['cores']} cores ({record['date'][:10]}, `{path.name}`):",
@@ -64,6 +67,20 @@ def benchmark_table(folder):
             lines.append(f"{start} {row['images_per_second']:.1f} | {row['gflops']:.0f} | {peak} | {ratio} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def loading_table(record, name):
+    """The tables of a record of `benchmarks/loading.py`, which knows how they look."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    try:
+        from loading_report import tables
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+    hardware = record["hardware"]
+    return (
+        f"`{record['benchmark']}`, medians of {record['setting']['rounds']} interleaved rounds of fresh processes, "
+        f"{hardware['cpu']}, {hardware['cores']} cores ({record['date'][:10]}, `{name}`):\n\n{tables(record)}"
+    )
 
 
 def fill(text, marker, table):

@@ -1,12 +1,15 @@
 """The arithmetic, the tables and the missing packages of the benchmark programs. Nothing here is timed."""
 
+import importlib
 import json
 import pathlib
 import sys
 
 import pytest
 
+import keras_vit
 from keras_vit.models import VARIANTS, ViTConfig
+from keras_vit.weights import catalog_entry
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 
@@ -16,6 +19,7 @@ def _programs(monkeypatch):
     """The programs import each other as scripts do, from their own folder."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     names = ("command", "contenders", "flops", "harness", "report", "train_step", "inference", "worker")
+    names += ("loading", "loading_report")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield
@@ -201,3 +205,64 @@ def test_contenders_import_no_framework():
         for contender in group:
             module, function = contender.factory.split(":")
             assert f"def {function}(task" in (BENCHMARKS / f"{module}.py").read_text()
+
+
+def a_loading_record(report, loading_report):
+    results = {
+        "ours": {"parameters": 7, "memory": 120.0, "seconds": [1.0, 2.0, 3.0]},
+        "theirs": {"parameters": 7, "memory": 95.0, "seconds": [3.0, 2.0, 6.0]},
+        "absent": {"note": "not installed: a | b", "seconds": []},
+    }
+    filling = {"bytes": 100 * 2**20, "memory": 125.0, "fill": [0.2, 0.3], "read": [0.1, 0.2], "read_into": [0.05, 0.05]}
+    record = report.make_record("loading", {"rounds": 3, "threads": None}, "ours")
+    record["rows"] = loading_report.load_rows("vit", 100 * 2**20, results, "ours")
+    record["filling"] = [loading_report.fill_row("vit", filling), loading_report.fill_row("big", {"note": "no room"})]
+    return json.loads(report.to_json(record))
+
+
+def test_rows_and_tables_of_loading():
+    import loading_report
+    import report
+
+    record = a_loading_record(report, loading_report)
+    assert [row.get("ratio") for row in record["rows"]] == [1.0, 2.0, None]
+    table = loading_report.markdown(record)
+    assert "| vit | ours | 2.00 | 1.00 | 1.00 | 1.20 |" in table
+    assert "| vit | theirs | 3.00 | 2.00 | 2.00 | 0.95 |" in table
+    assert "| vit | absent | not installed: a \\| b |" in table
+    assert "| vit | 100 | 0.25 | 1.75 | 5.00 | 1.25 |" in table
+    assert "| big | no room |" in table
+
+
+def test_a_record_of_loading_gets_into_the_readme(monkeypatch, tmp_path):
+    import loading_report
+    import report
+
+    monkeypatch.syspath_prepend(str(BENCHMARKS.parent / "docs"))
+    record = a_loading_record(report, loading_report)
+    report.write(report.to_json(record), tmp_path / "loading-x.json")
+    text = importlib.import_module("tables").benchmark_table(tmp_path)
+    assert "`loading-x.json`" in text
+    assert loading_report.tables(record) in text
+
+
+def test_a_fresh_process_creates_and_loads(tmp_path):
+    """The whole way of one contender, with a model of one block."""
+    import loading
+
+    name = "vit_tiny_patch16_224"
+    files = {"safetensors": str(tmp_path / "tiny.safetensors")}
+    keras_vit.save_weights(keras_vit.create_model(name, num_layers=1), files["safetensors"])
+    answer = loading.once(loading.LOADING[0], name=name, files=files, watch=False)
+    assert answer["seconds"] > 0
+    assert answer["parameters"] == catalog_entry("vit_tiny_patch16_224.augreg_in21k_ft_in1k").parameters - 11 * 444_864
+
+
+def test_contenders_of_loading_exist():
+    import loading
+
+    text = (BENCHMARKS / "load_contenders.py").read_text()
+    for contender in loading.LOADING:
+        assert f"def {contender.options['how']}(name, files)" in text
+    for contender in (*loading.LOADING, loading.FILLING, *loading.WRITERS.values()):
+        assert f"def {contender.factory.split(':')[1]}(" in text

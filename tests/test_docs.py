@@ -1,4 +1,4 @@
-"""The numbers of the README are those of the records, the tables of docs/weights.md what the library does."""
+"""The numbers of the README are those of the records, the pages of docs what the library and its catalog say."""
 
 import importlib.util
 import json
@@ -37,6 +37,18 @@ def test_a_stale_table_is_noticed():
     assert tables.fill("<!-- a -->\nold\n<!-- /a -->", "a", "new") == "<!-- a -->\n\nnew\n\n<!-- /a -->"
 
 
+def test_the_cards_say_what_the_catalog_says(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    page = importlib.import_module("cards_page")
+    assert page.main(["--check"]) == 0, "run: python docs/cards_page.py"
+    towers = [name for name in page.SUMMARIES if not page.has_classes(page.catalog()[name])]
+    assert len(towers) == 3
+    for name, text in ((name, page.card(name)) for name in page.SUMMARIES):
+        # What the cut of the template leaves behind, should the template change.
+        assert (page.NO_CLASSES in text) == (name in towers)
+        assert ("evaluate" in text) == ("decode_predictions" in text) == (name not in towers)
+
+
 @pytest.mark.slow
 def test_the_page_of_weights_says_what_the_library_does(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
@@ -46,7 +58,7 @@ def test_the_page_of_weights_says_what_the_library_does(monkeypatch):
     assert page.main(["--check"]) == 0, "run: python docs/weights_page.py"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/weights.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/weights.md", "docs/models.md"])
 def test_the_files_that_a_page_names_exist(page):
     text = (ROOT / page).read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
