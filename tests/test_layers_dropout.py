@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from keras_vit.layers import Dropout
+from keras_vit.layers import MLP, Dropout
 from keras_vit.layers.dropout import drop_path
 
 RATE = 0.25
@@ -28,7 +28,8 @@ def test_drops_the_rate_and_scales_the_rest():
 
 
 def test_drop_path_drops_whole_samples_and_scales_the_rest():
-    outputs = np.array(drop_path(RATE)(np.ones((2000, 3, 4), "float32"), training=True))
+    layer = drop_path(MLP(8), "drop_path", RATE)
+    outputs = np.array(layer(np.ones((2000, 3, 4), "float32"), training=True))
     per_sample = outputs.reshape(2000, -1)
     assert (per_sample == per_sample[:, :1]).all()
     np.testing.assert_allclose(np.unique(per_sample), [0, 1 / (1 - RATE)], rtol=1e-6)
@@ -82,3 +83,7 @@ def test_keras_own_dropout_repeats_its_mask_on_every_replica(replica_masks):
     """The reason for `ReplicaSeedGenerator`: when this fails, Keras has mended it and ours can go."""
     masks = replica_masks["keras"]
     assert len(np.unique(masks[0], axis=0)) == 1
+
+
+def test_a_part_of_rate_0_is_the_identity():
+    assert drop_path(MLP(8), "drop_path", 0.0)("anything", training=True) == "anything"

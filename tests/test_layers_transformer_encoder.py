@@ -70,7 +70,9 @@ def test_every_norm_has_the_epsilon_of_the_family():
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_sublayers_follow_the_policy(policy):
-    block = TransformerEncoder(2, 24, layer_scale_init=0.5, qk_norm=True, drop_path_rate=0.1, dtype=policy)
+    block = TransformerEncoder(
+        2, 24, layer_scale_init=0.5, qk_norm=True, drop_path_rate=0.1, dropout_rate=0.1, dtype=policy
+    )
     block.build(TOKENS.shape)
     inner = (block.attention, block.attention.qkv, block.attention.query_norm, block.mlp, block.mlp.dense_1)
     layers = (*inner, block.mlp_norm, block.mlp_scale, block.mlp_drop_path, block.mlp.dropout)

@@ -89,7 +89,7 @@ def test_a_step_of_fit_is_finite_and_moves_every_weight(fields):
 
 def test_drop_path_rates_reach_the_blocks():
     model = tiny_swin(drop_path_rate=0.4)
-    rates = [model.get_layer(f"encoder_block_{i}").mlp_drop_path.rate for i in range(5)]
+    rates = [model.get_layer(f"encoder_block_{i}").drop_path_rate for i in range(5)]
     assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
 
 

@@ -116,7 +116,7 @@ def test_new_models_predict_nearly_uniformly_but_every_weight_can_learn():
 
 def test_drop_path_rates_reach_the_blocks():
     model = tiny_vit(num_layers=3, drop_path_rate=0.2)
-    rates = [model.get_layer(f"encoder_block_{i}").mlp_drop_path.rate for i in range(3)]
+    rates = [model.get_layer(f"encoder_block_{i}").drop_path_rate for i in range(3)]
     assert rates == pytest.approx([0, 0.1, 0.2])
 
 

@@ -5,6 +5,7 @@ import re
 import sys
 import warnings
 
+import keras
 import ml_dtypes
 import numpy as np
 import pytest
@@ -458,3 +459,14 @@ def test_the_kind_of_gelu_comes_from_the_config_beside_the_file(content, activat
     (tmp_path / "config.json").write_text(json.dumps(content))
     model = from_checkpoint(tmp_path / "model.safetensors", num_heads=8)
     assert keras_vit.metadata(model).config.activation == activation
+
+
+def test_what_a_file_leaves_new_is_random_and_clones_are_too(tmp_path):
+    """A model that weights follow is built without drawing numbers; nothing of that may be seen."""
+    save_weights(tiny_vit(), tmp_path / "x.safetensors")
+    with pytest.warns(UserWarning, match="the head is new"):
+        model = from_checkpoint(tmp_path / "x.safetensors", num_classes=7)
+    assert np.std(model.get_layer("head").kernel) > 0
+    clone = keras.models.clone_model(model)
+    kernels = [weight for weight in clone.weights if weight.path.endswith("kernel")]
+    assert all(np.std(kernel) > 0 for kernel in kernels)

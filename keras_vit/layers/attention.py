@@ -7,7 +7,8 @@ from keras import ops
 
 from keras_vit.backend import has_fused_attention
 from keras_vit.layers.composite import CompositeLayer
-from keras_vit.layers.dropout import Dropout
+from keras_vit.layers.dense import dense
+from keras_vit.layers.dropout import Dropout, dropout
 from keras_vit.layers.layer_norm import LayerNormalization
 from keras_vit.validation import check_heads, check_positive
 
@@ -20,7 +21,7 @@ def attend(query, key, value, dropout=None, training=False, return_attention=Fal
     Args:
         query: tensor `(batch, queries, heads, head_dim)`.
         key, value: tensors `(batch, keys, heads, head_dim)`.
-        dropout: `Dropout` for the probabilities, or `None`.
+        dropout: callable for the probabilities, such as a `Dropout`, or `None`.
         training: bool.
         return_attention: bool.
         scale: float or `None`: `1 / sqrt(head_dim)`.
@@ -32,7 +33,7 @@ def attend(query, key, value, dropout=None, training=False, return_attention=Fal
         `(batch, heads, queries, keys)`, before dropout.
     """
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    drops = dropout is not None and dropout.rate > 0 and training
+    drops = isinstance(dropout, Dropout) and dropout.rate > 0 and training
     if has_fused_attention() and bias is None and not drops and not return_attention:
         return ops.dot_product_attention(query, key, value, scale=scale)
     # Scaling the queries costs less than scaling the larger logits, and keeps float16 in range.
@@ -110,18 +111,16 @@ class MultiHeadSelfAttention(CompositeLayer):
         self.attention_dropout_rate = attention_dropout_rate
         self.qk_norm = qk_norm
         self.layer_norm_epsilon = layer_norm_epsilon
-        self.dropout = Dropout(dropout_rate, dtype=self.dtype_policy, name="dropout")
-        self.attention_dropout = Dropout(attention_dropout_rate, dtype=self.dtype_policy, name="attention_dropout")
+        self.dropout = dropout(self, "dropout", dropout_rate)
+        self.attention_dropout = dropout(self, "attention_dropout", attention_dropout_rate)
 
     def build(self, input_shape):
         hidden_dim = input_shape[-1]
         check_heads(hidden_dim, self.num_heads)
         # Glorot's range for each of the three square blocks, not for the fused matrix.
         initializer = keras.initializers.VarianceScaling(2.0, mode="fan_avg", distribution="uniform")
-        self.qkv = keras.layers.Dense(
-            3 * hidden_dim, kernel_initializer=initializer, dtype=self.dtype_policy, name="qkv"
-        )
-        self.projection = keras.layers.Dense(hidden_dim, dtype=self.dtype_policy, name="projection")
+        self.qkv = dense(self, "qkv", 3 * hidden_dim, initializer)
+        self.projection = dense(self, "projection", hidden_dim)
         self.qkv.build(input_shape)
         self.projection.build(input_shape)
         if self.qk_norm:

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_vit.layers.attention import attend, rows, split_heads
 from keras_vit.layers.composite import CompositeLayer
+from keras_vit.layers.dense import dense
 from keras_vit.layers.layer_norm import LayerNormalization
 from keras_vit.layers.mlp import MLP
 from keras_vit.validation import check_heads, check_positive
@@ -45,12 +46,10 @@ class AttentionPooling(CompositeLayer):
         hidden_dim = input_shape[-1]
         check_heads(hidden_dim, self.num_heads)
         self.probe = self.add_weight(name="probe", shape=(1, 1, hidden_dim), initializer="glorot_uniform")
-        self.query = keras.layers.Dense(hidden_dim, dtype=self.dtype_policy, name="query")
+        self.query = dense(self, "query", hidden_dim)
         key_value = keras.initializers.VarianceScaling(1.5, mode="fan_avg", distribution="uniform")
-        self.key_value = keras.layers.Dense(
-            2 * hidden_dim, kernel_initializer=key_value, dtype=self.dtype_policy, name="key_value"
-        )
-        self.projection = keras.layers.Dense(hidden_dim, dtype=self.dtype_policy, name="projection")
+        self.key_value = dense(self, "key_value", 2 * hidden_dim, key_value)
+        self.projection = dense(self, "projection", hidden_dim)
         self.norm = LayerNormalization(epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name="norm")
         for layer in (self.query, self.key_value, self.projection, self.norm, self.mlp):
             layer.build((None, None, hidden_dim))

@@ -63,6 +63,24 @@ class Dropout(keras.layers.Layer):
         return {**super().get_config(), "rate": self.rate, "noise_shape": self.noise_shape, "seed": self.seed}
 
 
-def drop_path(rate, **kwargs):
-    """Stochastic depth for tokens `(batch, tokens, hidden_dim)`: a `Dropout` that drops whole samples."""
-    return Dropout(rate, noise_shape=(None, 1, 1), **kwargs)
+def dropout(parent, name, rate, noise_shape=None):
+    """A `Dropout` as a part of a layer; at rate 0 the identity, which costs nothing to build or to call.
+
+    Args:
+        parent: the layer that it is part of, whose dtype policy it has.
+        name: str.
+        rate: float in [0, 1).
+        noise_shape: as for `Dropout`.
+    """
+    if check_rate(rate, "rate") == 0:
+        return _identity
+    return Dropout(rate, noise_shape, dtype=parent.dtype_policy, name=name)
+
+
+def drop_path(parent, name, rate):
+    """Stochastic depth for tokens `(batch, tokens, hidden_dim)`: a `dropout` that drops whole samples."""
+    return dropout(parent, name, rate, noise_shape=(None, 1, 1))
+
+
+def _identity(inputs, training=False):
+    return inputs

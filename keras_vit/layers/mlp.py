@@ -6,7 +6,8 @@ from keras import ops
 from keras_vit.backend import fused_bias_gelu, fuses
 from keras_vit.layers.activations import ACTIVATIONS
 from keras_vit.layers.composite import CompositeLayer
-from keras_vit.layers.dropout import Dropout
+from keras_vit.layers.dense import dense
+from keras_vit.layers.dropout import dropout
 from keras_vit.validation import check_choice, check_positive
 
 
@@ -40,13 +41,13 @@ class MLP(CompositeLayer):
         self.mlp_dim = check_positive(mlp_dim, "mlp_dim")
         self.activation = check_choice(activation, ACTIVATIONS, "activation")
         self.dropout_rate = dropout_rate
-        self.dropout = Dropout(dropout_rate, dtype=self.dtype_policy, name="dropout")
+        self.dropout = dropout(self, "dropout", dropout_rate)
 
     def build(self, input_shape):
         hidden_dim = input_shape[-1]
         width = 2 * self.mlp_dim if self.activation == "swiglu" else self.mlp_dim
-        self.dense_1 = keras.layers.Dense(width, dtype=self.dtype_policy, name="dense_1")
-        self.dense_2 = keras.layers.Dense(hidden_dim, dtype=self.dtype_policy, name="dense_2")
+        self.dense_1 = dense(self, "dense_1", width)
+        self.dense_2 = dense(self, "dense_2", hidden_dim)
         self.dense_1.build(input_shape)
         self.dense_2.build((*input_shape[:-1], self.mlp_dim))
 

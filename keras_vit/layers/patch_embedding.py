@@ -3,7 +3,8 @@
 import keras
 
 from keras_vit.layers.composite import CompositeLayer
-from keras_vit.layers.dropout import Dropout
+from keras_vit.layers.dense import dense
+from keras_vit.layers.dropout import dropout
 from keras_vit.layers.layer_norm import LayerNormalization
 from keras_vit.validation import check_positive
 
@@ -33,11 +34,9 @@ class PatchEmbedding(CompositeLayer):
         self.hidden_dim = check_positive(hidden_dim, "hidden_dim")
         self.dropout_rate = dropout_rate
         self.layer_norm_epsilon = layer_norm_epsilon
-        self.projection = keras.layers.Dense(
-            hidden_dim, kernel_initializer="lecun_normal", dtype=self.dtype_policy, name="projection"
-        )
+        self.projection = dense(self, "projection", hidden_dim, "lecun_normal")
         self.norm = LayerNormalization(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="norm")
-        self.dropout = Dropout(dropout_rate, dtype=self.dtype_policy, name="dropout")
+        self.dropout = dropout(self, "dropout", dropout_rate)
 
     def build(self, input_shape):
         self.projection.build(input_shape)

@@ -7,7 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_vit.layers.composite import CompositeLayer
-from keras_vit.layers.dropout import Dropout
+from keras_vit.layers.dense import dense
+from keras_vit.layers.dropout import dropout
 from keras_vit.layers.positions import sincos2d
 from keras_vit.resample import METHODS, resize_positions
 from keras_vit.validation import as_pair, check_choice, check_positive
@@ -76,7 +77,7 @@ class PatchEncoder(CompositeLayer):
             raise ValueError(f"num_registers must not be negative. Received: num_registers={num_registers}")
         if position_embedding == "sincos2d" and hidden_dim % 4:
             raise ValueError(f"sincos2d needs a hidden_dim that is a multiple of 4. Received: hidden_dim={hidden_dim}")
-        self.dropout = Dropout(dropout_rate, dtype=self.dtype_policy, name="dropout")
+        self.dropout = dropout(self, "dropout", dropout_rate)
 
     @property
     def num_positioned_prefix(self):
@@ -85,13 +86,7 @@ class PatchEncoder(CompositeLayer):
 
     def build(self, input_shape):
         self._check(input_shape)
-        self.projection = keras.layers.Dense(
-            self.hidden_dim,
-            use_bias=self.patch_bias,
-            kernel_initializer="lecun_normal",
-            dtype=self.dtype_policy,
-            name="projection",
-        )
+        self.projection = dense(self, "projection", self.hidden_dim, "lecun_normal", use_bias=self.patch_bias)
         self.projection.build(input_shape)
         self._prefix = []
         wanted = {

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers.composite import CompositeLayer
+from keras_vit.layers.dense import dense
 from keras_vit.layers.layer_norm import LayerNormalization
 from keras_vit.layers.swin_block import check_tokens
 from keras_vit.layers.windows import pad_grid, padded_size
@@ -46,7 +47,7 @@ class PatchMerging(CompositeLayer):
     def build(self, input_shape):
         check_tokens(input_shape, self.resolution)
         hidden_dim = input_shape[-1]
-        self.reduction = keras.layers.Dense(2 * hidden_dim, use_bias=False, dtype=self.dtype_policy, name="reduction")
+        self.reduction = dense(self, "reduction", 2 * hidden_dim, use_bias=False)
         self.reduction.build((None, None, 4 * hidden_dim))
         self.norm.build((None, None, (4 if self.version == 1 else 2) * hidden_dim))
 

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_vit.layers.dense import initial
 from keras_vit.validation import as_pair, check_choice, check_positive
 
 # What keeps a kernel's standardisation from dividing by zero.
@@ -49,7 +50,7 @@ class StandardizedConv2D(keras.layers.Layer):
         self.kernel = self.add_weight(
             name="kernel",
             shape=(*self.kernel_size, input_shape[-1], self.filters),
-            initializer="lecun_normal",
+            initializer=initial("lecun_normal"),
             autocast=False,
         )
 

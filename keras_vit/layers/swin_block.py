@@ -109,7 +109,7 @@ class SwinBlock(CompositeLayer):
             for name in ("attention_norm", "mlp_norm")
         )
         self.attention_drop_path, self.mlp_drop_path = (
-            drop_path(drop_path_rate, dtype=policy, name=name) for name in ("attention_drop_path", "mlp_drop_path")
+            drop_path(self, name, drop_path_rate) for name in ("attention_drop_path", "mlp_drop_path")
         )
         window_size = self.attention.window_size
         if any(not 0 <= s < w for s, w in zip(self.shift, window_size, strict=True)):

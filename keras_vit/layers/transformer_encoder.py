@@ -84,7 +84,7 @@ class TransformerEncoder(CompositeLayer):
             for name in ("attention_norm", "mlp_norm")
         )
         self.attention_drop_path, self.mlp_drop_path = (
-            drop_path(drop_path_rate, dtype=policy, name=name) for name in ("attention_drop_path", "mlp_drop_path")
+            drop_path(self, name, drop_path_rate) for name in ("attention_drop_path", "mlp_drop_path")
         )
         if layer_scale_init is not None:
             self.attention_scale, self.mlp_scale = (

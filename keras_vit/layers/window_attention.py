@@ -7,7 +7,8 @@ from keras import ops
 
 from keras_vit.layers.attention import attend, attention_spec, rows, split_heads
 from keras_vit.layers.composite import CompositeLayer
-from keras_vit.layers.dropout import Dropout
+from keras_vit.layers.dense import dense
+from keras_vit.layers.dropout import dropout
 from keras_vit.layers.windows import log_coordinates, relative_position_index
 from keras_vit.validation import as_pair, check_choice, check_heads, check_positive
 
@@ -78,22 +79,16 @@ class WindowAttention(CompositeLayer):
         self.dropout_rate = dropout_rate
         self.attention_dropout_rate = attention_dropout_rate
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={1: math.prod(self.window_size)})
-        self.dropout = Dropout(dropout_rate, dtype=self.dtype_policy, name="dropout")
-        self.attention_dropout = Dropout(attention_dropout_rate, dtype=self.dtype_policy, name="attention_dropout")
+        self.dropout = dropout(self, "dropout", dropout_rate)
+        self.attention_dropout = dropout(self, "attention_dropout", attention_dropout_rate)
 
     def build(self, input_shape):
         hidden_dim = input_shape[-1]
         check_heads(hidden_dim, self.num_heads)
         # Glorot's range for each of the three square blocks, not for the fused matrix.
         initializer = keras.initializers.VarianceScaling(2.0, mode="fan_avg", distribution="uniform")
-        self.qkv = keras.layers.Dense(
-            3 * hidden_dim,
-            use_bias=self.qkv_bias and self.version == 1,
-            kernel_initializer=initializer,
-            dtype=self.dtype_policy,
-            name="qkv",
-        )
-        self.projection = keras.layers.Dense(hidden_dim, dtype=self.dtype_policy, name="projection")
+        self.qkv = dense(self, "qkv", 3 * hidden_dim, initializer, use_bias=self.qkv_bias and self.version == 1)
+        self.projection = dense(self, "projection", hidden_dim)
         self.qkv.build(input_shape)
         self.projection.build(input_shape)
         self._index = relative_position_index(self.window_size)

@@ -1,5 +1,6 @@
 """Checkpoints into models."""
 
+from keras_vit.layers.dense import weights_follow
 from keras_vit.models import build_model
 from keras_vit.weights.catalog import catalog_entry
 from keras_vit.weights.description import describe
@@ -174,6 +175,7 @@ class _Source:
         input_spec = input_spec or self.description.input_spec_for(config)
         labels = self.description.labels_for(config) if labels is None else labels
         origin = origin or str(self.checkpoint.path)
-        model = build_model(config, input_spec, labels, origin=origin, dtype=dtype, name=name)
+        with weights_follow():
+            model = build_model(config, input_spec, labels, origin=origin, dtype=dtype, name=name)
         fill(model, self.checkpoint, self.layout, (), self.description.told, stacklevel=4)
         return model
