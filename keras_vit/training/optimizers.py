@@ -1,8 +1,9 @@
-"""AdamW with the exclusions of Vision Transformers, and its learning-rate schedule."""
+"""AdamW with the exclusions of Vision Transformers."""
 
 import keras
 
 from keras_vit.backend import fused, fuses
+from keras_vit.training.schedules import warmup_cosine
 
 # Names of variables that no published recipe decays: biases, norms, LayerScale, tokens, positions;
 # of Swin Transformers all that the position bias is made of.
@@ -43,39 +44,6 @@ class AdamW(keras.optimizers.AdamW):
 
     def get_config(self):
         return {**super().get_config(), "no_decay": list(self.no_decay)}
-
-
-def warmup_cosine(peak, total_steps, warmup_steps=0, final=0.0):
-    """Linear warm-up from 0 to `peak`, then half a cosine to `final`.
-
-    Args:
-        peak: float. Largest learning rate, reached after the warm-up.
-        total_steps: int. Steps of the whole run, warm-up included.
-        warmup_steps: int, less than `total_steps`.
-        final: float. Learning rate after `total_steps`.
-
-    Returns:
-        A `keras.optimizers.schedules.CosineDecay`.
-
-    Raises:
-        ValueError: if the warm-up is as long as the run.
-    """
-    if not 0 <= warmup_steps < total_steps:
-        raise ValueError(
-            "the warm-up must be shorter than the run. "
-            f"Received: warmup_steps={warmup_steps}, total_steps={total_steps}"
-        )
-    schedule = keras.optimizers.schedules.CosineDecay
-    if not warmup_steps:
-        return schedule(float(peak), total_steps, alpha=final / peak)
-    # The initial rate must be a float: Keras takes an int 0 for a missing one.
-    return schedule(
-        0.0,
-        total_steps - warmup_steps,
-        alpha=final / peak,
-        warmup_target=float(peak),
-        warmup_steps=warmup_steps,
-    )
 
 
 def adamw(config, steps_per_epoch, epochs):
