@@ -13,6 +13,7 @@ from keras_vit.training.config import (
     Recipe,
     TrainingConfig,
 )
+from keras_vit.training.layer_decay import decayed_paths, layer_scales
 from keras_vit.training.optimizers import AdamW, adamw
 from keras_vit.training.overrides import apply_overrides
 from keras_vit.training.record import run_record, write_json
@@ -33,8 +34,10 @@ __all__ = [
     "adamw",
     "apply_overrides",
     "compile_model",
+    "decayed_paths",
     "fit",
     "fused_training",
+    "layer_scales",
     "restore",
     "run_record",
     "warmup_cosine",
