@@ -13,6 +13,7 @@ from keras_vit.training.config import (
     Recipe,
     TrainingConfig,
 )
+from keras_vit.training.distillation import DistillationLoss, Distiller
 from keras_vit.training.layer_decay import decayed_paths, layer_scales
 from keras_vit.training.optimizers import AdamW, adamw
 from keras_vit.training.overrides import apply_overrides
@@ -26,6 +27,8 @@ __all__ = [
     "BigVisionSchedule",
     "CheckpointCallback",
     "DataConfig",
+    "DistillationLoss",
+    "Distiller",
     "DistributionConfig",
     "EpochCosine",
     "OptimizerConfig",
