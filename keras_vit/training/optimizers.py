@@ -1,8 +1,9 @@
-"""AdamW with the exclusions of Vision Transformers, and its learning-rate schedule."""
+"""AdamW with the exclusions of Vision Transformers."""
 
 import keras
 
 from keras_vit.backend import fused, fuses
+from keras_vit.training.schedules import warmup_cosine
 
 # Names of variables that no published recipe decays: biases, norms, LayerScale, tokens, positions;
 # of Swin Transformers all that the position bias is made of.
@@ -13,22 +14,40 @@ NO_DECAY += ("cpb_kernel_1", "cpb_bias_1", "cpb_kernel_2")
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class AdamW(keras.optimizers.AdamW):
-    """`keras.optimizers.AdamW` whose exclusions from weight decay are part of its config.
+    """`keras.optimizers.AdamW` with other learning rates for some variables, and rules that are part of its config.
 
-    Keras forgets them when a model is saved, so a reloaded model trains on with other rules.
+    Keras forgets exclusions from weight decay when a model is saved, so a reloaded model trains on with other rules.
 
     Args:
         no_decay: names of variables that are not decayed. Default `NO_DECAY`.
+        learning_rate_scales: dict from the path of a variable to what its learning rate is multiplied with, such as
+            `layer_scales` gives, or `None`: 1 for all. The weight decay is multiplied by the same learning rate, as in
+            timm. It must tell every variable that is trained and may tell others.
         **kwargs: as for `keras.optimizers.AdamW`.
+
+    Raises:
+        ValueError: when it meets variables that `learning_rate_scales` does not tell.
     """
 
-    def __init__(self, *args, no_decay=NO_DECAY, **kwargs):
+    def __init__(self, *args, no_decay=NO_DECAY, learning_rate_scales=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.no_decay = tuple(no_decay)
+        self.learning_rate_scales = learning_rate_scales and dict(learning_rate_scales)
         if self.no_decay:
             # On TensorFlow Keras matches the name of the tf.Variable, such as `bias/replica_1:0`.
             names = "|".join(self.no_decay)
             self.exclude_from_weight_decay(var_names=[rf"(^|/)({names})(/replica_\d+)?(:\d+)?$"])
+
+    def build(self, var_list):
+        if self.learning_rate_scales and not self.built:
+            paths = [getattr(variable, "path", variable.name) for variable in var_list]
+            if missing := [path for path in paths if path not in self.learning_rate_scales]:
+                raise ValueError(
+                    "learning_rate_scales must tell every variable that is trained. "
+                    f"Received: {len(self.learning_rate_scales)} paths without {missing}"
+                )
+            self._scales = [float(self.learning_rate_scales[path]) for path in paths]
+        super().build(var_list)
 
     def apply(self, grads, trainable_variables=None):
         if not fuses():
@@ -41,41 +60,23 @@ class AdamW(keras.optimizers.AdamW):
 
         return fused(update)(list(grads))
 
+    def _apply_weight_decay(self, variables):
+        """Nothing. `update_step` decays: Keras' own way, before it, has one learning rate for all.
+
+        The name is private to Keras; should it change there, weights would be decayed twice, which the tests see.
+        """
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self.learning_rate_scales:
+            learning_rate = learning_rate * self._scales[self._get_variable_index(variable)]
+        if self.weight_decay and self._use_weight_decay(variable):
+            rate = keras.ops.cast(learning_rate * self.weight_decay, variable.dtype)
+            self.assign_sub(variable, variable * rate)
+        super().update_step(gradient, variable, learning_rate)
+
     def get_config(self):
-        return {**super().get_config(), "no_decay": list(self.no_decay)}
-
-
-def warmup_cosine(peak, total_steps, warmup_steps=0, final=0.0):
-    """Linear warm-up from 0 to `peak`, then half a cosine to `final`.
-
-    Args:
-        peak: float. Largest learning rate, reached after the warm-up.
-        total_steps: int. Steps of the whole run, warm-up included.
-        warmup_steps: int, less than `total_steps`.
-        final: float. Learning rate after `total_steps`.
-
-    Returns:
-        A `keras.optimizers.schedules.CosineDecay`.
-
-    Raises:
-        ValueError: if the warm-up is as long as the run.
-    """
-    if not 0 <= warmup_steps < total_steps:
-        raise ValueError(
-            "the warm-up must be shorter than the run. "
-            f"Received: warmup_steps={warmup_steps}, total_steps={total_steps}"
-        )
-    schedule = keras.optimizers.schedules.CosineDecay
-    if not warmup_steps:
-        return schedule(float(peak), total_steps, alpha=final / peak)
-    # The initial rate must be a float: Keras takes an int 0 for a missing one.
-    return schedule(
-        0.0,
-        total_steps - warmup_steps,
-        alpha=final / peak,
-        warmup_target=float(peak),
-        warmup_steps=warmup_steps,
-    )
+        scales = self.learning_rate_scales and dict(self.learning_rate_scales)
+        return {**super().get_config(), "no_decay": list(self.no_decay), "learning_rate_scales": scales}
 
 
 def adamw(config, steps_per_epoch, epochs):
