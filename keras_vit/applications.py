@@ -15,10 +15,10 @@ def _vit_application(name, variant):
     default = VARIANTS[variant]
 
     def application(
-        image_size=default.image_size,
-        patch_size=default.patch_size,
-        num_classes=1000,
-        pooling=default.pooling,
+        image_size=None,
+        patch_size=None,
+        num_classes=None,
+        pooling=None,
         include_top=True,
         weights=None,
         classifier_activation=None,
@@ -26,18 +26,14 @@ def _vit_application(name, variant):
         name=None,
         **overrides,
     ):
-        return create_model(
-            variant,
-            weights,
-            dtype=dtype,
-            model_name=name,
-            image_size=image_size,
-            patch_size=patch_size,
-            num_classes=num_classes if include_top else 0,
-            pooling=pooling,
-            classifier_activation=classifier_activation,
-            **overrides,
-        )
+        asked = {
+            "image_size": image_size,
+            "patch_size": patch_size,
+            "num_classes": num_classes if include_top else 0,
+            "pooling": pooling,
+            "classifier_activation": classifier_activation,
+        }
+        return create_model(variant, weights, dtype=dtype, model_name=name, **_given(asked), **overrides)
 
     application.__name__ = application.__qualname__ = name
     application.__doc__ = f"""Vision Transformer, the size of `{variant}`.
@@ -45,8 +41,8 @@ def _vit_application(name, variant):
     Args:
         image_size: int or `(h, w)`, pixels; a multiple of `patch_size`. Default {default.image_size[0]}.
         patch_size: int or `(h, w)`, pixels. Default {default.patch_size[0]}.
-        num_classes: int. Logits; 0 as `include_top=False`. Default 1000.
-        pooling: `token`, `gap` or `map`. Default `{default.pooling}`.
+        num_classes: int. Logits; 0 as `include_top=False`. Default: those of the weights, or 1000.
+        pooling: `token`, `gap` or `map`. Default: that of the weights, or `{default.pooling}`.
         include_top: bool. Whether the model ends in the classifier; else it returns the pooled
             representation `(batch, hidden_dim)`. For tokens see `keras_vit.features`. Default True.
         weights: as for `create_model`: `None`, a tag such as those of
@@ -77,14 +73,19 @@ DeiTSmall = _vit_application("DeiTSmall", "deit_small_distilled_patch16_224")
 DeiTBase = _vit_application("DeiTBase", "deit_base_distilled_patch16_224")
 
 
+def _given(arguments):
+    """The arguments that were given: the others are as in the weights or in the variant."""
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
 def _swin_application(name, variant):
     """As `_vit_application`, for a Swin Transformer."""
     default = VARIANTS[variant]
 
     def application(
-        image_size=default.image_size,
-        window_size=default.window_size,
-        num_classes=1000,
+        image_size=None,
+        window_size=None,
+        num_classes=None,
         include_top=True,
         weights=None,
         classifier_activation=None,
@@ -92,17 +93,13 @@ def _swin_application(name, variant):
         name=None,
         **overrides,
     ):
-        return create_model(
-            variant,
-            weights,
-            dtype=dtype,
-            model_name=name,
-            image_size=image_size,
-            window_size=window_size,
-            num_classes=num_classes if include_top else 0,
-            classifier_activation=classifier_activation,
-            **overrides,
-        )
+        asked = {
+            "image_size": image_size,
+            "window_size": window_size,
+            "num_classes": num_classes if include_top else 0,
+            "classifier_activation": classifier_activation,
+        }
+        return create_model(variant, weights, dtype=dtype, model_name=name, **_given(asked), **overrides)
 
     application.__name__ = application.__qualname__ = name
     application.__doc__ = f"""Swin Transformer, version {default.version}, the size of `{variant}`.

@@ -1,13 +1,15 @@
 """Models by name, in the manner of timm."""
 
 import fnmatch
+import pathlib
 
 import h5py
 
 from keras_vit.models import VARIANTS, build_model
 from keras_vit.validation import nearest
-from keras_vit.weights import find_entries, load_published, load_variant
-from keras_vit.weights.catalog import catalog
+from keras_vit.weights import catalog_entry, find_entries, load_published, load_variant
+from keras_vit.weights.downloads import is_remote
+from keras_vit.weights.files import SUFFIXES
 
 
 def list_models(pattern="*", pretrained=False):
@@ -51,22 +53,40 @@ def create_model(name, weights=None, *, input_spec=None, labels=None, dtype=None
             another architecture, with the fields that differ.
         FileNotFoundError, PermissionError, ConnectionError, OSError: as `keras_vit.weights.download`.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"name must be a str. Received: name={name!r}")
     base, _, tag = name.partition(".")
     if base not in VARIANTS:
         raise ValueError(f"unknown model{nearest(base, VARIANTS)} Received: name={name!r}; see keras_vit.list_models()")
-    if not tag and f"{base}.{weights}" in catalog():
-        tag, weights = weights, None
+    if _is_tag(weights):
+        if tag:
+            raise ValueError(f"a name has one tag. Received: name={name!r}, weights={weights!r}")
+        tag, weights = weights.removeprefix(f"{base}."), None
     options = {"input_spec": input_spec, "labels": labels, "dtype": dtype}
-    if tag:
+    is_keras = weights is not None and str(weights).endswith(".weights.h5")
+    if tag and not is_keras:
         return load_published(f"{base}.{tag}", weights, model_name=model_name, **options, **overrides)
-    name, variant = model_name or base, VARIANTS[base]
-    if weights is not None and not str(weights).endswith(".weights.h5"):
-        return load_variant(weights, variant, name=name, **options, **overrides)
+    if weights is not None and not is_keras:
+        return load_variant(weights, VARIANTS[base], name=model_name or base, **options, **overrides)
+    if tag:
+        entry = catalog_entry(name)
+        config = entry.config(**overrides)
+        options["input_spec"] = input_spec or entry.input_spec_for(config)
+        options["labels"] = entry.labels_for(config) if labels is None else labels
+    else:
+        config = VARIANTS[base].replace(**overrides)
     origin = None if weights is None else str(weights)
-    model = build_model(variant.replace(**overrides), origin=origin, name=name, **options)
-    if weights is not None:
+    model = build_model(config, origin=origin, name=model_name or base, **options)
+    if is_keras:
         _load_keras_weights(model, str(weights))
     return model
+
+
+def _is_tag(weights):
+    """Whether `weights` can only be meant as a tag: it is neither there nor called as a file is."""
+    if not isinstance(weights, str) or is_remote(weights):
+        return False
+    return not weights.endswith((*SUFFIXES, ".h5")) and not pathlib.Path(weights).exists()
 
 
 def _load_keras_weights(model, path):

@@ -163,8 +163,9 @@ def count(c):
     block += 2 * d * (c.layer_scale_init is not None) + 4 * (d // c.num_heads) * c.qk_norm
     final_norm = norm * (c.norm_placement == "pre")
     pooling = (d + 4 * dense(d, d) + norm + mlp) * (c.pooling == "map")
-    width = c.pre_logits_dim or d
-    head = dense(d, width) * bool(c.pre_logits_dim) + (width + c.head_bias) * c.num_classes
+    pooled = 2 * d if c.pooling == "token_gap" else d
+    width = c.pre_logits_dim or pooled
+    head = dense(pooled, width) * bool(c.pre_logits_dim) + (width + c.head_bias) * c.num_classes
     head += dense(d, c.num_classes) * bool(c.num_classes and c.distillation_token)
     return embedding + c.num_layers * block + final_norm + pooling + head
 
@@ -221,6 +222,7 @@ def test_count_by_hand(name):
         {"distillation_token": True, "num_registers": 3, "position_on_prefix": False},
         {"pooling": "map", "class_token": False, "activation": "swiglu"},
         {"pooling": "gap", "position_embedding": "sincos2d", "pre_logits_dim": 10, "pool_before_norm": True},
+        {"pooling": "token_gap"},
         {"qk_norm": True, "layer_scale_init": 0.1, "embedding_norm": True},
         {"norm_placement": "post", "num_channels": 5, "patch_size": (4, 8)},
         {"patch_bias": False, "head_bias": False, "drop_remainder": True, "image_size": (20, 31)},

@@ -8,7 +8,7 @@ from tiny import randomize
 from weight_server import serving
 
 import keras_vit
-from keras_vit.models import VARIANTS, SwinConfig
+from keras_vit.models import VARIANTS, SwinConfig, build_model
 from keras_vit.weights import LAYOUTS, catalog_entry, find_entries
 from keras_vit.weights.catalog import catalog, imagenet_ids, read_labels
 from keras_vit.weights.detect import layout_to_write
@@ -119,4 +119,45 @@ def test_a_tag_as_weights_and_another_head(published):
 def test_a_file_of_ones_own_instead_of_the_download(published):
     model = keras_vit.create_model(NAME, weights=published[1], num_layers=12)
     np.testing.assert_array_equal(model.weights[0], published[0].weights[0])
-    assert keras_vit.metadata(model).origin == NAME
+    assert keras_vit.metadata(model).origin == f"{published[1]}, taken for {NAME}"
+
+
+def test_functions_keep_what_the_weights_have(published):
+    assert keras_vit.DeiTTiny(weights="fb_in1k").name == NAME.split(".")[0]
+    model = keras_vit.DeiTTiny(weights=published[1].parent)  # a folder with a model.safetensors
+    assert keras_vit.metadata(model).config == VARIANTS[NAME.split(".")[0]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        (("vit_tiny_patch16_224", "augreg_in21"), r"Its tags: augreg_in21k, augreg_in21k_ft_in1k"),
+        (("vit_tiny_patch16_224", "vit_tiny_patch16_224.x"), r"Its tags: .*Received: name='vit_tiny_patch16_224.x'"),
+        ((NAME, "fb_in1k"), r"a name has one tag"),
+        ((None,), r"name must be a str. Received: name=None"),
+    ],
+)
+def test_misspelt_tags_name_those_that_there_are(arguments, rule):
+    with pytest.raises(ValueError, match=rule):
+        keras_vit.create_model(*arguments)
+
+
+def test_from_checkpoint_points_to_create_model():
+    with pytest.raises(ValueError, match=r"loaded by name: keras_vit.create_model\('deit_tiny_distilled"):
+        keras_vit.from_checkpoint(NAME)
+
+
+def test_a_name_insists_on_its_distillation_token(published):
+    with pytest.raises(ValueError, match=r"distillation_token=True for False"):
+        keras_vit.create_model("deit_tiny_patch16_224", weights=published[1])
+
+
+@pytest.mark.parametrize("name", ["vit_small_patch14_dinov2.lvd142m_lc_in1k", "vit_small_patch16_224.bv_in1k_90ep"])
+def test_parameters_are_those_of_the_model(name):
+    entry = catalog_entry(name)
+    assert build_model(entry.config()).count_params() == entry.parameters
+
+
+def test_an_entry_cannot_be_changed():
+    with pytest.raises(TypeError):
+        catalog_entry(NAME).fields["num_classes"] = 7

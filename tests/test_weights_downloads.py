@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import constants
 from weight_server import COMMIT, serving
 
-from keras_vit.weights import downloads as module
+from keras_vit.weights import url_files as module
 from keras_vit.weights.downloads import download, is_remote, parse_hub
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype="uint8").tobytes()
@@ -36,18 +36,48 @@ def test_sources_are_told_apart():
     assert [is_remote(s) for s in ("hf://a/b", "hub:a/b", "https://x/y.npz", "a/b.npz")] == [True, True, True, False]
     assert parse_hub("hub:a/b.c-d") == ("a/b.c-d", None, None)
     assert parse_hub("hf://a/b@v1.0/sub/c.bin") == ("a/b", "v1.0", "sub/c.bin")
+    assert parse_hub("hf://a/b@refs/pr/1/c.bin") == ("a/b", "refs/pr/1", "c.bin")
     with pytest.raises(ValueError, match=r"hub:organisation/repository.*Received: 'hub:alone'"):
         parse_hub("hub:alone")
 
 
 def test_hub_file_comes_with_its_config_and_is_fetched_once(server):
-    path = download("hub:timm/small")
+    path = download("hub:timm/small/model.safetensors")
     assert path.read_bytes() == CONTENT
     assert path.with_name("config.json").read_bytes() == b"{}"
     assert path.parent.name == COMMIT
     before = len(gets(server))
-    assert download("hf://timm/small/model.safetensors") == path
+    assert download("hf://timm/small") == path
     assert len(gets(server)) == before
+
+
+def test_a_file_of_the_cache_alone_asks_nobody(server):
+    path = download("hub:timm/small", described=False)
+    assert not path.with_name("config.json").exists()
+    before = len(server.requests)
+    assert download("hub:timm/small", described=False) == path
+    assert len(server.requests) == before
+
+
+def test_a_description_that_does_not_come_is_an_error(server):
+    server.failing = "config.json"
+    with pytest.raises(ConnectionError, match=r"timm/small/config.json"):
+        download("hub:timm/small")
+
+
+def test_two_urls_with_one_name_are_two_files(server):
+    server.files["other/S_16.npz"] = CONTENT[::-1]
+    assert download(f"{server.url}/bucket/S_16.npz").read_bytes() == CONTENT
+    assert download(f"{server.url}/other/S_16.npz?token=1").read_bytes() == CONTENT[::-1]
+    with pytest.raises(ValueError, match="must end in a file's name"):
+        download(f"{server.url}/")
+
+
+def test_a_home_that_cannot_be_written(server, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
+    with pytest.raises(OSError, match=r"KERAS_HOME must be a folder that can be written"):
+        download(f"{server.url}/bucket/S_16.npz")
 
 
 def test_url_is_fetched_once(server):
@@ -56,7 +86,7 @@ def test_url_is_fetched_once(server):
     assert path.read_bytes() == CONTENT
     assert download(url) == path
     assert gets(server) == [("/bucket/S_16.npz", None)]
-    assert [file.name for file in path.parent.iterdir() if file.suffix == ".part"] == []
+    assert sorted(file.name for file in path.parent.iterdir()) == ["S_16.npz", "S_16.npz.lock"]
 
 
 def test_url_goes_on_where_the_connection_was_cut(server):
@@ -67,7 +97,7 @@ def test_url_goes_on_where_the_connection_was_cut(server):
 
 def test_hub_file_survives_a_cut_connection(server):
     server.cuts = [100_000]
-    assert download("hub:timm/small/model.safetensors").read_bytes() == CONTENT
+    assert download("hub:timm/small", described=False).read_bytes() == CONTENT
     assert len(gets(server)) == 2
 
 
@@ -81,7 +111,7 @@ def test_hub_file_that_is_cut_too_often(server):
 
 def test_url_that_is_cut_too_often_keeps_its_part_for_the_next_call(server):
     server.cuts = [10_000] * 5
-    with pytest.raises(ConnectionError, match=r"failed 5 times.*goes on at 50,000 of 300,000 bytes"):
+    with pytest.raises(ConnectionError, match=r"failed 5 times.*goes on at 50,000 bytes"):
         download(f"{server.url}/bucket/S_16.npz")
     assert download(f"{server.url}/bucket/S_16.npz").read_bytes() == CONTENT
     assert gets(server)[-1][1] == "bytes=50000-"
@@ -118,8 +148,8 @@ def test_refused_url(server):
     server.status = 403
     with pytest.raises(PermissionError, match=r"is not public \(HTTP 403\)"):
         download(f"{server.url}/bucket/S_16.npz")
-    server.status = 500
-    with pytest.raises(ConnectionError, match=r"HTTP 500"):
+    server.status = 503
+    with pytest.raises(ConnectionError, match=r"failed 5 times.*HTTP 503"):
         download(f"{server.url}/bucket/S_16.npz")
 
 
@@ -163,17 +193,17 @@ def test_full_disk(server, monkeypatch):
 def test_a_killed_download_leaves_nothing_under_its_name(server, tmp_path):
     server.cuts = [200_000]
     code = (
-        "import os, sys, keras_vit.weights.downloads as d\n"
+        "import os, sys, keras_vit.weights.url_files as d\n"
         "original = d._write\n"
         "def write(file, chunk):\n"
         "    original(file, chunk)\n"
         "    os.kill(os.getpid(), 9)\n"
         "d._write = write\n"
-        "d.download(sys.argv[1])\n"
+        "d.fetch_url(sys.argv[1])\n"
     )
     url = f"{server.url}/bucket/S_16.npz"
     killed = subprocess.run([sys.executable, "-c", code, url], capture_output=True, check=False)
     assert killed.returncode == -9
-    assert not (tmp_path / "keras/keras_vit/S_16.npz").exists()
+    assert not list(tmp_path.rglob("S_16.npz"))
     assert download(url).read_bytes() == CONTENT
     assert gets(server)[-1][1] == "bytes=200000-"

@@ -18,6 +18,7 @@ class WeightServer(http.server.ThreadingHTTPServer):
         cuts: list of ints. For each of the next GETs, after how many bytes the connection is cut.
         altered: bool. Whether bodies differ from what their headers announce, at the same length.
         status: int or `None`. An HTTP status that every request gets.
+        failing: str or `None`. The end of the paths that get HTTP 500.
         requests: list of `(method, path, Range)`.
     """
 
@@ -25,7 +26,8 @@ class WeightServer(http.server.ThreadingHTTPServer):
 
     def __init__(self, files):
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.files, self.cuts, self.altered, self.status, self.requests = files, [], False, None, []
+        self.files, self.cuts, self.altered, self.status = files, [], False, None
+        self.failing, self.requests = None, []
 
     @property
     def url(self):
@@ -83,10 +85,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         server = self.server
         server.requests.append((self.command, self.path, self.headers.get("Range")))
         hub = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/([^/]+)/(.+)", self.path)
-        content = server.files.get(f"{hub[1]}/{hub[3]}" if hub else self.path.lstrip("/"))
-        if server.status or content is None:
-            self.send_response(server.status or 404)
+        content = server.files.get(f"{hub[1]}/{hub[3]}" if hub else self.path.partition("?")[0].lstrip("/"))
+        status = 500 if server.failing and self.path.endswith(server.failing) else server.status
+        if status or content is None:
+            self.send_response(status or 404)
             if hub and content is None:
+                self.send_header("X-Repo-Commit", COMMIT)
                 known = any(name.startswith(f"{hub[1]}/") for name in server.files)
                 self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
             self.send_header("Content-Length", "0")

@@ -3,7 +3,9 @@
 The rows are in `catalog.tsv`, one a checkpoint. Sources of its figures: the model cards of timm on the Hugging Face
 Hub (preprocessing, classes, license), timm's `results-imagenet.csv` or the paper named (top-1 accuracies on
 ImageNet-1k). Hub files carry their SHA-256 in the Hub's answer, files of Google's storage their MD5; both are checked
-when they are downloaded.
+when they are downloaded. A file is of the main branch as it was then: what is in the cache stays.
+
+big_vision's S/16 was evaluated after a resize by area, which is `bilinear` here, antialiased.
 """
 
 import dataclasses
@@ -11,6 +13,7 @@ import fnmatch
 import functools
 import importlib.resources
 import json
+import types
 
 from keras_vit.models import VARIANTS
 from keras_vit.preprocessing import InputSpec
@@ -31,7 +34,7 @@ class CatalogEntry:
         name: str, `architecture.tag`.
         source: `hub:organisation/repository` or a URL; what `download` takes.
         layout: str, one of `keras_vit.weights.LAYOUTS`.
-        fields: dict. Fields of the config that differ from the architecture's, `num_classes` always.
+        fields: read-only mapping. Fields of the config that differ from the architecture's, `num_classes` always.
         input_spec: `InputSpec`. How the weights want their images.
         labels: name of the label set (see `read_labels`), or `None`.
         parameters: int. Numbers in the model; a float32 file has four bytes each.
@@ -44,7 +47,7 @@ class CatalogEntry:
     name: str
     source: str
     layout: str
-    fields: dict
+    fields: types.MappingProxyType
     input_spec: InputSpec
     labels: str | None
     parameters: int
@@ -60,7 +63,7 @@ class CatalogEntry:
 
     @property
     def size(self):
-        """int. Bytes of the weights in float32, which the published files are."""
+        """int. Bytes of the model's weights in float32; a file may differ by a larger position table."""
         return 4 * self.parameters
 
     def config(self, **overrides):
@@ -111,14 +114,14 @@ _NOT_IN_22K = ("n03931044", "n09859684")
 
 
 def _label_rows(name):
-    text = importlib.resources.files("keras_vit.weights").joinpath(f"labels/{name}.tsv").read_text()
+    text = importlib.resources.files("keras_vit.weights").joinpath(f"labels/{name}.tsv").read_text("utf-8")
     return [line.split("\t") for line in text.splitlines()]
 
 
 @functools.cache
 def catalog():
     """All entries, a dict from `architecture.tag` to `CatalogEntry`."""
-    text = importlib.resources.files("keras_vit.weights").joinpath("catalog.tsv").read_text()
+    text = importlib.resources.files("keras_vit.weights").joinpath("catalog.tsv").read_text("utf-8")
     header, *lines = (line.split("\t") for line in text.splitlines())
     entries = (_entry(dict(zip(header, line, strict=True))) for line in lines)
     return {entry.name: entry for entry in entries}
@@ -133,7 +136,7 @@ def _entry(row):
         row["name"],
         row["source"],
         row["layout"],
-        fields,
+        types.MappingProxyType(fields),
         InputSpec(size, crop, row["interpolation"], mean, std),
         _given(row["labels"]),
         int(row["parameters"]),

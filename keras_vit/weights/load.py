@@ -1,11 +1,13 @@
 """Checkpoints into models."""
 
+import pathlib
+
 from keras_vit.layers.dense import weights_follow
 from keras_vit.models import build_model
-from keras_vit.weights.catalog import catalog_entry
-from keras_vit.weights.description import describe
+from keras_vit.weights.catalog import catalog, catalog_entry
+from keras_vit.weights.description import Description, describe
 from keras_vit.weights.detect import detect_layout
-from keras_vit.weights.downloads import download, is_remote
+from keras_vit.weights.downloads import WEIGHTS_FILE, download, is_remote
 from keras_vit.weights.files import open_checkpoint
 from keras_vit.weights.fill import fill
 from keras_vit.weights.infer import infer_config
@@ -13,6 +15,7 @@ from keras_vit.weights.infer import infer_config
 # What a variant's name stands for; the patch may be asked for otherwise.
 _VARIANT_SIZES = (
     *("hidden_dim", "embed_dim", "num_layers", "depths", "num_heads", "mlp_dim", "mlp_ratio", "patch_size", "version"),
+    *("distillation_token", "num_registers"),
 )
 # Sizes that a name has of the image, which a file may have otherwise.
 _IMAGE_SIZES = ("image_size", "window_size", "pretrained_window_sizes")
@@ -32,8 +35,8 @@ def from_checkpoint(
     Transformers V2 the windows of training stay the file's, where it or a description tells them.
 
     Args:
-        path: of a `.safetensors`, `.npz`, `.pth`, `.pt` or `.bin` file, or what `keras_vit.weights.download` takes,
-            such as `hub:organisation/repository`.
+        path: of a `.safetensors`, `.npz`, `.pth`, `.pt` or `.bin` file or of a folder with `model.safetensors`, or what
+            `keras_vit.weights.download` takes, such as `hub:organisation/repository`.
         config: `ViTConfig` or `SwinConfig` of the model, which is then taken as it is, or `None`.
         layout: one of `keras_vit.weights.LAYOUTS`, or `auto`.
         input_spec: `InputSpec` of the weights; `None`: as described, at the model's image size, or else pixels to
@@ -122,11 +125,13 @@ def load_published(name, path=None, *, input_spec=None, labels=None, dtype=None,
         FileNotFoundError, PermissionError, ConnectionError, OSError: as `keras_vit.weights.download`.
     """
     entry = catalog_entry(name)
-    source = _Source(download(entry.source) if path is None else path, entry.layout)
+    # A file of one's own may be the same weights with the keys of another source.
+    source = _Source(path, "auto") if path else _Source(entry.source, entry.layout, described=False)
     config = source.layout.adapt_config(entry.config(), overrides)
     input_spec = input_spec or entry.input_spec_for(config)
     labels = entry.labels_for(config) if labels is None else labels
-    return source.build(config, input_spec, labels, dtype, model_name or entry.architecture, origin=name)
+    origin = f"{source.name}, taken for {name}" if path else name
+    return source.build(config, input_spec, labels, dtype, model_name or entry.architecture, origin)
 
 
 def load_weights(model, path, layout="auto", skip=()):
@@ -154,17 +159,34 @@ def load_weights(model, path, layout="auto", skip=()):
     return fill(model, source.checkpoint, source.layout, skip, source.description.told)
 
 
+def _local_file(path, described):
+    """The file of a path, a folder, or what is downloaded."""
+    if is_remote(path):
+        return download(path, described)
+    if str(path) in catalog():
+        raise ValueError(
+            f"published weights are loaded by name: keras_vit.create_model({str(path)!r}). Received: path={str(path)!r}"
+        )
+    path = pathlib.Path(path)
+    return path / WEIGHTS_FILE if path.is_dir() else path
+
+
 class _Source:
     """An open checkpoint, its layout, and what is told of it.
 
     Args:
         path, layout: as for `from_checkpoint`.
+        described: bool. Whether to read what the file and those beside it tell. Default True.
+
+    Attributes:
+        name: str. Where it comes from, as it was asked for.
     """
 
-    def __init__(self, path, layout):
-        self.checkpoint = open_checkpoint(download(path) if is_remote(path) else path)
+    def __init__(self, path, layout, described=True):
+        self.name = str(path)
+        self.checkpoint = open_checkpoint(_local_file(path, described))
         self.layout = detect_layout(self.checkpoint, layout)
-        self.description = describe(self.checkpoint)
+        self.description = describe(self.checkpoint) if described else Description()
 
     def config(self, wanted, defaults=None):
         """The config of the model that the file was written from."""
@@ -174,7 +196,7 @@ class _Source:
         """The model of a config, filled."""
         input_spec = input_spec or self.description.input_spec_for(config)
         labels = self.description.labels_for(config) if labels is None else labels
-        origin = origin or str(self.checkpoint.path)
+        origin = origin or self.name
         with weights_follow():
             model = build_model(config, input_spec, labels, origin=origin, dtype=dtype, name=name)
         fill(model, self.checkpoint, self.layout, (), self.description.told, stacklevel=4)
