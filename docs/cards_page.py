@@ -5,16 +5,15 @@ python docs/cards_page.py --check   exit with 1 if they are not what the catalog
 """
 
 import pathlib
-import re
 import sys
 
 from keras_vit.models import HybridConfig, SwinConfig
-from keras_vit.weights.card import model_card
+from keras_vit.weights.card import NO_CLASSES, model_card
 from keras_vit.weights.catalog import catalog
 
 DOCS = pathlib.Path(__file__).parent
 MEASURE = "keras_vit evaluate {} --data imagenet2012 --split validation"
-UNMEASURED, NO_CLASSES = "not measured here", "none: a representation, no classes"
+UNMEASURED = "not measured here"
 _AUGREG = (
     "from Google's study of augmentation and regularisation: trained on the 21,843 classes of ImageNet-21k, then on "
     "ImageNet-1k at 224 pixels. Google trained with the tanh form of GELU; this is timm's file, and timm runs it with "
@@ -148,19 +147,11 @@ def card(name):
         summary=f"{SUMMARIES[name]}\n\n{semantics(config)}",
         license_id=entry.license,
         paper=_paper(entry),
+        has_classes=has_classes(entry),
         published=_published(entry),
         command=MEASURE.format(name),
         load=f'keras_vit.create_model("{name}")',
     )
-    return text.rstrip() + "\n" if has_classes(entry) else _without_classes(text)
-
-
-def _without_classes(text):
-    """A card without what only classifiers have."""
-    told = f"## Accuracy\n\n{NO_CLASSES.capitalize()}; its authors measure it by other means than top-1.\n\n## Use"
-    text = re.sub(r"## Accuracy\n.*?## Use", lambda _: told, text, flags=re.DOTALL)
-    text = re.sub(r"\| classes \| .* \|", f"| classes | {NO_CLASSES} |", text)
-    text = re.sub(r"print\(keras_vit\.decode_predictions\(.*\)", "representation = model.predict(image[None])", text)
     return text.rstrip() + "\n"
 
 
@@ -205,14 +196,16 @@ def pages():
 def main(arguments):
     """Rewrites or checks the pages; returns the exit code."""
     wanted, folder = pages(), DOCS / "cards"
-    found = {path: path.read_text() for path in (DOCS / "models.md", *folder.glob("*.md")) if path.exists()}
+    found = {
+        path: path.read_text(encoding="utf-8") for path in (DOCS / "models.md", *folder.glob("*.md")) if path.exists()
+    }
     if "--check" in arguments:
         return int(found != wanted)
     folder.mkdir(exist_ok=True)
     for path in found.keys() - wanted.keys():
         path.unlink()
     for path, text in wanted.items():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -99,7 +99,7 @@ CASES = {
     "PatchMerging": (lambda **k: layers.PatchMerging((3, 5), layer_norm_epsilon=1e-4, **k), (15, 8), 3, ()),
     "PatchMerging_2": (lambda **k: layers.PatchMerging((3, 5), version=2, **k), (15, 8), 3, ()),
     "AttentionPooling": (
-        lambda **k: layers.AttentionPooling(4, 24, activation="gelu_tanh", layer_norm_epsilon=1e-5, **k),
+        lambda **k: layers.AttentionPooling(4, 24, "gelu_tanh", layer_norm_epsilon=1e-5, num_prefix_tokens=2, **k),
         TOKENS,
         13,
         (),

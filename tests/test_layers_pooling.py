@@ -40,6 +40,15 @@ def test_attention_pooling_ignores_the_order_of_tokens():
     assert np.abs(np.array(layer(TOKENS))[0] - np.array(layer(TOKENS))[1]).max() > 1e-3
 
 
+def test_attention_pooling_leaves_the_prefix_out():
+    layer, whole = AttentionPooling(2, 16, num_prefix_tokens=2), AttentionPooling(2, 16)
+    layer.build(TOKENS.shape)
+    whole.build(TOKENS.shape)
+    whole.set_weights(layer.get_weights())
+    np.testing.assert_allclose(layer(TOKENS), whole(TOKENS[:, 2:]), atol=1e-6)
+    assert np.abs(np.array(layer(TOKENS)) - np.array(whole(TOKENS))).max() > 1e-3
+
+
 def test_unknown_pooling_names_the_nearest():
     with pytest.raises(ValueError, match=r"pooling must be one of.*Did you mean 'token'.*Received: pooling='tokens'"):
         TokenPooling("tokens")

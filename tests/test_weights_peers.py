@@ -161,6 +161,25 @@ def test_transformers(name, tmp_path):
     _assert_back(module, tmp_path / "back.safetensors", _torch(images), _answer(found))
 
 
+MAP_POOLING = {"img_size": (64, 48), "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 2, "num_classes": 5}
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"reg_tokens": 2, "no_embed_class": True}, {"class_token": False}, {"fc_norm": True}]
+)
+def test_attention_pooling_sees_the_patches_alone(arguments, tmp_path):
+    """With and without tokens in front of them, read from timm's file and written for it."""
+    room = importlib.import_module("timm.models.vision_transformer")
+    module = redraw(room.VisionTransformer(**MAP_POOLING, global_pool="map", **arguments))
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 64, 48, 3)).astype("float32")
+    with torch.no_grad():
+        outputs = module(_torch(images))
+    model = from_checkpoint(_write(module, tmp_path / "x.safetensors"), num_heads=2, image_size=(64, 48))
+    _assert_close(model(images), outputs)
+    save_weights(model, tmp_path / "back.safetensors", "timm")
+    _assert_back(module, tmp_path / "back.safetensors", _torch(images), outputs)
+
+
 @pytest.mark.parametrize("wrap", [None, "model", "state_dict"])
 def test_pytorch_files(wrap, tmp_path):
     module = redraw(timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=3))
@@ -265,6 +284,7 @@ def test_clip_with_its_projection(tmp_path):
         np.testing.assert_array_equal(module(_torch(images)).image_embeds.numpy(), embedding.numpy())
 
 
+_TINY = {"hidden_dim": 48, "num_layers": 2, "num_heads": 3, "mlp_dim": 80, "num_classes": 5}
 FOLDERS = {
     "vit_tiny_patch16_224": {"num_layers": 2, "pooling": "gap", "pool_before_norm": True, "activation": "gelu_tanh"},
     "deit_tiny_distilled_patch16_224": {"num_layers": 2, "image_size": (64, 96)},
@@ -283,14 +303,40 @@ FOLDERS = {
     "vit_so400m_patch14_siglip_384": {"num_layers": 1},
     "swin_tiny_patch4_window7_224": {"depths": (1, 2), "num_heads": (3, 6), "image_size": (112, 56)},
     "swinv2_tiny_window8_256": {"depths": (2, 1), "num_heads": (3, 6), "image_size": 64},
+    "vit_tiny_r_s16_p8_224": {"num_layers": 2, "image_size": (64, 96)},
+    "vit_small_r26_s32_224": {
+        **_TINY,
+        "image_size": (64, 90),
+        "pooling": "gap",
+        "qk_norm": True,
+        "layer_scale_init": 0.1,
+    },
+    "vit_base_r50_s16_224": {**_TINY, "image_size": 64, "patch_size": (2, 1), "pooling": "map"},
+    "vit_large_r50_s32_384": {"num_layers": 1, "num_classes": 3},
+}
+# What one architecture's name does not show.
+VARIATIONS = {
+    "map, class token": {"pooling": "map"},
+    "map, class token, registers": {"pooling": "map", "num_registers": 2, "position_on_prefix": False},
+    "map, norm behind it": {"pooling": "map", "pool_before_norm": True, "position_on_prefix": False},
+    "map, registers": {"pooling": "map", "class_token": False, "num_registers": 2, "position_on_prefix": False},
+    "gap, registers": {"pooling": "gap", "class_token": False, "num_registers": 3, "position_on_prefix": False},
+    "gap, registers, no position asked for": {"pooling": "gap", "class_token": False, "num_registers": 3},
+    "gap": {"pooling": "gap", "class_token": False, "position_on_prefix": False},
+    "gap, class token and registers": {"pooling": "gap", "num_registers": 3, "position_on_prefix": False},
+    "map, no classes": {"pooling": "map", "num_classes": 0},
+}
+CASES = {name: (name, fields) for name, fields in FOLDERS.items()} | {
+    name: ("vit_tiny_patch16_224", {**_TINY, "image_size": (64, 48), **fields}) for name, fields in VARIATIONS.items()
 }
 
 
-@pytest.mark.parametrize("name", FOLDERS)
-def test_timm_reads_our_folders(name, tmp_path):
+@pytest.mark.parametrize("case", CASES)
+def test_timm_reads_our_folders(case, tmp_path):
     """`timm.create_model("local-dir:...")` builds the same model from what `save_pretrained` writes."""
     keras.backend.clear_session()
-    model = keras_vit.create_model(name, **FOLDERS[name])
+    name, fields = CASES[case]
+    model = keras_vit.create_model(name, **fields)
     rng = np.random.default_rng(0)
     for weight in model.weights:
         center = 1.0 if weight.path.endswith("gamma") else 0.0
@@ -302,6 +348,8 @@ def test_timm_reads_our_folders(name, tmp_path):
     data = timm.data.resolve_model_data_config(module)
     assert data["input_size"] == (3, *spec.size)
     assert (data["crop_pct"], data["mean"]) == (spec.crop_fraction, list(spec.mean))
+    weight = module.get_submodule(module.pretrained_cfg["first_conv"]).weight
+    assert weight.shape[1] == spec.num_channels
     images = rng.uniform(-1, 1, (2, *spec.size, 3)).astype("float32")
     with torch.no_grad():
         _assert_close(model(images), module(_torch(images)))

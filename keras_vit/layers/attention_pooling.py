@@ -13,7 +13,7 @@ from keras_vit.validation import check_heads, check_positive
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class AttentionPooling(CompositeLayer):
-    """One learnt query attends to all tokens; an MLP block follows.
+    """One learnt query attends to the patch tokens; an MLP block follows.
 
     `x = attention(probe, tokens)`, then `x + mlp(norm(x))`: the residual starts from the attention's output.
 
@@ -22,6 +22,7 @@ class AttentionPooling(CompositeLayer):
         mlp_dim: int. Width inside the MLP.
         activation: as for `MLP`. Default `gelu`.
         layer_norm_epsilon: float. Default 1e-6.
+        num_prefix_tokens: int. Tokens at the front that the query does not see. Default 0.
 
     Call arguments:
         tokens: tensor `(batch, tokens, hidden_dim)`.
@@ -30,16 +31,18 @@ class AttentionPooling(CompositeLayer):
     Returns:
         Tensor `(batch, hidden_dim)`.
 
-    Source: big_vision `models/vit.py` `MAPHead`; Zhai et al., arXiv:2106.04560, section 3.1.
+    Source: big_vision `models/vit.py` `MAPHead`; Zhai et al., arXiv:2106.04560, section 3.1; timm
+    `VisionTransformer.pool`, which cuts the prefix off. In big_vision no model has both a MAP head and a class token.
     """
 
-    def __init__(self, num_heads, mlp_dim, activation="gelu", layer_norm_epsilon=1e-6, **kwargs):
+    def __init__(self, num_heads, mlp_dim, activation="gelu", layer_norm_epsilon=1e-6, num_prefix_tokens=0, **kwargs):
         super().__init__(**kwargs)
         self.input_spec = keras.layers.InputSpec(ndim=3)  # tokens (batch, tokens, hidden_dim)
         self.num_heads = check_positive(num_heads, "num_heads")
         self.mlp_dim = mlp_dim
         self.activation = activation
         self.layer_norm_epsilon = layer_norm_epsilon
+        self.num_prefix_tokens = num_prefix_tokens
         self.mlp = MLP(mlp_dim, activation, dtype=self.dtype_policy, name="mlp")
 
     def build(self, input_shape):
@@ -55,6 +58,7 @@ class AttentionPooling(CompositeLayer):
             layer.build((None, None, hidden_dim))
 
     def call(self, tokens, training=False):
+        tokens = tokens[:, self.num_prefix_tokens :]
         batch, length, _ = ops.shape(tokens)
         probe = ops.cast(self.probe, self.compute_dtype)
         query = split_heads(self.query(rows(probe)), 1, self.num_heads)
@@ -75,4 +79,5 @@ class AttentionPooling(CompositeLayer):
             "mlp_dim": self.mlp_dim,
             "activation": self.activation,
             "layer_norm_epsilon": self.layer_norm_epsilon,
+            "num_prefix_tokens": self.num_prefix_tokens,
         }

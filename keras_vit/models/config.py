@@ -45,7 +45,7 @@ class ViTConfig(ModelConfig):
         class_token, distillation_token: bool. Extra tokens in front of the patches. Defaults True, False.
         num_registers: int. Register tokens, between class token and patches, without positions. Default 0.
         pooling: `token` (the class token), `gap` (mean of the patch tokens), `token_gap` (both, side by side: DINOv2's
-            classifier) or `map` (attention pooling).
+            classifier) or `map` (attention pooling of the patch tokens).
         pool_before_norm: bool. Whether the final norm follows the pooling (timm's `fc_norm`). Default False.
         pre_logits_dim: int or `None`. Width of a dense layer between pooling and head. Default `None`.
         pre_logits_activation: `tanh` or `None` (linear). Default `tanh`.

@@ -100,6 +100,7 @@ def _pool(config, tokens, policy):
             config.mlp_dim,
             activation=config.activation,
             layer_norm_epsilon=config.layer_norm_epsilon,
+            num_prefix_tokens=config.num_prefix_tokens,
             dtype=policy,
             name="representation",
         )

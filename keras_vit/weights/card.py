@@ -14,7 +14,18 @@ _TEMPLATE = """# {name}
 | classes | {classes} |
 | license | {license} |
 | paper | {paper} |
+{accuracy}
+## Use
 
+```python
+import keras_vit
+
+model = {load}
+image = keras_vit.metadata(model).input_spec.load("photo.jpg")
+{result}
+```
+{more}"""
+_ACCURACY = """
 ## Accuracy
 
 | data | top-1, published | top-1, measured with keras_vit |
@@ -26,17 +37,10 @@ Measure it with:
 ```
 {command}
 ```
-
-## Use
-
-```python
-import keras_vit
-
-model = {load}
-image = keras_vit.metadata(model).input_spec.load("photo.jpg")
-print(keras_vit.decode_predictions(model.predict(image[None]), model=model))
-```
-{more}"""
+"""
+_DECODED = "print(keras_vit.decode_predictions(model.predict(image[None]), model=model))"
+_REPRESENTATION = "representation = model.predict(image[None])"
+NO_CLASSES = "none: a representation, no classes"
 _TIMM = """
 The same files in PyTorch:
 
@@ -63,13 +67,19 @@ def _numbers(values):
     return ", ".join(f"{value:g}" for value in values)
 
 
-def front_matter(license_id):
-    """The YAML from which the Hub reads how to file and load a model."""
+def front_matter(license_id, has_classes=True):
+    """The YAML from which the Hub reads how to file and load a model; no license where none is known.
+
+    Args:
+        license_id: str or `None`. SPDX identifier.
+        has_classes: bool. Whether the output counts classes.
+    """
+    task = "image-classification" if has_classes else "image-feature-extraction"
     data = ModelCardData(
-        license=license_id or "other",
+        license=license_id,
         library_name="timm",
-        pipeline_tag="image-classification",
-        tags=["keras", "keras-vit", "image-classification", "vision-transformer"],
+        pipeline_tag=task,
+        tags=["keras", "keras-vit", task, "vision-transformer"],
     )
     return f"---\n{data.to_yaml()}\n---\n\n"
 
@@ -83,10 +93,11 @@ def model_card(
     summary="",
     license_id=None,
     paper=None,
+    has_classes=True,
     published=None,
     measured=None,
     data="ImageNet-1k, validation",
-    command,
+    command="",
     load,
     repository=None,
 ):
@@ -99,6 +110,8 @@ def model_card(
         parameters: int.
         summary: str. What the model is and what it was trained on.
         license_id, paper: str or `None`.
+        has_classes: bool. Whether the output counts classes. Without them there is no accuracy, and what follows of it
+            is not used. Default True.
         published: str or `None`. Accuracy as its authors gave it, with the source.
         measured: str or `None`. Accuracy as measured with this library.
         data: str. What the accuracies are of.
@@ -110,6 +123,12 @@ def model_card(
         str.
     """
     height, width = config.image_size
+    accuracy = _ACCURACY.format(
+        data=data,
+        published=published or "not published",
+        measured=measured or "not measured here",
+        command=command,
+    )
     return _TEMPLATE.format(
         name=name,
         summary=summary or "A Vision Transformer.",
@@ -118,13 +137,11 @@ def model_card(
         width=width,
         channels=config.num_channels,
         preprocessing=describe_input(input_spec),
-        classes=config.num_classes or "none: the model returns the representation",
+        classes=config.num_classes if has_classes else NO_CLASSES,
         license=license_id or "not given",
         paper=paper or "not given",
-        data=data,
-        published=published or "not published",
-        measured=measured or "not measured here",
-        command=command,
+        accuracy=accuracy if has_classes else "",
         load=load,
+        result=_DECODED if has_classes else _REPRESENTATION,
         more=_TIMM.format(repository=repository) if repository else "",
     )

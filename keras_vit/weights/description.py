@@ -67,7 +67,7 @@ def _read_json(path):
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"a {path.name} must be JSON. Received: {str(path)!r} ({error})") from error
     if not isinstance(content, dict):

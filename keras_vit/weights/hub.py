@@ -4,11 +4,13 @@ import json
 import os
 import pathlib
 import tempfile
+import urllib.parse
 
 import huggingface_hub
 
 from keras_vit.metadata import metadata
 from keras_vit.weights.card import front_matter, model_card
+from keras_vit.weights.downloads import is_remote
 from keras_vit.weights.save import save_weights
 from keras_vit.weights.timm_config import timm_config
 
@@ -32,8 +34,8 @@ def save_pretrained(model, folder, *, license_id=None, card=None, repository=Non
     content = metadata(model)
     config = timm_config(content.config, content.input_spec, content.labels, license_id)
     save_weights(model, folder / "model.safetensors", "timm")
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    (folder / "README.md").write_text(card or _card(model, license_id, repository))
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(card or _card(model, license_id, repository), encoding="utf-8")
 
 
 def push_to_hub(model, repository, *, license_id=None, card=None, private=False, token=None, message="Add model"):
@@ -71,17 +73,29 @@ def push_to_hub(model, repository, *, license_id=None, card=None, private=False,
 
 def _card(model, license_id, repository):
     content = metadata(model)
+    has_classes = content.config.num_classes > 0
     where = f"hub:{repository}" if repository else "model.safetensors"
     card = model_card(
         repository.split("/")[-1] if repository else model.name,
         content.config,
         content.input_spec,
         model.count_params(),
-        summary=f"Made with keras_vit. Origin of the weights: {content.origin or 'trained from scratch'}.",
+        summary=f"Made with keras_vit. Origin of the weights: {_shown(content.origin)}.",
         license_id=license_id,
+        has_classes=has_classes,
         command=f"keras_vit evaluate {where} --data NAME --split SPLIT",
         data="-",
         load=f'keras_vit.from_checkpoint("{where}")',
         repository=repository,
     )
-    return front_matter(license_id) + card
+    return front_matter(license_id, has_classes) + card
+
+
+def _shown(origin):
+    """An origin as a card may tell it: without the folders of this machine, or what lets one into a server."""
+    if origin is None:
+        return "trained from scratch"
+    if not is_remote(origin):
+        return pathlib.PureWindowsPath(origin).name  # splits at both kinds of slashes
+    parts = urllib.parse.urlsplit(origin)
+    return origin if not parts.netloc else parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()

@@ -48,6 +48,7 @@ def save_weights(model, path, layout="timm"):
     A `.safetensors` file also holds, in its metadata, what arrays do not tell: the model's config, preprocessing and
     labels, which `from_checkpoint` reads and other libraries pass over. An `.npz` file does not, as its readers take
     whatever is in it for an array; so a model whose pooling its arrays do not tell is not written as `.npz`.
+    What a model makes of its logits (`classifier_activation`) is in no layout: other libraries' models give logits.
 
     Args:
         model: a model of keras_vit.

@@ -71,7 +71,8 @@ class Timm(Layout):
         ]
 
     def refuses(self, config):
-        if config.num_registers and config.position_on_prefix and self.name != "dinov2":
+        has_position = config.class_token and config.position_on_prefix
+        if config.num_registers and has_position and self.name != "dinov2":
             return "registers behind a class token with a position cannot be written; timm folds it into cls_token"
         return differing(
             config,

@@ -1,11 +1,12 @@
 """Our configs as the `config.json` that timm builds a model from.
 
-Source: timm `models/_hub.py` (the file's form), `models/vision_transformer.py`, `deit.py`, `swin_transformer.py` and
-`swin_transformer_v2.py` (the arguments). Every argument is written, so the architecture named says the class alone,
-and what JSON cannot say: the epsilon of the norms and the gated MLP.
+Source: timm `models/_hub.py` (the file's form), `models/vision_transformer.py`, `vision_transformer_hybrid.py`,
+`deit.py`, `swin_transformer.py` and `swin_transformer_v2.py` (the arguments). Every argument is written, so the
+architecture named says the class alone, and what JSON cannot say: the epsilon of the norms, the gated MLP and the
+ResNet of a hybrid.
 """
 
-from keras_vit.models import VARIANTS, SwinConfig
+from keras_vit.models import VARIANTS, HybridConfig, SwinConfig
 
 _BASES = {
     "distilled": "deit_base_distilled_patch16_224",
@@ -15,6 +16,9 @@ _BASES = {
     1: "swin_tiny_patch4_window7_224",
     2: "swinv2_tiny_window8_256",
 }
+# By the stages of their ResNet, whose width timm does not let one choose.
+_HYBRIDS = {known.stem_depths: name for name, known in VARIANTS.items() if isinstance(known, HybridConfig)}
+_STEM_WIDTH = 64
 _POOLING = {"token": "token", "gap": "avg", "map": "map"}
 
 
@@ -22,7 +26,7 @@ def timm_config(config, input_spec, labels=None, license_id=None):
     """The content of timm's `config.json` for a model.
 
     Args:
-        config: `ViTConfig` or `SwinConfig`.
+        config: `ViTConfig`, `HybridConfig` or `SwinConfig`.
         input_spec: `InputSpec`.
         labels: class names in the order of the logits, or `None`.
         license_id: str or `None`. SPDX identifier of the weights' license.
@@ -33,6 +37,8 @@ def timm_config(config, input_spec, labels=None, license_id=None):
     Raises:
         ValueError: if timm has no such model, with the reason.
     """
+    if config.num_classes and config.classifier_activation not in (None, "linear"):
+        _refuse(f"classifier_activation={config.classifier_activation!r}, where timm's models give logits")
     is_swin = isinstance(config, SwinConfig)
     base, arguments = _swin_arguments(config) if is_swin else _vit_arguments(config)
     squash = input_spec.crop_fraction is None
@@ -47,7 +53,7 @@ def timm_config(config, input_spec, labels=None, license_id=None):
         "std": list(input_spec.std),
         "num_classes": config.num_classes,
         "pool_size": None,
-        "first_conv": "patch_embed.proj",
+        "first_conv": _first_convolution(config),
         "classifier": "head.fc" if is_swin else ["head", "head_dist"] if config.distillation_token else "head",
     }
     content = {
@@ -58,6 +64,12 @@ def timm_config(config, input_spec, labels=None, license_id=None):
         "pretrained_cfg": pretrained | ({"license": license_id} if license_id else {}),
     }
     return content | ({"label_names": list(labels)} if labels else {})
+
+
+def _first_convolution(config):
+    if not isinstance(config, HybridConfig):
+        return "patch_embed.proj"
+    return "patch_embed.backbone.stem.conv" if config.stem_depths else "patch_embed.backbone.conv"
 
 
 def _published_name(config):
@@ -83,7 +95,36 @@ def _ratio(width, dim):
 
 
 def _vit_arguments(config):
+    _check_vit(config)
     gated = config.activation == "swiglu"
+    # timm's table has an entry for every prefix token or for none; a table of patches alone is the latter.
+    prefix_has_positions = config.class_token and config.position_on_prefix
+    arguments = {
+        "img_size": list(config.image_size),
+        "patch_size": list(config.patch_size),
+        "in_chans": config.num_channels,
+        "embed_dim": config.hidden_dim,
+        "depth": config.num_layers,
+        "num_heads": config.num_heads,
+        "mlp_ratio": _ratio(config.mlp_dim * (2 if gated else 1), config.hidden_dim),
+        "global_pool": _POOLING[config.pooling],
+        "fc_norm": config.pool_before_norm,
+        "class_token": config.class_token,
+        "no_embed_class": bool(config.num_prefix_tokens) and not prefix_has_positions,
+        "reg_tokens": config.num_registers,
+        "init_values": config.layer_scale_init,
+        "qk_norm": config.qk_norm,
+        "pre_norm": config.embedding_norm,
+    }
+    if not gated:
+        arguments["act_layer"] = config.activation
+    if config.distillation_token:
+        del arguments["class_token"], arguments["reg_tokens"]  # DeiT's class sets them itself
+    return _vit_base(config), arguments
+
+
+def _check_vit(config):
+    """Raises a `ValueError` on what no argument of timm's says."""
     epsilon = 1e-5 if config.embedding_norm else 1e-6
     demands = {
         "layer_norm_epsilon": epsilon,
@@ -98,34 +139,42 @@ def _vit_arguments(config):
             _refuse(f"{name}={getattr(config, name)!r} instead of {wanted!r}")
     if config.pooling not in _POOLING:
         _refuse(f"pooling={config.pooling!r}")
-    arguments = {
-        "img_size": list(config.image_size),
-        "patch_size": list(config.patch_size),
-        "in_chans": config.num_channels,
-        "embed_dim": config.hidden_dim,
-        "depth": config.num_layers,
-        "num_heads": config.num_heads,
-        "mlp_ratio": _ratio(config.mlp_dim * (2 if gated else 1), config.hidden_dim),
-        "global_pool": _POOLING[config.pooling],
-        "fc_norm": config.pool_before_norm,
-        "class_token": config.class_token,
-        "no_embed_class": config.class_token and not config.position_on_prefix,
-        "reg_tokens": config.num_registers,
-        "init_values": config.layer_scale_init,
-        "qk_norm": config.qk_norm,
-        "pre_norm": config.embedding_norm,
+    if config.pooling == "map" and config.activation == "swiglu":
+        _refuse("pooling='map' with activation='swiglu', which timm's attention pooling has not")
+    if config.num_registers and config.class_token and config.position_on_prefix:
+        _refuse("registers behind a class token with a position")
+    if config.distillation_token:
+        _check_distilled(config)
+
+
+def _check_distilled(config):
+    """Raises a `ValueError` on what timm's class for DeiT, which takes the first two tokens, does otherwise."""
+    if config.num_registers or not config.class_token or not config.position_on_prefix:
+        _refuse("a distillation token with registers, or without class token or its position")
+    if config.pooling != "token" or config.pool_before_norm or not config.num_classes:
+        _refuse("a distillation token with another pooling than that of the class token, or without classes")
+
+
+def _vit_base(config):
+    """The architecture whose class and whose other defaults are the config's."""
+    hybrid = isinstance(config, HybridConfig)
+    kinds = {
+        "distilled": config.distillation_token,
+        "clip": config.embedding_norm,
+        "swiglu": config.activation == "swiglu",
+        "hybrid": hybrid,
     }
-    if not gated:
-        arguments["act_layer"] = config.activation
-    kinds = {"distilled": config.distillation_token, "clip": config.embedding_norm, "swiglu": gated}
     found = [kind for kind, holds in kinds.items() if holds]
     if len(found) > 1:
         _refuse(f"a model that is {' and '.join(found)}")
-    if config.distillation_token:
-        del arguments["class_token"], arguments["reg_tokens"]  # DeiT's class sets them itself
-        if config.num_registers or not config.class_token or not config.position_on_prefix:
-            _refuse("a distillation token with registers, or without class token or its position")
-    return _BASES[found[0] if found else "plain"], arguments
+    if not hybrid:
+        return _BASES[found[0] if found else "plain"]
+    for name, wanted in {"stem_rule": "timm", "stem_width": _STEM_WIDTH}.items():
+        if getattr(config, name) != wanted:
+            _refuse(f"{name}={getattr(config, name)!r} instead of {wanted!r}")
+    if config.stem_depths not in _HYBRIDS:
+        _refuse(f"stem_depths={config.stem_depths} instead of one of {sorted(_HYBRIDS)}")
+    return _HYBRIDS[config.stem_depths]
 
 
 def _swin_arguments(config):
