@@ -6,6 +6,7 @@ weights into ours, whose outputs must agree, and back, where they must be identi
 
 import importlib
 import os
+import pathlib
 import re
 import sys
 
@@ -22,6 +23,7 @@ import torch
 import transformers
 
 import keras_vit
+from keras_vit.training import record
 from keras_vit.weights import catalog_entry, find_entries, from_checkpoint, save_weights
 
 pytestmark = pytest.mark.peers
@@ -36,6 +38,8 @@ TIMM = {
     "vit_base_patch16_siglip_224": {},
     "vit_tiny_r_s16_p8_224": {},
     "vit_small_r26_s32_224": {},
+    "swin_tiny_patch4_window7_224": {},
+    "swinv2_tiny_window8_256": {},
 }
 HUGGINGFACE = {
     "ViTForImageClassification": ("ViTConfig", {}),
@@ -43,6 +47,7 @@ HUGGINGFACE = {
     "Dinov2WithRegistersModel": ("Dinov2WithRegistersConfig", {"hidden_size": 384, "num_attention_heads": 6}),
     "SiglipVisionModel": ("SiglipVisionConfig", {}),
     "CLIPVisionModel": ("CLIPVisionConfig", {}),
+    "SwinForImageClassification": ("SwinConfig", {"num_labels": 1000}),
 }
 
 
@@ -76,9 +81,35 @@ def _torch(images):
     return torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
 
 
+DIFFERENCES = {}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _record():
+    """With `PEERS_RECORD=FILE`: every difference that was compared, with the versions, as a JSON file."""
+    yield
+    if "PEERS_RECORD" not in os.environ:
+        return
+    commit, dirty = record.commit()
+    peers = {name: module.__version__ for name, module in (("timm", timm), ("transformers", transformers))}
+    content = {
+        "commit": commit,
+        "dirty": dirty,
+        "hardware": record.hardware(),
+        "versions": {**record.versions(), **peers},
+        "limit": LIMIT,
+        "largest |ours - theirs| / max |theirs|": DIFFERENCES,
+    }
+    record.write_json(pathlib.Path(os.environ["PEERS_RECORD"]), content)
+
+
 def _assert_close(ours, theirs):
     ours, theirs = np.asarray(ours), theirs.numpy()
-    assert np.abs(ours - theirs).max() / np.abs(theirs).max() <= LIMIT
+    difference = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    DIFFERENCES.setdefault(os.environ["PYTEST_CURRENT_TEST"].partition("::")[2].partition(" (")[0], []).append(
+        difference
+    )
+    assert difference <= LIMIT
 
 
 def _outputs(model, images):
@@ -102,6 +133,7 @@ def test_timm(name, tmp_path):
     images = _images(size)
     with torch.no_grad():
         tokens = module.forward_features(_torch(images))
+        tokens = tokens.flatten(1, 2) if tokens.ndim == 4 else tokens
         outputs = module(_torch(images))
     model = from_checkpoint(_write(module, tmp_path / "x.safetensors"), image_size=size)
     ours_tokens, ours = _outputs(model, images)
