@@ -135,7 +135,8 @@ def test_timm(name, tmp_path):
         tokens = module.forward_features(_torch(images))
         tokens = tokens.flatten(1, 2) if tokens.ndim == 4 else tokens
         outputs = module(_torch(images))
-    model = from_checkpoint(_write(module, tmp_path / "x.safetensors"), image_size=size)
+    path = _write(module, tmp_path / "x.safetensors")
+    model = keras_vit.create_model(name, weights=path, image_size=size)
     ours_tokens, ours = _outputs(model, images)
     _assert_close(ours_tokens, tokens)
     _assert_close(ours, outputs)
