@@ -70,7 +70,9 @@ def _size_of_windows(count, pixels, wanted):
     """The size of an image of so many windows of so many pixels: as wanted if that fits, else square or `None`."""
     if wanted is not None:
         wanted = as_pair(wanted, "image_size")
-        if count == math.prod(-(-side // step) for side, step in zip(wanted, pixels, strict=True)):
+        # Only Microsoft's files hold masks, and its windows divide an image.
+        parts = [divmod(side, step) for side, step in zip(wanted, pixels, strict=True)]
+        if not any(rest for _, rest in parts) and count == math.prod(whole for whole, _ in parts):
             return wanted
     side = math.isqrt(count)
     return tuple(side * step for step in pixels) if side * side == count else None
