@@ -32,6 +32,7 @@ UNTOLD = {
 }
 # What once did not come back.
 MENDED = {
+    "swin, windows in no square": swin(image_size=(32, 64), patch_size=2, window_rule="microsoft"),
     "swin, no biases": swin(qkv_bias=False),
     "swin v2, no biases": swin(version=2, qkv_bias=False),
     "swin, swiglu": swin(activation="swiglu"),
@@ -214,3 +215,15 @@ def test_a_file_is_taken_for_the_layout_that_wrote_it(layout, config, folder):
     forget(model)
     load_weights(model, path, layout)
     assert_holds(model, weights)
+
+
+def test_the_mask_of_a_swin_tells_the_size_of_a_square_image_alone(tmp_path):
+    for size, windows in ((64, (8, 8)), ((32, 64), (4, 8))):
+        config = swin(image_size=size, patch_size=2, window_rule="microsoft")
+        assert tuple(side // 4 for side in config.resolutions[0]) == windows
+        path = _written(model_and_weights(config)[0], "microsoft", tmp_path, ".npz")
+        if windows[0] == windows[1]:
+            assert read_config(path).image_size == (64, 64)
+    with pytest.raises(ValueError, match=r"image_size cannot be told from this file .*; pass image_size="):
+        read_config(path)
+    assert read_config(path, image_size=(32, 64)).image_size == (32, 64)

@@ -170,8 +170,8 @@ class Swin(Layout):
         for name in ("window_size", "image_size"):
             if name not in fields:
                 raise ValueError(
-                    f"{name} cannot be told from a file of Swin Transformer V2; pass {name}=. "
-                    f"Received: layout {self.name!r}"
+                    f"{name} cannot be told from this file of a Swin Transformer; pass {name}=. "
+                    f"Received: layout {self.name!r}, version {fields['version']}"
                 )
         config = SwinConfig(**fields)
         # Coordinates that are those of the model's own windows need no mention.

@@ -43,7 +43,7 @@ def told_sizes(shapes, firsts, patch_size, hints):
         shapes: dict from key to shape.
         firsts: keys of the attention of each stage's first block.
         patch_size: `(h, w)`.
-        hints: dict; its `window_size` says which window is meant where it is not square.
+        hints: dict; its `window_size` and `image_size` say which are meant where they are not square.
 
     Returns:
         A dict, empty where nothing tells.
@@ -58,8 +58,21 @@ def told_sizes(shapes, firsts, patch_size, hints):
         last = window
     # The published models have as many tokens in the last stage as in its window.
     grid = tuple(side * 2 ** (len(firsts) - 1) for side in last)
-    mask = shapes.get(f"{firsts[0].replace('.blocks.0.', '.blocks.1.').removesuffix('.attn')}.attn_mask")
-    if mask:
-        grid = tuple(math.isqrt(mask[0]) * side for side in window)
     image_size = tuple(side * patch for side, patch in zip(grid, patch_size, strict=True))
-    return {"window_size": window, "image_size": image_size}
+    mask = f"{firsts[0].replace('.blocks.0.', '.blocks.1.').removesuffix('.attn')}.attn_mask"
+    if mask in shapes:
+        pixels = tuple(side * patch for side, patch in zip(window, patch_size, strict=True))
+        image_size = _size_of_windows(axes(shapes, mask, 3)[0], pixels, hints.get("image_size"))
+    return {"window_size": window} | ({"image_size": image_size} if image_size else {})
+
+
+def _size_of_windows(count, pixels, wanted):
+    """The size of an image of so many windows of so many pixels: as wanted if that fits, else square or `None`."""
+    if wanted is not None:
+        wanted = as_pair(wanted, "image_size")
+        # Only Microsoft's files hold masks, and its windows divide an image.
+        parts = [divmod(side, step) for side, step in zip(wanted, pixels, strict=True)]
+        if not any(rest for _, rest in parts) and count == math.prod(whole for whole, _ in parts):
+            return wanted
+    side = math.isqrt(count)
+    return tuple(side * step for step in pixels) if side * side == count else None
