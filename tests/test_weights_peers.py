@@ -88,7 +88,7 @@ DIFFERENCES = {}
 def _record():
     """With `PEERS_RECORD=FILE`: every difference that was compared, with the versions, as a JSON file."""
     yield
-    if "PEERS_RECORD" not in os.environ:
+    if not os.environ.get("PEERS_RECORD"):
         return
     commit, dirty = record.commit()
     peers = {name: module.__version__ for name, module in (("timm", timm), ("transformers", transformers))}
