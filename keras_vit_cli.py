@@ -6,7 +6,10 @@ import sys
 
 __version__ = "0.1.0"
 
-_MODEL = "a .keras file, a checkpoint, hub:organisation/repository, or a name of `keras_vit list --pretrained`"
+_MODEL = (
+    "a .keras file, a checkpoint or a folder with model.safetensors, hub:organisation/repository, or a name of "
+    "`keras_vit list --pretrained`"
+)
 
 
 def _recipe_arguments(parser):
@@ -46,6 +49,9 @@ def _parser():
     evaluate.add_argument("--folder", help="a folder with <split>/<class>/<image> instead")
     evaluate.add_argument("--split", default="test", help="default test; imagenet2012 has its labels in validation")
     evaluate.add_argument("--batch-size", type=int, default=128)
+    evaluate.add_argument(
+        "--skip-unreadable", action="store_true", help="leave unreadable images away and name them, instead of stopping"
+    )
 
     predict = commands.add_parser("predict", help="classify images with any model")
     predict.add_argument("images", nargs="+", help="image files")
@@ -62,8 +68,8 @@ def _parser():
     export.add_argument("--version", dest="number", type=int, help="version number (default: the next one)")
     export.add_argument("--top-k", type=int, default=5, help="classes in an answer (default 5)")
 
-    convert = commands.add_parser("convert", help="write a checkpoint in the layout of another source")
-    convert.add_argument("source", help="a .safetensors, .npz or PyTorch file")
+    convert = commands.add_parser("convert", help="write a model's weights in the layout of a source")
+    convert.add_argument("source", help=_MODEL)
     convert.add_argument("target", help="a .safetensors or .npz file")
     convert.add_argument("--layout", required=True, help="timm, huggingface, google, big_vision, torchvision, ...")
     convert.add_argument("--num-heads", type=int, help="attention heads, where the file does not tell")
@@ -78,11 +84,11 @@ def main(arguments=None):
     """Parses the command line, then imports what the command needs and runs it; returns the exit code."""
     options = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from keras_vit import cli
-
     try:
+        from keras_vit import cli
+
         getattr(cli, options.command.replace("-", "_"))(options)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
         if options.traceback:
             raise
         print(f"keras_vit {options.command}: {error}", file=sys.stderr)

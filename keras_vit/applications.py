@@ -1,5 +1,7 @@
 """Models as functions, and the helpers beside them, in the manner of Keras Applications."""
 
+import re
+
 import keras
 import numpy as np
 
@@ -149,28 +151,32 @@ def decode_predictions(predictions, top=5, model=None, labels=None):
     Args:
         predictions: array `(batch, num_classes)`: probabilities, or logits, whose values are then the scores.
         top: int. How many. Default 5.
-        model: a model of keras_vit whose labels are used.
-        labels: class names, instead of the model's. With neither, 1000 columns are taken for ImageNet-1k.
+        model: a model of keras_vit whose labels are used; if it has none, the names are the numbers of the columns.
+        labels: class names, instead of the model's. With neither model nor labels, 1000 columns are taken for
+            ImageNet-1k.
 
     Returns:
         A list with a list of `(class id, name, score)` for each image, best first, as Keras Applications have
-        it. The class id is the WordNet id for ImageNet-1k, else the column as a str.
+        it. The class id is the WordNet id for ImageNet-1k and where the labels are such ids themselves, as those of
+        ImageNet-21k; else the column as a str.
 
     Raises:
-        ValueError: if the shape does not fit the labels, or there are none.
+        ValueError: if the shape does not fit the labels, or there are neither labels nor a model.
     """
     predictions = keras.ops.convert_to_numpy(predictions)
-    if labels is None and model is not None:
-        labels = metadata(model).labels
     if predictions.ndim != 2:
         raise ValueError(f"predictions must have the shape (batch, num_classes). Received: shape={predictions.shape}")
     columns = predictions.shape[1]
-    if labels is None and columns == 1000:
+    numbers = [str(column) for column in range(columns)]
+    if labels is None and model is not None:
+        labels = metadata(model).labels or numbers
+    elif labels is None and columns == 1000:
         labels = read_labels("imagenet1k")
     if labels is None or len(labels) != columns:
         count = "none" if labels is None else len(labels)
         raise ValueError(f"labels must name every column. Received: {count} for {columns} columns")
-    is_imagenet = columns == 1000 and tuple(labels) == read_labels("imagenet1k")
-    ids = imagenet_ids() if is_imagenet else [str(column) for column in range(columns)]
+    ids = labels if all(re.fullmatch(r"n\d{8}", str(label)) for label in labels) else numbers
+    if columns == 1000 and tuple(labels) == read_labels("imagenet1k"):
+        ids = imagenet_ids()
     best = np.argsort(-predictions, axis=1, kind="stable")[:, :top]
     return [[(ids[c], labels[c], float(row[c])) for c in order] for row, order in zip(predictions, best, strict=True)]

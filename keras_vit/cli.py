@@ -2,6 +2,7 @@
 
 import datetime
 import pathlib
+import sys
 
 import keras
 import numpy as np
@@ -10,23 +11,25 @@ from rich.table import Table
 
 from keras_vit import experiment
 from keras_vit.applications import decode_predictions
-from keras_vit.data import evaluation_dataset, evaluation_stream, load_source
+from keras_vit.cli_models import check_classifier, is_saved_model, load_model
+from keras_vit.data import Stream, evaluation_dataset, evaluation_stream, load_source
 from keras_vit.export import predict as saved_model_predict
 from keras_vit.export import saved_model
 from keras_vit.metadata import metadata, output_activation
 from keras_vit.training import DataConfig, apply_overrides, record
-from keras_vit.validation import nearest
-from keras_vit.weights import catalog_entry, from_checkpoint, save_weights
-from keras_vit.weights.catalog import catalog, imagenet_ids, read_labels
-from keras_vit.weights.downloads import is_remote
-from keras_vit.weights.files import SUFFIXES
-from keras_vit.zoo import create_model, list_models
+from keras_vit.weights import catalog_entry, save_weights
+from keras_vit.weights.catalog import imagenet_ids, read_labels
+from keras_vit.zoo import list_models
 
 _CONSOLE = Console(highlight=False, soft_wrap=True)
 
 
 def _say(text):
     _CONSOLE.print(text, markup=False)
+
+
+def _warn(text):
+    print(f"keras_vit: {text}", file=sys.stderr)
 
 
 def train(options):
@@ -75,23 +78,6 @@ def _record_path(recipe):
     return folder / f"{datetime.date.today().isoformat()}-seed{recipe.training.seed}.json"
 
 
-def _load_model(name):
-    """A model from a `.keras` file, a public checkpoint, the catalog or the Hub."""
-    name = str(name)
-    path = pathlib.Path(name)
-    if path.suffix == ".keras" and path.is_file():
-        return keras.models.load_model(path)
-    if is_remote(name) or (path.suffix in SUFFIXES and path.is_file()):
-        return from_checkpoint(name)
-    if name in catalog():
-        return create_model(name)
-    raise ValueError(
-        "a model must be an existing .keras file, a checkpoint "
-        f"({', '.join(SUFFIXES)}), hub:organisation/repository, or a name of `keras_vit list --pretrained`"
-        f"{nearest(name, catalog())} Received: {name!r}"
-    )
-
-
 def evaluate(options):
     """Measures loss and accuracy of a model on a split of a data set."""
     config = DataConfig(
@@ -100,17 +86,14 @@ def evaluate(options):
         batch_size=options.batch_size,
         train_split=options.split,
         data_dir=options.data_dir,
+        skip_unreadable=options.skip_unreadable,
     )
     source = load_source(config)
-    model = _load_model(options.model)
+    model = load_model(options.model)
+    check_classifier(model)
     content = metadata(model)
     _check_classes(content, source)
-    pieces = (content.input_spec, content.config.num_classes, options.batch_size)
-    dataset = (
-        evaluation_dataset(source.split(options.split, pieces[0]), pieces[1], pieces[0], pieces[2])
-        if source.examples is None
-        else evaluation_stream(source, options.split, *pieces)
-    )
+    stream = _stream(source, content, options)
     model.compile(
         loss=keras.losses.CategoricalCrossentropy(from_logits=output_activation(model) is None),
         metrics=[
@@ -119,9 +102,23 @@ def evaluate(options):
             _Count(name="images"),
         ],
     )
-    results = model.evaluate(dataset, return_dict=True, verbose="auto" if _CONSOLE.is_terminal else 0)
+    with stream.one_pass() as dataset:
+        results = model.evaluate(dataset, return_dict=True, verbose="auto" if _CONSOLE.is_terminal else 0)
     count = int(results.pop("images"))
     _say(f"{source.name}, {options.split}: {count:,} images, " + _numbers(results))
+    if stream.skipped:
+        count = len(stream.skipped)
+        what = "image is" if count == 1 else "images are"
+        _warn(f"{count:,} unreadable {what} left away: {', '.join(stream.skipped)}")
+
+
+def _stream(source, content, options):
+    """The batches of a split, from memory where the data set is there anyway."""
+    spec, num_classes = content.input_spec, content.config.num_classes
+    if source.examples is None:
+        split = source.split(options.split, spec)
+        return Stream(evaluation_dataset(split, num_classes, spec, options.batch_size))
+    return evaluation_stream(source, options.split, spec, num_classes, options.batch_size, options.skip_unreadable)
 
 
 class _Count(keras.metrics.Sum):
@@ -155,10 +152,11 @@ def _numbers(results):
 
 def predict(options):
     """Prints the best classes of images, by a SavedModel or any model that `evaluate` takes."""
-    if (pathlib.Path(options.model)).is_dir():
+    if is_saved_model(options.model):
         answers = saved_model_predict(options.model, options.images)
     else:
-        model = _load_model(options.model)
+        model = load_model(options.model)
+        check_classifier(model)
         images = np.stack([metadata(model).input_spec.load(path) for path in options.images])
         logits = model.predict(images, verbose=0)
         scores = logits if output_activation(model) else keras.ops.convert_to_numpy(keras.ops.softmax(logits))
@@ -169,15 +167,15 @@ def predict(options):
 
 
 def export(options):
-    """Writes a `.keras` model as a SavedModel."""
-    path = saved_model(_load_model(options.model), options.to, top_k=options.top_k, version=options.number)
+    """Writes a model as a SavedModel."""
+    path = saved_model(load_model(options.model), options.to, top_k=options.top_k, version=options.number)
     _say(f"exported: {path}")
 
 
 def convert(options):
-    """Writes a checkpoint in the layout of another source."""
+    """Writes a model's weights in the layout of a source."""
     overrides = {} if options.num_heads is None else {"num_heads": options.num_heads}
-    model = from_checkpoint(options.source, **overrides)
+    model = load_model(options.source, **overrides)
     save_weights(model, options.target, options.layout)
     _say(f"{options.source} written to {options.target} with the keys of {options.layout}")
 

@@ -26,6 +26,7 @@ ORDER = [
     {"interpret", "evaluation", "training"},
     {"data", "distribution", "sharding", "export"},
     {"experiment"},
+    {"cli_models"},
     {"cli", "recipes", "__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

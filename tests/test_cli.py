@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import tiny_vit
+from tiny import IMAGES, tiny_vit
 
 import keras_vit
 import keras_vit_cli
@@ -135,6 +135,95 @@ def test_evaluate_streams_a_folder_as_in_memory(checkpoint, tmp_path, capsys):
     images = np.stack([spec.load(tmp_path / "val" / w / f"{i}.png") for i, w in enumerate(imagenet_ids()[:5])])
     expected = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(np.arange(5), model(images))
     assert loss == pytest.approx(float(expected), abs=2e-3)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder with four photos of two classes, one of them cut short, and a model of these classes."""
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / "test" / name).mkdir(parents=True)
+        for i in range(2):
+            pixels = rng.integers(0, 256, (30, 40, 3), dtype="uint8")
+            Image.fromarray(pixels).save(tmp_path / "photos" / "test" / name / f"{i}.jpg")
+    broken = tmp_path / "photos" / "test" / "dog" / "0.jpg"
+    broken.write_bytes(broken.read_bytes()[:-500])
+    keras_vit.save_weights(tiny_vit(num_classes=2, labels=["cat", "dog"]), tmp_path / "pets.safetensors")
+    return tmp_path / "photos", tmp_path / "pets.safetensors"
+
+
+def test_evaluate_names_the_image_that_it_cannot_read(photos, capsys):
+    folder, model = photos
+    assert _main("evaluate", model, "--folder", folder, "--batch-size", "2") == 1
+    error = capsys.readouterr().err.strip()
+    assert re.fullmatch(r"keras_vit evaluate: every image must be readable.*dog/0.jpg' \(image file is trunc.*", error)
+
+
+@pytest.mark.filterwarnings("error")
+def test_evaluate_leaves_unreadable_images_away_when_asked(photos, capsys):
+    folder, model = photos
+    assert _main("evaluate", model, "--folder", folder, "--batch-size", "2", "--skip-unreadable") == 0
+    out, error = capsys.readouterr()
+    assert "test: 3 images, accuracy" in out
+    assert error.strip() == f"keras_vit: 1 unreadable image is left away: {folder / 'test' / 'dog' / '0.jpg'}"
+
+
+@pytest.mark.parametrize("skip", [[], ["--skip-unreadable"]])
+def test_evaluate_needs_an_image(photos, capsys, skip):
+    folder, model = photos
+    for image in folder.rglob("*.jpg"):
+        image.write_bytes(b"") if skip else image.unlink()
+    assert _main("evaluate", model, "--folder", folder, *skip) == 1
+    assert re.fullmatch(r"keras_vit evaluate: .* at least one image. .*split 'test': empty\n", capsys.readouterr().err)
+
+
+def test_a_missing_package_is_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "a.pth").write_bytes(b"")
+    assert _main("predict", "photo.jpg", "--model", tmp_path / "a.pth") == 1
+    assert re.fullmatch(r"keras_vit predict: reading .*a.pth' needs PyTorch.*\n", capsys.readouterr().err)
+
+
+def test_every_command_takes_a_folder_of_save_pretrained(checkpoint, tmp_path, capsys):
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "photo.jpg")
+    folder, image = checkpoint.parent, tmp_path / "photo.jpg"
+    answers = []
+    for model in (folder, checkpoint):
+        assert _main("predict", image, "--model", model, "--top", "2") == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1]
+    assert _main("convert", folder, tmp_path / "x.npz", "--layout", "google") == 0
+    assert _main("export", folder, "--to", tmp_path / "served") == 0
+    assert _main("predict", image, "--model", tmp_path / "served", "--top", "2") == 0
+
+
+def test_convert_takes_a_keras_file(tmp_path, capsys):
+    model, source, target = tiny_vit(), tmp_path / "x.keras", tmp_path / "x.safetensors"
+    model.save(source)
+    assert _main("convert", source, target, "--layout", "timm") == 0
+    np.testing.assert_array_equal(keras_vit.from_checkpoint(target)(IMAGES), model(IMAGES))
+    assert _main("convert", source, target, "--layout", "timm", "--num-heads", "4") == 1
+    assert "a .keras file has its own config" in capsys.readouterr().err
+
+
+def test_only_predict_takes_a_saved_model(trained, capsys):
+    for path in (trained / "saved_model", trained / "saved_model" / "1"):
+        assert _main("evaluate", path, "--data", "digits") == 1
+        assert re.search(r"Received: '.*', a SavedModel$", capsys.readouterr().err.strip())
+
+
+@pytest.mark.parametrize("num_classes", [3, 0])
+def test_predict_without_labels_prints_numbers_and_without_a_classifier_says_so(num_classes, tmp_path, capsys):
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "photo.jpg")
+    keras_vit.save_weights(tiny_vit(num_classes=num_classes), tmp_path / "x.safetensors")
+    code = _main("predict", tmp_path / "photo.jpg", "--model", tmp_path / "x.safetensors")
+    answer = capsys.readouterr()
+    if num_classes:
+        assert code == 0
+        assert set(re.findall(r"(\d) 0\.\d+", answer.out)) == {"0", "1", "2"}
+    else:
+        assert code == 1
+        assert "the model has no classifier" in answer.err
 
 
 def test_list_of_published_weights(capsys):

@@ -1,11 +1,13 @@
 """Sources, folders, augmentation and the batches that come out."""
 
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_vit.data import Source, Split, evaluation_dataset, load_source, training_dataset
+from keras_vit.data import Source, Split, evaluation_dataset, evaluation_stream, load_source, training_dataset
 from keras_vit.data.augment import affine, mixup
 from keras_vit.data.sources import train_and_evaluation
 from keras_vit.preprocessing import InputSpec
@@ -205,6 +207,54 @@ def test_unreadable_images_are_skipped_only_when_asked(folder):
     source = load_source(DataConfig(folder=str(folder), skip_unreadable=True))
     with pytest.warns(UserWarning, match=r"left away: .*broken.jpg"):
         assert len(source.split("train", RGB)) == 6
+
+
+def _stream(folder, **arguments):
+    return evaluation_stream(load_source(DataConfig(folder=str(folder))), "train", RGB, 2, 4, **arguments)
+
+
+def test_a_stream_raises_the_errors_of_its_images_as_they_are(folder):
+    (folder / "train" / "cat" / "broken.jpg").write_bytes(b"")
+    stream = _stream(folder)
+    with (
+        pytest.raises(ValueError, match=r"^every image must be readable.*broken.jpg'[^\n]*$"),
+        stream.one_pass() as batches,
+    ):
+        list(batches)
+    with pytest.raises(tf.errors.InvalidArgumentError), _stream(folder).one_pass():
+        raise tf.errors.InvalidArgumentError(None, None, "not of the images")
+
+
+def test_a_stream_leaves_unreadable_images_away_and_names_them(folder):
+    broken = folder / "train" / "cat" / "broken.jpg"
+    whole = [np.concatenate(column) for column in zip(*_stream(folder).dataset, strict=True)]
+    broken.write_bytes(b"")
+    stream = _stream(folder, skip_unreadable=True)
+    with stream.one_pass() as batches:
+        kept = [np.concatenate(column) for column in zip(*batches, strict=True)]
+    assert (stream.count, stream.skipped) == (6, [str(broken)])
+    np.testing.assert_array_equal(kept[0], whole[0])
+    np.testing.assert_array_equal(kept[1], whole[1])
+
+
+def test_a_stream_numbers_the_examples_that_have_no_names():
+    examples = [(io.BytesIO(b"none"), 0)]
+    source = Source("bad", ("a",), 3, None, lambda split: (iter(examples), None))
+    with (
+        pytest.raises(ValueError, match="Received: 'example 0'"),
+        evaluation_stream(source, "test", RGB, 1, 2).one_pass() as batches,
+    ):
+        list(batches)
+
+
+def test_a_stream_without_images_is_refused_also_where_their_number_is_unknown():
+    source = Source("bad", ("a",), 3, None, lambda split: (iter(()), None))
+    stream = evaluation_stream(source, "test", RGB, 1, 2)
+    with (
+        pytest.raises(ValueError, match=r"at least one image. Received: 'bad', split 'test'"),
+        stream.one_pass() as batches,
+    ):
+        list(batches)
 
 
 def test_a_folder_of_another_structure_is_explained(tmp_path):

@@ -250,8 +250,23 @@ def test_another_number_of_classes_gets_a_new_head_and_says_so():
         report = load_weights(model, LEGACY)
     assert report.replaced == ("heads.head.bias", "heads.head.weight")
     assert report.new == ("head/bias", "head/kernel")
-    with pytest.warns(UserWarning, match="the head is new: 0 classes"):
-        assert from_checkpoint(LEGACY, num_heads=8, num_classes=0).output_shape == (None, 48)
+
+
+def test_no_head_is_what_was_asked_for():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = from_checkpoint(LEGACY, num_heads=8, num_classes=0)
+        report = load_weights(model, LEGACY)
+    assert model.output_shape == (None, 48)
+    assert (report.replaced, report.notes) == (("heads.head.bias", "heads.head.weight"), ())
+
+
+def test_a_warning_names_the_line_of_the_caller():
+    with pytest.warns(UserWarning, match="the head is new") as of_a_model:
+        model = from_checkpoint(LEGACY, num_heads=8, num_classes=3)
+    with pytest.warns(UserWarning, match="the head is new") as of_weights:
+        load_weights(model, LEGACY)
+    assert [caught[0].filename for caught in (of_a_model, of_weights)] == [__file__, __file__]
 
 
 def test_another_image_size_resizes_the_positions_by_the_sources_method_and_warns():

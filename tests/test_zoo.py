@@ -7,6 +7,7 @@ from tiny import IMAGES, tiny_vit
 
 import keras_vit
 from keras_vit.models import VARIANTS
+from keras_vit.weights.catalog import read_labels
 
 SMALL = {"image_size": 32, "num_layers": 1, "hidden_dim": 24, "mlp_dim": 8, "num_classes": 2}
 APPLICATIONS = {
@@ -197,6 +198,22 @@ def test_decode_predictions_of_a_thousand_columns_are_those_of_imagenet():
     scores = np.zeros((1, 1000))
     scores[0, 1] = 1.0
     assert keras_vit.decode_predictions(scores, top=1) == [[("n01443537", "goldfish, Carassius auratus", 1.0)]]
+
+
+def test_decode_predictions_of_a_model_without_labels_are_numbers():
+    scores = np.zeros((1, 1000))
+    scores[0, 1] = 1.0
+    model = tiny_vit(num_classes=1000)
+    assert keras_vit.decode_predictions(scores, top=1, model=model) == [[("1", "1", 1.0)]]
+
+
+def test_decode_predictions_takes_wordnet_ids_for_class_ids():
+    labels = read_labels("imagenet21k")
+    scores = np.zeros((1, len(labels)))
+    scores[0, 2] = 1.0
+    assert keras_vit.decode_predictions(scores, 1, labels=labels) == [[(labels[2], labels[2], 1.0)]]
+    decoded = keras_vit.decode_predictions(SCORES, 1, labels=["n00000001", "bee", "n00000002"])
+    assert [row[0][0] for row in decoded] == ["1", "0"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,6 @@
 
 from keras_vit.data.pipeline import evaluation_dataset, training_dataset
 from keras_vit.data.sources import Source, Split, load_source
-from keras_vit.data.stream import evaluation_stream
+from keras_vit.data.stream import Stream, evaluation_stream
 
-__all__ = ["Source", "Split", "evaluation_dataset", "evaluation_stream", "load_source", "training_dataset"]
+__all__ = ["Source", "Split", "Stream", "evaluation_dataset", "evaluation_stream", "load_source", "training_dataset"]

@@ -12,6 +12,12 @@ def check_labels(labels, num_classes):
         raise ValueError(f"labels must be in 0..{num_classes - 1}. Received: {low}..{high}")
 
 
+def check_not_empty(count, name, split):
+    """Raises a `ValueError` unless a split of the data set `name` has an image."""
+    if not count:
+        raise ValueError(f"a data set must hold at least one image. Received: {name!r}, split {split!r}: empty")
+
+
 def training_dataset(
     split, num_classes, input_spec, batch_size, epochs, seed, augment, first_epoch=0, steps_per_epoch=None
 ):

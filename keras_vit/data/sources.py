@@ -10,7 +10,7 @@ import functools
 import numpy as np
 
 from keras_vit.data.folder import class_names, read_folder
-from keras_vit.data.pipeline import check_labels
+from keras_vit.data.pipeline import check_labels, check_not_empty
 from keras_vit.data.stream import folder_examples, tfds_examples
 from keras_vit.validation import nearest
 
@@ -68,8 +68,7 @@ class Source:
             ValueError: if it is empty, or a label is out of range.
         """
         split = self.read(name, input_spec)
-        if not len(split):
-            raise ValueError(f"a data set must hold at least one image. Received: {self.name!r}, split {name!r}: empty")
+        check_not_empty(len(split), self.name, name)
         check_labels(split.labels, len(self.class_names))
         return split
 

@@ -2,17 +2,53 @@
 
 import collections
 import concurrent.futures
+import contextlib
+import dataclasses
 import io
 import itertools
 import os
+import warnings
 
 import tensorflow as tf
 
 from keras_vit.data.folder import list_images
-from keras_vit.data.pipeline import check_labels
+from keras_vit.data.pipeline import check_labels, check_not_empty
 
 
-def evaluation_stream(source, split, input_spec, num_classes, batch_size):
+@dataclasses.dataclass
+class Stream:
+    """Batches that can be iterated once, and what became of them.
+
+    Args:
+        dataset: a `tf.data.Dataset` of `(float32 images (batch, h, w, c), float32 one-hot (batch, num_classes))`.
+        count: int. The images that came so far.
+        skipped: list of str. The unreadable images that were left away so far.
+        failure: the exception that ended the iteration, or `None`.
+    """
+
+    dataset: tf.data.Dataset | None = None
+    count: int = 0
+    skipped: list = dataclasses.field(default_factory=list)
+    failure: Exception | None = None
+
+    @contextlib.contextmanager
+    def one_pass(self):
+        """A context with the dataset, in which Keras may go through it: raises what went wrong as it was.
+
+        TensorFlow would make an error of its own of it, with the stack of its generator for a message.
+        """
+        with warnings.catch_warnings():
+            # Keras takes the end of a dataset of unknown length for an interruption.
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+            try:
+                yield self.dataset
+            except tf.errors.OpError:
+                if self.failure is None:
+                    raise
+                raise self.failure from None
+
+
+def evaluation_stream(source, split, input_spec, num_classes, batch_size, skip_unreadable=False):
     """Normalised batches in order, every example exactly once; the last batch may be short.
 
     Args:
@@ -21,43 +57,82 @@ def evaluation_stream(source, split, input_spec, num_classes, batch_size):
         input_spec: `InputSpec` that prepares the images.
         num_classes: int.
         batch_size: int.
+        skip_unreadable: bool. Leave unreadable images away and list them. Default False.
 
     Returns:
-        A `tf.data.Dataset` of `(float32 images (batch, h, w, channels), float32 one-hot (batch, num_classes))`.
+        A `Stream`.
 
     Raises:
-        ValueError: where it is iterated, if an image is unreadable or a label no class.
+        ValueError: if there are no images; where it is iterated, within `one_pass`, also if an image is unreadable
+            or a label no class.
     """
-
     examples, count = source.examples(split)
+    if count is not None:
+        check_not_empty(count, source.name, split)
+    stream = Stream()
 
-    def batches():
-        prepared = _prepared(examples, input_spec)
+    def read_batches():
+        prepared = _readable(_prepared(examples, input_spec), stream.skipped if skip_unreadable else None)
         while rows := list(itertools.islice(prepared, batch_size)):
             images, labels = (tf.stack(column) for column in zip(*rows, strict=True))
             check_labels(labels.numpy(), num_classes)
+            stream.count += len(rows)
             yield input_spec.normalize(images.numpy()), tf.one_hot(labels, num_classes)
+        check_not_empty(stream.count, source.name, split)
+
+    def batches():
+        try:
+            yield from read_batches()
+        except Exception as error:
+            stream.failure = error
+            raise
 
     shapes = ((None, *input_spec.size, input_spec.num_channels), (None, num_classes))
     signature = tuple(tf.TensorSpec(shape, tf.float32) for shape in shapes)
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    if count is not None:  # a progress bar wants to know
+    if count is not None and not skip_unreadable:  # a progress bar wants to know
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))
-    return dataset.prefetch(2)
+    stream.dataset = dataset.prefetch(2)
+    return stream
 
 
 def _prepared(examples, input_spec):
-    """`(uint8 image, label)` in order, a few images ahead in threads: Pillow lets go of the interpreter's lock."""
+    """`(name, uint8 image or the error, label)` in order.
+
+    A few images ahead in threads: Pillow lets go of the interpreter's lock.
+    """
+
+    def read(image):
+        try:
+            return input_spec.resize(image)
+        except ValueError as error:
+            return error
+
     workers = os.cpu_count()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         waiting = collections.deque()
-        for image, label in examples:
-            waiting.append((pool.submit(input_spec.resize, image), label))
+        for number, (image, label) in enumerate(examples):
+            name = f"example {number}" if isinstance(image, io.BytesIO) else str(image)
+            waiting.append((name, pool.submit(read, image), label))
             if len(waiting) >= 4 * workers:
-                future, known = waiting.popleft()
-                yield future.result(), known
-        for future, known in waiting:
-            yield future.result(), known
+                name, future, known = waiting.popleft()
+                yield name, future.result(), known
+        for name, future, known in waiting:
+            yield name, future.result(), known
+
+
+def _readable(prepared, skipped):
+    """`(uint8 image, label)` of what is readable; the names of the others go to the list `skipped`, if there is one."""
+    for name, image, label in prepared:
+        if not isinstance(image, ValueError):
+            yield image, label
+        elif skipped is None:
+            reason = image.__cause__ or image
+            raise ValueError(
+                f"every image must be readable; skip_unreadable leaves the others away. Received: {name!r} ({reason})"
+            ) from image
+        else:
+            skipped.append(name)
 
 
 def folder_examples(folder, split):

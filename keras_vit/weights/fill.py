@@ -1,5 +1,6 @@
 """Arrays of a checkpoint into the variables of a model: all that fit, or none at all."""
 
+import inspect
 import warnings
 
 import keras
@@ -26,7 +27,7 @@ def fill(model, checkpoint, layout, skip=(), told=None, stacklevel=3):
         layout: its `Layout`.
         skip: regular expressions of keys to leave out, as the file has them or with one a block.
         told: dict of `image_size` and `window_size` of the file, where they are known.
-        stacklevel: int, of the warning.
+        stacklevel: int. Without effect: the warning names the caller's line outside the package.
 
     Returns:
         A `LoadReport`.
@@ -61,14 +62,22 @@ def fill(model, checkpoint, layout, skip=(), told=None, stacklevel=3):
     notes = list(dict.fromkeys(change.note for change in changes.values()))
     if headless and any(path.startswith(_HEADS) for path in variables):
         notes.append("the head is new: the file has none")
-    if replaced:
+    if replaced and config.num_classes:  # No head at all is what was asked for.
         notes.append(f"the head is new: {config.num_classes} classes instead of the file's")
     if notes:
-        warnings.warn(f"{checkpoint.path.name}: " + "; ".join(notes), stacklevel=stacklevel)
+        warnings.warn(f"{checkpoint.path.name}: " + "; ".join(notes), stacklevel=_stacklevel())
     used = {key for item in active for key in item.theirs}
     new = set(variables) - {name for item in active for name in item.ours}
     names = (tuple(sorted(group)) for group in (used, skipped, unmodelled, replaced, new))
     return LoadReport(layout.name, *names, tuple(notes))
+
+
+def _stacklevel():
+    """Where a warning of `fill` points: the nearest line outside the package, which the user wrote."""
+    frame, level = inspect.currentframe().f_back, 1
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "keras_vit":
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _skipped(checkpoint, patterns):

@@ -1,0 +1,73 @@
+"""What the commands take for a model: one answer for all of them."""
+
+import pathlib
+
+import keras
+
+from keras_vit.metadata import metadata
+from keras_vit.validation import nearest
+from keras_vit.weights import from_checkpoint
+from keras_vit.weights.catalog import catalog
+from keras_vit.weights.downloads import is_remote
+from keras_vit.weights.files import SUFFIXES
+from keras_vit.zoo import create_model
+
+# What `save_pretrained` and the Hub call a folder's checkpoint.
+_WEIGHTS = "model.safetensors"
+# The last layer of a model without a classifier.
+_FEATURES = ("representation", "encoder_norm", "pre_logits")
+
+
+def load_model(name, **overrides):
+    """The model that a command was given.
+
+    Args:
+        name: str or path: a `.keras` file, a checkpoint, a folder with `model.safetensors`, what
+            `keras_vit.weights.download` takes, or a name of the catalog. What exists goes before names.
+        **overrides: fields of the config, where the model is built anew.
+
+    Returns:
+        A `keras.Model`.
+
+    Raises:
+        ValueError: if it is none of them, with the nearest name; on `overrides` for a `.keras` file.
+    """
+    path = pathlib.Path(name)
+    if path.is_dir() and (path / _WEIGHTS).is_file():
+        path = path / _WEIGHTS
+    if path.suffix == ".keras" and path.is_file():
+        if overrides:
+            raise ValueError(
+                f"a .keras file has its own config; nothing of it can be changed. Received: {str(path)!r}, {overrides}"
+            )
+        return keras.models.load_model(path)
+    if is_remote(name):
+        return from_checkpoint(name, **overrides)
+    if path.suffix in SUFFIXES and path.is_file():
+        return from_checkpoint(path, **overrides)
+    if str(name) in catalog():
+        return create_model(str(name), **overrides)
+    what = ", a SavedModel" if is_saved_model(path) else ""
+    raise ValueError(
+        f"a model must be an existing .keras file, a checkpoint ({', '.join(SUFFIXES)}), a folder with {_WEIGHTS}, "
+        "hub:organisation/repository, a name of `keras_vit list --pretrained` or, to predict, a SavedModel"
+        f"{nearest(name, catalog())} Received: {str(name)!r}{what}"
+    )
+
+
+def is_saved_model(path):
+    """Whether a path is the folder of a SavedModel, or of its versions."""
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return False
+    versions = [folder for folder in path.iterdir() if folder.name.isdigit()]
+    return any((folder / "saved_model.pb").is_file() for folder in (path, *versions))
+
+
+def check_classifier(model):
+    """Raises a `ValueError` unless a model ends in scores of classes."""
+    if model.layers[-1].name in _FEATURES:
+        raise ValueError(
+            "the model has no classifier. "
+            f"Received: {model.name!r} with num_classes={metadata(model).config.num_classes}"
+        )
