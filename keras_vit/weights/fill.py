@@ -18,7 +18,7 @@ _HEADS = ("head/", "head_dist/")
 _OUTPUTS = {TRANSPOSED: 0, SAME: -1}
 
 
-def fill(model, checkpoint, layout, skip=(), told=None, stacklevel=3):
+def fill(model, checkpoint, layout, skip=(), told=None):
     """Fills a model; where it raises, nothing of the model is changed.
 
     Args:
@@ -27,7 +27,6 @@ def fill(model, checkpoint, layout, skip=(), told=None, stacklevel=3):
         layout: its `Layout`.
         skip: regular expressions of keys to leave out, as the file has them or with one a block.
         told: dict of `image_size` and `window_size` of the file, where they are known.
-        stacklevel: int. Without effect: the warning names the caller's line outside the package.
 
     Returns:
         A `LoadReport`.

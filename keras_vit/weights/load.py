@@ -199,5 +199,5 @@ class _Source:
         origin = origin or self.name
         with weights_follow():
             model = build_model(config, input_spec, labels, origin=origin, dtype=dtype, name=name)
-        fill(model, self.checkpoint, self.layout, (), self.description.told, stacklevel=4)
+        fill(model, self.checkpoint, self.layout, (), self.description.told)
         return model
