@@ -32,6 +32,9 @@ UNTOLD = {
 }
 # What once did not come back.
 MENDED = {
+    "swin, a window beyond the grid": swin(
+        image_size=(4, 8), patch_size=4, window_size=(1, 3), depths=(1,), num_heads=(1,)
+    ),
     "swin, windows in no square": swin(image_size=(32, 64), patch_size=2, window_rule="microsoft"),
     "swin, no biases": swin(qkv_bias=False),
     "swin v2, no biases": swin(version=2, qkv_bias=False),

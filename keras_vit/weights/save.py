@@ -13,8 +13,10 @@ from keras_vit.weights.layout import expand, weights_by_path
 
 def _check_arrays_tell(tensors, layout, config, path):
     """Raises a `ValueError` where arrays alone would be read as a model that pools its tokens otherwise."""
+    if not hasattr(config, "pooling"):
+        return
     told = layout.infer({key: array.shape for key, array in tensors.items()}, vars(config))
-    if "pooling" in told and told["pooling"] != config.pooling:
+    if told.get("pooling", config.pooling) != config.pooling:
         raise ValueError(
             f"an '.npz' file of layout {layout.name!r} must tell the pooling by its arrays; '.safetensors' has a place "
             f"for it. Received: {str(path)!r} with pooling={config.pooling!r}, "

@@ -48,8 +48,7 @@ def told_sizes(shapes, firsts, patch_size, hints):
     Returns:
         A dict, empty where nothing tells.
     """
-    wanted = [] if hints.get("window_size") is None else [as_pair(hints["window_size"], "window_size")]
-    window = _window(shapes, firsts[0], wanted)
+    window = _window(shapes, firsts[0], _wanted_windows(patch_size, hints))
     if window is None:
         return {}
     try:
@@ -64,6 +63,18 @@ def told_sizes(shapes, firsts, patch_size, hints):
         pixels = tuple(side * patch for side, patch in zip(window, patch_size, strict=True))
         image_size = _size_of_windows(axes(shapes, mask, 3)[0], pixels, hints.get("image_size"))
     return {"window_size": window} | ({"image_size": image_size} if image_size else {})
+
+
+def _wanted_windows(patch_size, hints):
+    """The `window_size` of hints, and what is left of it on the grid of their `image_size`."""
+    if hints.get("window_size") is None:
+        return []
+    window = as_pair(hints["window_size"], "window_size")
+    if hints.get("image_size") is None:
+        return [window]
+    size = as_pair(hints["image_size"], "image_size")
+    grid = tuple(side // patch for side, patch in zip(size, patch_size, strict=True))
+    return [window, tuple(min(sides) for sides in zip(window, grid, strict=True))]
 
 
 def _size_of_windows(count, pixels, wanted):
