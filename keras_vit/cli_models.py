@@ -4,18 +4,13 @@ import pathlib
 
 import keras
 
-from keras_vit.metadata import metadata
+from keras_vit.metadata import has_classifier, metadata
 from keras_vit.validation import nearest
 from keras_vit.weights import from_checkpoint
 from keras_vit.weights.catalog import catalog
-from keras_vit.weights.downloads import is_remote
+from keras_vit.weights.downloads import WEIGHTS_FILE, is_remote
 from keras_vit.weights.files import SUFFIXES
 from keras_vit.zoo import create_model
-
-# What `save_pretrained` and the Hub call a folder's checkpoint.
-_WEIGHTS = "model.safetensors"
-# The last layer of a model without a classifier.
-_FEATURES = ("representation", "encoder_norm", "pre_logits")
 
 
 def load_model(name, **overrides):
@@ -33,8 +28,8 @@ def load_model(name, **overrides):
         ValueError: if it is none of them, with the nearest name; on `overrides` for a `.keras` file.
     """
     path = pathlib.Path(name)
-    if path.is_dir() and (path / _WEIGHTS).is_file():
-        path = path / _WEIGHTS
+    if path.is_dir() and (path / WEIGHTS_FILE).is_file():
+        path = path / WEIGHTS_FILE
     if path.suffix == ".keras" and path.is_file():
         if overrides:
             raise ValueError(
@@ -49,7 +44,7 @@ def load_model(name, **overrides):
         return create_model(str(name), **overrides)
     what = ", a SavedModel" if is_saved_model(path) else ""
     raise ValueError(
-        f"a model must be an existing .keras file, a checkpoint ({', '.join(SUFFIXES)}), a folder with {_WEIGHTS}, "
+        f"a model must be an existing .keras file, a checkpoint ({', '.join(SUFFIXES)}), a folder with {WEIGHTS_FILE}, "
         "hub:organisation/repository, a name of `keras_vit list --pretrained` or, to predict, a SavedModel"
         f"{nearest(name, catalog())} Received: {str(name)!r}{what}"
     )
@@ -66,7 +61,7 @@ def is_saved_model(path):
 
 def check_classifier(model):
     """Raises a `ValueError` unless a model ends in scores of classes."""
-    if model.layers[-1].name in _FEATURES:
+    if not has_classifier(model):
         raise ValueError(
             "the model has no classifier. "
             f"Received: {model.name!r} with num_classes={metadata(model).config.num_classes}"

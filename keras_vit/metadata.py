@@ -167,3 +167,9 @@ def output_activation(model):
         return known.get(last.activation)
     name = getattr(metadata(model).config, "classifier_activation", None)
     return name if name in known.values() else None
+
+
+def has_classifier(model):
+    """Whether a model ends in scores of classes, its own or those of a head that somebody put behind it."""
+    # Without classes of its own the model ends in one of these.
+    return model.layers[-1].name not in ("representation", "encoder_norm", "pre_logits")

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_vit.data.preprocess import decode, resize
-from keras_vit.metadata import LAYER_NAME, metadata, output_activation
+from keras_vit.metadata import LAYER_NAME, has_classifier, metadata, output_activation
 from keras_vit.validation import check_positive
 
 
@@ -111,9 +111,7 @@ def _check_exportable(model):
             "a model to export must take its images as keras_vit prepares them; export the inner model. "
             f"Received: model={model.name!r}, whose input does not go straight to its {LAYER_NAME!r} layer"
         )
-    # Without classes of its own the model ends in one of these, unless somebody put a head behind it.
-    ends_in_features = model.layers[-1].name in ("representation", "encoder_norm", "pre_logits")
-    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2 or ends_in_features:
+    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2 or not has_classifier(model):
         raise ValueError(f"only a model with a classifier can be exported. Received: model={model.name!r}")
 
 

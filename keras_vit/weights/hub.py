@@ -10,7 +10,7 @@ import huggingface_hub
 
 from keras_vit.metadata import metadata
 from keras_vit.weights.card import front_matter, model_card
-from keras_vit.weights.downloads import is_remote
+from keras_vit.weights.downloads import WEIGHTS_FILE, is_remote
 from keras_vit.weights.save import save_weights
 from keras_vit.weights.timm_config import timm_config
 
@@ -33,7 +33,7 @@ def save_pretrained(model, folder, *, license_id=None, card=None, repository=Non
     folder = pathlib.Path(folder)
     content = metadata(model)
     config = timm_config(content.config, content.input_spec, content.labels, license_id)
-    save_weights(model, folder / "model.safetensors", "timm")
+    save_weights(model, folder / WEIGHTS_FILE, "timm")
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card or _card(model, license_id, repository), encoding="utf-8")
 
@@ -74,7 +74,7 @@ def push_to_hub(model, repository, *, license_id=None, card=None, private=False,
 def _card(model, license_id, repository):
     content = metadata(model)
     has_classes = content.config.num_classes > 0
-    where = f"hub:{repository}" if repository else "model.safetensors"
+    where = f"hub:{repository}" if repository else WEIGHTS_FILE
     card = model_card(
         repository.split("/")[-1] if repository else model.name,
         content.config,
