@@ -5,7 +5,7 @@ import re
 import warnings
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from random_configs import VITS, examples, swin, swin_configs, vit, vit_configs
 from random_models import BUFFERS, assert_holds, error_of, fill, forget, hints_for, model_and_weights, read_config
 
@@ -147,7 +147,22 @@ def test_a_vit_in_every_layout_comes_back_or_is_refused(folder, config):
     _check_round_trips(config, folder)
 
 
+_ONE_TOKEN_WINDOWS = SwinConfig(
+    image_size=2,
+    patch_size=1,
+    embed_dim=4,
+    depths=(1, 1, 1),
+    num_heads=(1, 1, 1),
+    window_size=2,
+    num_classes=3,
+    version=2,
+    window_rule="huggingface",
+    position_resize="geometric",
+)
+
+
 @given(swin_configs())
+@example(_ONE_TOKEN_WINDOWS)
 @examples(12, 150)
 def test_a_swin_in_every_layout_comes_back_or_is_refused(folder, config):
     _check_round_trips(config, folder)

@@ -2,29 +2,60 @@
 
 import contextlib
 import contextvars
+import math
 
 import keras
+from keras import ops
 
-_WEIGHTS_FOLLOW = contextvars.ContextVar("weights_follow", default=False)
+_PLACEHOLDER = contextvars.ContextVar("placeholder", default=None)
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class Placeholder(keras.initializers.Initializer):
+    """Zeros for variables that a checkpoint fills at once.
+
+    Writing zeros that a file overwrites would take as long as reading the file. So the variables share one piece of
+    memory on TensorFlow, which gives each its own as soon as it is assigned. They are ordinary zeros on PyTorch, which
+    assigns in place, to all that share the memory, and on JAX, which traces initializers of large variables.
+    """
+
+    def __init__(self):
+        self._zeros, self._views, self._closed = None, {}, False
+
+    def __call__(self, shape, dtype=None):
+        if self._closed or keras.config.backend() != "tensorflow":
+            return ops.zeros(shape, dtype)
+        shape, size = tuple(shape), math.prod(shape)
+        if self._zeros is None or self._zeros.shape[0] < size or self._zeros.dtype != dtype:
+            self._zeros, self._views = ops.zeros(size, dtype), {}
+        if shape not in self._views:
+            self._views[shape] = ops.reshape(self._zeros[:size], shape)
+        return self._views[shape]
+
+    def close(self):
+        """Lets go of the memory: layers keep their initializers."""
+        self._zeros, self._views, self._closed = None, {}, True
 
 
 @contextlib.contextmanager
 def weights_follow():
-    """Inside it, dense sublayers are built of zeros: a checkpoint fills them at once.
+    """Inside it, the kernels and tables of this library's layers are built of placeholders.
 
-    Drawing random numbers would take as long as reading the file. Layers that are built outside it, clones among
-    them, draw theirs as ever.
+    Drawing random numbers would take as long as reading the file. Layers that are built outside it, clones of this
+    library's among them, draw theirs as ever.
     """
-    token = _WEIGHTS_FOLLOW.set(True)
+    placeholder = Placeholder()
+    token = _PLACEHOLDER.set(placeholder)
     try:
         yield
     finally:
-        _WEIGHTS_FOLLOW.reset(token)
+        _PLACEHOLDER.reset(token)
+        placeholder.close()
 
 
 def initial(initializer):
-    """An initializer, or zeros where weights follow."""
-    return "zeros" if _WEIGHTS_FOLLOW.get() else initializer
+    """An initializer, or a placeholder where weights follow."""
+    return _PLACEHOLDER.get() or initializer
 
 
 def dense(parent, name, units, kernel_initializer="glorot_uniform", use_bias=True):
@@ -41,6 +72,7 @@ def dense(parent, name, units, kernel_initializer="glorot_uniform", use_bias=Tru
         units,
         use_bias=use_bias,
         kernel_initializer=initial(kernel_initializer),
+        bias_initializer=initial("zeros"),
         dtype=parent.dtype_policy,
         name=name,
     )

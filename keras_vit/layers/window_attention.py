@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_vit.layers.attention import attend, attention_spec, rows, split_heads
 from keras_vit.layers.composite import CompositeLayer
-from keras_vit.layers.dense import dense
+from keras_vit.layers.dense import dense, initial
 from keras_vit.layers.dropout import dropout
 from keras_vit.layers.windows import log_coordinates, relative_position_index
 from keras_vit.validation import as_pair, check_choice, check_heads, check_positive
@@ -103,7 +103,7 @@ class WindowAttention(CompositeLayer):
         self.relative_position_bias_table = self.add_weight(
             name="relative_position_bias_table",
             shape=((2 * height - 1) * (2 * width - 1), self.num_heads),
-            initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            initializer=initial(keras.initializers.TruncatedNormal(stddev=0.02)),
             autocast=False,
         )
 

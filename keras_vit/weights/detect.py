@@ -1,6 +1,6 @@
 """Which layout a file has, told by its keys, and which object writes a layout."""
 
-from keras_vit.models import HybridConfig, SwinConfig
+from keras_vit.models import ConvNetConfig, HybridConfig, SwinConfig
 from keras_vit.validation import check_choice
 from keras_vit.weights.flax import BIG_VISION, GOOGLE, detect_flax
 from keras_vit.weights.huggingface import HuggingFace, HuggingFaceTower, detect_huggingface
@@ -71,6 +71,8 @@ def layout_to_write(name, config):
         ValueError: on an unknown layout, or one that has no such models.
     """
     check_choice(name, LAYOUTS, "layout")
+    if isinstance(config, ConvNetConfig):
+        raise ValueError(f"no layout has the small convolutional networks; model.save keeps them. Received: {name!r}")
     if isinstance(config, SwinConfig):
         layout = swin_to_write(name, config)
         if layout is None:

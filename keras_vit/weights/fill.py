@@ -5,20 +5,19 @@ import warnings
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_vit.metadata import metadata
 from keras_vit.weights.adapt import find_change, find_source
 from keras_vit.weights.audit import LoadReport, check_skips, matching, raise_difference
-from keras_vit.weights.layout import expand, weights_by_path
+from keras_vit.weights.layout import HEADS, expand, is_head, weights_by_path
 from keras_vit.weights.transforms import SAME, TRANSPOSED, check_exact
+from keras_vit.weights.turning import is_turned, turned_matrix
 
-_HEADS = ("head/", "head_dist/")
 # The axis of a head's kernel that counts the classes: PyTorch's is the first.
 _OUTPUTS = {TRANSPOSED: 0, SAME: -1}
 
 
-def fill(model, checkpoint, layout, skip=(), told=None):
+def fill(model, checkpoint, layout, skip=(), told=None, turned=None):
     """Fills a model; where it raises, nothing of the model is changed.
 
     Args:
@@ -27,6 +26,7 @@ def fill(model, checkpoint, layout, skip=(), told=None):
         layout: its `Layout`.
         skip: regular expressions of keys to leave out, as the file has them or with one a block.
         told: dict of `image_size` and `window_size` of the file, where they are known.
+        turned: what `turning` gave for the same file.
 
     Returns:
         A `LoadReport`.
@@ -41,11 +41,11 @@ def fill(model, checkpoint, layout, skip=(), told=None):
     rules = expand(table, config, variables)
     unmodelled = matching(checkpoint, layout.unmodelled) - {key for item in rules for key in item.theirs}
     # The whole table: a model without a head leaves one of the file away.
-    heads = {key for item in table if _is_head(item) for key in item.theirs}
+    heads = {key for item in table if is_head(item) for key in item.theirs}
     replaced = set() if _same_classes(rules, checkpoint, variables) else heads & set(checkpoint)
     headless = not heads & set(checkpoint)
     left_out = skipped | replaced
-    active = [item for item in rules if not set(item.theirs) & left_out and not (headless and _is_head(item))]
+    active = [item for item in rules if not set(item.theirs) & left_out and not (headless and is_head(item))]
 
     unfilled = set(variables) - {name for item in rules for name in item.ours}
     unused = set(checkpoint) - {key for item in rules for key in item.theirs} - left_out - unmodelled
@@ -56,10 +56,10 @@ def fill(model, checkpoint, layout, skip=(), told=None):
     for key in (key for item in active for key in item.theirs):
         check_exact(checkpoint[key], key)
     for item in active:
-        _assign(item, checkpoint, variables, config, changes)
+        _assign(item, checkpoint, variables, config, changes, turned or {})
 
     notes = list(dict.fromkeys(change.note for change in changes.values()))
-    if headless and any(path.startswith(_HEADS) for path in variables):
+    if headless and any(path.startswith(HEADS) for path in variables):
         notes.append("the head is new: the file has none")
     if replaced and config.num_classes:  # No head at all is what was asked for.
         notes.append(f"the head is new: {config.num_classes} classes instead of the file's")
@@ -86,16 +86,12 @@ def _skipped(checkpoint, patterns):
     return matching(checkpoint, patterns) | {key for key, stack in checkpoint.packed.items() if stack in stacks}
 
 
-def _is_head(item):
-    return item.ours[0].startswith(_HEADS)
-
-
 def _same_classes(rules, checkpoint, variables):
     """Whether the file's head is as wide as the model's.
 
     A head that contradicts itself, or has other axes than a head, is left to the audit.
     """
-    heads = {item.ours[0]: item for item in rules if _is_head(item)}
+    heads = {item.ours[0]: item for item in rules if is_head(item)}
     widths = set()
     for path, item in heads.items():
         shape = checkpoint.shapes.get(item.theirs[0])
@@ -139,7 +135,12 @@ def _audit(checkpoint, layout, active, variables, configs, unused, unfilled):
     return changes
 
 
-def _assign(item, checkpoint, variables, config, changes):
+def _assign(item, checkpoint, variables, config, changes, turned):
+    if is_turned(item) and item.ours[0] not in changes and item.theirs[0] in turned:
+        tensor = turned.pop(item.theirs[0]).result()
+        if tensor is not None:
+            variables[item.ours[0]].assign(tensor)
+            return
     arrays = [checkpoint[key] for key in item.theirs]
     for path, value in zip(item.ours, item.load(arrays, config), strict=True):
         value = np.asarray(value, "float32")
@@ -151,6 +152,6 @@ def _set(variable, value):
     if keras.config.backend() == "jax":
         value = np.copy(value)  # JAX may keep an array as it is, and this one may be a view of the file
     if value.ndim == 2 and value.T.flags.c_contiguous and not value.flags.c_contiguous:
-        variable.assign(ops.transpose(ops.convert_to_tensor(value.T)))
+        variable.assign(turned_matrix(value.T))
     else:
         variable.assign(value)

@@ -13,6 +13,10 @@ from keras_vit.weights.transforms import SAME, Transform
 _ALIKE = ("token", "gap")
 
 
+# The paths of classifiers begin so.
+HEADS = ("head/", "head_dist/")
+
+
 @dataclasses.dataclass(frozen=True)
 class Rule:
     """Some of our variables and the keys that hold them.
@@ -155,6 +159,11 @@ def weights_by_path(model):
     return {variable.path: variable for variable in model.weights if "seed_generator" not in variable.path}
 
 
+def is_head(item):
+    """Whether a rule is of a classifier."""
+    return item.ours[0].startswith(HEADS)
+
+
 def expand(rules, config, paths):
     """The rules of a model: `{i}` counted through the blocks, and only those of existing variables.
 
@@ -166,6 +175,12 @@ def expand(rules, config, paths):
     Returns:
         A list of `Rule`.
     """
+    paths = set(paths)
+    return [item for item in count(rules, config) if set(item.ours) <= paths]
+
+
+def count(rules, config):
+    """Rules with `{i}` counted through the blocks of a config."""
     counted = []
     for item in rules:
         if "{i}" not in item.ours[0]:
@@ -174,8 +189,7 @@ def expand(rules, config, paths):
         for i in range(config.num_layers):
             ours, theirs = (tuple(name.replace("{i}", str(i)) for name in names) for names in (item.ours, item.theirs))
             counted.append(dataclasses.replace(item, ours=ours, theirs=theirs))
-    paths = set(paths)
-    return [item for item in counted if set(item.ours) <= paths]
+    return counted
 
 
 def differing(config, **allowed):

@@ -1,5 +1,6 @@
 """Checkpoints into models."""
 
+import os
 import pathlib
 
 from keras_vit.layers.dense import weights_follow
@@ -11,6 +12,7 @@ from keras_vit.weights.downloads import WEIGHTS_FILE, download, is_remote
 from keras_vit.weights.files import open_checkpoint
 from keras_vit.weights.fill import fill
 from keras_vit.weights.infer import infer_config
+from keras_vit.weights.turning import turning
 
 # What a variant's name stands for; the patch may be asked for otherwise.
 _VARIANT_SIZES = (
@@ -163,7 +165,7 @@ def _local_file(path, described):
     """The file of a path, a folder, or what is downloaded."""
     if is_remote(path):
         return download(path, described)
-    if str(path) in catalog():
+    if not os.path.exists(path) and str(path) in catalog():
         raise ValueError(
             f"published weights are loaded by name: keras_vit.create_model({str(path)!r}). Received: path={str(path)!r}"
         )
@@ -197,7 +199,7 @@ class _Source:
         input_spec = input_spec or self.description.input_spec_for(config)
         labels = self.description.labels_for(config) if labels is None else labels
         origin = origin or self.name
-        with weights_follow():
+        with turning(self.checkpoint, self.layout, config, dtype) as turned, weights_follow():
             model = build_model(config, input_spec, labels, origin=origin, dtype=dtype, name=name)
-        fill(model, self.checkpoint, self.layout, (), self.description.told)
+        fill(model, self.checkpoint, self.layout, (), self.description.told, turned)
         return model

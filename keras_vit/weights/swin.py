@@ -181,7 +181,9 @@ class Swin(Layout):
     def adapt_config(self, source, changes):
         """The config with some fields changed. In version 2 the windows of training stay those of `source`."""
         config = source.replace(**changes)
-        if source.version == 1 or "pretrained_window_sizes" in changes or config.windows == source.windows:
+        # The coordinates inside a window of one token are zero, whatever the window of training was.
+        moved = any(new not in (old, (1, 1)) for new, old in zip(config.windows, source.windows, strict=True))
+        if source.version == 1 or "pretrained_window_sizes" in changes or not moved:
             return config
         if any(height != width for height, width in trained_windows(source)):
             raise ValueError(
