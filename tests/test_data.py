@@ -295,8 +295,13 @@ def test_a_validation_part_replaces_the_test_split():
     train, validation, name = train_and_evaluation(source, config, GRAY)
     whole = source.split("train", GRAY)
     assert name == "validation"
-    assert len(train) + len(validation) == 898
-    np.testing.assert_array_equal(np.concatenate([train.images, validation.images]), whole.images)
+    assert len(validation) == round(len(whole) / 4)
+    rows = [{image.tobytes() for image in split.images} for split in (train, validation, whole)]
+    assert rows[0] | rows[1] == rows[2]
+    assert not rows[0] & rows[1]
+    shares = np.bincount(validation.labels) / np.bincount(whole.labels)
+    assert np.abs(shares - 0.25).max() < 0.02
+    np.testing.assert_array_equal(train_and_evaluation(source, config, GRAY)[1].images, validation.images)
 
 
 def test_the_validation_part_of_a_folder_has_all_classes(folder):
@@ -350,3 +355,23 @@ def test_a_prepared_tfds_data_set_is_found_and_its_splits_are_checked(tmp_path):
     assert len(source.split("train[:10%]", GRAY)) == 2
     with pytest.raises(ValueError, match="Did you mean 'test'"):
         source.split("tests", GRAY)
+
+
+def test_a_train_fraction_lies_within_a_larger_one_and_beside_the_validation_part():
+    spec = InputSpec(size=8, mean=(0.5,), std=(0.5,))
+
+    def parts(fraction):
+        config = DataConfig(name="digits", validation_fraction=0.2, train_fraction=fraction)
+        return train_and_evaluation(load_source(config), config, spec)
+
+    whole, judge, name = parts(1.0)
+    half, same, _ = parts(0.5)
+    tenth, _, _ = parts(0.1)
+    assert name == "validation"
+    np.testing.assert_array_equal(judge.images, same.images)
+    assert (len(half), len(tenth)) == (round(0.5 * len(whole)), round(0.1 * len(whole)))
+    rows = [{image.tobytes() for image in split.images} for split in (whole, half, tenth)]
+    assert rows[2] < rows[1] < rows[0]
+    assert np.bincount(tenth.labels, minlength=10).min() >= 6
+    with pytest.raises(ValueError, match="train_fraction"):
+        DataConfig(name="digits", train_fraction=0.0)

@@ -1,7 +1,25 @@
 """Images from files, arrays and TensorFlow Datasets to batches: `tf.data` only."""
 
+from keras_vit.data.encoded import EncodedFiles, EncodedShards
 from keras_vit.data.pipeline import evaluation_dataset, training_dataset
-from keras_vit.data.sources import Source, Split, load_source
+from keras_vit.data.readable import plain_errors
+from keras_vit.data.sources import Source, array_source, load_source, train_and_evaluation
+from keras_vit.data.split import Split
 from keras_vit.data.stream import Stream, evaluation_stream
+from keras_vit.data.tfrecords import write_tfrecords
 
-__all__ = ["Source", "Split", "Stream", "evaluation_dataset", "evaluation_stream", "load_source", "training_dataset"]
+__all__ = [
+    "EncodedFiles",
+    "EncodedShards",
+    "Source",
+    "Split",
+    "Stream",
+    "array_source",
+    "evaluation_dataset",
+    "evaluation_stream",
+    "load_source",
+    "plain_errors",
+    "train_and_evaluation",
+    "training_dataset",
+    "write_tfrecords",
+]

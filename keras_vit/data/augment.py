@@ -1,8 +1,106 @@
-"""Random changes of a batch of images: stateless, so that a resumed run draws the same ones."""
+"""Random changes of training images: stateless, so that a resumed run draws the same ones.
+
+`augment_image` changes single uint8 images, `augment_batch` normalised batches. A recipe's `AugmentConfig` decides
+which of the two crops and mirrors: the first if it has a policy or colour jitter, which come after, else
+the second, where that costs least. So every pipeline calls both.
+"""
 
 import math
 
 import tensorflow as tf
+
+from keras_vit.data import kerascv
+from keras_vit.data.crops import crop_and_flip, flip
+from keras_vit.data.erasing import random_erasing
+from keras_vit.data.mixing import mix_weighted, mixup
+from keras_vit.data.policies import color_jitter, parse_policy
+
+
+def changes_images(config):
+    """Whether `augment_image` does anything: a pipeline may leave it out otherwise."""
+    return bool(config.policy or config.color_jitter)
+
+
+# Nothing in here needs AutoGraph, whose conversion would take longer than tracing.
+@tf.autograph.experimental.do_not_convert
+def augment_image(image, config, seed, input_spec):
+    """Padded crop, mirroring, policy and colour jitter of one image, if the config has a policy or jitter.
+
+    Args:
+        image: uint8 `(height, width, channels)`, its shape known.
+        config: `AugmentConfig`.
+        seed: int32 `(2,)`.
+        input_spec: `InputSpec`. The colour that moves in is its mean; its interpolation holds where the config has
+            none of its own.
+
+    Returns:
+        uint8 of the same shape.
+
+    Raises:
+        ValueError: if the policy's name cannot be read or it does not know the interpolation.
+    """
+    if not changes_images(config):
+        return image
+    if config.padding:
+        fill = [config.fill] * image.shape[-1]
+        image = crop_and_flip(image[None], config.padding, config.padding_mode, fill, config.flip, seed)[0]
+    elif config.flip:
+        image = flip(image, seed)
+    jitters = True
+    if config.policy:
+        policy = parse_policy(config.policy)
+        fill = tuple(min(255, round(255 * mean)) for mean in input_spec.mean)
+        image = policy(image, seed, fill, config.crop_interpolation or input_spec.interpolation)
+        jitters = policy.jitters
+    if config.color_jitter and jitters:
+        image = color_jitter(image, config.color_jitter, seed)
+    return image
+
+
+@tf.autograph.experimental.do_not_convert
+def augment_batch(images, targets, config, seed, input_spec):
+    """Affine change, padded crop, mirroring, erasing and mixing of one batch.
+
+    Args:
+        images: float32 `(batch, height, width, channels)`, normalised.
+        targets: float32 `(batch, classes)`, one-hot rows.
+        config: `AugmentConfig`.
+        seed: int32 `(2,)`.
+        input_spec: `InputSpec` that normalised the images.
+
+    Returns:
+        Images and targets, float32 of the same shapes.
+    """
+    fill = [(config.fill / 255 - mean) / std for mean, std in zip(input_spec.mean, input_spec.std, strict=True)]
+    mirrors = config.flip and not changes_images(config)
+    padding = 0 if changes_images(config) else config.padding
+    if config.shift or config.rotation or config.zoom or config.shear:
+        images = _affine(images, config, mirrors, fill, seed)
+        mirrors = False
+    if padding or mirrors:
+        images = crop_and_flip(images, padding, config.padding_mode, fill, mirrors, seed)
+    if config.erasing:
+        images = random_erasing(images, config.erasing, seed)
+    return _mix(images, targets, config, seed)
+
+
+def _mix(images, targets, config, seed):
+    if not (config.mixup or config.cutmix):
+        return images, targets
+    if config.mixing == "keras_cv":
+        return _mix_by_keras_cv(images, targets, config, seed)
+    if config.mixing == "big_vision":
+        return mixup(images, targets, config.mixup, seed)
+    return mix_weighted(images, targets, config, seed)
+
+
+def _mix_by_keras_cv(images, targets, config, seed):
+    kinds = [(name, alpha) for name, alpha in (("MixUp", config.mixup), ("CutMix", config.cutmix)) if alpha]
+    calls = [lambda kind=kind: kerascv.mix(images, targets, *kind) for kind in kinds]
+    uniform = tf.random.stateless_uniform((2,), tf.random.fold_in(seed, 9))
+    index = tf.cast(uniform[1] < config.cutmix_rate, tf.int32) if len(kinds) == 2 else 0
+    index = tf.where(uniform[0] < config.mixing_rate, index, len(kinds))
+    return tf.switch_case(index, [*calls, lambda: (images, targets)])
 
 
 def _uniform(shape, limit, seed, salt):
@@ -10,14 +108,14 @@ def _uniform(shape, limit, seed, salt):
     return tf.random.stateless_uniform(shape, tf.random.fold_in(seed, salt), -limit, limit)
 
 
-def _affine_matrices(batch, size, config, seed):
+def _affine_matrices(batch, size, config, mirrors, seed):
     """One 2 x 2 matrix and offset an image, from output to input coordinates `(x, y)`, about the centre."""
     angle = _uniform([batch], config.rotation * math.pi / 180, seed, 1)
     zoom = 1 + _uniform([batch, 2], config.zoom, seed, 2)
     shear = _uniform([batch], config.shear, seed, 3)
     shift = _uniform([batch, 2], config.shift, seed, 4)
     mirror = tf.ones([batch])
-    if config.flip:
+    if mirrors:
         mirror = tf.where(tf.random.stateless_uniform([batch], tf.random.fold_in(seed, 5)) < 0.5, -1.0, 1.0)
     cos, sin = tf.cos(angle), tf.sin(angle)
     # rotation @ shear @ zoom, and the mirror image of x where it is drawn
@@ -44,34 +142,19 @@ def affine(images, config, seed):
     images = tf.cast(images, tf.float32)
     if not (config.shift or config.rotation or config.zoom or config.shear or config.flip):
         return images
+    return _affine(images, config, config.flip, [config.fill] * images.shape[-1], seed)
+
+
+def _affine(images, config, mirrors, fill, seed):
+    """As `affine`, of float images whose `fill` colour has one number a channel."""
     batch, size = tf.shape(images)[0], images.shape[1:3]
-    return tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=_affine_matrices(batch, size, config, seed),
+    # The operation knows one fill value for all channels, so the colour is made 0.
+    shifted = tf.raw_ops.ImageProjectiveTransformV3(
+        images=images - fill,
+        transforms=_affine_matrices(batch, size, config, mirrors, seed),
         output_shape=list(size),
-        fill_value=float(config.fill),
+        fill_value=0.0,
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
     )
-
-
-def mixup(images, targets, alpha, seed):
-    """Mixes every image with its neighbour, all of a batch with one weight from Beta(alpha, alpha).
-
-    Args:
-        images: float tensor `(batch, ...)`.
-        targets: float tensor `(batch, classes)`, one-hot rows.
-        alpha: float; 0 changes nothing.
-        seed: int32 tensor `(2,)`.
-
-    Returns:
-        The mixed images and targets.
-
-    Source: Zhang et al., "mixup" (arXiv:1710.09412); the neighbour by a roll, as in big_vision `pp`/`mixup`.
-    """
-    if not alpha:
-        return images, targets
-    gammas = tf.random.stateless_gamma([2], tf.random.fold_in(seed, 6), alpha)
-    weight = tf.reduce_max(gammas) / tf.reduce_sum(gammas)
-    mixed = (weight * x + (1 - weight) * tf.roll(x, 1, axis=0) for x in (images, targets))
-    return tuple(mixed)
+    return shifted + fill

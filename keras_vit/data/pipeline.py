@@ -1,33 +1,45 @@
 """Batches for training and evaluation."""
 
+import dataclasses
+
 import tensorflow as tf
 
-from keras_vit.data.augment import affine, mixup
+from keras_vit.data.augment import augment_batch, changes_images
+from keras_vit.data.mixing import smooth_targets
+from keras_vit.data.order import augmentation_seed
+from keras_vit.data.preprocess import normalize
+from keras_vit.data.split import Split
+from keras_vit.data.stages import batched, cropped_examples, decoded_examples, gathered, in_order
+from keras_vit.data.targets import check_labels, check_weights, padding_weights
 
 
-def check_labels(labels, num_classes):
-    """Raises a `ValueError` where a label is no class: `tf.one_hot` would make a row of zeros of it."""
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_classes:
-        raise ValueError(f"labels must be in 0..{num_classes - 1}. Received: {low}..{high}")
-
-
-def check_not_empty(count, name, split):
-    """Raises a `ValueError` unless a split of the data set `name` has an image."""
-    if not count:
-        raise ValueError(f"a data set must hold at least one image. Received: {name!r}, split {split!r}: empty")
-
-
+# No function in here needs AutoGraph, whose conversion would take longer than tracing.
+@tf.autograph.experimental.do_not_convert
 def training_dataset(
-    split, num_classes, input_spec, batch_size, epochs, seed, augment, first_epoch=0, steps_per_epoch=None
+    split,
+    num_classes,
+    input_spec,
+    batch_size,
+    epochs,
+    seed,
+    augment,
+    first_epoch=0,
+    steps_per_epoch=None,
+    *,
+    repeats=1,
+    label_smoothing=0.0,
+    class_weights=None,
+    skip_unreadable=False,
+    skipped=None,
 ):
     """Shuffled, augmented, normalised batches for the rest of a run.
 
-    The order of an epoch and every random change depend on `seed`, the epoch and the step alone: a run that
-    goes on at `first_epoch` sees what an uninterrupted one would have seen.
+    The order of an epoch and every random change depend on `seed`, the epoch and the step alone: a run that goes on at
+    `first_epoch` sees what an uninterrupted one would have seen. That holds for splits in memory, for files, and for
+    streams unless they were made with `deterministic=False`.
 
     Args:
-        split: `Split`.
+        split: `Split`, `EncodedFiles` or `EncodedShards`.
         num_classes: int.
         input_spec: `InputSpec`; its mean and std normalise.
         batch_size: int. What remains of an epoch is dropped; which images differs from epoch to epoch.
@@ -36,61 +48,122 @@ def training_dataset(
         augment: `AugmentConfig`.
         first_epoch: int.
         steps_per_epoch: int or `None`. Cuts every epoch short; `None` for all of it.
+        repeats: int. Repeated augmentation: every drawn image comes so often in a batch. Default 1.
+        label_smoothing: float in [0, 1). Of the targets; the loss must not smooth them again. Default 0.
+        class_weights: sequence of `num_classes` floats or `None`. Gives every example the weight of its class; a mixed
+            one the mixed weight.
+        skip_unreadable: bool. The next readable image takes the place of one that is not. Default False.
+        skipped: list or `None`. The names of skipped images are appended.
 
     Returns:
-        A `tf.data.Dataset` of `(float32 images (batch, h, w, channels), float32 one-hot (batch, num_classes))`,
-        and the number of steps in an epoch.
+        A `tf.data.Dataset` of `(float32 images (batch, h, w, channels), float32 targets (batch, num_classes))`, with
+        float32 weights `(batch,)` behind them where the split or the classes have weights, and the number of steps in
+        an epoch.
 
     Raises:
-        ValueError: if there are fewer images than a batch, or than the steps, need; if a label is no class.
+        ValueError: if there are fewer images than a batch, or than the steps, need; if a label is no class; if weights
+            and mixing or multi-hot labels meet. While it is iterated within `plain_errors`, if an image is unreadable.
     """
-    whole = len(split) // batch_size
+    steps = _steps(len(split), batch_size, steps_per_epoch)
+    weights = split.weights
+    if split.labels is not None:
+        check_labels(split.labels, num_classes)
+        check_weights(weights is not None, class_weights, split.labels.ndim > 1, num_classes, augment)
+    is_memory = isinstance(split, Split)
+    if is_memory and augment.crop_scale is None and not changes_images(augment):
+        batches = gathered(split, num_classes, batch_size, epochs, seed, first_epoch, steps, repeats)
+    else:
+        settings = (num_classes, input_spec, epochs, seed, augment, first_epoch, steps * batch_size, repeats)
+        if is_memory:
+            examples = cropped_examples(split, *settings)
+        else:
+            examples = decoded_examples(split, *settings, "replace" if skip_unreadable else None, skipped)
+        batches = batched(examples, input_spec, batch_size, steps, seed, augment, repeats)
+        augment = dataclasses.replace(augment, flip=False)  # done, where a single image costs least
+
+    def finish(epoch, step, images, targets, *sample_weights):
+        key = augmentation_seed(seed, epoch, step)
+        images, targets = augment_batch(normalize(images, input_spec), targets, augment, key, input_spec)
+        images = tf.ensure_shape(images, (batch_size, *input_spec.size, input_spec.num_channels))
+        if class_weights is not None:
+            of_class = tf.linalg.matvec(targets, tf.constant(class_weights, tf.float32))
+            sample_weights = (of_class * sample_weights[0] if sample_weights else of_class,)
+        return images, smooth_targets(targets, label_smoothing), *sample_weights
+
+    return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE), steps
+
+
+def _steps(count, batch_size, steps_per_epoch):
+    whole = count // batch_size
     if not whole:
         raise ValueError(
-            f"a training split must hold at least one batch. Received: {len(split)} images, batch_size={batch_size}"
+            f"a training split must hold at least one batch. Received: {count} images, batch_size={batch_size}"
         )
     steps = steps_per_epoch or whole
     if steps > whole:
         raise ValueError(
             f"an epoch has {whole} steps of {batch_size} images at most. Received: steps_per_epoch={steps_per_epoch}"
         )
-    check_labels(split.labels, num_classes)
-    images, labels = tf.constant(split.images), tf.constant(split.labels)
-
-    def one_epoch(epoch):
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(len(split)), seed=tf.stack([seed, tf.cast(epoch, tf.int32)])
-        )
-        batches = tf.reshape(order[: steps * batch_size], (steps, batch_size))
-        return tf.data.Dataset.from_tensor_slices((tf.repeat(epoch, steps), tf.range(steps), batches))
-
-    def batch(epoch, step, examples):
-        key = tf.random.fold_in(tf.stack([seed, 1 + tf.cast(epoch, tf.int32)]), step)
-        x = affine(tf.gather(images, examples), augment, key)
-        y = tf.one_hot(tf.gather(labels, examples), num_classes)
-        x, y = mixup(input_spec.normalize(x), y, augment.mixup, key)
-        return tf.ensure_shape(x, (batch_size, *split.images.shape[1:])), y
-
-    dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
-    return dataset.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE), steps
+    return steps
 
 
-def evaluation_dataset(split, num_classes, input_spec, batch_size):
-    """Normalised batches in order, every example exactly once; the last batch may be short.
+@tf.autograph.experimental.do_not_convert
+def evaluation_dataset(split, num_classes, input_spec, batch_size, *, pad=False, skip_unreadable=False, skipped=None):
+    """Normalised batches in order, every example exactly once.
 
     Args:
         split, num_classes, input_spec, batch_size: as for `training_dataset`.
+        pad: bool. Whether the last batch is filled up with black images, for steps that are compiled for one size and
+            for strategies that divide a batch. Every batch then has weights: compile with `weighted_metrics=`, and the
+            loss and the metrics of `evaluate` are those of the real examples. Default False: the last batch may be
+            short.
+        skip_unreadable: bool. Unreadable images are missing. Default False.
+        skipped: list or `None`. Their names are appended.
 
     Returns:
-        A `tf.data.Dataset` of `(images, one-hot rows)`.
+        A `tf.data.Dataset` of `(images, targets)` or `(images, targets, weights)`. It can be iterated again.
 
     Raises:
-        ValueError: if a label is no class.
+        ValueError: if a label is no class; if images are to be skipped where the batches are padded. While it is
+            iterated within `plain_errors`, if an image is unreadable.
     """
-    check_labels(split.labels, num_classes)
+    if pad and skip_unreadable:
+        raise ValueError("padding needs the number of examples. Received: pad=True, skip_unreadable=True")
+    if split.labels is not None:
+        check_labels(split.labels, num_classes)
+    examples = in_order(split, num_classes, input_spec, "drop" if skip_unreadable else None, skipped)
+    batches = examples.batch(batch_size)
+    weights = split.weights
+    if pad:
+        batches = _padded(batches, len(split), batch_size, weights)
+    elif weights is not None:
+        rows = tf.data.Dataset.from_tensor_slices(tf.constant(weights, tf.float32)).batch(batch_size)
+        batches = tf.data.Dataset.zip(batches, rows).map(lambda batch, row: (*batch, row))
 
-    def prepare(images, labels):
-        return input_spec.normalize(images), tf.one_hot(labels, num_classes)
+    def prepare(images, *rest):
+        return normalize(images, input_spec), *rest
 
-    dataset = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).batch(batch_size)
-    return dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    batches = batches.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+    if not skip_unreadable:
+        # Keras takes the end of a data set of unknown length for an interruption.
+        batches = batches.apply(tf.data.experimental.assert_cardinality(-(-len(split) // batch_size)))
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _padded(batches, count, batch_size, weights):
+    """Batches of one size, with the weights of `padding_weights` times those of the examples."""
+    rows = -(-count // batch_size) * batch_size
+    of_rows = padding_weights(count, rows)
+    if weights is not None:
+        of_rows[:count] *= weights
+    table = tf.constant(of_rows.reshape(-1, batch_size))
+
+    def pad(number, batch):
+        padded = []
+        for column in batch:
+            missing = batch_size - tf.shape(column)[0]
+            column = tf.pad(column, [[0, missing]] + [[0, 0]] * (column.shape.rank - 1))
+            padded.append(tf.ensure_shape(column, (batch_size, *column.shape[1:])))
+        return *padded, tf.gather(table, number)
+
+    return batches.enumerate().map(pad)

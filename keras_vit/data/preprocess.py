@@ -1,8 +1,9 @@
 """`InputSpec` as graph operations: from encoded bytes to pixels of the model's size."""
 
+import numpy as np
 import tensorflow as tf
 
-_METHODS = {"nearest": "nearest", "bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos3"}
+METHODS = {"nearest": "nearest", "bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos3"}
 
 
 def decode(data, num_channels):
@@ -36,13 +37,32 @@ def resize(image, input_spec):
     """
     height, width = input_spec.size
     size = _resized_size(tf.shape(image)[:2], input_spec)
-    method = _METHODS[input_spec.interpolation]
+    method = METHODS[input_spec.interpolation]
     resized = tf.image.resize(image, size, method=method, antialias=input_spec.interpolation != "nearest")
     resized = tf.clip_by_value(tf.round(tf.cast(resized, tf.float32)), 0.0, 255.0)
     # Python's and TensorFlow's `round` both go to the even neighbour.
     offset = tf.cast(tf.round(tf.cast(size - input_spec.size, tf.float32) / 2), tf.int32)
     image = tf.slice(resized, [offset[0], offset[1], 0], [height, width, -1])
     return tf.ensure_shape(image, (height, width, input_spec.num_channels))
+
+
+def normalize(images, input_spec):
+    """`InputSpec.normalize` of a batch as one multiplication and one addition of whole rows.
+
+    The same formula, channel by channel, takes four times as long: TensorFlow broadcasts three numbers slowly.
+
+    Args:
+        images: tensor `(batch, *input_spec.size, channels)`, pixels 0 to 255.
+        input_spec: `InputSpec`.
+
+    Returns:
+        float32 tensor of the same shape.
+    """
+    width = input_spec.size[1]
+    mean, std = (np.tile(np.float64(values), width) for values in (input_spec.mean, input_spec.std))
+    rows = tf.reshape(tf.cast(images, tf.float32), (-1, len(mean)))
+    rows = rows * tf.constant(1 / (255 * std), tf.float32) - tf.constant(mean / std, tf.float32)
+    return tf.reshape(rows, (-1, *input_spec.size, input_spec.num_channels))
 
 
 def _resized_size(size, input_spec):

@@ -1,38 +1,22 @@
-"""Where images come from: scikit-learn's digits, TensorFlow Datasets, folders of classes.
+"""Where images come from: TensorFlow Datasets, folders of classes, TFRecords, arrays, scikit-learn's digits.
 
-Every source ends in the same thing, two `Split`s of uint8 images at the model's size, so that the same
-pipeline trains on all of them. Images are prepared once, by the model's `InputSpec`, and kept in memory.
+Every source ends in splits of one kind: decoded images in memory, prepared once by the model's `InputSpec`, where they
+are few, or encoded ones that are decoded when a step wants them.
 """
 
 import dataclasses
 import functools
 
-import numpy as np
+from keras_vit.data.arrays import array_splits, digit_splits, read_npz
+from keras_vit.data.encoded import EncodedFiles
+from keras_vit.data.folder import class_names, list_images, read_folder
+from keras_vit.data.split import Split
+from keras_vit.data.stream import folder_examples, read_examples
+from keras_vit.data.targets import check_labels, check_not_empty
+from keras_vit.data.tfds import open_tfds
+from keras_vit.data.tfrecords import cached_records, open_tfrecords
 
-from keras_vit.data.folder import class_names, read_folder
-from keras_vit.data.pipeline import check_labels, check_not_empty
-from keras_vit.data.stream import folder_examples, tfds_examples
-from keras_vit.validation import nearest
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Images and labels.
-
-    Args:
-        images: uint8 array `(examples, height, width, channels)`.
-        labels: int64 array `(examples,)`.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self):
-        return len(self.labels)
-
-    def __getitem__(self, examples):
-        """A part of the split, by a slice or an index array."""
-        return Split(self.images[examples], self.labels[examples])
+MEMORY_LIMIT = 2**30  # bytes of decoded images that `in_memory="auto"` keeps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +30,7 @@ class Source:
         read: callable `(split name, InputSpec) -> Split`.
         examples: callable `split name ->` an iterator of `(image, label)` with what `InputSpec.resize` takes, and how
             many there are (or `None`); or `None` for a data set that is in memory anyway.
+        encoded: callable `split name ->` `EncodedFiles` or `EncodedShards`, or `None` as for `examples`.
     """
 
     name: str
@@ -53,9 +38,10 @@ class Source:
     num_channels: int
     read: object
     examples: object = None
+    encoded: object = None
 
     def split(self, name, input_spec):
-        """Reads one split.
+        """Reads one split into memory.
 
         Args:
             name: str, for example `train`.
@@ -72,6 +58,43 @@ class Source:
         check_labels(split.labels, len(self.class_names))
         return split
 
+    def load(self, name, config, input_spec, augment=None):
+        """A split, in memory or encoded as `DataConfig.in_memory` and `DataConfig.cache` have it.
+
+        Args:
+            name: str.
+            config: `DataConfig`.
+            input_spec: `InputSpec`.
+            augment: `AugmentConfig` or `None`, of a training split: a random crop wants the full resolution.
+
+        Returns:
+            `Split`, `EncodedFiles` or `EncodedShards`.
+
+        Raises:
+            ValueError: as `split`.
+        """
+        if self.encoded is None or config.in_memory is True:
+            return self.split(name, input_spec)
+        encoded = self.encoded(name)
+        check_not_empty(len(encoded), self.name, name)
+        if config.in_memory == "auto" and _fits(encoded, input_spec, augment):
+            return self.split(name, input_spec)
+        if config.cache == "memory":
+            return encoded.cached()
+        if config.cache:
+            return cached_records(encoded, config, name, self.name)
+        return encoded
+
+
+def _fits(encoded, input_spec, augment):
+    """Whether a split may be decoded once for all, at the model's size."""
+    height, width = input_spec.size
+    if len(encoded) * height * width * input_spec.num_channels > MEMORY_LIMIT:
+        return False
+    if augment is None or augment.crop_scale is None:
+        return True
+    return encoded.image_size() == (height, width)
+
 
 def load_source(config):
     """The source that a recipe names.
@@ -85,110 +108,91 @@ def load_source(config):
     Raises:
         ValueError: if it is unknown or missing, with what to do about it.
     """
+    if config.arrays:
+        return array_source(read_npz(config.arrays), config.num_classes, str(config.arrays))
+    if config.tfrecords:
+        return _encoded_source(open_tfrecords(config), config)
     if config.folder:
         return _folder(config)
-    return _digits() if config.name == "digits" else _tfds(config)
+    if config.name == "digits":
+        return array_source(digit_splits(), 10, "digits")
+    return _encoded_source(open_tfds(config), config)
 
 
-def train_and_evaluation(source, config, input_spec):
-    """The splits that a run trains on and is judged by.
+def array_source(splits, num_classes=None, name="arrays", class_names=None):
+    """A source of arrays.
+
+    Args:
+        splits: dict from a split's name to `(images, labels)` or `(images, labels, weights)`: uint8 `(examples, height,
+            width[, channels])`, int `(examples,)` or multi-hot rows `(examples, classes)`, floats `(examples,)`.
+        num_classes: int or `None`: one more than the largest label, or the columns of the rows.
+        name: str.
+        class_names: sequence of str or `None`: the numbers of the classes.
 
     Returns:
-        `(training Split, evaluation Split, name of the latter)`: the test split, or with a
-        `validation_fraction` the end of the training split.
+        A `Source`.
+
+    Raises:
+        ValueError: if the arrays do not fit each other.
     """
-    train = source.split(config.train_split, input_spec)
-    if not config.validation_fraction:
-        return train, source.split(config.test_split, input_spec), config.test_split
-    if config.folder:  # Sorted by class: a validation part of all classes must be drawn.
-        train = train[np.random.default_rng(0).permutation(len(train))]
-    count = max(1, round(len(train) * config.validation_fraction))
-    return train[:-count], train[-count:], "validation"
+    read, known, channels = array_splits(splits, num_classes, name)
+    names = tuple(class_names) if class_names is not None else tuple(str(i) for i in range(known))
+    return Source(name, names, channels, read)
 
 
-def _digits():
-    """1,797 handwritten digits, 8 x 8 pixels, split in halves as in scikit-learn's own example."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ValueError("the digits come with scikit-learn: pip install 'keras_vit[data]'") from error
+def train_and_evaluation(source, config, input_spec, augment=None):
+    """The splits that a run trains on and is judged by.
 
-    def read(name, input_spec):
-        digits = load_digits()
-        half = len(digits.target) // 2
-        parts = {"train": slice(None, half), "test": slice(half, None)}
-        if name not in parts:
-            raise ValueError(f"the digits have the splits 'train' and 'test'. Received: split={name!r}")
-        pixels = np.round(digits.images[parts[name]] * (255 / 16)).astype("uint8")
-        images = np.stack([input_spec.resize(image) for image in pixels])
-        return Split(images, digits.target[parts[name]].astype("int64"))
+    Args:
+        source: `Source`.
+        config: `DataConfig`.
+        input_spec: `InputSpec`.
+        augment: `AugmentConfig` or `None`. See `Source.load`.
 
-    return Source("digits", tuple("0123456789"), 1, read)
+    Returns:
+        `(training split, evaluation split, name of the latter)`: the test split, or with a `validation_fraction` that
+        part of the training split, drawn at random, the same in every run.
+    """
+    train = source.load(config.train_split, config, input_spec, augment)
+    if config.validation_fraction:
+        train, judge = train.divide(config.validation_fraction)
+        name = "validation"
+    else:
+        judge, name = source.load(config.test_split, config, input_spec), config.test_split
+    if config.train_fraction < 1:
+        _, train = train.divide(config.train_fraction)
+    return train, judge, name
 
 
 def _folder(config):
-    def read(name, input_spec):
-        folder = read_folder(config.folder, name, input_spec, config.skip_unreadable)
-        if folder.class_names != names:
+    names = class_names(config.folder, config.train_split)
+
+    def check(split, found):
+        if found != names:
             raise ValueError(
                 f"all splits must have the same class folders. "
-                f"Received: {names} in {config.train_split!r}, {folder.class_names} in {name!r}"
+                f"Received: {names} in {config.train_split!r}, {found} in {split!r}"
             )
-        return Split(folder.images, folder.labels)
-
-    names = class_names(config.folder, config.train_split)
-    return Source(str(config.folder), names, 3, read, functools.partial(folder_examples, config.folder))
-
-
-def _tfds(config):
-    """Any image data set of TensorFlow Datasets with the features `image` and `label`."""
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ValueError("TensorFlow Datasets is missing: pip install 'keras_vit[data]'") from error
-    try:
-        builder = tfds.builder(config.name, data_dir=config.data_dir)
-    except tfds.core.registered.DatasetNotFoundError:
-        known = ["digits", *tfds.list_builders(with_community_datasets=False)]
-        raise ValueError(f"unknown data set{nearest(config.name, known)} Received: name={config.name!r}") from None
-    features = builder.info.features
-    if not {"image", "label"} <= set(features):
-        raise ValueError(f"a data set must have 'image' and 'label'. Received: {config.name!r} with {sorted(features)}")
-
-    def examples(name):
-        _prepare(builder, config)
-        try:
-            # Also slices, such as train[:10%]. Pillow decodes, whose pixels are those that the weights know.
-            dataset = builder.as_dataset(split=name, decoders={"image": tfds.decode.SkipDecoding()})
-        except ValueError as error:
-            known = list(builder.info.splits)
-            raise ValueError(
-                f"unknown split of {config.name!r}{nearest(name, known)} Received: split={name!r} ({error})"
-            ) from error
-        return tfds_examples(dataset)
 
     def read(name, input_spec):
-        pairs = [(input_spec.resize(image), label) for image, label in examples(name)[0]]
-        images, labels = zip(*pairs, strict=True) if pairs else ((), ())
-        return Split(np.array(images, "uint8"), np.array(labels, "int64"))
+        folder = read_folder(config.folder, name, input_spec, config.skip_unreadable)
+        check(name, folder.class_names)
+        return Split(folder.images, folder.labels)
 
-    return Source(config.name, tuple(features["label"].names), features["image"].shape[-1] or 3, read, examples)
+    def encoded(name):
+        paths, labels, found = list_images(config.folder, name)
+        check(name, found)
+        return EncodedFiles([str(path) for path in paths], labels)
+
+    examples = functools.partial(folder_examples, config.folder)
+    return Source(str(config.folder), names, 3, read, examples, encoded)
 
 
-def _prepare(builder, config):
-    """Downloads and prepares a data set where that is allowed; else, or if it fails, says how to get it."""
-    how = (
-        f'Prepare it with: python -c "import tensorflow_datasets as tfds; tfds.load({config.name!r})" '
-        "(--set data.data_dir=... for another directory), or use a folder of class folders: --set data.folder=..."
-    )
-    try:
-        if config.download:
-            builder.download_and_prepare()
-        elif not builder.is_prepared():
-            raise ValueError(f"the data set {config.name!r} is not in {str(builder.data_dir)!r}. {how}")
-    except ValueError:
-        raise
-    except Exception as error:  # TFDS lets through whatever its downloader raises.
-        raise ValueError(
-            f"the data set {config.name!r} could not be downloaded or prepared ({error}). {how}"
-        ) from error
+def _encoded_source(opened, config):
+    """A `Source` of an `Opened` data set: what TFDS and TFRecords have in common."""
+
+    def read(name, input_spec):
+        examples, _ = opened.examples(name)
+        return read_examples(examples, input_spec, config.skip_unreadable)
+
+    return Source(opened.name, opened.class_names, opened.num_channels, read, opened.examples, opened.encoded)

@@ -9,10 +9,12 @@ import itertools
 import os
 import warnings
 
+import numpy as np
 import tensorflow as tf
 
 from keras_vit.data.folder import list_images
-from keras_vit.data.pipeline import check_labels, check_not_empty
+from keras_vit.data.split import Split
+from keras_vit.data.targets import check_labels, check_not_empty, one_hot
 
 
 @dataclasses.dataclass
@@ -77,7 +79,7 @@ def evaluation_stream(source, split, input_spec, num_classes, batch_size, skip_u
             images, labels = (tf.stack(column) for column in zip(*rows, strict=True))
             check_labels(labels.numpy(), num_classes)
             stream.count += len(rows)
-            yield input_spec.normalize(images.numpy()), tf.one_hot(labels, num_classes)
+            yield input_spec.normalize(images.numpy()), one_hot(labels, num_classes)
         check_not_empty(stream.count, source.name, split)
 
     def batches():
@@ -112,7 +114,7 @@ def _prepared(examples, input_spec):
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         waiting = collections.deque()
         for number, (image, label) in enumerate(examples):
-            name = f"example {number}" if isinstance(image, io.BytesIO) else str(image)
+            name = getattr(image, "name", f"example {number}") if isinstance(image, io.BytesIO) else str(image)
             waiting.append((name, pool.submit(read, image), label))
             if len(waiting) >= 4 * workers:
                 name, future, known = waiting.popleft()
@@ -141,8 +143,31 @@ def folder_examples(folder, split):
     return zip(paths, labels, strict=True), len(paths)
 
 
-def tfds_examples(dataset):
-    """As `folder_examples`, of a TFDS data set whose images are left undecoded; the number may be `None`."""
-    pairs = ((io.BytesIO(example["image"]), int(example["label"])) for example in dataset.as_numpy_iterator())
-    count = int(dataset.cardinality())
-    return pairs, count if count >= 0 else None
+class NamedBytes(io.BytesIO):
+    """An encoded image in memory, with a name for errors."""
+
+    def __init__(self, data, name):
+        super().__init__(data)
+        self.name = name
+
+
+def read_examples(examples, input_spec, skip_unreadable=False):
+    """Reads all images into memory.
+
+    Args:
+        examples: iterator of `(image, label)` with what `InputSpec.resize` takes.
+        input_spec: `InputSpec` that prepares the images.
+        skip_unreadable: bool. Leave unreadable images away, with a warning that names them. Default False.
+
+    Returns:
+        A `Split`.
+
+    Raises:
+        ValueError: if an image is unreadable.
+    """
+    skipped = [] if skip_unreadable else None
+    pairs = list(_readable(_prepared(examples, input_spec), skipped))
+    if skipped:
+        warnings.warn(f"{len(skipped)} unreadable images are left away: {', '.join(skipped[:10])}", stacklevel=2)
+    images, labels = zip(*pairs, strict=True) if pairs else ((), np.zeros(0, "int64"))
+    return Split(np.array(images, "uint8"), np.array(labels))

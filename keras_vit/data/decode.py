@@ -1,0 +1,127 @@
+"""Random crops that are taken while a JPEG is decoded: what lies outside is never turned into pixels."""
+
+import functools
+import math
+
+import tensorflow as tf
+
+from keras_vit.data.preprocess import METHODS, decode, resize
+
+ATTEMPTS = 10
+RANDOM_INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+def decode_and_random_crop(data, seed, config, input_spec):
+    """Decodes an image, cuts a random part out and resizes it to the model's size.
+
+    Args:
+        data: scalar string tensor, a JPEG, PNG, BMP or GIF.
+        seed: int32 tensor `(2,)`.
+        config: `AugmentConfig`; `crop_scale`, `crop_ratio`, `crop_sampling`, `crop_interpolation` and `crop_antialias`
+            count. Without `crop_scale` the image is prepared as for evaluation.
+        input_spec: `InputSpec`.
+
+    Returns:
+        uint8 tensor `(*input_spec.size, channels)`.
+    """
+    channels = input_spec.num_channels
+    if config.crop_scale is None:
+        return tf.cast(resize(decode(data, channels), input_spec), tf.uint8)
+
+    def fused():
+        window = crop_window(tf.image.extract_jpeg_shape(data)[:2], seed, config)
+        return tf.io.decode_and_crop_jpeg(data, window, channels=channels, dct_method="INTEGER_ACCURATE")
+
+    def whole():
+        image = decode(data, channels)
+        return _cut(image, crop_window(tf.shape(image)[:2], seed, config))
+
+    image = tf.ensure_shape(tf.cond(tf.io.is_jpeg(data), fused, whole), (None, None, channels))
+    return _resized(image, seed, config, input_spec)
+
+
+def random_crop(image, seed, config, input_spec):
+    """As `decode_and_random_crop`, of a uint8 image `(height, width, channels)`; unchanged without `crop_scale`."""
+    if config.crop_scale is None:
+        return image
+    return _resized(_cut(image, crop_window(tf.shape(image)[:2], seed, config)), seed, config, input_spec)
+
+
+def crop_window(size, seed, config):
+    """The window of a random crop.
+
+    Args:
+        size: int32 tensor `(height, width)` of the image.
+        seed: int32 tensor `(2,)`.
+        config: `AugmentConfig`. With `crop_sampling="timm"` the area is uniform in `crop_scale` and the logarithm of
+            the aspect ratio uniform in `crop_ratio`; after ten windows that do not fit, the largest centred one of an
+            allowed ratio. With `inception` TensorFlow's `sample_distorted_bounding_box` draws: the ratio uniform,
+            then the height uniform among those that give an allowed area; after 100 attempts the whole image.
+
+    Returns:
+        int32 tensor `(top, left, height, width)`.
+
+    Source: timm `data/transforms.py`, `RandomResizedCropAndInterpolation`; google-research/big_vision
+    `pp/ops_image.py`, `get_inception_crop` (area 0.05 to 1, TensorFlow's default ratio 0.75 to 1.33).
+    """
+    if config.crop_sampling == "timm":
+        return _timm_window(size, seed, config.crop_scale, config.crop_ratio)
+    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        tf.concat([size, [3]], 0),
+        tf.zeros((0, 0, 4)),
+        seed,
+        min_object_covered=0.0,
+        aspect_ratio_range=config.crop_ratio,
+        area_range=config.crop_scale,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return tf.concat([begin[:2], extent[:2]], 0)
+
+
+def _timm_window(size, seed, scale, ratio):
+    draws = tf.random.stateless_uniform([2 * ATTEMPTS + 2], seed)
+    height, width = tf.cast(size[0], tf.float32), tf.cast(size[1], tf.float32)
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    areas = (scale[0] + draws[:ATTEMPTS] * (scale[1] - scale[0])) * height * width
+    ratios = tf.exp(low + draws[ATTEMPTS : 2 * ATTEMPTS] * (high - low))
+    # Both columns are (height, width).
+    windows = tf.stack([tf.round(tf.sqrt(areas / ratios)), tf.round(tf.sqrt(areas * ratios))], 1)
+    sides = tf.stack([height, width])
+    fits = tf.reduce_all(windows <= sides, 1)
+    first = tf.argmax(fits, output_type=tf.int32)
+    centred = tf.stack([tf.minimum(height, tf.round(width / ratio[0])), tf.minimum(width, tf.round(height * ratio[1]))])
+    drawn = fits[first]
+    window = tf.where(drawn, windows[first], centred)
+    offsets = tf.where(drawn, tf.floor(draws[2 * ATTEMPTS :] * (sides - window + 1)), tf.floor((sides - window) / 2))
+    return tf.cast(tf.concat([offsets, window], 0), tf.int32)
+
+
+def _cut(image, window):
+    return tf.slice(image, [window[0], window[1], 0], [window[2], window[3], -1])
+
+
+def _resized(image, seed, config, input_spec):
+    """A crop at the model's size, uint8."""
+    name = config.crop_interpolation or input_spec.interpolation
+    if name != "random":
+        return _resize(image, name, config.crop_antialias, input_spec)
+    draw = tf.random.stateless_uniform([], tf.random.fold_in(seed, 1))
+    first, second = (
+        functools.partial(_resize, image, name, config.crop_antialias, input_spec) for name in RANDOM_INTERPOLATIONS
+    )
+    return tf.cond(draw < 0.5, first, second)
+
+
+def _resize(image, interpolation, antialias, input_spec):
+    size, method = input_spec.size, METHODS[interpolation]
+    if not antialias or interpolation == "nearest":
+        resized = tf.image.resize(image, size, method)
+    else:
+        # Without a side that shrinks, antialiasing changes nothing but takes two and a half times as long.
+        resized = tf.cond(
+            tf.reduce_all(tf.shape(image)[:2] <= size),
+            lambda: tf.cast(tf.image.resize(image, size, method), tf.float32),
+            lambda: tf.image.resize(image, size, method, antialias=True),
+        )
+    resized = tf.saturate_cast(tf.round(tf.cast(resized, tf.float32)), tf.uint8)
+    return tf.ensure_shape(resized, (*size, input_spec.num_channels))

@@ -1,0 +1,162 @@
+"""Colour operations on uint8 images, bit by bit those of Pillow 13.
+
+An image is uint8 `(height, width, 1 or 3)`; every function returns the same type and shape. Arguments may be
+tensors, so that they can be drawn. No `tf.where` on pixels: its kernel for bytes costs ten additions.
+"""
+
+import tensorflow as tf
+
+_GRAY = (19595.0, 38470.0, 7471.0)  # 65536 times the luma weights 0.299, 0.587, 0.114 (Pillow, Convert.c: L24)
+_BLUR_PASSES = 3
+
+
+def invert(image):
+    """`255 - pixel`. Source: Pillow `ImageOps.invert`."""
+    return 255 - image
+
+
+def solarize(image, threshold=128):
+    """Inverts the pixels from `threshold` (int, 0 to 256) up. Source: Pillow `ImageOps.solarize`."""
+    above = tf.cast(tf.cast(image, tf.int16) >= tf.cast(threshold, tf.int16), tf.uint8)
+    return tf.bitwise.bitwise_xor(image, 255 * above)
+
+
+def solarize_add(image, addition):
+    """Adds `addition` (int, 0 to 255) to the pixels below 128, up to 255. Source: timm `auto_augment.solarize_add`."""
+    addition = tf.cast(addition, tf.uint8)
+    added = tf.minimum(image, 255 - addition) + addition
+    return image + (added - image) * tf.cast(image < 128, tf.uint8)
+
+
+def posterize(image, bits):
+    """Keeps the upper `bits` (int, 0 to 8) of every pixel; with 0 the image is black, where Pillow now raises.
+
+    Source: Pillow `ImageOps.posterize`.
+    """
+    mask = 256 - tf.bitwise.left_shift(1, 8 - tf.cast(bits, tf.int32))
+    return tf.bitwise.bitwise_and(image, tf.cast(mask, tf.uint8))
+
+
+def autocontrast(image):
+    """Stretches every channel to 0 .. 255. Source: Pillow `ImageOps.autocontrast` without its options."""
+    low, high = (tf.cast(reduce(image, axis=(0, 1)), tf.float64) for reduce in (tf.reduce_min, tf.reduce_max))
+    scale = tf.where(high > low, 255.0 / tf.maximum(high - low, 1), 1)
+    offset = tf.where(high > low, -low * scale, 0)
+    return tf.cast(tf.cast(image, tf.float64) * scale + offset, tf.uint8)
+
+
+def equalize(image):
+    """Makes the histogram of every channel uniform. Source: Pillow `ImageOps.equalize`."""
+    channels = image.shape[-1]
+    cells = tf.cast(image, tf.int32) + 256 * tf.range(channels)
+    counts = tf.math.bincount(tf.reshape(cells, [-1]), minlength=256 * channels, maxlength=256 * channels)
+    counts = tf.reshape(counts, (channels, 256))
+    brightest = tf.gather(counts, tf.cast(tf.reduce_max(image, axis=(0, 1)), tf.int32), batch_dims=1)
+    step = (tf.reduce_sum(counts, axis=1) - brightest)[:, None] // 255
+    table = (step // 2 + tf.cumsum(counts, axis=1, exclusive=True)) // tf.maximum(step, 1)
+    table = tf.where(step > 0, tf.minimum(table, 255), tf.range(256)[None])
+    return tf.gather(tf.reshape(tf.cast(table, tf.uint8), [-1]), cells)
+
+
+def _gray(image):
+    """Pillow's luma, a whole number, as float32 in as many channels as the image has.
+
+    Every sum stays below 2 ** 24, so float32 is exact.
+    """
+    pixels = tf.cast(image, tf.float32)
+    if image.shape[-1] == 1:
+        return pixels
+    weights = tf.constant([[weight] * 3 for weight in _GRAY])
+    return tf.floor((tf.tensordot(pixels, weights, 1) + 32768) / 65536)
+
+
+def grayscale(image):
+    """The luma in every channel. Source: Pillow `convert("L")`, torchvision `Grayscale(3)`."""
+    return tf.cast(_gray(image), tf.uint8)
+
+
+def _blend(degenerate, image, factor):
+    """`degenerate + factor * (image - degenerate)`, clipped and truncated, in float32 as Pillow's `Blend.c`."""
+    factor = tf.cast(factor, tf.float32)
+    pixels = tf.cast(image, tf.float32)
+    return tf.cast(tf.clip_by_value(degenerate + factor * (pixels - degenerate), 0, 255), tf.uint8)
+
+
+def color(image, factor):
+    """Saturation: 0 is grey, 1 the image. Source: Pillow `ImageEnhance.Color`."""
+    return _blend(_gray(image), image, factor)
+
+
+def contrast(image, factor):
+    """0 is the image's mean luma everywhere, 1 the image. Source: Pillow `ImageEnhance.Contrast`."""
+    mean = tf.reduce_mean(tf.cast(_gray(image), tf.float64))
+    return _blend(tf.cast(tf.floor(mean + 0.5), tf.float32), image, factor)
+
+
+def brightness(image, factor):
+    """0 is black, 1 the image. Source: Pillow `ImageEnhance.Brightness`."""
+    pixels = tf.cast(image, tf.float32)
+    return tf.cast(tf.minimum(tf.cast(factor, tf.float32) * pixels, 255), tf.uint8)
+
+
+def sharpness(image, factor):
+    """0 is smoothed, 1 the image; the border pixels stay. Source: Pillow `ImageEnhance.Sharpness`."""
+    pixels = tf.cast(image, tf.float32)
+    rows = pixels[:-2] + pixels[1:-1] + pixels[2:]
+    box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    inner = pixels[1:-1, 1:-1]
+    # A sum of whole numbers over 13 is never near enough to .5 for the rounding of float32 to matter.
+    smooth = tf.floor((box + 4 * inner) / 13 + 0.5)
+    factor = tf.cast(factor, tf.float32)
+    middle = tf.clip_by_value(smooth + factor * (inner - smooth), 0, 255)
+    middle = tf.concat([pixels[1:-1, :1], middle, pixels[1:-1, -1:]], axis=1)
+    return tf.cast(tf.concat([pixels[:1], middle, pixels[-1:]], axis=0), tf.uint8)
+
+
+def gaussian_blur(image, radius):
+    """Pillow's approximation of a Gaussian: three box filters with fractional edges along each axis.
+
+    Args:
+        image: uint8 `(height, width, channels)`.
+        radius: float, 0 to 2.4, pixels. The Gaussian's standard deviation.
+
+    Returns:
+        uint8 of the same shape.
+
+    Source: Pillow `ImageFilter.GaussianBlur` (BoxBlur.c; Gwosdek et al., "Theoretical foundations of Gaussian
+    convolution by extended box filtering", 2011).
+    """
+    weights = _box_weights(tf.cast(radius, tf.float32))
+    pixels = tf.cast(image, tf.uint32)
+    for axis in (1, 0):
+        for _ in range(_BLUR_PASSES):
+            pixels = _box_pass(pixels, weights, axis)
+    return tf.cast(pixels, tf.uint8)
+
+
+def _box_weights(radius):
+    """uint32 weights, 2 ** 24 together, of a pixel, of its neighbours and of theirs."""
+    variance = radius * radius / _BLUR_PASSES
+    length = tf.cast(tf.sqrt(12 * tf.cast(variance, tf.float64) + 1), tf.float32)
+    whole = tf.floor((length - 1) / 2)
+    edge = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+    inner = tf.cast(2**24 / ((whole + edge) * 2 + 1), tf.int64)
+    outer = (2**24 - (2 * tf.cast(whole, tf.int64) + 1) * inner) // 2
+    # With a radius below one the neighbours are the box's edge, else they belong to its inside.
+    near = tf.where(whole > 0, inner, outer)
+    far = tf.where(whole > 0, outer, 0)
+    return [tf.cast(weight, tf.uint32) for weight in (inner, near, far)]
+
+
+def _box_pass(pixels, weights, axis):
+    """One rounded box filter along an axis; beyond the edge the last pixel goes on."""
+    if axis == 1:
+        first, last = pixels[:, :1], pixels[:, -1:]
+    else:
+        first, last = pixels[:1], pixels[-1:]
+    padded = tf.concat([first, first, pixels, last, last], axis=axis)
+    size = tf.shape(pixels)[axis]
+    taps = [padded[:, i : i + size] if axis == 1 else padded[i : i + size] for i in range(5)]
+    inner, near, far = weights
+    total = inner * taps[2] + near * (taps[1] + taps[3]) + far * (taps[0] + taps[4])
+    return tf.bitwise.right_shift(total + tf.constant(2**23, tf.uint32), tf.constant(24, tf.uint32))

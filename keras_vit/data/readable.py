@@ -1,0 +1,84 @@
+"""Unreadable images in a `tf.data` stream: named in the error, or skipped and counted.
+
+TensorFlow can leave out elements whose map failed (`ignore_errors`), but says neither how many nor which. Here every
+element has a position, and positions are consecutive: a gap tells which ones failed, at no cost for the others.
+"""
+
+import contextlib
+import re
+
+import tensorflow as tf
+
+REPLACE, DROP = "replace", "drop"
+
+
+def map_readable(dataset, function, start, end, explain, skip=None):
+    """Maps a dataset whose positions are `start`, `start + 1` ... `end - 1`.
+
+    Args:
+        dataset: of tuples whose first component is the position, an int64 scalar.
+        function: from the components to a tuple of tensors of fixed shapes. It may fail.
+        start, end: int.
+        explain: callable from a position to an exception; called for every element that failed. It is raised where
+            `skip` is `None`.
+        skip: `None`; `replace`: the next readable element takes the place of a failed one; `drop`: it is missing.
+
+    Returns:
+        A dataset of `(position, *results)`.
+    """
+
+    def mapped(position, *components):
+        return (position, *function(position, *components))
+
+    # The order must be kept, or late elements would look like missing ones.
+    results = dataset.map(mapped, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    spec = results.element_spec
+    sentinel = tuple(tf.zeros([size or 0 for size in s.shape], s.dtype) for s in spec)
+    results = results.ignore_errors().concatenate(
+        tf.data.Dataset.from_tensors((tf.constant(end, tf.int64), *sentinel[1:]))
+    )
+
+    def report(first, beyond):
+        failed = [explain(position) for position in range(int(first), int(beyond))]
+        if skip is None or len(failed) >= end - start:
+            raise failed[0]
+        return beyond
+
+    def step(state, element):
+        (expected, *last), (position, *result) = state, element
+        gap = position - expected
+        checked = tf.cond(gap > 0, lambda: _call(report, expected, position), lambda: position)
+        if skip != REPLACE:
+            return (checked + 1,), (checked, *result)
+        # Only the last gap has nothing behind it: there the one before takes the place.
+        is_end = tf.equal(position, end)
+        result = tuple(tf.where(is_end, a, b) for a, b in zip(last, result, strict=True))
+        return (checked + 1, *result), (checked - gap, gap + 1 - tf.cast(is_end, tf.int64), *result)
+
+    state = (tf.constant(start, tf.int64), *(sentinel[1:] if skip == REPLACE else ()))
+    counted = results.scan(state, step)
+    if skip == REPLACE:
+        return counted.flat_map(_spread)
+    return counted.filter(lambda position, *result: position < end)
+
+
+def _call(function, first, beyond):
+    result = tf.numpy_function(function, [first, beyond], tf.int64)
+    return tf.ensure_shape(result, ())
+
+
+def _spread(first, count, *result):
+    """One result for `count` consecutive positions."""
+    return tf.data.Dataset.range(first, first + count).map(lambda position: (position, *result))
+
+
+@contextlib.contextmanager
+def plain_errors():
+    """A context in which a `ValueError` of a `tf.data` stream comes out as such, without TensorFlow's stack."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        found = re.search(r"ValueError: (.*)", error.message or "")
+        if not found:
+            raise
+        raise ValueError(found[1]) from None

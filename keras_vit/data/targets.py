@@ -1,0 +1,66 @@
+"""From labels to the rows that a loss takes, and the weights beside them."""
+
+import numpy as np
+import tensorflow as tf
+
+
+def check_labels(labels, num_classes):
+    """Raises a `ValueError` where a label is no class: `tf.one_hot` would make a row of zeros of it.
+
+    Args:
+        labels: int array `(examples,)`, or multi-hot rows `(examples, num_classes)`.
+        num_classes: int.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim > 1:
+        if labels.shape[1:] != (num_classes,):
+            raise ValueError(f"multi-hot labels must have {num_classes} columns. Received: shape {labels.shape}")
+        low, high = labels.min(), labels.max()
+        if low < 0 or high > 1:
+            raise ValueError(f"multi-hot labels must be in 0..1. Received: {low}..{high}")
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"labels must be in 0..{num_classes - 1}. Received: {low}..{high}")
+
+
+def check_not_empty(count, name, split):
+    """Raises a `ValueError` unless a split of the data set `name` has an image."""
+    if not count:
+        raise ValueError(f"a data set must hold at least one image. Received: {name!r}, split {split!r}: empty")
+
+
+def one_hot(labels, num_classes):
+    """float32 rows: of class numbers one-hot ones, of multi-hot rows themselves."""
+    if labels.dtype.is_floating:
+        return tf.cast(labels, tf.float32)
+    return tf.one_hot(labels, num_classes)
+
+
+def check_weights(weighted, class_weights, multi_label, num_classes, augment):
+    """Raises a `ValueError` where weights of examples or classes have no meaning."""
+    if class_weights is not None and len(class_weights) != num_classes:
+        raise ValueError(
+            f"class_weights must hold a number for each of the {num_classes} classes. Received: {len(class_weights)}"
+        )
+    if class_weights is not None and multi_label:
+        raise ValueError("class_weights weight examples of one class. Received: multi-label targets")
+    if weighted and (augment.mixup or augment.cutmix):
+        raise ValueError("examples with weights of their own cannot be mixed. Received: mixup or cutmix with weights")
+
+
+def padding_weights(count, rows):
+    """The weights of a padded last batch's split: 0 for padding, and for every real example `rows / count`.
+
+    Keras' losses divide by the rows of a batch, padding included, and `evaluate` averages the batches by their rows.
+    With this weight, the same for every real example, that becomes the mean over the real ones; `weighted_metrics`
+    divide by the sum of the weights, so that they are exact as well.
+
+    Args:
+        count: int. Examples of the split.
+        rows: int. Those and the padding.
+
+    Returns:
+        float32 array `(rows,)`.
+    """
+    return np.where(np.arange(rows) < count, rows / count, 0).astype("float32")
