@@ -115,6 +115,7 @@ def test_rules(changes, rule):
 def test_a_model_is_built_of_configs_only():
     assert build_model(CONFIG).output_shape == (None, 3)
     with pytest.raises(
-        ValueError, match=r"config must be one of HybridConfig, SwinConfig, ViTConfig. Received: config='swin'"
+        ValueError,
+        match=r"config must be one of ConvNetConfig, HybridConfig, SwinConfig, ViTConfig. Received: config='swin'",
     ):
         build_model("swin")

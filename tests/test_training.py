@@ -15,13 +15,13 @@ from keras_vit.training import (
     OptimizerConfig,
     Recipe,
     TrainingConfig,
-    adamw,
     apply_overrides,
     compile_model,
+    make_optimizer,
     record,
     warmup_cosine,
 )
-from keras_vit.training.run import choose_compiler, choose_precision
+from keras_vit.training.hardware import choose_compiler, choose_precision
 
 MODEL = ViTConfig(
     image_size=8, patch_size=4, num_channels=1, hidden_dim=16, num_layers=1, num_heads=2, mlp_dim=32, num_classes=10
@@ -75,7 +75,7 @@ def test_a_bad_override_raises(assignment, message):
 @pytest.mark.parametrize(
     ("config", "fields", "message"),
     [
-        (DataConfig, {}, "needs a name or a folder"),
+        (DataConfig, {}, "needs one of name, folder, tfrecords, arrays"),
         (DataConfig, {"name": "digits", "validation_fraction": 1.0}, "must be a rate"),
         (AugmentConfig, {"shift": -1.0}, "must not be negative"),
         (AugmentConfig, {"fill": 300}, "must be a pixel"),
@@ -170,24 +170,26 @@ def test_every_variable_of_a_model_is_classified():
 
 def test_the_optimizer_of_a_recipe_has_its_settings():
     config = OptimizerConfig(learning_rate=0.01, warmup_epochs=1, weight_decay=0.3, clip_norm=2.0, ema_momentum=0.9)
-    optimizer = adamw(config, steps_per_epoch=10, epochs=3)
+    optimizer = make_optimizer(config, steps_per_epoch=10, epochs=3)
     assert float(optimizer.learning_rate) == 0.0
     assert (optimizer.weight_decay, optimizer.global_clipnorm, optimizer.use_ema) == (0.3, 2.0, True)
 
 
 @pytest.mark.parametrize(
-    ("device", "replicas", "wanted", "precision", "compiler"),
+    ("device", "flags", "replicas", "wanted", "precision", "compiler"),
     [
-        ("cpu", 1, "auto", "float32", "fused"),
-        ("cpu", 1, "mixed_bfloat16", "mixed_bfloat16", "fused"),
-        ("cpu", 2, "auto", "float32", "plain"),
-        ("gpu", 1, "auto", "mixed_bfloat16", "xla"),
-        ("gpu", 2, "float32", "float32", "plain"),
+        ("cpu", {"avx2", "avx512f"}, 1, "auto", "float32", "fused"),
+        ("cpu", {"avx512f", "avx512_bf16"}, 1, "auto", "mixed_bfloat16", "fused"),
+        ("cpu", {"amx_bf16"}, 2, "auto", "mixed_bfloat16", "plain"),
+        ("cpu", {"avx512_bf16"}, 1, "float32", "float32", "fused"),
+        ("cpu", set(), 1, "mixed_bfloat16", "mixed_bfloat16", "fused"),
+        ("gpu", set(), 1, "auto", "mixed_bfloat16", "xla"),
+        ("gpu", set(), 2, "float32", "float32", "plain"),
     ],
 )
-def test_precision_and_compiler_follow_the_hardware(device, replicas, wanted, precision, compiler):
+def test_precision_and_compiler_follow_the_hardware(device, flags, replicas, wanted, precision, compiler):
     recipe = RECIPE.replace(training=TrainingConfig(precision=wanted))
-    assert choose_precision(recipe, device) == precision
+    assert choose_precision(recipe, device, flags) == precision
     assert choose_compiler(recipe, device, replicas) == compiler
 
 
@@ -213,6 +215,7 @@ def test_a_validation_accuracy_is_not_called_test_accuracy():
     from keras_vit.models import build_vit
 
     recipe = RECIPE.for_data(10, 1)
+    recipe = recipe.replace(data=dataclasses.replace(recipe.data, validation_fraction=0.1))
     result = {"history": [], "seconds": 0.0, "resumed_from": 0}
     made = record.run_record(
         recipe, result, build_vit(recipe.model), {"split": "validation", "accuracy": 0.5, "examples": 2}

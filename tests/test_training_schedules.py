@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vit.training import BigVisionSchedule, EpochCosine, optimizers, warmup_cosine
+from keras_vit.training import BigVisionSchedule, EpochCosine, warmup_cosine
 from tests.golden import GOLDENS
 
 
@@ -138,7 +138,3 @@ def test_a_bad_number_raises(make, message):
 def test_a_peak_of_zero_is_a_rate_of_zero(warmup_steps):
     assert not _rates(warmup_cosine(0.0, 10, warmup_steps), range(12)).any()
     assert not _rates(BigVisionSchedule(0, 10, warmup_steps), range(12)).any()
-
-
-def test_warmup_cosine_is_where_it_was():
-    assert optimizers.warmup_cosine is warmup_cosine

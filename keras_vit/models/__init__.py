@@ -2,7 +2,9 @@
 
 from keras_vit.models.build import build_model
 from keras_vit.models.config import ViTConfig
+from keras_vit.models.convnet import ConvNetConfig, build_convnet
 from keras_vit.models.features import features
+from keras_vit.models.flops import forward_flops
 from keras_vit.models.hybrid import HybridConfig, build_hybrid
 from keras_vit.models.sizes import SIZES, vit_config
 from keras_vit.models.swin import build_swin
@@ -14,14 +16,17 @@ from keras_vit.models.vit import build_vit
 __all__ = [
     "SIZES",
     "VARIANTS",
+    "ConvNetConfig",
     "HybridConfig",
     "SwinConfig",
     "ViTConfig",
+    "build_convnet",
     "build_hybrid",
     "build_model",
     "build_swin",
     "build_vit",
     "features",
+    "forward_flops",
     "swin_config",
     "vit_config",
 ]

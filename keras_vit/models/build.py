@@ -1,19 +1,25 @@
 """From any config to its model."""
 
 from keras_vit.models.config import ViTConfig
+from keras_vit.models.convnet import ConvNetConfig, build_convnet
 from keras_vit.models.hybrid import HybridConfig, build_hybrid
 from keras_vit.models.swin import build_swin
 from keras_vit.models.swin_config import SwinConfig
 from keras_vit.models.vit import build_vit
 
-BUILDERS = {HybridConfig: build_hybrid, SwinConfig: build_swin, ViTConfig: build_vit}
+BUILDERS = {
+    ConvNetConfig: build_convnet,
+    HybridConfig: build_hybrid,
+    SwinConfig: build_swin,
+    ViTConfig: build_vit,
+}
 
 
 def build_model(config, input_spec=None, labels=None, origin=None, dtype=None, name="model"):
     """Builds the model of a config, whichever family it is of.
 
     Args:
-        config: `ViTConfig`, `HybridConfig` or `SwinConfig`.
+        config: `ViTConfig`, `HybridConfig`, `SwinConfig` or `ConvNetConfig`.
         input_spec, labels, origin, dtype, name: as for `build_vit`.
 
     Returns:

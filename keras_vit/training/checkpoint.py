@@ -13,13 +13,15 @@ import zipfile
 import keras
 import numpy as np
 
+from keras_vit.training.distillation import trained_model
+
 FILE_NAME = "checkpoint.npz"
 _STATE = "state.json"
 
 
 def _variables(model):
-    """Every variable that training changes, in a fixed order: weights, random seeds, optimizer."""
-    return [*model.variables, *model.optimizer.variables]
+    """Every variable that training changes, in a fixed order: weights, random seeds, optimizer; of no teacher."""
+    return [*trained_model(model).variables, *model.optimizer.variables]
 
 
 def values_of(model):
@@ -106,7 +108,7 @@ class CheckpointCallback(keras.callbacks.Callback):
     Args:
         path: of the `.npz` file.
         recipe: dict, kept in the file so that another recipe is refused.
-        history: list of dicts, one a finished epoch; appended to.
+        history: list of dicts, one a finished epoch; appended to, with the seconds of the run so far.
         seconds: float. What earlier parts of the run took.
     """
 
@@ -128,6 +130,6 @@ class CheckpointCallback(keras.callbacks.Callback):
         if not all(np.isfinite(value).all() for value in [*numbers.values(), *values]):
             self.model.stop_training = True  # The last good state stays.
             return
-        self.history.append(numbers)
+        self.history.append({**numbers, "wall_seconds": round(self.seconds(), 2)})
         state = {"epoch": epoch + 1, "recipe": self.recipe, "history": self.history, "seconds": self.seconds()}
         save(self.path, values, state)

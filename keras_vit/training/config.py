@@ -2,145 +2,99 @@
 
 import dataclasses
 
-from keras_vit.models import SwinConfig, ViTConfig
+from keras_vit.models import ConvNetConfig, HybridConfig, SwinConfig, ViTConfig
 from keras_vit.preprocessing import InputSpec
-from keras_vit.validation import check_choice, check_positive, check_rate
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Where the images come from and how they are batched.
-
-    Args:
-        name: str or `None`. `digits` (scikit-learn's, bundled) or the name of a TFDS data set.
-        folder: str or `None`. A folder with `train/<class>/*` and `test/<class>/*` instead of `name`.
-        data_dir: str or `None`. TFDS's directory; `None` for its default.
-        download: bool. Whether TFDS may download and prepare a missing data set. Default True.
-        train_split, test_split: str. Names of the splits, or folders.
-        batch_size: int. The global batch. Training drops the remainder of an epoch, evaluation does not.
-        validation_fraction: float in [0, 1). The end of the training split that is evaluated on instead of
-            the test split, for choosing settings. Default 0.
-        skip_unreadable: bool. Leave unreadable images of a folder away instead of stopping. Default False.
-    """
-
-    name: str | None = None
-    folder: str | None = None
-    data_dir: str | None = None
-    download: bool = True
-    train_split: str = "train"
-    test_split: str = "test"
-    batch_size: int = 128
-    validation_fraction: float = 0.0
-    skip_unreadable: bool = False
-
-    def __post_init__(self):
-        check_positive(self.batch_size, "batch_size")
-        check_rate(self.validation_fraction, "validation_fraction")
-        if not self.name and not self.folder:
-            raise ValueError("data needs a name or a folder. Received: name=None, folder=None")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """Random changes of training images, drawn uniformly for every image. All off by default.
-
-    Args:
-        shift: float, pixels. Each axis moves by up to this; fractions of a pixel are interpolated.
-        rotation: float, degrees. Up to this in both directions.
-        zoom: float in [0, 1). Each axis is scaled by a factor between `1 - zoom` and `1 + zoom`.
-        shear: float. Up to this many pixels sideways for each pixel down.
-        flip: bool. Mirror left and right, every second image.
-        fill: int, 0 to 255. The pixel that moves in from outside. Default 0.
-        mixup: float. Alpha of the Beta distribution from which each batch draws its weight; 0 is off.
-    """
-
-    shift: float = 0.0
-    rotation: float = 0.0
-    zoom: float = 0.0
-    shear: float = 0.0
-    flip: bool = False
-    fill: int = 0
-    mixup: float = 0.0
-
-    def __post_init__(self):
-        check_rate(self.zoom, "zoom")
-        for name in ("shift", "rotation", "shear", "mixup"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative. Received: {name}={getattr(self, name)!r}")
-        if not 0 <= self.fill <= 255:
-            raise ValueError(f"fill must be a pixel, 0 to 255. Received: fill={self.fill!r}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """AdamW with linear warm-up and cosine decay, a step at a time.
-
-    Args:
-        learning_rate: float. The peak.
-        final_learning_rate: float. Where the cosine ends. Default 0.
-        warmup_epochs: float. Epochs of linear warm-up from 0. Default 0.
-        weight_decay: float. In Keras' and PyTorch's convention, multiplied by the learning rate; never on
-            biases, norms, tokens, positions. Default 0.
-        beta_1, beta_2, epsilon: floats, Adam's. Defaults 0.9, 0.999, 1e-8.
-        clip_norm: float or `None`. Largest global norm of the gradient. Default `None`.
-        ema_momentum: float or `None`. Momentum of an average of the weights, which the run ends with.
-    """
-
-    learning_rate: float = 1e-3
-    final_learning_rate: float = 0.0
-    warmup_epochs: float = 0.0
-    weight_decay: float = 0.0
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-8
-    clip_norm: float | None = None
-    ema_momentum: float | None = None
-
-    def __post_init__(self):
-        for name in ("learning_rate", "epsilon"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive. Received: {name}={getattr(self, name)!r}")
-        for name in ("final_learning_rate", "warmup_epochs", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative. Received: {name}={getattr(self, name)!r}")
-        if self.ema_momentum is not None:
-            check_rate(self.ema_momentum, "ema_momentum")
-        if self.clip_norm is not None and self.clip_norm <= 0:
-            raise ValueError(f"clip_norm must be positive or None. Received: clip_norm={self.clip_norm!r}")
+from keras_vit.training.augment_config import AugmentConfig
+from keras_vit.training.data_config import DataConfig
+from keras_vit.training.distillation import KINDS
+from keras_vit.training.initialization import SCHEMES
+from keras_vit.training.losses import LOSSES
+from keras_vit.training.optimizer_config import OptimizerConfig
+from keras_vit.validation import check_choice, check_positive, check_rate, is_number
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How long, how exactly and how the steps are compiled.
+    """How long, with which loss, how exactly and how the steps are compiled.
 
     Args:
         epochs: int.
         steps_per_epoch: int or `None`. Cuts an epoch short; `None` for all of it.
         evaluation_steps: int or `None`. Cuts the evaluation short; `None` for every example.
+        loss: `softmax`, `sigmoid` or `binary`, see `make_loss`. Default `softmax`.
         label_smoothing: float in [0, 1).
-        precision: `auto`, `float32` or `mixed_bfloat16`. `auto` is `mixed_bfloat16` on GPUs and TPUs and
-            `float32` on CPUs.
+        initialization: `layers`, `big_vision`, `truncated_normal` or `mimetic`, see
+            `keras_vit.training.initialization`. Of no effect on a recipe with `weights`. Default `layers`.
+        head_bias: float. What the biases of a head begin with; -10 in AugReg's `sigmoid` training on ImageNet-21k, so
+            that it begins with no class. Default 0.
+        zero_head: bool. Whether the kernel of a head begins at zero, as in AugReg's fine-tuning. Default False.
+        early_stopping: int or `None`. Stops after so many epochs without a better validation accuracy and ends with
+            the weights of the best; needs a `validation_fraction`. Default `None`.
+        precision: `auto`, `float32` or `mixed_bfloat16`. `auto` decides by the hardware, see `choose_precision`.
         compiler: `auto`, `xla` (the whole step), `fused` (element-wise parts only, see `keras_vit.training`'s
             `fused_training`) or `plain`. `auto` decides by the hardware and the strategy.
+        gradient_checkpointing: bool. Keep only the inputs of every encoder block and compute the rest of it again on
+            the way back: less memory, more time. Default False.
+        tensorboard: bool. Event files for TensorBoard in the run's directory; needs that package. Default False.
         seed: int. Of the weights, the order of the data, augmentation and dropout.
     """
 
     epochs: int = 10
     steps_per_epoch: int | None = None
     evaluation_steps: int | None = None
+    loss: str = "softmax"
     label_smoothing: float = 0.0
+    initialization: str = "layers"
+    head_bias: float = 0.0
+    zero_head: bool = False
+    early_stopping: int | None = None
     precision: str = "auto"
     compiler: str = "auto"
+    gradient_checkpointing: bool = False
+    tensorboard: bool = False
     seed: int = 0
 
     def __post_init__(self):
         check_positive(self.epochs, "epochs")
         check_rate(self.label_smoothing, "label_smoothing")
+        check_choice(self.loss, LOSSES, "loss")
+        check_choice(self.initialization, SCHEMES, "initialization")
         check_choice(self.precision, ("auto", "float32", "mixed_bfloat16"), "precision")
         check_choice(self.compiler, ("auto", "xla", "fused", "plain"), "compiler")
-        for name in ("steps_per_epoch", "evaluation_steps"):
+        if not is_number(self.seed) or not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed must be in 0..2**31 - 1. Received: seed={self.seed!r}")
+        for name in ("steps_per_epoch", "evaluation_steps", "early_stopping"):
             if getattr(self, name) is not None:
                 check_positive(getattr(self, name), name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillationConfig:
+    """A teacher that the run learns from beside the labels.
+
+    A student with a distillation token learns the teacher's answers with its second head, as DeiT; any other with its
+    only head, as in Hinton et al. (arXiv:1503.02531).
+
+    Args:
+        teacher: str: a `.keras` file, the directory of another run, a checkpoint, or a name of
+            `keras_vit list --pretrained`. It gets the student's images in its own size and normalisation. `None`
+            stands for an untrained model like the student, which only a smoke run can want.
+        kind: `hard` (its likeliest class) or `soft` (its probabilities). Default `hard`.
+        alpha: float in [0, 1]. The teacher's part of the loss. Default 0.5.
+        temperature: float. Divides the logits of both, only `soft`. Default 1.
+    """
+
+    teacher: str | None
+    kind: str = "hard"
+    alpha: float = 0.5
+    temperature: float = 1.0
+
+    def __post_init__(self):
+        check_choice(self.kind, KINDS, "kind")
+        if not is_number(self.alpha) or not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must be in [0, 1]. Received: alpha={self.alpha!r}")
+        if not is_number(self.temperature) or self.temperature <= 0:
+            raise ValueError(f"temperature must be positive. Received: temperature={self.temperature!r}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,29 +114,59 @@ class Recipe:
 
     Args:
         name: str. Names the run's folders.
-        model: `ViTConfig` or `SwinConfig`. Its `num_classes` and `num_channels` follow the data set.
+        model: config of any family. Its `num_classes` and `num_channels` follow the data set.
         data, augment, optimizer, training, distribution: the configs above.
         input_spec: `InputSpec` or `None` (pixels to -1 .. 1, bicubic); its size follows the model.
+        weights: str or `None`. What the run begins with: a name of `keras_vit list --pretrained`, a `.keras` file, the
+            directory of another run, or a checkpoint. Positions are resized, a head of other classes is new; else it
+            must be of the architecture of `model`. Default `None`: random.
+        freeze: regular expressions of the names of layers that are not trained; each must match one whole name.
+            `("(?!head).*",)` leaves a linear probe. Default none.
+        distillation: `DistillationConfig` or `None`.
     """
 
     name: str
-    model: ViTConfig | SwinConfig
+    model: ViTConfig | HybridConfig | SwinConfig | ConvNetConfig
     data: DataConfig
-    augment: AugmentConfig = AugmentConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     training: TrainingConfig = TrainingConfig()
     distribution: DistributionConfig = DistributionConfig()
     input_spec: InputSpec | None = None
+    weights: str | None = None
+    freeze: tuple = ()
+    distillation: DistillationConfig | None = None
+
+    def __post_init__(self):
+        if self.training.early_stopping and not self.data.validation_fraction:
+            raise ValueError(
+                "early_stopping needs a validation part, as the test set must not choose. "
+                f"Received: early_stopping={self.training.early_stopping}, validation_fraction=0"
+            )
+        if isinstance(self.freeze, str):
+            raise ValueError(f"freeze must be a tuple of patterns. Received: freeze={self.freeze!r}")
 
     def replace(self, **changes):
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     def smoke(self):
-        """The same recipe shrunk to two small training steps and two evaluation steps."""
+        """The same recipe shrunk to two small training steps and two evaluation steps.
+
+        It needs no file of another run and no download: weights are random, and so is a teacher.
+        """
         training = dataclasses.replace(self.training, epochs=1, steps_per_epoch=2, evaluation_steps=2)
         data = dataclasses.replace(self.data, batch_size=min(self.data.batch_size, 8))
-        return self.replace(name=f"{self.name}-smoke", training=training, data=data)
+        optimizer = dataclasses.replace(
+            self.optimizer,
+            accumulation_steps=min(self.optimizer.accumulation_steps, 2),
+            warmup_epochs=0.0,
+            warmup_steps=None,
+            cooldown_steps=0,
+        )
+        teacher = self.distillation and dataclasses.replace(self.distillation, teacher=None)
+        changes = {"training": training, "data": data, "optimizer": optimizer, "distillation": teacher}
+        return self.replace(name=f"{self.name}-smoke", weights=None, **changes)
 
     def for_data(self, num_classes, num_channels):
         """The recipe with model and preprocessing fitted to a data set."""

@@ -19,11 +19,12 @@ class DistillationLoss(keras.losses.Loss):
 
     `hard` is the cross-entropy with the class that the teacher finds likeliest. `soft` is the Kullback-Leibler
     divergence of the softmaxes of `logits / temperature`, times the temperature squared, divided by the number of
-    classes: DeiT divides by all elements, not by the batch alone.
+    classes: DeiT divides by all elements, not by the batch alone. Hinton et al. (arXiv:1503.02531) sum them up.
 
     Args:
         kind: `hard` or `soft`. Default `hard`, which the published models were trained with.
         temperature: float, positive. Only of `soft`. Default 1.
+        sum_classes: bool. Whether `soft` is summed over the classes instead. Default False.
         reduction, name, dtype: as for `keras.losses.Loss`.
 
     Call arguments:
@@ -40,12 +41,19 @@ class DistillationLoss(keras.losses.Loss):
     """
 
     def __init__(
-        self, kind="hard", temperature=1.0, reduction="sum_over_batch_size", name="distillation_loss", dtype=None
+        self,
+        kind="hard",
+        temperature=1.0,
+        sum_classes=False,
+        reduction="sum_over_batch_size",
+        name="distillation_loss",
+        dtype=None,
     ):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         if not is_number(temperature) or temperature <= 0:
             raise ValueError(f"temperature must be positive. Received: temperature={temperature!r}")
         self.kind, self.temperature = check_choice(kind, KINDS, "kind"), float(temperature)
+        self.sum_classes = bool(sum_classes)
 
     def call(self, y_true, y_pred):
         if y_true.shape[1:] != y_pred.shape[1:]:
@@ -56,10 +64,12 @@ class DistillationLoss(keras.losses.Loss):
         if self.kind == "hard":
             return ops.sparse_categorical_crossentropy(ops.argmax(y_true, axis=-1), y_pred, from_logits=True)
         teacher, student = (ops.log_softmax(logits / self.temperature, axis=-1) for logits in (y_true, y_pred))
-        return self.temperature**2 * ops.mean(ops.exp(teacher) * (teacher - student), axis=-1)
+        each = ops.exp(teacher) * (teacher - student)
+        return self.temperature**2 * (ops.sum if self.sum_classes else ops.mean)(each, axis=-1)
 
     def get_config(self):
-        return {**super().get_config(), "kind": self.kind, "temperature": self.temperature}
+        own = {name: getattr(self, name) for name in ("kind", "temperature", "sum_classes")}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -68,13 +78,15 @@ class Distiller(keras.Model):
 
     `compile` and `fit` as ever: the compiled loss is that of the first head with the labels, compiled metrics are those
     of the mean of both heads, which is what the student gives on its own. Afterwards take `student`; its weights are
-    those that were trained. Not `keras.distillation.Distiller`: that one refuses a student with more outputs than its
+    those that were trained. A student without a distillation token has one head, which learns from labels and teacher.
+
+    Not `keras.distillation.Distiller`: that one refuses a student with more outputs than its
     teacher, and where it reads a named layer it runs the student twice, with other dropout masks.
 
     Args:
-        student: a model of this library with a distillation token.
+        student: a model of this library.
         teacher: any model from the same images to logits. It is frozen, and runs as in inference.
-        distillation_loss: `keras.losses.Loss` of the teacher's logits and those of the second head. Default
+        distillation_loss: `keras.losses.Loss` of the teacher's logits and those of the student's last head. Default
             `DistillationLoss()`.
         alpha: float in [0, 1]. The loss is `(1 - alpha)` of the compiled one, with what layers add to it, and `alpha`
             of `distillation_loss`. Default 0.5.
@@ -84,10 +96,10 @@ class Distiller(keras.Model):
         images: tensor `(batch, height, width, channels)`.
 
     Returns:
-        A dict of the logits of both heads, `head` and `head_dist`, each `(batch, classes)`.
+        A dict of the logits of the heads, `head` and, where there is one, `head_dist`, each `(batch, classes)`.
 
     Raises:
-        ValueError: if the student has no two heads, or `alpha` is out of range.
+        ValueError: if the student has no head, or `alpha` is out of range.
 
     Source: facebookresearch/deit `losses.py`, `DistillationLoss`, and `engine.py`.
     """
@@ -99,7 +111,8 @@ class Distiller(keras.Model):
         self.student, self.teacher = student, teacher
         self.distillation_loss = distillation_loss or DistillationLoss()
         self.alpha = float(alpha)
-        self._heads = features(student, ["head", "head_dist"])
+        names = {layer.name for layer in student.layers}
+        self._heads = features(student, ["head", "head_dist"] if "head_dist" in names else ["head"])
         teacher.trainable = False
         # A layer that is frozen already, as those of a loaded teacher are, does not pass it on (Keras on TensorFlow).
         for weight in teacher.weights:
@@ -111,11 +124,11 @@ class Distiller(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         loss = super().compute_loss(x, y, y_pred["head"], sample_weight, training)
         logits = ops.stop_gradient(self.teacher(x, training=False))
-        distance = self.distillation_loss(logits, y_pred["head_dist"], sample_weight)
+        distance = self.distillation_loss(logits, y_pred.get("head_dist", y_pred["head"]), sample_weight)
         return (1 - self.alpha) * loss + self.alpha * distance
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        mean = (y_pred["head"] + y_pred["head_dist"]) / 2
+        mean = sum(y_pred.values()) / len(y_pred)
         return super().compute_metrics(x, y, mean, sample_weight)
 
     def get_config(self):
@@ -128,3 +141,8 @@ class Distiller(keras.Model):
         parts = ("student", "teacher", "distillation_loss")
         made = {name: keras.saving.deserialize_keras_object(config[name], custom_objects) for name in parts}
         return cls(**{**config, **made})
+
+
+def trained_model(model):
+    """The model that a `fit` is for: the student of a `Distiller`, any other itself."""
+    return model.student if isinstance(model, Distiller) else model

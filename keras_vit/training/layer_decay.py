@@ -32,13 +32,15 @@ def layer_scales(model, decay):
         A dict from the path of every variable to its scale, for `AdamW(learning_rate_scales=...)`.
 
     Raises:
-        ValueError: if `decay` is out of range.
+        ValueError: if `decay` is out of range, or the model is no Transformer.
 
     Source: timm `optim/_param_groups.py`, `param_groups_layer_decay`.
     """
     if not is_number(decay) or not 0 < decay <= 1:
         raise ValueError(f"decay must be in (0, 1]. Received: decay={decay!r}")
     config = metadata(model).config
+    if not hasattr(config, "num_heads"):
+        raise ValueError(f"layer-wise decay is for Transformers. Received: {type(config).__name__}")
     depths = config.depths if isinstance(config, SwinConfig) else (config.num_layers,)
     norm_is_of_the_blocks = isinstance(config, SwinConfig) or not config.pool_before_norm
     return {

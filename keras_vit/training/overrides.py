@@ -32,37 +32,63 @@ def apply_overrides(recipe, assignments):
 
 
 def _add(changes, config, path, text, key):
-    """Puts the value of one assignment where it belongs in the nested dict `changes`."""
-    fields = {field.name: field for field in dataclasses.fields(config)}
+    """Puts the value of one assignment where it belongs in the nested dict `changes`.
+
+    `config` is a dataclass, or the class of one that the recipe has not yet.
+    """
+    kind = config if isinstance(config, type) else type(config)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
     name, *rest = path
     if name not in fields:
         raise ValueError(
-            f"unknown key of {type(config).__name__}{nearest(name, fields)} Received: {key!r}, known: {sorted(fields)}"
+            f"unknown key of {kind.__name__}{nearest(name, fields)} Received: {key!r}, known: {sorted(fields)}"
         )
-    value = getattr(config, name)
+    kinds = _kinds(kind, name)
+    value = getattr(config, name, None)
+    group = value if dataclasses.is_dataclass(value) else next(filter(dataclasses.is_dataclass, kinds), None)
     if rest:
-        if not dataclasses.is_dataclass(value):
+        if group is None:
             raise ValueError(f"{name!r} has no fields of its own. Received: {key!r}")
-        _add(changes.setdefault(name, {}), value, rest, text, key)
+        _add(changes.setdefault(name, {}), group, rest, text, key)
         return
-    if dataclasses.is_dataclass(value):
-        known = sorted(field.name for field in dataclasses.fields(value))
+    if group is not None and not (types.NoneType in kinds and text.lower() == "none"):
+        known = sorted(field.name for field in dataclasses.fields(group))
         raise ValueError(f"{key!r} is a group; set one of its fields. Received: {key}={text!r}, known: {known}")
-    changes[name] = _read(text, typing.get_type_hints(type(config))[name], key)
+    changes[name] = _read(text, kinds, key)
+
+
+def _kinds(kind, name):
+    """The types that a field of a dataclass admits."""
+    wanted = typing.get_type_hints(kind)[name]
+    return typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
 
 
 def _replace(config, changes):
     """All changes of a dataclass at once, so that fields that depend on each other are checked together."""
-    values = {
-        name: _replace(getattr(config, name), value) if isinstance(value, dict) else value
-        for name, value in changes.items()
-    }
+    values = {}
+    for name, value in changes.items():
+        if isinstance(value, dict):
+            old = getattr(config, name)
+            new = next(filter(dataclasses.is_dataclass, _kinds(type(config), name))) if old is None else None
+            value = _make(new, value) if new else _replace(old, value)
+        values[name] = value
     return dataclasses.replace(config, **values)
 
 
-def _read(text, wanted, key):
+def _make(kind, values):
+    """A dataclass that the recipe has not yet."""
+    missing = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.name not in values and field.default is field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ValueError(f"a new {kind.__name__} needs {', '.join(missing)}. Received: {values}")
+    return kind(**values)
+
+
+def _read(text, kinds, key):
     """The value of `text` as one of the types that the field admits."""
-    kinds = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):

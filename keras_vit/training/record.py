@@ -1,5 +1,6 @@
 """Run records: what a number in the README comes from."""
 
+import datetime
 import json
 import os
 import pathlib
@@ -9,7 +10,8 @@ from importlib import metadata
 
 import keras
 
-PACKAGES = ("keras_vit", "keras", "tensorflow", "jax", "torch", "numpy")
+RESULTS = pathlib.Path("recipes/results")
+PACKAGES = ("keras_vit", "keras", "tensorflow", "jax", "torch", "numpy", "pillow", "tensorflow-datasets", "keras-cv")
 
 
 def _git(*arguments, cwd):
@@ -63,7 +65,8 @@ def run_record(recipe, result, model, evaluation, **extra):
         A dict of JSON types.
     """
     revision, dirty = commit()
-    name = "test" if evaluation["split"] == recipe.data.test_split else "validation"
+    # Not by the name of the split: that of ImageNet to test on is called validation.
+    name = "validation" if recipe.data.validation_fraction else "test"
     return {
         "recipe": recipe.name,
         "model": {"name": model.name, "parameters": model.count_params()},
@@ -74,12 +77,19 @@ def run_record(recipe, result, model, evaluation, **extra):
         "versions": versions(),
         "seed": recipe.training.seed,
         "epochs": result["history"],
+        "best_epoch": result.get("best_epoch"),
         "resumed_from": result["resumed_from"],
         "wall_seconds": round(result["seconds"], 1),
         f"{name}_accuracy": evaluation["accuracy"],
         f"{name}_examples": evaluation["examples"],
+        f"{name}_loss": evaluation.get("loss"),
         **extra,
     }
+
+
+def record_path(recipe):
+    """Where the record of today's run belongs, below the working directory."""
+    return RESULTS / recipe.name / f"{datetime.date.today().isoformat()}-seed{recipe.training.seed}.json"
 
 
 def write_json(path, record):

@@ -1,4 +1,4 @@
-"""`model.fit` as a recipe has it: compiled by the hardware, resumable, with one progress bar."""
+"""`model.fit` as a recipe has it: resumable, logged, with one progress bar."""
 
 import contextlib
 import pathlib
@@ -6,43 +6,24 @@ import pathlib
 import keras
 
 from keras_vit.backend import fused_training
-from keras_vit.training import checkpoint
-from keras_vit.training.optimizers import adamw
+from keras_vit.training import callbacks, checkpoint
+from keras_vit.training.distillation import trained_model
+from keras_vit.training.losses import make_loss
+from keras_vit.training.make_optimizer import make_optimizer
 from keras_vit.training.progress import ProgressBar
 
 
-def choose_precision(recipe, device):
-    """The dtype policy's name for a recipe on a kind of device, `cpu`, `gpu` or `tpu`.
-
-    `auto` is float32 on CPUs and bfloat16 on accelerators.
-    """
-    wanted = recipe.training.precision
-    if wanted != "auto":
-        return wanted
-    return "float32" if device == "cpu" else "mixed_bfloat16"
-
-
-def choose_compiler(recipe, device, replicas):
-    """How a recipe's training step is compiled: `xla`, `fused` or `plain`.
-
-    On one replica, accelerators get all of the step as one XLA program, and CPUs the mixture of
-    `keras_vit.backend.fused_training`, which is faster there (`benchmarks/results`). Several replicas get neither.
-    """
-    if recipe.training.compiler != "auto":
-        return recipe.training.compiler
-    if replicas > 1:
-        return "plain"
-    return "fused" if device == "cpu" else "xla"
-
-
-def compile_model(model, recipe, steps_per_epoch, compiler):
+def compile_model(model, recipe, steps_per_epoch, compiler, smoothed_targets=False, optimizer=None):
     """Compiles a model with the loss, optimizer and metric of a recipe.
 
     Args:
-        model: from images to logits.
-        recipe: `Recipe`. Targets are one-hot rows, so that mixed ones fit too.
+        model: from images to logits, or a `Distiller` of one.
+        recipe: `Recipe`. Targets are rows of one number a class, so that mixed ones fit too.
         steps_per_epoch: int.
         compiler: `xla`, `fused` or `plain`, from `choose_compiler`. `fused` also wants `fit` to know it.
+        smoothed_targets: bool. Whether the targets come with the label smoothing in them, so that the loss must not
+            smooth them again. Default False.
+        optimizer: the one of another model of the same weights, such as a `Distiller` of it. `None`: a new one.
 
     Returns:
         `model`.
@@ -55,32 +36,17 @@ def compile_model(model, recipe, steps_per_epoch, compiler):
             "a recipe trains on logits; classifier_activation must be None. "
             f"Received: classifier_activation={recipe.model.classifier_activation!r}"
         )
+    settings = recipe.training
     model.compile(
-        optimizer=adamw(recipe.optimizer, steps_per_epoch, recipe.training.epochs),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.training.label_smoothing),
+        optimizer=optimizer
+        or make_optimizer(
+            recipe.optimizer, steps_per_epoch, settings.epochs, recipe.data.batch_size, trained_model(model)
+        ),
+        loss=make_loss(settings.loss, 0.0 if smoothed_targets else settings.label_smoothing),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         jit_compile=compiler == "xla",
     )
     return model
-
-
-def _check_same_recipe(state, recipe, directory):
-    saved, wanted = _flatten(state["recipe"]), _flatten(recipe)
-    changed = sorted(key for key in {*saved, *wanted} if saved.get(key) != wanted.get(key))
-    if changed:
-        lines = "\n".join(f"  {key}: was {saved.get(key)!r}, is {wanted.get(key)!r}" for key in changed)
-        raise ValueError(
-            "a run can only go on with the recipe it began with; choose another directory (--out) or start afresh "
-            "(--fresh). "
-            f"Received: {str(directory)!r} with\n{lines}"
-        )
-
-
-def _flatten(nested, prefix=""):
-    flat = {}
-    for key, value in nested.items():
-        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
 
 
 def fit(
@@ -101,49 +67,95 @@ def fit(
         dataset: callable from the first epoch to a data set that yields all remaining ones, so that the order
             of the data is that of an uninterrupted run.
         steps_per_epoch: int.
-        directory: where `checkpoint.npz` lives.
+        directory: where `checkpoint.npz` and `log.csv` live; with `validation_data` also `best.weights.h5`, the weights
+            (their averages, where the recipe keeps some) of the epoch with the best validation accuracy.
         scope: callable that gives the strategy's context manager.
-        validation_data: data set for the end of every epoch, or `None`.
+        validation_data: data set for the end of every epoch, or `None`. Never the test set: it chooses.
         compiler: as for `compile_model`.
 
     Returns:
-        A dict: `history` (one dict an epoch), `seconds` (of all calls together, up to each one's last finished
-        epoch), `resumed_from` (epoch).
+        A dict: `history` (one dict an epoch, `wall_seconds` counted from the begin of the run), `seconds` (of all calls
+        together, up to each one's last finished epoch), `resumed_from` (epoch), `best_epoch` (or `None`).
 
     Raises:
         ValueError: if the directory holds a run of another recipe, or an unreadable checkpoint.
+        RuntimeError: if the loss became something that is no number; the last good state is kept.
     """
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / checkpoint.FILE_NAME
-    plain = recipe.to_dict()
-    state = checkpoint.load_state(path)
-    if state:
-        _check_same_recipe(state, plain, directory)
-        with scope():
-            checkpoint.restore(path, model)
-    state = state or {"epoch": 0, "history": [], "seconds": 0.0}
-    first, history = state["epoch"], state["history"]
-    saver = checkpoint.CheckpointCallback(path, plain, history, state["seconds"])
+    state = _resume(model, recipe, directory, scope)
+    first, history, patience = state["epoch"], state["history"], recipe.training.early_stopping
+    saver = checkpoint.CheckpointCallback(directory / checkpoint.FILE_NAME, recipe.to_dict(), history, state["seconds"])
     epochs = recipe.training.epochs
     bar = ProgressBar(epochs, steps_per_epoch * recipe.data.batch_size)
     try:
         with fused_training() if compiler == "fused" else contextlib.nullcontext():
             model.fit(
                 dataset(first),
-                epochs=epochs,
+                # No more of a run that had stopped early: `fit` then only takes the averages over.
+                epochs=first if callbacks.is_stalled(history, patience) else epochs,
                 initial_epoch=first,
                 steps_per_epoch=steps_per_epoch,
                 validation_data=validation_data,
                 verbose=0,
                 shuffle=False,
-                callbacks=[keras.callbacks.TerminateOnNaN(), saver, bar],
+                callbacks=[*_callbacks(recipe, directory, saver, validation_data is not None), bar],
             )
     finally:
         bar.close()
-    if len(history) < epochs:
+    if len(history) < epochs and not callbacks.is_stalled(history, patience):
         raise RuntimeError(
             f"training stopped in epoch {len(history) + 1}: the loss is not a number. "
-            f"The state before it is in {str(path)!r}"
+            f"The state before it is in {str(saver.path)!r}"
         )
-    return {"history": history, "seconds": saver.seconds(), "resumed_from": first}
+    if patience is not None:
+        trained_model(model).load_weights(directory / callbacks.BEST_FILE)
+    best = callbacks.best_epoch(history)
+    return {
+        "history": history,
+        "seconds": saver.seconds(),
+        "resumed_from": first,
+        "best_epoch": None if best is None else best + 1,
+    }
+
+
+def _callbacks(recipe, directory, saver, validates):
+    """In the order in which they must see the end of an epoch."""
+    settings, history = recipe.training, saver.history
+    wanted = [keras.callbacks.TerminateOnNaN()]
+    if validates:
+        wanted += [callbacks.EvaluateAverages(), callbacks.KeepBest(directory / callbacks.BEST_FILE, history)]
+    wanted += [saver, callbacks.WriteLog(directory / callbacks.LOG_FILE, history)]
+    wanted += [callbacks.StopEarly(settings.early_stopping, history)]
+    return [*wanted, callbacks.tensorboard(directory)] if settings.tensorboard else wanted
+
+
+def _resume(model, recipe, directory, scope):
+    """The state that an earlier run left in a directory, with the model filled from it, or that of a new run."""
+    path = directory / checkpoint.FILE_NAME
+    state = checkpoint.load_state(path)
+    if not state:
+        return {"epoch": 0, "history": [], "seconds": 0.0}
+    _check_same_recipe(state, recipe.to_dict(), directory)
+    with scope():
+        checkpoint.restore(path, model)
+    return state
+
+
+def _check_same_recipe(state, recipe, directory):
+    saved, wanted = _flatten(state["recipe"]), _flatten(recipe)
+    changed = sorted(key for key in {*saved, *wanted} if saved.get(key) != wanted.get(key))
+    if changed:
+        lines = "\n".join(f"  {key}: was {saved.get(key)!r}, is {wanted.get(key)!r}" for key in changed)
+        raise ValueError(
+            "a run can only go on with the recipe it began with; choose another directory (--out) or start afresh "
+            "(--fresh). "
+            f"Received: {str(directory)!r} with\n{lines}"
+        )
+
+
+def _flatten(nested, prefix=""):
+    flat = {}
+    for key, value in nested.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat

@@ -10,14 +10,15 @@ from keras_vit.validation import check_choice, check_count, check_positive, is_n
 DECAYS = ("cosine", "linear", "rsqrt")
 
 
-def warmup_cosine(peak, total_steps, warmup_steps=0, final=0.0):
-    """Linear warm-up from 0 to `peak`, then half a cosine to `final`.
+def warmup_cosine(peak, total_steps, warmup_steps=0, final=0.0, initial=0.0):
+    """Linear warm-up from `initial` to `peak`, then half a cosine to `final`.
 
     Args:
         peak: float. Largest learning rate, reached after the warm-up. 0 is a run that changes nothing.
         total_steps: int. Steps of the whole run, warm-up included.
         warmup_steps: int, less than `total_steps`.
         final: float. Learning rate after `total_steps`.
+        initial: float. Where the warm-up begins. Default 0.
 
     Returns:
         A `keras.optimizers.schedules.CosineDecay`.
@@ -32,7 +33,9 @@ def warmup_cosine(peak, total_steps, warmup_steps=0, final=0.0):
     if not warmup_steps:
         return schedule(float(peak), total_steps, alpha=alpha)
     # The initial rate must be a float: Keras takes an int 0 for a missing one.
-    return schedule(0.0, total_steps - warmup_steps, alpha=alpha, warmup_target=float(peak), warmup_steps=warmup_steps)
+    return schedule(
+        float(initial), total_steps - warmup_steps, alpha=alpha, warmup_target=float(peak), warmup_steps=warmup_steps
+    )
 
 
 def _check_warmup(warmup, total, warmup_name, total_name):
@@ -58,8 +61,8 @@ class BigVisionSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """big_vision's learning rate, a step at a time.
 
     The decay begins where the warm-up ends; the warm-up, from 0, and the cool-down, to 0, multiply it. There the same
-    curve multiplies the weight decay. So it does in `AdamW`, which multiplies its weight decay by the learning rate:
-    big_vision's value divided by `peak` is the one to give.
+    curve multiplies the weight decay. So it does in `AdamW` with `decay_peak=peak`, which then takes big_vision's
+    value; without, that value divided by `peak` is the one to give.
 
     Args:
         peak: float. Largest learning rate; 1 gives the bare curve.
@@ -69,6 +72,7 @@ class BigVisionSchedule(keras.optimizers.schedules.LearningRateSchedule):
         final: float. Where `linear` ends. Default 0.
         timescale: float, steps. `rsqrt` falls to `peak / sqrt(2)` in so many. Default 10000.
         cooldown_steps: int. Steps at the end in which the rate falls to 0 linearly. Default 0.
+        initial: float. Where the warm-up begins; big_vision's is 0, the default.
 
     Call arguments:
         step: int or scalar tensor of any type.
@@ -83,18 +87,26 @@ class BigVisionSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(
-        self, peak, total_steps, warmup_steps=0, decay="cosine", final=0.0, timescale=10_000, cooldown_steps=0
+        self,
+        peak,
+        total_steps,
+        warmup_steps=0,
+        decay="cosine",
+        final=0.0,
+        timescale=10_000,
+        cooldown_steps=0,
+        initial=0.0,
     ):
         check_positive(total_steps, "total_steps")
         check_count(cooldown_steps, "cooldown_steps")
         check_choice(decay, DECAYS, "decay")
         _check_warmup(warmup_steps, total_steps, "warmup_steps", "total_steps")
-        _check_rates(peak=peak, final=final)
+        _check_rates(peak=peak, final=final, initial=initial)
         if not is_number(timescale) or timescale <= 0:
             raise ValueError(f"timescale must be positive. Received: timescale={timescale!r}")
         self.peak, self.final, self.timescale = float(peak), float(final), float(timescale)
         self.total_steps, self.warmup_steps, self.cooldown_steps = total_steps, warmup_steps, cooldown_steps
-        self.decay = decay
+        self.decay, self.initial = decay, float(initial)
 
     def __call__(self, step):
         step = ops.cast(step, "float32")
@@ -106,13 +118,14 @@ class BigVisionSchedule(keras.optimizers.schedules.LearningRateSchedule):
         else:
             rate = self.peak * _half_cosine(remaining)
         if self.warmup_steps:
-            rate = rate * ops.minimum(step / self.warmup_steps, 1.0)
+            warm = ops.minimum(step / self.warmup_steps, 1.0)
+            rate = rate * warm + self.initial * (1.0 - warm)
         if self.cooldown_steps:
             rate = rate * ops.clip((self.total_steps - step) / self.cooldown_steps, 0.0, 1.0)
         return rate
 
     def get_config(self):
-        names = ("peak", "total_steps", "warmup_steps", "decay", "final", "timescale", "cooldown_steps")
+        names = ("peak", "total_steps", "warmup_steps", "decay", "final", "timescale", "cooldown_steps", "initial")
         return {name: getattr(self, name) for name in names}
 
 
@@ -184,3 +197,34 @@ class EpochCosine(keras.optimizers.schedules.LearningRateSchedule):
     def get_config(self):
         names = ("peak", "epochs", "steps_per_epoch", "warmup_epochs", "initial", "final", "warmup_prefix", "late")
         return {name: getattr(self, name) for name in names}
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class EveryNth(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule in updates, for an optimizer that updates once in `every` steps (`gradient_accumulation_steps`).
+
+    Keras asks a schedule with the number of the step, not of the update.
+
+    Args:
+        schedule: `keras.optimizers.schedules.LearningRateSchedule`, counted in updates.
+        every: int. Steps of an update.
+
+    Call arguments:
+        step: int or scalar tensor of an integer type.
+
+    Returns:
+        The learning rate, a float32 scalar.
+    """
+
+    def __init__(self, schedule, every):
+        self.schedule, self.every = schedule, check_positive(every, "every")
+
+    def __call__(self, step):
+        return self.schedule(ops.floor_divide(step, self.every))
+
+    def get_config(self):
+        return {"schedule": keras.optimizers.schedules.serialize(self.schedule), "every": self.every}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.optimizers.schedules.deserialize(config["schedule"]), config["every"])

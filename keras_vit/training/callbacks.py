@@ -1,0 +1,136 @@
+"""What happens between the epochs of a run: averages, the best weights, early stopping, the log."""
+
+import contextlib
+import csv
+import math
+import os
+import pathlib
+
+import keras
+
+from keras_vit.training.distillation import trained_model
+
+BEST_FILE = "best.weights.h5"
+LOG_FILE = "log.csv"
+_JUDGE = "val_accuracy"
+
+
+@contextlib.contextmanager
+def averaged_weights(model):
+    """Inside it a model has the moving averages of its weights, and behind it the same weights as before, bit by bit.
+
+    `keras.callbacks.SwapEMAWeights` adds and subtracts on TensorFlow, which rounds.
+
+    Args:
+        model: compiled, with an optimizer of `keras_vit.training`. Without averages nothing happens.
+    """
+    pairs = model.optimizer.averages()
+    before = [keras.ops.convert_to_numpy(variable).copy() for variable, _ in pairs]
+    for variable, average in pairs:
+        variable.assign(average)
+    try:
+        yield
+    finally:
+        for (variable, _), value in zip(pairs, before, strict=True):
+            variable.assign(value)
+
+
+def best_epoch(history):
+    """The index of the first epoch with the largest validation accuracy, or `None` where none was measured."""
+    scores = [epoch.get(_JUDGE, -math.inf) for epoch in history]
+    return scores.index(max(scores)) if any(_JUDGE in epoch for epoch in history) else None
+
+
+def is_stalled(history, patience):
+    """Whether so many epochs have passed since the best one; never with a `patience` of `None`."""
+    best = best_epoch(history)
+    return patience is not None and best is not None and len(history) - 1 - best >= patience
+
+
+class EvaluateAverages(keras.callbacks.Callback):
+    """Validates the moving averages of the weights, as the run ends with them."""
+
+    def on_test_begin(self, logs=None):
+        self._swapped = averaged_weights(self.model)
+        self._swapped.__enter__()
+
+    def on_test_end(self, logs=None):
+        self._swapped.__exit__(None, None, None)
+
+
+class KeepBest(keras.callbacks.Callback):
+    """Saves the weights, or their averages, after every epoch that is better on the validation part than all before.
+
+    Goes before the callback that saves the run: of an interrupt between the two, the next attempt makes up.
+
+    Args:
+        path: of the `.weights.h5` file, replaced atomically.
+        history: list of dicts, one an epoch before this one.
+    """
+
+    def __init__(self, path, history):
+        super().__init__()
+        self.path, self.history = pathlib.Path(path), history
+
+    def on_epoch_end(self, epoch, logs=None):
+        now = [*self.history, dict(logs or {})]
+        if best_epoch(now) != len(now) - 1:
+            return
+        partial = self.path.with_name(f"partial.{os.getpid()}.weights.h5")
+        with averaged_weights(self.model):
+            trained_model(self.model).save_weights(partial)
+        os.replace(partial, self.path)
+
+
+class StopEarly(keras.callbacks.Callback):
+    """Ends the run where `is_stalled` says so. The history is the run's, so a resumed run stops where it would have.
+
+    Args:
+        patience: int or `None`: never.
+        history: list of dicts, to which every epoch has been added already.
+    """
+
+    def __init__(self, patience, history):
+        super().__init__()
+        self.patience, self.history = patience, history
+
+    def on_epoch_end(self, epoch, logs=None):
+        if is_stalled(self.history, self.patience):
+            self.model.stop_training = True
+
+
+class WriteLog(keras.callbacks.Callback):
+    """Writes the history as a table after every epoch.
+
+    All of it every time: `keras.callbacks.CSVLogger` appends, so an epoch after an interrupt could stand there twice.
+
+    Args:
+        path: of the `.csv` file.
+        history: list of dicts, to which every epoch has been added already.
+    """
+
+    def __init__(self, path, history):
+        super().__init__()
+        self.path, self.history = pathlib.Path(path), history
+
+    def on_epoch_end(self, epoch, logs=None):
+        names = list(dict.fromkeys(name for row in self.history for name in row))
+        partial = self.path.with_suffix(f".{os.getpid()}.partial")
+        with open(partial, "w", newline="") as file:
+            writer = csv.DictWriter(file, ["epoch", *names])
+            writer.writeheader()
+            writer.writerows({"epoch": i + 1, **row} for i, row in enumerate(self.history))
+        os.replace(partial, self.path)
+
+
+def tensorboard(directory):
+    """`keras.callbacks.TensorBoard` with one point an epoch.
+
+    Raises:
+        ValueError: if the package `tensorboard` is missing.
+    """
+    try:
+        import tensorboard as _  # noqa: F401
+    except ImportError as error:
+        raise ValueError("training.tensorboard=True needs the package: pip install tensorboard") from error
+    return keras.callbacks.TensorBoard(pathlib.Path(directory) / "tensorboard", write_graph=False)

@@ -1,0 +1,85 @@
+"""Where the images of a recipe come from, and how they become batches."""
+
+import dataclasses
+
+from keras_vit.validation import check_choice, check_positive, check_rate, is_number
+
+SOURCES = ("name", "folder", "tfrecords", "arrays")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the images come from and how they are batched. One of `name`, `folder`, `tfrecords` and `arrays` is set;
+    of several, the last of this list counts, so that `--set data.folder=...` replaces a recipe's `name`.
+
+    Args:
+        name: str or `None`. `digits` (scikit-learn's, bundled) or the name of a TFDS data set.
+        folder: str or `None`. A folder with `train/<class>/*` and `test/<class>/*`.
+        tfrecords: str or `None`. Files of `tf.train.Example`, as a pattern with `{split}` in it
+            (`imagenet/{split}-*`), or a folder that `keras_vit.data.write_tfrecords` wrote.
+        arrays: str or `None`. An `.npz` file with `x_<split>`, `y_<split>` and, if wished, `w_<split>`.
+        data_dir: str or `None`. TFDS's directory; `None` for its default.
+        download: bool. Whether TFDS may download and prepare a missing data set. Default True.
+        train_split, test_split: str. Names of the splits, or folders; for TFDS also slices, `train[:90%]`.
+        num_classes: int or `None`. For TFRecords and arrays that do not name their classes.
+        multi_label: bool. Whether an example may have several classes or none: targets are multi-hot rows. Default
+            False.
+        image_key, label_key: str. The features of a TFRecord. Defaults `image/encoded` and `image/class/label`.
+        label_offset: int. Subtracted from the labels of TFRecords; 1 where they are counted from 1. Default 0.
+        batch_size: int. The global batch. Training drops the remainder of an epoch, evaluation does not.
+        validation_fraction: float in [0, 1). The part of the training split, drawn at random and the same in every
+            run, that is evaluated on instead of the test split, for choosing settings. Default 0.
+        train_fraction: float in (0, 1]. How much of the rest of the training split is trained on, drawn at random, the
+            same in every run; a smaller part lies within a larger one. Default 1.
+        skip_unreadable: bool. Leave unreadable images away, and name them, instead of stopping. Default False.
+        in_memory: bool or `auto`. Whether all images are decoded before the first step. `auto` does so where they
+            take no more than a gibibyte at the model's size and no random crop wants their full resolution.
+        cache: str or `None`. For images that are not `in_memory`: `memory` keeps their encoded bytes, the path of a
+            folder copies them there as TFRecords on first use. Default `None`.
+        shuffle_buffer: int. Examples among which the next one is drawn, where a split is read as a stream (TFDS and
+            TFRecords without `cache=memory`); the order of the files is shuffled too. Default 16384.
+        deterministic: bool. Whether a stream has the same order in every run. False may be faster on slow disks.
+            Default True.
+        repeats: int. Repeated augmentation: every drawn image comes so many times in a batch, each time changed
+            otherwise; an epoch stays as long as it is. Default 1; DeiT has 3.
+        class_weights: tuple of floats or `None`. The weight of every class in the training loss.
+    """
+
+    name: str | None = None
+    folder: str | None = None
+    tfrecords: str | None = None
+    arrays: str | None = None
+    data_dir: str | None = None
+    download: bool = True
+    train_split: str = "train"
+    test_split: str = "test"
+    num_classes: int | None = None
+    multi_label: bool = False
+    image_key: str = "image/encoded"
+    label_key: str = "image/class/label"
+    label_offset: int = 0
+    batch_size: int = 128
+    validation_fraction: float = 0.0
+    train_fraction: float = 1.0
+    skip_unreadable: bool = False
+    in_memory: bool | str = "auto"
+    cache: str | None = None
+    shuffle_buffer: int = 16384
+    deterministic: bool = True
+    repeats: int = 1
+    class_weights: tuple | None = None
+
+    def __post_init__(self):
+        for name in ("batch_size", "shuffle_buffer", "repeats"):
+            check_positive(getattr(self, name), name)
+        if self.num_classes is not None:
+            check_positive(self.num_classes, "num_classes")
+        check_rate(self.validation_fraction, "validation_fraction")
+        if not is_number(self.train_fraction) or not 0 < self.train_fraction <= 1:
+            raise ValueError(f"train_fraction must be in (0, 1]. Received: train_fraction={self.train_fraction!r}")
+        check_choice(self.in_memory, ("auto", True, False), "in_memory")
+        weights = self.class_weights
+        if weights is not None and not (weights and all(is_number(w) and w >= 0 for w in weights)):
+            raise ValueError(f"class_weights must be numbers of at least 0. Received: class_weights={weights!r}")
+        if not any(getattr(self, name) for name in SOURCES):
+            raise ValueError(f"data needs one of {', '.join(SOURCES)}. Received: none of them")

@@ -1,0 +1,147 @@
+"""What a run begins with: weights, heads, frozen layers."""
+
+import pathlib
+import re
+import tempfile
+
+import keras
+from keras import ops
+
+from keras_vit.metadata import metadata
+from keras_vit.models import build_model
+from keras_vit.training.initialization import initialize
+from keras_vit.weights import catalog_entry, load_weights, save_weights
+from keras_vit.weights.catalog import catalog
+
+HEADS = ("head", "head_dist")
+# What a run leaves in its directory.
+MODEL_FILE = "model.keras"
+
+
+def model_file(source):
+    """The `.keras` file that a source stands for, itself or the one of a run's directory; else `None`."""
+    path = pathlib.Path(source)
+    path = path / MODEL_FILE if path.is_dir() else path
+    return path if path.suffix == ".keras" and path.is_file() else None
+
+
+def begin_with(model, source):
+    """Fills a model with the weights of another one.
+
+    Positions of another grid are resized, the head of another number of classes stays new; else the architectures must
+    agree, see `keras_vit.weights.load_weights`.
+
+    Args:
+        model: a model of this library.
+        source: str: a name of the catalog (`architecture.tag`), a `.keras` file, the directory of a run, or what
+            `load_weights` takes.
+
+    Returns:
+        `model`.
+
+    Raises:
+        ValueError, OSError: as `load_weights`.
+    """
+    file = model_file(source)
+    if file is None:
+        known = str(source) in catalog() and not pathlib.Path(source).exists()
+        entry = catalog_entry(str(source)) if known else None
+        load_weights(model, entry.source if entry else source, entry.layout if entry else "auto")
+        return model
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "weights.safetensors"
+        save_weights(keras.models.load_model(file, compile=False), path)
+        load_weights(model, path)
+    return model
+
+
+def initialize_heads(model, bias=0.0, zero=False):
+    """Gives the heads of a model another beginning.
+
+    Args:
+        model: a model of this library, with a classifier.
+        bias: float. What biases begin with; -10 starts a sigmoid with no class. Default 0: as they are.
+        zero: bool. Whether kernels begin at zero, and biases at `bias`. Default False.
+
+    Raises:
+        ValueError: if a head has no bias to give that to.
+
+    Source: big_vision `configs/vit_i21k.py`, `init_head_bias`, and `models/vit.py`, `head_zeroinit`.
+    """
+    for name in HEADS:
+        layer = next((layer for layer in model.layers if layer.name == name), None)
+        if layer is None:
+            continue
+        if bias and layer.bias is None:
+            raise ValueError(f"head_bias needs a head with a bias. Received: head_bias={bias}, model.head_bias=False")
+        if zero:
+            layer.kernel.assign(ops.zeros_like(layer.kernel))
+        if layer.bias is not None and (bias or zero):
+            layer.bias.assign(ops.full_like(layer.bias, bias))
+
+
+def freeze(model, patterns):
+    """Takes layers out of training.
+
+    Args:
+        model: a `keras.Model`, before `compile`.
+        patterns: regular expressions; a layer whose whole name one of them matches is frozen.
+
+    Raises:
+        ValueError: if one of them matches no layer with weights, or nothing is left to train.
+    """
+    layers = [layer for layer in model.layers if layer.weights]
+    for pattern in patterns:
+        frozen = [layer for layer in layers if re.fullmatch(pattern, layer.name)]
+        if not frozen:
+            raise ValueError(
+                f"freeze must name layers of the model. Received: {pattern!r}, layers with weights: "
+                f"{[layer.name for layer in layers]}"
+            )
+        for layer in frozen:
+            layer.trainable = False
+    if not model.trainable_variables:
+        raise ValueError(f"something must be left to train. Received: freeze={tuple(patterns)!r}")
+
+
+def checkpointed_blocks(config, wanted=True):
+    """A context in which encoder blocks are built that compute their inside again on the way back.
+
+    Training ViT-Ti/4 with 256 images of 32 pixels on a CPU, it takes 1.3 GB instead of 3.5, and 1.2 times the CPU time.
+
+    Args:
+        config: of the model that is built in it.
+        wanted: bool. Else the context does nothing. Default True.
+
+    Raises:
+        ValueError: where there are no encoder blocks.
+    """
+    if not wanted:
+        return keras.RematScope(None)
+    if not hasattr(config, "drop_path_rates"):
+        raise ValueError(f"gradient_checkpointing needs encoder blocks. Received: {type(config).__name__}")
+    count = len(config.drop_path_rates())
+    return keras.RematScope("list_of_layers", layer_names=[f"encoder_block_{i}" for i in range(count)])
+
+
+def initial_model(recipe, labels=None, dtype=None):
+    """The model that a run begins with.
+
+    Args:
+        recipe: `Recipe`, fitted to its data.
+        labels: class names in the order of the logits, or `None`.
+        dtype: dtype policy or `None`: the global one.
+
+    Returns:
+        A functional `keras.Model`, not compiled.
+    """
+    with checkpointed_blocks(recipe.model, recipe.training.gradient_checkpointing):
+        model = build_model(recipe.model, recipe.input_spec, labels, dtype=dtype, name=recipe.name)
+    if recipe.weights:
+        begin_with(model, recipe.weights)
+    else:
+        initialize(model, recipe.training.initialization, recipe.training.seed)
+    if metadata(model).config.num_classes:
+        initialize_heads(model, recipe.training.head_bias, recipe.training.zero_head)
+    freeze(model, recipe.freeze)
+    return model

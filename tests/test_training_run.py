@@ -1,0 +1,309 @@
+"""Recipes from end to end: a validation part that chooses, teachers, weights of other runs, frozen layers."""
+
+import csv
+import dataclasses
+import json
+import sys
+import types
+
+import keras
+import numpy as np
+import pytest
+
+from keras_vit import experiment
+from keras_vit.cli_models import load_model
+from keras_vit.metadata import metadata
+from keras_vit.models import ConvNetConfig, ViTConfig, build_model
+from keras_vit.preprocessing import InputSpec
+from keras_vit.recipe_files import load_recipe
+from keras_vit.training import (
+    DataConfig,
+    DistillationConfig,
+    Distiller,
+    OptimizerConfig,
+    Recipe,
+    TrainingConfig,
+    apply_overrides,
+    initial_model,
+    layer_scales,
+    make_distiller,
+    teacher_for,
+)
+from keras_vit.training.callbacks import best_epoch, is_stalled, tensorboard
+from keras_vit.training.fine_tune import checkpointed_blocks
+
+MODEL = ViTConfig(
+    image_size=8, patch_size=4, num_channels=1, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8, num_classes=10
+)
+RECIPE = Recipe(
+    name="run",
+    model=MODEL,
+    data=DataConfig(name="digits", batch_size=64, validation_fraction=0.1),
+    optimizer=OptimizerConfig(learning_rate=1e-2, ema_momentum=0.5),
+    training=TrainingConfig(epochs=3, steps_per_epoch=2, compiler="plain", precision="float32"),
+)
+
+
+def _run(recipe, directory):
+    return experiment.run(recipe, directory, log=lambda text: None)
+
+
+def _numpy(model):
+    return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return _run(RECIPE, tmp_path_factory.mktemp("finished"))
+
+
+def test_the_best_epoch_is_kept_by_the_validation_part(finished):
+    """And its weights are the averages, as they were validated."""
+    epochs = finished.record["epochs"]
+    scores = [epoch["val_accuracy"] for epoch in epochs]
+    assert len(scores) == 3
+    assert finished.record["best_epoch"] == int(np.argmax(scores)) + 1
+    assert finished.record["validation_accuracy"] == pytest.approx(scores[-1])
+    model = load_model(finished.directory)
+    np.testing.assert_array_equal(_numpy(model)[0], _numpy(finished.model)[0])
+    model.load_weights(finished.directory / "best.weights.h5")
+    _, validation = finished.splits
+    images = metadata(model).input_spec.normalize(validation.images)
+    accuracy = np.mean(model.predict(images, verbose=0).argmax(-1) == validation.labels)
+    assert accuracy == pytest.approx(max(scores), abs=1e-6)
+
+
+def test_the_log_is_a_table_of_the_epochs(finished):
+    with open(finished.directory / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row.pop("epoch")) for row in rows] == [1, 2, 3]
+    assert [{name: float(value) for name, value in row.items()} for row in rows] == finished.record["epochs"]
+    seconds = [float(row["wall_seconds"]) for row in rows]
+    assert seconds == sorted(seconds)
+    assert sorted(path.name for path in finished.directory.iterdir() if "partial" in path.name) == []
+
+
+def test_a_record_says_how_it_was_computed(finished):
+    assert (finished.record["precision"], finished.record["compiler"]) == ("float32", "plain")
+
+
+@pytest.mark.parametrize(
+    ("scores", "best", "stalled"),
+    [([], None, False), ([0.5], 0, False), ([0.5, 0.5, 0.4], 0, True), ([0.5, 0.4, 0.6], 2, False)],
+)
+def test_the_first_of_the_best_counts(scores, best, stalled):
+    history = [{"val_accuracy": score} for score in scores]
+    assert best_epoch(history) == best
+    assert is_stalled(history, patience=2) == stalled
+    assert not is_stalled(history, None)
+    assert best_epoch([{"loss": 1.0}]) is None
+
+
+def test_early_stopping_ends_with_the_best_weights_also_when_resumed(tmp_path):
+    """At a rate that spoils the weights the first epochs are the best."""
+    recipe = RECIPE.replace(
+        training=dataclasses.replace(RECIPE.training, epochs=40, early_stopping=1, steps_per_epoch=1),
+        optimizer=OptimizerConfig(learning_rate=0.3, schedule="constant"),
+    )
+    stopped = _run(recipe, tmp_path)
+    scores = [epoch["val_accuracy"] for epoch in stopped.record["epochs"]]
+    assert len(scores) == stopped.record["best_epoch"] + 1 < 40
+    assert stopped.evaluation["accuracy"] == pytest.approx(max(scores))
+    again = _run(recipe, tmp_path)
+    assert again.record["resumed_from"] == len(scores)
+    for a, b in zip(_numpy(again.model), _numpy(stopped.model), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_early_stopping_needs_a_validation_part():
+    with pytest.raises(ValueError, match="needs a validation part"):
+        apply_overrides(RECIPE, ["training.early_stopping=2", "data.validation_fraction=0"])
+
+
+@pytest.mark.filterwarnings("error:Skipping variable loading")
+@pytest.mark.parametrize("token", [False, True])
+def test_a_student_of_another_run(finished, token, tmp_path):
+    """It learns, resumes, and is saved without its teacher."""
+    teacher = DistillationConfig(teacher=str(finished.directory), kind="soft", temperature=2.0)
+    recipe = RECIPE.replace(
+        name="student",
+        model=MODEL.replace(distillation_token=token),
+        distillation=teacher,
+        input_spec=InputSpec(size=8, mean=(0.1,), std=(0.3,)),
+        data=DataConfig(name="digits", batch_size=64),
+        optimizer=OptimizerConfig(learning_rate=1e-2),
+    )
+    whole = _run(recipe, tmp_path / "whole")
+    assert whole.record["config"]["distillation"]["teacher"] == str(finished.directory)
+    again = _run(recipe, tmp_path / "whole")
+    assert again.record["resumed_from"] == 3
+    for a, b in zip(_numpy(again.model), _numpy(whole.model), strict=True):
+        np.testing.assert_array_equal(a, b)
+    saved = load_model(tmp_path / "whole")
+    assert {weight.path for weight in saved.weights} == {weight.path for weight in build_model(recipe.model).weights}
+    assert again.evaluation == whole.evaluation
+    slots = [(v.path.split("/")[-1], v.shape) for v in saved.optimizer.variables]
+    assert slots == [(v.path.split("/")[-1], v.shape) for v in whole.model.optimizer.variables]
+
+
+def test_a_teacher_sees_the_images_in_its_own_way():
+    """The same pixels, whatever the student's normalisation; another size is resized."""
+    ours, theirs = InputSpec(8, mean=(0.2,), std=(0.5,)), InputSpec(8, mean=(0.6,), std=(0.1,))
+    student = build_model(MODEL, ours)
+    teacher = build_model(MODEL, theirs)
+    pixels = np.random.default_rng(0).integers(256, size=(3, 8, 8, 1)).astype("uint8")
+    logits = teacher_for(student, teacher)(ours.normalize(pixels))
+    np.testing.assert_allclose(logits, teacher(theirs.normalize(pixels)), atol=1e-4)
+    assert teacher_for(student, build_model(MODEL, ours)).name == "model"
+    large = build_model(MODEL.replace(image_size=16), theirs.replace(size=16))
+    flat = np.full((1, 8, 8, 1), 51, "uint8")
+    expected = large(theirs.normalize(np.full((1, 16, 16, 1), 51, "uint8")))
+    np.testing.assert_allclose(teacher_for(student, large)(ours.normalize(flat)), expected, atol=1e-4)
+    plain = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    assert teacher_for(student, plain) is plain
+
+
+def test_a_convolutional_teacher_keeps_its_statistics():
+    """Batch norms of a teacher neither learn nor count."""
+    student = build_model(MODEL)
+    teacher = build_model(ConvNetConfig(image_size=8, num_channels=1, widths=(4, 4), depths=(0, 1), num_classes=10))
+    before = _numpy(teacher)
+    distiller = make_distiller(student, teacher, DistillationConfig(teacher=""))
+    distiller.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True), run_eagerly=True)
+    images, targets = np.random.default_rng(0).normal(size=(4, 8, 8, 1)), np.eye(10)[:4]
+    distiller.fit(images, targets, verbose=0)
+    assert len(before) > 4
+    for old, new in zip(before, _numpy(teacher), strict=True):
+        np.testing.assert_array_equal(new, old)
+    with pytest.raises(ValueError, match="is for Transformers"):
+        layer_scales(teacher, 0.5)
+    with pytest.raises(ValueError, match="needs encoder blocks"):
+        checkpointed_blocks(metadata(teacher).config)
+
+
+def test_the_first_weights_follow_the_recipe():
+    recipe = RECIPE.replace(training=TrainingConfig(initialization="truncated_normal"))
+    kernels = [w for w in initial_model(recipe).weights if w.name == "kernel" and w.path.startswith("encoder_block")]
+    drawn = np.concatenate([keras.ops.convert_to_numpy(kernel).ravel() for kernel in kernels])
+    assert drawn.std() == pytest.approx(0.02, rel=0.1)
+    with pytest.raises(ValueError, match="Did you mean 'mimetic'"):
+        TrainingConfig(initialization="mimetics")
+
+
+@pytest.mark.parametrize(
+    ("fields", "labels", "message"),
+    [
+        ({"num_classes": 9}, None, "9 classes for 10"),
+        ({"num_channels": 3}, None, "3 channels for 1"),
+        ({"classifier_activation": "softmax"}, None, "must end in logits"),
+        ({"num_classes": 0}, None, "must end in logits"),
+        ({}, "abcdefghij", "in the same order"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_refused(fields, labels, message):
+    student = build_model(MODEL, labels=tuple("0123456789"))
+    with pytest.raises(ValueError, match=message):
+        teacher_for(student, build_model(MODEL.replace(**fields), labels=labels and tuple(labels)))
+
+
+@pytest.mark.parametrize("token", [False, True])
+def test_the_soft_loss_of_a_single_head_is_hintons(token):
+    """`temperature ** 2` times the divergence, averaged over images alone; DeiT's is averaged over the classes too."""
+    student = build_model(MODEL.replace(distillation_token=token))
+    distiller = make_distiller(student, build_model(MODEL), DistillationConfig(teacher="", kind="soft", temperature=3))
+    assert isinstance(distiller, Distiller)
+    theirs, ours = np.random.default_rng(0).normal(size=(2, 4, 10)).astype("float32")
+    p, q = (keras.ops.convert_to_numpy(keras.ops.softmax(logits / 3)) for logits in (theirs, ours))
+    divergence = 9 * np.sum(p * np.log(p / q), axis=-1).mean()
+    loss = float(distiller.distillation_loss(theirs, ours))
+    assert loss == pytest.approx(divergence / (10 if token else 1), rel=1e-4)
+
+
+def test_a_linear_probe_of_another_run(finished, tmp_path):
+    """At another image size and with a new head: only the head moves."""
+    recipe = RECIPE.replace(
+        model=MODEL.replace(image_size=12),
+        weights=str(finished.directory),
+        freeze=("(?!head).*",),
+        training=dataclasses.replace(RECIPE.training, zero_head=True, epochs=1),
+    )
+    with pytest.warns(UserWarning, match="positions"):
+        probe = _run(recipe, tmp_path)
+    before = {weight.path: keras.ops.convert_to_numpy(weight) for weight in finished.model.weights}
+    same = {w.path for w in probe.model.weights if np.array_equal(keras.ops.convert_to_numpy(w), before[w.path])}
+    resized = {"patch_encoder/position_embedding"} | {path for path in before if path.startswith("head/")}
+    assert same == set(before) - resized
+    assert probe.model.get_layer("head").kernel.numpy().any()
+
+
+def test_smoke_needs_no_other_files():
+    recipe = RECIPE.replace(
+        weights="nowhere",
+        distillation=DistillationConfig(teacher="nowhere"),
+        optimizer=OptimizerConfig(accumulation_steps=8),
+    )
+    smoke = recipe.smoke()
+    assert (smoke.weights, smoke.distillation.teacher, smoke.optimizer.accumulation_steps) == (None, None, 2)
+
+
+def test_a_smoke_run_with_everything(tmp_path):
+    recipe = apply_overrides(
+        RECIPE,
+        [
+            "distillation.teacher=some_teacher",
+            "training.loss=binary",
+            "training.gradient_checkpointing=True",
+            "training.compiler=fused",
+            "training.precision=mixed_bfloat16",
+            "optimizer.name=muon",
+            "optimizer.accumulation_steps=4",
+            "optimizer.layer_decay=0.7",
+            'freeze=("patch_encoder",)',
+        ],
+    )
+    smoked = _run(recipe.smoke(), tmp_path)
+    assert len(smoked.record["epochs"]) == 1
+    assert json.loads((tmp_path / "record.json").read_text())["config"]["freeze"] == ["patch_encoder"]
+
+
+def test_a_group_that_the_recipe_has_not_yet_can_be_set():
+    recipe = apply_overrides(RECIPE, ["distillation.teacher=a.keras", "distillation.alpha=0.9"])
+    assert recipe.distillation == DistillationConfig(teacher="a.keras", alpha=0.9)
+    assert apply_overrides(recipe, ["distillation=None"]).distillation is None
+    with pytest.raises(ValueError, match="a new DistillationConfig needs teacher"):
+        apply_overrides(RECIPE, ["distillation.alpha=0.9"])
+    with pytest.raises(ValueError, match="Did you mean 'alpha'"):
+        apply_overrides(RECIPE, ["distillation.alfa=0.9"])
+
+
+def test_tensorboard_is_an_event_file_an_epoch(tmp_path, monkeypatch):
+    """The package is not a dependency: without it the error says so."""
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ValueError, match="pip install tensorboard"):
+        tensorboard(tmp_path)
+    monkeypatch.setitem(sys.modules, "tensorboard", types.ModuleType("tensorboard"))
+    assert str(tensorboard(tmp_path).log_dir) == str(tmp_path / "tensorboard")
+
+
+def test_a_validation_part_is_not_recorded_as_the_test_set(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, size=(40, 8, 8, 1), dtype="uint8")
+    labels = np.arange(40) % 10
+    arrays = tmp_path / "set.npz"
+    np.savez(arrays, x_train=images, y_train=labels, x_validation=images[:10], y_validation=labels[:10])
+    recipe = load_recipe("vit_digits").recipe
+    model = recipe.model.replace(num_layers=1, hidden_dim=16, num_heads=2, mlp_dim=16)
+    recipe = recipe.replace(model=model, training=dataclasses.replace(recipe.training, compiler="plain"))
+    data = {"name": None, "arrays": str(arrays), "test_split": "validation", "num_classes": 10, "batch_size": 8}
+    for fraction, name, count in ((0.25, "validation", 10), (0.0, "test", 10)):
+        config = dataclasses.replace(recipe.data, **data, validation_fraction=fraction)
+        finished = experiment.run(recipe.replace(data=config).smoke(), tmp_path / name, log=lambda text: None)
+        other = {"validation": "test", "test": "validation"}[name]
+        assert finished.record[f"{name}_examples"] == count
+        assert finished.record[f"{name}_loss"] > 0
+        assert f"{other}_accuracy" not in finished.record
+        assert finished.record["training_examples"] == (30 if fraction else 40)
+
+
+def test_a_seed_that_no_generator_takes_is_refused():
+    with pytest.raises(ValueError, match="seed must be in"):
+        TrainingConfig(seed=-1)
