@@ -19,7 +19,7 @@ help:
 	@echo "make test-backends       install JAX and PyTorch and run the model tests on them"
 	@echo "make test-lower-bounds   install the oldest declared dependencies and run the tests"
 	@echo "make test-goldens        compare with the golden cases in a folder: GOLDENS=DIR [OUT=DIR2]"
-	@echo "make test-peers          full-size models beside timm and transformers (installs them) [RECORD=FILE]"
+	@echo "make test-peers          full-size models and augmentation beside timm and transformers (installs them) [RECORD=FILE]"
 	@echo "make benchmark           compare speed with KerasHub and timm (installs them)"
 
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -70,7 +70,7 @@ test-peers:
 	$(VENV)-reference/bin/pip install --quiet --editable '.[test]' $(TORCH) timm==1.0.31 transformers==4.57.6
 	# Nor can triton's LLVM live beside TensorFlow's; on a CPU PyTorch does without it.
 	$(VENV)-reference/bin/pip uninstall --quiet --yes triton
-	PEERS_RECORD=$(RECORD) $(VENV)-reference/bin/python -m pytest -p torch -m peers tests/test_weights_peers.py
+	PEERS_RECORD=$(RECORD) $(VENV)-reference/bin/python -m pytest -p torch -m peers tests/test_*_peers.py
 
 test-lower-bounds:
 	$(PYTHON) -m venv $(VENV)-lower

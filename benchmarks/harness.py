@@ -107,9 +107,16 @@ def measure(contenders, task, rounds=10, seconds=2.0, threads=None, log=print):
         A pair: a dict from the name of each contender to its raw results (`note`, or `rates` in images/s, one a
         round, with `first_step`, `memory`, `parameters`), and a dict from framework to its GEMM peak in FLOP/s.
     """
+    results = take_turns((*contenders, *PEAKS), task, rounds, seconds, threads, log)
+    peaks = {peak.name: _gemm_rate(peak, results.pop(peak.name)) for peak in PEAKS}
+    return results, peaks
+
+
+def take_turns(contenders, task, rounds, seconds, threads, log):
+    """The raw results of `measure` by contender, without the peaks."""
     results, workers = {}, {}
     try:
-        for contender in (*contenders, *PEAKS):
+        for contender in contenders:
             worker, results[contender.name] = _start(contender, task, threads, log)
             if worker:
                 workers[contender.name] = worker
@@ -125,8 +132,7 @@ def measure(contenders, task, rounds=10, seconds=2.0, threads=None, log=print):
     finally:
         for worker in workers.values():
             worker.close()
-    peaks = {peak.name: _gemm_rate(peak, results.pop(peak.name)) for peak in PEAKS}
-    return results, peaks
+    return results
 
 
 def _start(contender, task, threads, log):

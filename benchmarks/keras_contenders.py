@@ -29,7 +29,7 @@ def recipe(task):
     from keras_vit.data import Split, training_dataset
     from keras_vit.models import ViTConfig
     from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, compile_model, fused_training
-    from keras_vit.training.run import choose_compiler
+    from keras_vit.training.hardware import choose_compiler
 
     config = ViTConfig.from_config(task.config)
     settings = Recipe(

@@ -1,6 +1,5 @@
 """The commands of `keras_vit`, one small function each; the arguments are in `keras_vit_cli`."""
 
-import datetime
 import pathlib
 import sys
 
@@ -16,6 +15,7 @@ from keras_vit.data import Stream, evaluation_dataset, evaluation_stream, load_s
 from keras_vit.export import predict as saved_model_predict
 from keras_vit.export import saved_model
 from keras_vit.metadata import metadata, output_activation
+from keras_vit.recipe_files import load_recipe
 from keras_vit.training import DataConfig, apply_overrides, record
 from keras_vit.weights import catalog_entry, save_weights
 from keras_vit.weights.catalog import imagenet_ids, read_labels
@@ -36,11 +36,11 @@ def train(options):
     """Trains a recipe, evaluates it, exports it and asks the SavedModel."""
     if options.record and options.smoke:
         raise ValueError("a smoke run has no record. Received: --record --smoke")
-    module = experiment.load_recipe(options.recipe)
+    module = load_recipe(options.recipe)
     seed = [] if options.seed is None else [f"training.seed={options.seed}"]
     recipe = apply_overrides(module.recipe, [*options.overrides, *seed])
     recipe = recipe.smoke() if options.smoke else recipe
-    record_path = _record_path(recipe)
+    record_path = record.record_path(recipe)
     if options.record and record_path.exists():
         raise ValueError(f"a run record is never overwritten. Received: {str(record_path)!r}, which exists")
     directory = pathlib.Path(options.out or f"runs/{recipe.name}/seed{recipe.training.seed}")
@@ -71,11 +71,6 @@ def _report(finished, module):
         table.add_row(name, f"{accuracy:.4f}")
     _CONSOLE.print(table)
     _say(f"trained in {finished.record['wall_seconds']:.0f} s")
-
-
-def _record_path(recipe):
-    folder = pathlib.Path("recipes/results") / recipe.name
-    return folder / f"{datetime.date.today().isoformat()}-seed{recipe.training.seed}.json"
 
 
 def evaluate(options):

@@ -1,10 +1,11 @@
-"""What the commands take for a model: one answer for all of them."""
+"""What commands and recipes take for a model: one answer for all of them."""
 
 import pathlib
 
 import keras
 
 from keras_vit.metadata import has_classifier, metadata
+from keras_vit.training.fine_tune import model_file
 from keras_vit.validation import nearest
 from keras_vit.weights import from_checkpoint
 from keras_vit.weights.catalog import catalog
@@ -17,8 +18,8 @@ def load_model(name, **overrides):
     """The model that a command was given.
 
     Args:
-        name: str or path: a `.keras` file, a checkpoint, a folder with `model.safetensors`, what
-            `keras_vit.weights.download` takes, or a name of the catalog. What exists goes before names.
+        name: str or path: a `.keras` file, the directory of a run, a checkpoint, a folder with `model.safetensors`,
+            what `keras_vit.weights.download` takes, or a name of the catalog. What exists goes before names.
         **overrides: fields of the config, where the model is built anew.
 
     Returns:
@@ -30,12 +31,12 @@ def load_model(name, **overrides):
     path = pathlib.Path(name)
     if path.is_dir() and (path / WEIGHTS_FILE).is_file():
         path = path / WEIGHTS_FILE
-    if path.suffix == ".keras" and path.is_file():
+    if file := model_file(path):
         if overrides:
             raise ValueError(
-                f"a .keras file has its own config; nothing of it can be changed. Received: {str(path)!r}, {overrides}"
+                f"a .keras file has its own config; nothing of it can be changed. Received: {str(file)!r}, {overrides}"
             )
-        return keras.models.load_model(path)
+        return keras.models.load_model(file)
     if is_remote(name):
         return from_checkpoint(name, **overrides)
     if path.suffix in SUFFIXES and path.is_file():
@@ -44,7 +45,8 @@ def load_model(name, **overrides):
         return create_model(str(name), **overrides)
     what = ", a SavedModel" if is_saved_model(path) else ""
     raise ValueError(
-        f"a model must be an existing .keras file, a checkpoint ({', '.join(SUFFIXES)}), a folder with {WEIGHTS_FILE}, "
+        f"a model must be an existing .keras file, the directory of a run, a checkpoint "
+        f"({', '.join(SUFFIXES)}), a folder with {WEIGHTS_FILE}, "
         "hub:organisation/repository, a name of `keras_vit list --pretrained` or, to predict, a SavedModel"
         f"{nearest(name, catalog())} Received: {str(name)!r}{what}"
     )

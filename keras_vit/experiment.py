@@ -1,7 +1,6 @@
 """Runs a recipe from data to SavedModel: the glue of `training`, `data`, `distribution` and `export`."""
 
 import dataclasses
-import importlib.util
 import pathlib
 import shutil
 import subprocess
@@ -12,51 +11,14 @@ import keras
 from PIL import Image
 
 from keras_vit import distribution
-from keras_vit.data import evaluation_dataset, load_source, training_dataset
-from keras_vit.data.sources import train_and_evaluation
+from keras_vit.cli_models import load_model
+from keras_vit.data import evaluation_dataset, load_source, plain_errors, train_and_evaluation, training_dataset
 from keras_vit.export import saved_model
 from keras_vit.metadata import metadata
 from keras_vit.models import build_model
-from keras_vit.training import Recipe, compile_model, fit, plot, record
-from keras_vit.training.run import choose_compiler, choose_precision
-from keras_vit.validation import nearest
-
-PACKAGE = pathlib.Path(__file__).parent
-# Beside the package in a checkout, inside it when installed from a wheel.
-RECIPES = PACKAGE.parent / "recipes" if (PACKAGE.parent / "setup.cfg").exists() else PACKAGE / "recipes"
-
-
-def list_recipes():
-    """Names of the recipes that come with the library."""
-    return sorted(f.stem for f in RECIPES.glob("*.py"))
-
-
-def load_recipe(name):
-    """The module of a recipe.
-
-    Args:
-        name: path of a Python file, or the name of one of the library's recipes.
-
-    Returns:
-        The module; its `recipe` is a `Recipe`, and `baseline(train, test)`, where there is one, returns the name
-        and the accuracy of something to compare with.
-
-    Raises:
-        ValueError: if there is no such file or it holds no recipe.
-    """
-    paths = [pathlib.Path(name), RECIPES / f"{name}.py"]
-    path = next((p for p in paths if p.is_file()), None)
-    if path is None:
-        raise ValueError(
-            f"unknown recipe{nearest(name, list_recipes())} Received: {name!r}, which is neither a file nor one of "
-            f"{list_recipes()}"
-        )
-    spec = importlib.util.spec_from_file_location(f"keras_vit_recipe_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not isinstance(getattr(module, "recipe", None), Recipe):
-        raise ValueError(f"a recipe file must define 'recipe', a keras_vit.training.Recipe. Received: {str(path)!r}")
-    return module
+from keras_vit.training import Recipe, compile_model, fit, initial_model, make_distiller, plot, record, trained_model
+from keras_vit.training.fine_tune import MODEL_FILE
+from keras_vit.training.hardware import choose_compiler, choose_precision
 
 
 @dataclasses.dataclass
@@ -69,7 +31,8 @@ class Run:
         evaluation: dict with `split`, `examples`, `loss`, `accuracy`.
         record: dict, the run record.
         splits: the training and the evaluation `Split`.
-        directory: path with `checkpoint.npz`, `model.keras`, `curve.png`, `record.json`.
+        directory: path with `checkpoint.npz`, `log.csv`, `model.keras`, `curve.png`, `record.json`; with a validation
+            part also `best.weights.h5`.
     """
 
     recipe: Recipe
@@ -103,23 +66,28 @@ def run(recipe, directory, fresh=False, log=print):
     if (source_classes := len(source.class_names)) != recipe.model.num_classes:
         log(f"the model gets the {source_classes} classes of {source.name} instead of {recipe.model.num_classes}")
     recipe = recipe.for_data(source_classes, source.num_channels)
-    train, test, split = train_and_evaluation(source, recipe.data, recipe.input_spec)
+    train, test, split = train_and_evaluation(source, recipe.data, recipe.input_spec, recipe.augment)
     log(f"data: {source.name}, {len(train):,} training images, {len(test):,} images in {split!r}")
 
-    model, dataset, steps, compiler = _prepare(recipe, source, train, strategy, log)
-    result = fit(model, recipe, dataset, steps, directory, strategy.scope, compiler=compiler)
+    trainer, dataset, steps, how = _prepare(recipe, source, train, strategy, log)
+    # The test set chooses nothing; a validation part may.
+    judge = _evaluation_data(recipe, test) if recipe.data.validation_fraction else None
+    with plain_errors():
+        result = fit(trainer, recipe, dataset, steps, directory, strategy.scope, judge, how["compiler"])
+    model = trained_model(trainer)
     if result["resumed_from"]:
         log(f"went on after epoch {result['resumed_from']} of an earlier run in {directory}")
     evaluation = {"split": split, **_evaluate(model, recipe, test)}
-    model.save(directory / "model.keras")
-    run_record = record.run_record(recipe, result, model, evaluation, strategy=recipe.distribution.name)
+    model.save(directory / MODEL_FILE)
+    how |= {"strategy": recipe.distribution.name, "training_examples": len(train)}
+    run_record = record.run_record(recipe, result, model, evaluation, **how)
     record.write_json(directory / "record.json", run_record)
     plot.training_curve(run_record, directory / "curve.png", log)
     return Run(recipe, model, evaluation, run_record, (train, test), directory)
 
 
 def _prepare(recipe, source, train, strategy, log):
-    """The compiled model, the callable that gives its data, the steps in an epoch, and how they are compiled."""
+    """The compiled model, the callable that gives its data, the steps in an epoch, and how they are computed."""
     replicas, device = strategy.num_replicas_in_sync, distribution.device_kind()
     precision = choose_precision(recipe, device)
     compiler = choose_compiler(recipe, device, replicas)
@@ -137,26 +105,55 @@ def _prepare(recipe, source, train, strategy, log):
             recipe.augment,
             first_epoch,
             settings.steps_per_epoch,
+            repeats=recipe.data.repeats,
+            class_weights=recipe.data.class_weights,
+            skip_unreadable=recipe.data.skip_unreadable,
         )[0]
 
     steps = settings.steps_per_epoch or max(len(train) // recipe.data.batch_size, 1)
     with strategy.scope():
-        model = build_model(recipe.model, recipe.input_spec, source.class_names, dtype=precision, name=recipe.name)
-        compile_model(model, recipe, steps, compiler)
+        model = initial_model(recipe, source.class_names, precision)
+        teach = recipe.distillation
+        trainer = make_distiller(model, _teacher(recipe), teach) if teach else model
+        compile_model(trainer, recipe, steps, compiler)
+        if teach:  # The student is evaluated on its own, and saved with the optimizer that has trained it.
+            compile_model(model, recipe, steps, compiler, optimizer=trainer.optimizer)
     log(
         f"model: {model.count_params():,} parameters, {precision}, compiler {compiler}, "
         f"{replicas} replica{'s' if replicas > 1 else ''} on {device}"
     )
-    return model, dataset, steps, compiler
+    return trainer, dataset, steps, {"precision": precision, "compiler": compiler}
+
+
+def _teacher(recipe):
+    """The teacher that a recipe names; an untrained one in a smoke run."""
+    if recipe.distillation.teacher is None:
+        return build_model(recipe.model, recipe.input_spec, name="teacher")
+    return load_model(recipe.distillation.teacher)
+
+
+def _evaluation_data(recipe, split, skipped=None):
+    """The batches that a model is judged by; the names of unreadable images go to the list `skipped`."""
+    batches = evaluation_dataset(
+        split,
+        recipe.model.num_classes,
+        recipe.input_spec,
+        recipe.data.batch_size,
+        skip_unreadable=recipe.data.skip_unreadable,
+        skipped=skipped,
+    )
+    limit = recipe.training.evaluation_steps
+    return batches.take(limit) if limit else batches
 
 
 def _evaluate(model, recipe, split):
     """Loss and accuracy over every example of a split, as a dict."""
-    batch_size, limit = recipe.data.batch_size, recipe.training.evaluation_steps
-    split = split[: limit * batch_size] if limit else split
-    dataset = evaluation_dataset(split, recipe.model.num_classes, recipe.input_spec, batch_size)
-    results = model.evaluate(dataset, return_dict=True, verbose=0)
-    return {"examples": len(split), **{name: float(value) for name, value in results.items()}}
+    skipped, limit = [], recipe.training.evaluation_steps
+    with plain_errors():
+        results = model.evaluate(_evaluation_data(recipe, split, skipped), return_dict=True, verbose=0)
+    count = len(split) - len(skipped)
+    count = min(count, limit * recipe.data.batch_size) if limit else count
+    return {"examples": count, **{name: float(value) for name, value in results.items()}}
 
 
 def export_and_ask(finished, directory, log=print):
@@ -172,11 +169,11 @@ def export_and_ask(finished, directory, log=print):
     """
     path = saved_model(finished.model, directory)
     _, test = finished.splits
-    label = metadata(finished.model).labels[int(test.labels[0])]
+    pixels, number = test.example(finished.recipe.input_spec)
+    label = metadata(finished.model).labels[int(number.argmax() if number.ndim else number)]
     log(f"exported: {path}. A fresh process asks it about a test image of class {label!r}:")
     with tempfile.TemporaryDirectory() as folder:
         image = pathlib.Path(folder) / "image.png"
-        pixels = test.images[0]
         Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(image)
         command = [sys.executable, "-m", "keras_vit_cli", "predict", str(image), "--model", str(path), "--top", "3"]
         answer = subprocess.run(command, capture_output=True, text=True)

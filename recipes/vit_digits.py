@@ -41,7 +41,7 @@ recipe = Recipe(
         clip_norm=1.0,
         ema_momentum=0.998,
     ),
-    training=TrainingConfig(epochs=300, label_smoothing=0.1),
+    training=TrainingConfig(epochs=300, label_smoothing=0.1, precision="float32"),
 )
 
 

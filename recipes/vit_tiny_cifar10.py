@@ -8,7 +8,7 @@ folder `<folder>/{train,test}/<class>/<image>`:
 
 Model: ViT-Ti of Touvron et al. (arXiv:2012.12877, table 1) with patches of 4 pixels, 5.4 M parameters. The accuracy
 after all 200 epochs has not been measured; two CPU cores need minutes for an epoch, so take a shorter run there:
---set training.epochs=5.
+--set training.epochs=5 --set optimizer.warmup_epochs=1.
 """
 
 from keras_vit.models import vit_config

@@ -25,8 +25,8 @@ ORDER = [
     {"applications"},
     {"interpret", "evaluation", "training"},
     {"data", "distribution", "sharding", "export"},
-    {"experiment"},
     {"cli_models"},
+    {"experiment", "recipe_files"},
     {"cli", "recipes", "__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

@@ -2,13 +2,14 @@
 
 import importlib
 import json
+import os
 import pathlib
 import sys
 
 import pytest
 
 import keras_vit
-from keras_vit.models import VARIANTS, ViTConfig
+from keras_vit.models import VARIANTS
 from keras_vit.weights import catalog_entry
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
@@ -19,7 +20,7 @@ def _programs(monkeypatch):
     """The programs import each other as scripts do, from their own folder."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     names = ("command", "contenders", "flops", "harness", "report", "train_step", "inference", "worker")
-    names += ("loading", "loading_report")
+    names += ("loading", "loading_report", "input_pipeline", "pipeline_contenders")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield
@@ -39,45 +40,6 @@ def a_record(report, rows):
     record = report.make_record("train_step", {"rounds": 2, "threads": None}, "kerashub fit")
     peaks = [{"model": "m", "precision": "float32", "flops_per_second": {"tensorflow": 2e11, "torch": None}}]
     return {**record, "rows": rows, "peaks": peaks}
-
-
-def test_flops_of_vit_base_are_the_sum_of_its_matrix_products():
-    from flops import step_flops, vit_flops
-
-    config = VARIANTS["vit_base_patch16_224"]
-    block = 4 * 197 * 768**2 + 2 * 197**2 * 768 + 2 * 197 * 768 * 3072
-    multiply_adds = 196 * (16 * 16 * 3) * 768 + 12 * block + 768 * 1000
-    assert multiply_adds == 17_563_828_224
-    assert vit_flops(config) == 2 * multiply_adds == 35_127_656_448
-    assert step_flops(config, 8, training=False) == 8 * vit_flops(config)
-    assert step_flops(config, 8, training=True) == 24 * vit_flops(config)
-
-
-@pytest.mark.parametrize(
-    ("name", "image_size", "published"),
-    [
-        ("vit_base_patch16_224", 224, 17.564),
-        ("vit_base_patch32_224", 224, 4.409),
-        ("vit_large_patch16_224", 224, 61.555),
-        ("vit_large_patch32_224", 224, 15.378),
-        ("vit_huge_patch14_224", 518, 1016.717),
-    ],
-)
-def test_flops_equal_those_published_by_torchvision(name, image_size, published):
-    """Billions of multiply-adds, `_ops` of the weights in torchvision's `models/vision_transformer.py`."""
-    from flops import vit_flops
-
-    assert vit_flops(VARIANTS[name].replace(image_size=image_size)) / 2e9 == pytest.approx(published, abs=6e-4)
-
-
-def test_flops_count_registers_and_the_gate():
-    from flops import vit_flops
-
-    shape = {"image_size": 8, "patch_size": 4, "hidden_dim": 8, "num_layers": 1, "num_heads": 2, "mlp_dim": 16}
-    config = ViTConfig(**shape, num_classes=0, class_token=False, pooling="gap")
-    assert vit_flops(config) == 2 * (4 * 48 * 8 + 4 * 4 * 64 + 2 * 16 * 8 + 2 * 4 * 8 * 16)
-    assert vit_flops(config.replace(activation="swiglu")) - vit_flops(config) == 2 * 4 * 8 * 16
-    assert vit_flops(config.replace(num_registers=2)) > vit_flops(config)
 
 
 def test_summary_and_ratio():
@@ -266,3 +228,52 @@ def test_contenders_of_loading_exist():
         assert f"def {contender.options['how']}(name, files)" in text
     for contender in (*loading.LOADING, loading.FILLING, *loading.WRITERS.values()):
         assert f"def {contender.factory.split(':')[1]}(" in text
+
+
+def test_contenders_of_pipelines_exist():
+    import input_pipeline
+
+    text = (BENCHMARKS / "pipeline_contenders.py").read_text()
+    for contender in input_pipeline.CONTENDERS:
+        assert f"def {contender.factory.split(':')[1]}(task" in text
+    for policy in input_pipeline.POLICIES:
+        chosen = [c.name for c in input_pipeline.CONTENDERS if input_pipeline.takes_part(c, policy)]
+        assert "keras_vit" in chosen
+        assert (input_pipeline.BASELINE in chosen) == (policy != "32 px")
+
+
+def test_rows_and_table_of_pipelines():
+    import input_pipeline
+    import report
+
+    results = {
+        input_pipeline.BASELINE: {"rates": [100.0, 200.0, 400.0]},
+        "ours": {"rates": [50.0, 150.0, 100.0], "memory": 10.0},
+        "absent": {"note": "not installed: a | b"},
+    }
+    rows = input_pipeline.rows_of("none", results)
+    assert [row.get("ratio") for row in rows] == [1.0, 0.5, None]
+    record = report.make_record("input_pipeline", {"rounds": 3, "threads": 1}, input_pipeline.BASELINE)
+    lines = input_pipeline.markdown({**record, "rows": rows}).splitlines()
+    assert "| none | ours | 100 | 50 | 50 | 0.50 |" in lines
+    assert r"| none | absent | not installed: a \| b | - | - | - |" in lines
+
+
+def test_a_pipeline_makes_its_passes(tmp_path):
+    import contenders
+    import numpy as np
+    import pipeline_contenders
+    from PIL import Image
+
+    Image.fromarray(np.zeros((40, 50, 3), "uint8")).save(tmp_path / "a.jpg")
+    config = {"folder": str(tmp_path), "policy": None, "image_size": 8, "batch": 2}
+    task = contenders.Task("none", config, 4, "float32", training=True)
+    cores = os.sched_getaffinity(0)
+    try:
+        step, _ = pipeline_contenders.keras_vit(task)
+        step()
+        assert len(os.sched_getaffinity(0)) == 1
+    finally:
+        for thread in os.listdir("/proc/self/task"):
+            os.sched_setaffinity(int(thread), cores)
+    assert len(pipeline_contenders.photographs(task)) == 4

@@ -13,7 +13,7 @@ from tiny import IMAGES, tiny_vit
 
 import keras_vit
 import keras_vit_cli
-from keras_vit import experiment
+from keras_vit.recipe_files import RECIPES, list_recipes, load_recipe
 from keras_vit.weights.catalog import imagenet_ids, read_labels
 
 SMALL = [
@@ -303,15 +303,32 @@ def test_the_cifar_recipe_runs_from_a_folder_and_from_tfds(where, tmp_path, caps
     assert "16 training images" in out
 
 
-@pytest.mark.parametrize("name", experiment.list_recipes())
+@pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_loads_and_explains_itself(name):
-    module = experiment.load_recipe(name)
-    assert module.recipe.name == name
+    module = load_recipe(name)
+    assert module.recipe.name.startswith(name)
     assert f"keras_vit train recipes/{name}.py" in module.__doc__
+
+
+def test_a_recipe_file_takes_arguments():
+    assert load_recipe("vit_augreg_i1k:size=base,level=light2").recipe.name == "vit_augreg_i1k_base_light2"
+    for arguments, message in (("sise=base", "Did you mean 'size'"), ("level=heavy", "no such recipe")):
+        with pytest.raises(ValueError, match=message):
+            load_recipe(f"vit_augreg_i1k:{arguments}")
+    with pytest.raises(ValueError, match="takes the arguments"):
+        load_recipe("vit_digits:size=base")
+
+
+def test_recipes_of_one_folder_import_each_other_and_are_forgotten(tmp_path):
+    (tmp_path / "first.py").write_text((RECIPES / "vit_digits.py").read_text())
+    (tmp_path / "second.py").write_text("from first import recipe as first\nrecipe = first.replace(name='second')\n")
+    assert load_recipe(tmp_path / "second.py").recipe.name == "second"
+    assert "first" not in sys.modules
+    assert str(tmp_path) not in sys.path
 
 
 def test_a_file_without_a_recipe_is_refused(tmp_path):
     file = tmp_path / "empty.py"
     file.write_text("")
     with pytest.raises(ValueError, match="must define 'recipe'"):
-        experiment.load_recipe(str(file))
+        load_recipe(str(file))

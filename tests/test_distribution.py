@@ -24,7 +24,8 @@ recipe = RECIPE.replace(
 )
 run = experiment.run(recipe, sys.argv[2], log=lambda text: None)
 logits = run.model.predict(np.linspace(-1, 1, 4 * 64).reshape(4, 8, 8, 1), verbose=0)
-print(json.dumps({"epochs": run.record["epochs"], "test": run.evaluation, "logits": logits.tolist()}))
+epochs = [{name: epoch[name] for name in ("loss", "accuracy")} for epoch in run.record["epochs"]]
+print(json.dumps({"epochs": epochs, "test": run.evaluation, "logits": logits.tolist()}))
 """
 
 

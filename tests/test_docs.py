@@ -49,6 +49,13 @@ def test_the_cards_say_what_the_catalog_says(monkeypatch):
         assert ("evaluate" in text) == ("decode_predictions" in text) == (name not in towers)
 
 
+def test_the_page_of_training_says_what_the_recipes_say(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    page = importlib.import_module("recipes_page")
+    assert all(f"<!-- {marker} -->" in page.PAGE.read_text() for marker in ("recipes", "comparison"))
+    assert page.main(["--check"]) == 0, "run: python docs/recipes_page.py"
+
+
 @pytest.mark.slow
 def test_the_page_of_weights_says_what_the_library_does(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")

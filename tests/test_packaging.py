@@ -65,8 +65,8 @@ def test_the_wheel_works_from_another_folder(tmp_path):
     assert recipes | {"keras_vit/py.typed", "keras_vit_cli.py", "keras_vit/layers/attention.py"} <= names
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
     script = (
-        "import keras_vit, keras_vit.experiment as e\n"
-        "print(keras_vit.__file__, e.load_recipe('vit_digits').__file__, sep='\\n')"
+        "import keras_vit, keras_vit.recipe_files as r\n"
+        "print(keras_vit.__file__, r.load_recipe('vit_digits').__file__, sep='\\n')"
     )
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(site)!r})\n{script}"]
     answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -1,0 +1,86 @@
+"""Fills the table of docs/training.md from the recipes and their records; no setting gets there by hand.
+
+python docs/recipes_page.py           rewrite docs/training.md
+python docs/recipes_page.py --check   exit with 1 if it is not what the recipes say
+"""
+
+import json
+import pathlib
+import re
+import statistics
+import sys
+
+from tables import ROOT, fill
+
+from keras_vit.recipe_files import list_recipes, load_recipe
+
+PAGE = pathlib.Path(__file__).with_name("training.md")
+RESULTS = ROOT / "recipes" / "results"
+_SOURCES = ("tfrecords", "folder", "arrays", "name")
+
+
+def table():
+    """One row a recipe."""
+    rows = [
+        "| recipe | what | data | epochs x batch | optimizer | published | measured |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*rows, *(_row(name) for name in list_recipes())])
+
+
+def comparison():
+    """Test accuracy of the points of `cnn_vs_vit`: a row a model, a column a part of the training set."""
+    module = load_recipe("cnn_vs_vit")
+    percents = [str(percent) for percent in module.PERCENTS]
+    lines = [f"| model | {' | '.join(f'{percent} %' for percent in percents)} |", "|---" * (len(percents) + 1) + "|"]
+    for model, name in module.NAMES.items():
+        cells = [_measured(f"cnn_vs_vit_{model}_{percent}") for percent in percents]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _row(name):
+    module = load_recipe(name)
+    recipe, what = module.recipe, module.__doc__.partition("\n")[0].rstrip(".")
+    source = next(getattr(recipe.data, field) for field in _SOURCES if getattr(recipe.data, field))
+    rate = f"{recipe.optimizer.learning_rate:g}"
+    if recipe.optimizer.reference_batch:
+        rate += f" a {recipe.optimizer.reference_batch} images"
+    cells = [
+        f"[`{name}`](../recipes/{name}.py)",
+        what,
+        f"`{source}`",
+        f"{recipe.training.epochs} x {recipe.data.batch_size}",
+        f"{recipe.optimizer.name} {rate}",
+        _published(module.__doc__),
+        _measured(recipe.name),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _published(text):
+    """The first percentage behind `Expected:`, as the docstring has it."""
+    found = re.search(r"Expected:[^%]*?(\d+\.\d+)\s*%", text)
+    return f"{found[1]} %" if found else ""
+
+
+def _measured(name):
+    records = [json.loads(path.read_text()) for path in sorted((RESULTS / name).glob("*.json"))]
+    found = [record["test_accuracy"] for record in records if "test_accuracy" in record]
+    if not found:
+        return "not measured here"
+    return f"{100 * statistics.mean(found):.1f} %, {len(found)} seed{'s' if len(found) > 1 else ''}"
+
+
+def main(arguments):
+    """Rewrites or checks the page; returns the exit code."""
+    old = PAGE.read_text()
+    new = fill(fill(old, "recipes", table()), "comparison", comparison())
+    if "--check" in arguments:
+        return int(new != old)
+    PAGE.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

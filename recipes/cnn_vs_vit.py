@@ -1,0 +1,149 @@
+"""Two inductive biases: how much data a convolutional network, a ViT and a taught ViT need.
+
+The three have about the same arithmetic, see the same number of images, and learn from 1, 3, 10, 30 and 100 % of
+CIFAR-10's training images. One point of the curve is a recipe:
+
+    keras_vit train recipes/cnn_vs_vit.py:model=vit,percent=10 --set data.folder=path/to/cifar10 --record
+
+All points, which takes about 45 minutes on two CPU cores, and the plot of all records:
+
+    python recipes/cnn_vs_vit.py --folder path/to/cifar10
+
+The taught ViT has a distillation token; its teacher is the network that has seen the same images (as in Touvron et al.,
+arXiv:2012.12877), so that point follows the network's. A run that was interrupted goes on; a point with a record is not
+run again. The plot is `recipes/results/cnn_vs_vit.png`.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+
+from keras_vit.models import ConvNetConfig, ViTConfig
+from keras_vit.preprocessing import InputSpec
+from keras_vit.training import (
+    AugmentConfig,
+    DataConfig,
+    DistillationConfig,
+    OptimizerConfig,
+    Recipe,
+    TrainingConfig,
+    write_json,
+)
+from keras_vit.training.record import RESULTS, record_path
+
+PERCENTS = (1, 3, 10, 30, 100)
+NAMES = {"cnn": "convolutional network", "vit": "ViT", "deit": "ViT, taught by the network"}
+# Images of the training set of CIFAR-10; a point sees as many as two epochs have, whatever its part.
+TRAINING_IMAGES, SEEN_IMAGES, BATCH = 50_000, 100_000, 100
+
+_VIT = ViTConfig(
+    image_size=32,
+    patch_size=4,
+    hidden_dim=96,
+    num_layers=6,
+    num_heads=3,
+    mlp_dim=192,
+    num_classes=10,
+    class_token=False,
+    pooling="gap",
+)
+MODELS = {
+    # 32 to 35 million multiply-adds, see `keras_vit.models.forward_flops`.
+    "cnn": ConvNetConfig(image_size=32, widths=(16, 32, 96), depths=(1, 1, 1), num_classes=10),
+    "vit": _VIT,
+    "deit": _VIT.replace(class_token=True, pooling="token", distillation_token=True),
+}
+_OPTIMIZERS = {
+    "cnn": OptimizerConfig(
+        name="sgd",
+        learning_rate=0.1,
+        momentum=0.9,
+        nesterov=True,
+        schedule="linear",
+        # 5e-4 in PyTorch, whose SGD takes it into the momentum of 0.9: ten times as much.
+        weight_decay=5e-3,
+    ),
+    "vit": OptimizerConfig(learning_rate=1e-3, weight_decay=0.05, clip_norm=1.0),
+}
+
+
+def make_recipe(model="vit", percent="100", seed="0"):
+    """The recipe of one point: `model` is a key of `MODELS`, `percent` the part of the training set."""
+    percent, seed = int(percent), int(seed)
+    steps = max(1, TRAINING_IMAGES * percent // 100 // BATCH)
+    epochs = max(2, SEEN_IMAGES // BATCH // steps)
+    teacher = f"runs/{_name('cnn', percent)}/seed{seed}"
+    optimizer = _OPTIMIZERS["cnn" if model == "cnn" else "vit"]
+    return Recipe(
+        name=_name(model, percent),
+        model=MODELS[model],
+        input_spec=InputSpec(size=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+        data=DataConfig(name="cifar10", batch_size=BATCH, train_fraction=percent / 100),
+        augment=AugmentConfig(padding=4, padding_mode="reflect", flip=True),
+        # The warm-up is a tenth of the run, however many epochs that is.
+        optimizer=dataclasses.replace(optimizer, warmup_epochs=epochs / 10),
+        training=TrainingConfig(epochs=epochs, label_smoothing=0.1, seed=seed),
+        distillation=DistillationConfig(teacher=teacher) if model == "deit" else None,
+    )
+
+
+def _name(model, percent):
+    return f"cnn_vs_vit_{model}_{percent}"
+
+
+recipe = make_recipe()
+
+
+def main():
+    """Runs the points that have no record yet, then draws the curve."""
+    from keras_vit import experiment
+    from keras_vit.training import apply_overrides
+
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--folder", help="folder with train/<class>/* and test/<class>/*; else TFDS' cifar10")
+    parser.add_argument("--seed", default="0")
+    arguments = parser.parse_args()
+    for percent in PERCENTS:
+        for model in MODELS:
+            point = make_recipe(model, percent, arguments.seed)
+            if list((RESULTS / point.name).glob(f"*-seed{arguments.seed}.json")):
+                continue
+            if arguments.folder:
+                point = apply_overrides(point, [f"data.folder={arguments.folder}"])
+            finished = experiment.run(point, pathlib.Path("runs") / point.name / f"seed{arguments.seed}")
+            write_json(record_path(point), finished.record)
+            print(f"{NAMES[model]}, {percent} %: {finished.evaluation['accuracy']:.4f}", flush=True)
+    draw(RESULTS, RESULTS / "cnn_vs_vit.png")
+
+
+def draw(results, path):
+    """The plot of all records: accuracy against the part of the training set, a point a seed, a line through means."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4), constrained_layout=True)
+    for model, name in NAMES.items():
+        found = {p: _accuracies(results / _name(model, p)) for p in PERCENTS}
+        found = {percent: values for percent, values in found.items() if values}
+        if not found:
+            continue
+        (line,) = axes.plot(list(found), [sum(values) / len(values) for values in found.values()], label=name)
+        for percent, values in found.items():
+            axes.plot([percent] * len(values), values, "o", markersize=3, color=line.get_color())
+    axes.set(xscale="log", xlabel="part of the training set, %", ylabel="test accuracy", title="CIFAR-10-JPEG")
+    axes.set_xticks(PERCENTS, [str(percent) for percent in PERCENTS])
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def _accuracies(folder):
+    return [json.loads(path.read_text())["test_accuracy"] for path in sorted(folder.glob("*.json"))]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""DeiT-B on ImageNet-1k, without a teacher: as deit_tiny_i1k.py, with another model.
+
+Paper: Touvron et al. (arXiv:2012.12877), table 9. Expected: 81.8 % top-1. Not measured here.
+
+    keras_vit train recipes/deit_base_i1k.py --set distribution.name=mirrored
+"""
+
+from deit_tiny_i1k import recipe as tiny
+
+from keras_vit.models import VARIANTS
+
+recipe = tiny.replace(
+    name="deit_base_i1k",
+    model=VARIANTS["deit_base_patch16_224"].replace(drop_path_rate=0.1, drop_path_schedule="linear"),
+)

@@ -1,0 +1,25 @@
+"""A linear classifier on frozen features.
+
+What a representation knows without being changed: all layers but the head are frozen. Not measured here.
+
+    keras_vit train recipes/linear_probe.py
+    keras_vit train recipes/linear_probe.py --set weights=vit_base_patch16_224.augreg2_in21k_ft_in1k
+
+Other weights need their own `model` and `input_spec`: copy this file and change the three together.
+"""
+
+from keras_vit.models import vit_config
+from keras_vit.preprocessing import InputSpec
+from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
+
+recipe = Recipe(
+    name="linear_probe",
+    weights="vit_base_patch16_224.augreg_in21k",
+    freeze=("(?!head).*",),
+    model=vit_config("base", image_size=224, patch_size=16, num_classes=10),
+    input_spec=InputSpec(size=224, crop_fraction=0.875, interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3),
+    data=DataConfig(name="cifar10", batch_size=512),
+    augment=AugmentConfig(crop_scale=(0.2, 1.0), flip=True),
+    optimizer=OptimizerConfig(name="sgd", learning_rate=0.1, reference_batch=256, momentum=0.9, warmup_epochs=1),
+    training=TrainingConfig(epochs=10, zero_head=True),
+)

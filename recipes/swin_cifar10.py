@@ -1,0 +1,25 @@
+"""A small Swin Transformer on CIFAR-10, from scratch.
+
+Paper: Liu et al. (arXiv:2103.14030). Patches of 2 pixels, windows of 4 by 4 tokens, stages of 16, 8 and 4 tokens a
+side.
+
+    keras_vit train recipes/swin_cifar10.py --set data.folder=path/to/cifar10
+"""
+
+from vit_tiny_cifar10 import recipe as vit
+
+from keras_vit.models import SwinConfig
+
+recipe = vit.replace(
+    name="swin_cifar10",
+    model=SwinConfig(
+        image_size=32,
+        patch_size=2,
+        embed_dim=48,
+        depths=(2, 2, 2),
+        num_heads=(2, 4, 8),
+        window_size=4,
+        mlp_ratio=2.0,
+        num_classes=10,
+    ),
+)

@@ -1,0 +1,32 @@
+"""Swin-T on ImageNet-1k.
+
+Paper: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows" (arXiv:2103.14030), section
+4.1. Expected: 81.2 % top-1. Hardware: 8 V100 GPUs. Not measured here.
+
+    keras_vit train recipes/swin_tiny_i1k.py --set distribution.name=mirrored
+
+Source: microsoft/Swin-Transformer `config.py`, `configs/swin/swin_tiny_patch4_window7_224.yaml`, `optimizer.py`.
+"""
+
+from deit_tiny_i1k import recipe as deit
+
+from keras_vit.models import VARIANTS
+from keras_vit.training import DataConfig, OptimizerConfig, TrainingConfig
+
+recipe = deit.replace(
+    name="swin_tiny_i1k",
+    model=VARIANTS["swin_tiny_patch4_window7_224"].replace(drop_path_rate=0.2),
+    data=DataConfig(name="imagenet2012", test_split="validation", batch_size=1024),
+    optimizer=OptimizerConfig(
+        learning_rate=5e-4,
+        reference_batch=512,
+        schedule="cosine",
+        warmup_epochs=20,
+        # Both were scaled by the batch as the peak is: 5e-7 and 5e-6 for 512 images.
+        warmup_learning_rate=1e-6,
+        final_learning_rate=1e-5,
+        weight_decay=0.05,
+        clip_norm=5.0,
+    ),
+    training=TrainingConfig(epochs=300, label_smoothing=0.1, initialization="truncated_normal"),
+)

@@ -1,0 +1,71 @@
+"""Vision Transformers on ImageNet-1k from scratch, with the regularisation of AugReg.
+
+Paper: Steiner et al., "How to train your ViT? Data, Augmentation, and Regularization in Vision Transformers"
+(arXiv:2106.10270). Expected: see the paper's figure 4 and table 3; the best augmentation differs from size to size.
+Hardware: TPUv3 cores. Not measured here.
+
+    keras_vit train recipes/vit_augreg_i1k.py
+    keras_vit train recipes/vit_augreg_i1k.py:size=base,level=strong1
+
+`size` is tiny, small or base; `level` one of `LEVELS`.
+
+Source: google-research/big_vision `configs/vit_i1k.py` of 2022, with its softmax (later versions have a sigmoid loss
+and a head bias of -6.9); its `train[:99%]` leaves a part to choose by, here `data.validation_fraction` does.
+"""
+
+from keras_vit.models import vit_config
+from keras_vit.preprocessing import InputSpec
+from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
+
+# The level of each size, a compromise between short and long runs.
+LEVEL_OF_SIZE = {"tiny": "light1", "small": "medium2", "base": "medium2"}
+# The paper's levels of augmentation: mixup's alpha, and the magnitude of RandAugment's two operations.
+LEVELS = {
+    "none": (0.0, None),
+    "light1": (0.0, 0),
+    "light2": (0.2, 10),
+    "medium1": (0.2, 15),
+    "medium2": (0.5, 15),
+    "strong1": (0.5, 20),
+    "strong2": (0.8, 20),
+}
+
+
+def augmentation(level):
+    """The `AugmentConfig` of a level."""
+    mixup, magnitude = LEVELS[level]
+    policy = None if magnitude is None else f"randaugment(2, {magnitude})"
+    return AugmentConfig(
+        crop_scale=(0.05, 1.0),
+        crop_interpolation="bilinear",
+        crop_sampling="inception",
+        crop_antialias=False,
+        flip=True,
+        policy=policy,
+        mixup=mixup,
+        mixing="big_vision",
+    )
+
+
+def make_recipe(size="small", level=None):
+    """The recipe of a size and a level of augmentation; `None` is the level of the size."""
+    level = level or LEVEL_OF_SIZE[size]
+    model = vit_config(size, image_size=224, patch_size=16, activation="gelu_tanh")
+    return Recipe(
+        name=f"vit_augreg_i1k_{size}_{level}",
+        model=model.replace(pre_logits_dim=model.hidden_dim),
+        input_spec=InputSpec(size=224, crop_fraction=0.875, interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3),
+        data=DataConfig(name="imagenet2012", test_split="validation", batch_size=4096),
+        augment=augmentation(level),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3,
+            warmup_steps=10_000,
+            weight_decay=1e-4,
+            independent_decay=True,
+            clip_norm=1.0,
+        ),
+        training=TrainingConfig(epochs=300, zero_head=True, initialization="big_vision"),
+    )
+
+
+recipe = make_recipe()

@@ -1,0 +1,50 @@
+"""ViT-S/16 on ImageNet-1k, the plain baseline of big_vision.
+
+Paper: Beyer, Zhai and Kolesnikov, "Better plain ViT baselines for ImageNet-1k" (arXiv:2205.01580).
+Expected: 76.5 % top-1 after 90 epochs, 78.5 % after 150, 80.0 % after 300; 6.5 hours for 90 epochs on a TPUv3-8.
+Not measured here.
+
+    keras_vit train recipes/vit_s16_i1k.py --set distribution.name=mirrored
+    keras_vit train recipes/vit_s16_i1k.py --set training.epochs=300
+
+Source: google-research/big_vision `configs/vit_s16_i1k.py`.
+"""
+
+from keras_vit.models import vit_config
+from keras_vit.preprocessing import InputSpec
+from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
+
+recipe = Recipe(
+    name="vit_s16_i1k",
+    model=vit_config(
+        "small",
+        image_size=224,
+        patch_size=16,
+        class_token=False,
+        pooling="gap",
+        position_embedding="sincos2d",
+        pre_logits_dim=384,
+        activation="gelu_tanh",
+    ),
+    input_spec=InputSpec(size=224, crop_fraction=0.875, interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3),
+    data=DataConfig(name="imagenet2012", test_split="validation", batch_size=1024),
+    augment=AugmentConfig(
+        crop_scale=(0.05, 1.0),
+        crop_interpolation="bilinear",
+        crop_sampling="inception",
+        crop_antialias=False,
+        flip=True,
+        policy="randaugment(2, 10)",
+        mixup=0.2,
+        mixing="big_vision",
+    ),
+    optimizer=OptimizerConfig(
+        learning_rate=1e-3,
+        warmup_steps=10_000,
+        # 0.1 in the convention of Keras and PyTorch, which multiply it by the learning rate.
+        weight_decay=1e-4,
+        independent_decay=True,
+        clip_norm=1.0,
+    ),
+    training=TrainingConfig(epochs=90, zero_head=True),
+)
