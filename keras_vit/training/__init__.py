@@ -3,7 +3,7 @@
 Imports no TensorFlow: data sets and strategies are handed in.
 """
 
-from keras_vit.backend import fused_training
+from keras_vit.fused import fused_training
 from keras_vit.training.augment_config import AugmentConfig
 from keras_vit.training.checkpoint import CheckpointCallback, restore
 from keras_vit.training.config import DistillationConfig, DistributionConfig, Recipe, TrainingConfig

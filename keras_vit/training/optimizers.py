@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_vit.backend import fused, fuses
+from keras_vit.fused import fused, fuses
 
 # Names of variables that no published recipe decays: biases, norms, LayerScale, tokens, positions;
 # of Swin Transformers all that the position bias is made of.

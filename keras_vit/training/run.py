@@ -5,7 +5,7 @@ import pathlib
 
 import keras
 
-from keras_vit.backend import fused_training
+from keras_vit.fused import fused_training
 from keras_vit.training import callbacks, checkpoint
 from keras_vit.training.distillation import trained_model
 from keras_vit.training.losses import make_loss
