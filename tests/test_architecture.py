@@ -15,7 +15,7 @@ RECIPES = PACKAGE.parent / "recipes"
 
 # A room may import rooms of its own line and of those above it.
 ORDER = [
-    {"validation", "backend", "resample"},
+    {"validation", "backend", "fused", "resample"},
     {"preprocessing"},
     {"metadata"},
     {"layers"},
@@ -33,7 +33,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 PURE = [room for room, rank in RANK.items() if rank <= RANK["training"]]
 IMPURE_PACKAGES = {"tensorflow", "tensorflow_datasets", "keras_cv", "torch", "jax"}
 # They may import the active backend, inside a function that has asked which one it is.
-BACKEND_FILES = ("backend.py", "interpret/gradients.py", "weights/readers.py")
+BACKEND_FILES = ("backend.py", "fused.py", "interpret/gradients.py", "weights/readers.py")
 OF_LAYERS = {"keras", "numpy", "keras_vit"} | set(sys.stdlib_module_names)
 MAXIMUM_LINES = 260
 

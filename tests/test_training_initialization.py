@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from keras_vit.models import SwinConfig, ViTConfig, build_model
+from keras_vit.interpret import attention_maps
+from keras_vit.models import SwinConfig, ViTConfig, build_model, features
 from keras_vit.training.initialization import initialize
 
 CONFIG = ViTConfig(
@@ -80,3 +81,45 @@ def test_what_cannot_be_is_refused(model):
     swin = SwinConfig(image_size=16, patch_size=4, embed_dim=8, depths=(1,), num_heads=(2,), window_size=2)
     with pytest.raises(ValueError, match="mimetic"):
         initialize(build_model(swin.replace(num_classes=2)), "mimetic")
+
+
+def test_local_heads_attend_to_one_neighbour_and_branches_begin_with_zero():
+    config = CONFIG.replace(image_size=32, hidden_dim=192, num_heads=6, class_token=False, pooling="gap")
+    model = build_model(config)
+    initialize(model, "local", seed=2)
+    images = np.random.default_rng(0).normal(size=(4, 4, 4, 3)).repeat(8, axis=1).repeat(8, axis=2).astype("float32")
+    maps = attention_maps(model, images)
+    inner = [8 * row + column for row in range(1, 7) for column in range(1, 7)]
+    for block in range(config.num_layers):
+        attention = np.mean(maps[f"encoder_block_{block}"], axis=0)[:, inner]  # (heads, 36, 64)
+        moves = np.array(inner)[:, None] + [8 * row + column for row in (-1, 0, 1) for column in (-1, 0, 1)]
+        of_moves = np.take_along_axis(attention, moves[None], axis=2).mean(axis=1)  # (heads, 9)
+        # Heads that look at different neighbours, each at one of them, with most of what there is.
+        assert len(set(of_moves.argmax(axis=1))) == config.num_heads
+        assert np.all(of_moves.max(axis=1) > 0.4)
+        assert np.all(np.sort(of_moves, axis=1)[:, -2] < 0.6 * of_moves.max(axis=1))
+    stages = features(model, ["patch_encoder", "encoder_block_1"])(images)
+    np.testing.assert_array_equal(stages["patch_encoder"], stages["encoder_block_1"])
+
+
+def test_local_patches_are_of_the_norm_of_positions():
+    model = build_model(CONFIG.replace(image_size=32, class_token=True))
+    initialize(model, "local", seed=1)
+    encoder = model.get_layer("patch_encoder")
+    positions = encoder.positions.numpy()
+    assert not np.any(positions[0, 0])  # the class token's
+    assert positions[0, 1:].std() == pytest.approx(1, rel=0.01)
+    assert not np.any(positions[0, 1:] @ encoder.projection.kernel.numpy().T > 1e-4)  # in another subspace
+    # Of patches whose cosine transform falls off as that of photographs.
+    smooth = np.cumsum(np.cumsum(np.random.default_rng(0).normal(size=(32, 32, 32, 1)), axis=1), axis=2)
+    smooth = (smooth - smooth.mean()) / smooth.std() * np.ones(3) + 0.2 * np.random.default_rng(1).normal(
+        size=(32, 1, 1, 3)
+    )
+    tokens = encoder(model.get_layer("patches")(smooth.astype("float32"))).numpy()[:, 1:] - positions[:, 1:]
+    assert 0.5 < np.sqrt(np.square(tokens).mean()) < 2
+
+
+def test_local_needs_learned_positions():
+    model = build_model(CONFIG.replace(position_embedding="sincos2d"))
+    with pytest.raises(ValueError, match="local initialization needs learned positions"):
+        initialize(model, "local")

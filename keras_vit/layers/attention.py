@@ -3,11 +3,13 @@
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_vit.backend import has_fused_attention
+from keras_vit.fused import fused_softmax, fuses
 from keras_vit.layers.composite import CompositeLayer
-from keras_vit.layers.dense import dense
+from keras_vit.layers.dense import dense, on_rows, scales_rows
 from keras_vit.layers.dropout import Dropout, dropout
 from keras_vit.layers.layer_norm import LayerNormalization
 from keras_vit.validation import check_heads, check_positive
@@ -37,13 +39,17 @@ def attend(query, key, value, dropout=None, training=False, return_attention=Fal
     if has_fused_attention() and bias is None and not drops and not return_attention:
         return ops.dot_product_attention(query, key, value, scale=scale)
     # Scaling the queries costs less than scaling the larger logits, and keeps float16 in range.
-    query = ops.transpose(query * scale, (0, 2, 1, 3))  # (batch, heads, queries, head_dim)
-    key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (key, value))
+    query = query if isinstance(scale, float) and scale == 1 else query * scale
+    query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))  # (batch, heads, ..., head_dim)
     # TensorFlow folds this second transpose into the product.
-    logits = ops.cast(ops.matmul(query, ops.swapaxes(key, -1, -2)), "float32")
+    logits = ops.matmul(query, ops.swapaxes(key, -1, -2))
     if bias is not None:
-        logits = ops.reshape(ops.reshape(logits, (-1, *bias.shape)) + bias, (-1, *bias.shape[1:]))
-    attention = ops.cast(ops.softmax(logits, axis=-1), value.dtype)
+        logits = ops.reshape(ops.cast(logits, "float32"), (-1, *bias.shape)) + bias
+        logits = ops.reshape(logits, (-1, *bias.shape[1:]))
+    if fuses():
+        attention = fused_softmax(logits, value.dtype)
+    else:
+        attention = ops.cast(ops.softmax(ops.cast(logits, "float32"), axis=-1), value.dtype)
     weights = dropout(attention, training=training) if drops else attention
     outputs = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
     return (outputs, attention) if return_attention else outputs
@@ -133,15 +139,23 @@ class MultiHeadSelfAttention(CompositeLayer):
 
     def call(self, inputs, training=False, return_attention=False):
         length = ops.shape(inputs)[1]
-        fused = ops.split(self.qkv(rows(inputs)), 3, axis=-1)
+        scales, scale = None, None
+        if scales_rows(self.qkv) and not self.qk_norm:
+            scales, scale = self._column_scales(inputs.shape[-1]), 1.0
+        fused = ops.split(on_rows(self.qkv, rows(inputs), scales), 3, axis=-1)
         query, key, value = (split_heads(part, length, self.num_heads) for part in fused)
         if self.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
-        outputs = attend(query, key, value, self.attention_dropout, training, return_attention)
+        outputs = attend(query, key, value, self.attention_dropout, training, return_attention, scale)
         outputs, attention = outputs if return_attention else (outputs, None)
-        outputs = ops.reshape(self.projection(rows(outputs)), ops.shape(inputs))
+        outputs = ops.reshape(on_rows(self.projection, rows(outputs)), ops.shape(inputs))
         outputs = self.dropout(outputs, training=training)
         return (outputs, attention) if return_attention else outputs
+
+    def _column_scales(self, hidden_dim):
+        """What the columns of queries, keys and values are multiplied with: the scale of the logits and 1."""
+        scale = math.sqrt(self.num_heads / hidden_dim)
+        return np.repeat(np.array([scale, 1, 1], "float32"), hidden_dim)
 
     def compute_output_spec(self, inputs, training=False, return_attention=False):
         return attention_spec(inputs, self.num_heads, self.compute_dtype, return_attention)

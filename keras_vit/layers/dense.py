@@ -7,6 +7,9 @@ import math
 import keras
 from keras import ops
 
+from keras_vit.backend import splits_bias
+from keras_vit.fused import fused_bias, fuses
+
 _PLACEHOLDER = contextvars.ContextVar("placeholder", default=None)
 
 
@@ -76,3 +79,38 @@ def dense(parent, name, units, kernel_initializer="glorot_uniform", use_bias=Tru
         dtype=parent.dtype_policy,
         name=name,
     )
+
+
+def is_plain(dense):
+    """Whether a dense layer is nothing but a product and a bias: neither quantized nor with LoRA."""
+    return dense.quantization_mode is None and not dense.lora_enabled
+
+
+def on_rows(dense, rows, scales=None):
+    """What a dense layer makes of the rows of a matrix, computed in the fastest way that is known.
+
+    Args:
+        dense: from `dense`.
+        rows: tensor `(rows, width)`.
+        scales: float array `(units,)` or `None`. Multiplies the columns of the result, only where `scales_rows(dense)`.
+
+    Returns:
+        Tensor `(rows, units)`.
+    """
+    if not _is_split(dense):
+        return dense(rows)
+    product = ops.matmul(rows, dense.kernel)
+    if fuses():
+        return fused_bias(product, dense.bias, scales)
+    # Nothing but this keeps TensorFlow from making one operation of the product and its bias.
+    product = ops.reshape(product, (-1, 1, dense.units)) + dense.bias
+    return ops.reshape(product, (-1, dense.units))
+
+
+def scales_rows(dense):
+    """Whether `on_rows` takes `scales`, which then cost nothing."""
+    return fuses() and _is_split(dense)
+
+
+def _is_split(dense):
+    return dense.use_bias and is_plain(dense) and splits_bias(dense.compute_dtype)

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_vit.backend import fused_layer_norm, fuses
+from keras_vit.fused import fused_layer_norm, fuses
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")

@@ -3,17 +3,12 @@
 import keras
 from keras import ops
 
-from keras_vit.backend import fused_bias_gelu, fuses
+from keras_vit.fused import fused_bias_gelu, fuses
 from keras_vit.layers.activations import ACTIVATIONS
 from keras_vit.layers.composite import CompositeLayer
-from keras_vit.layers.dense import dense
+from keras_vit.layers.dense import dense, is_plain, on_rows
 from keras_vit.layers.dropout import dropout
 from keras_vit.validation import check_choice, check_positive
-
-
-def is_plain(dense):
-    """Whether a dense layer is nothing but a product and a bias: neither quantized nor with LoRA."""
-    return dense.quantization_mode is None and not dense.lora_enabled
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -54,13 +49,13 @@ class MLP(CompositeLayer):
     def call(self, inputs, training=False):
         # One matrix of rows: only so does TensorFlow fuse product, bias and GELU into one kernel.
         x = self._inner(ops.reshape(inputs, (-1, inputs.shape[-1])))
-        x = self.dense_2(self.dropout(x, training=training))
+        x = on_rows(self.dense_2, self.dropout(x, training=training))
         return self.dropout(ops.reshape(x, ops.shape(inputs)), training=training)
 
     def _inner(self, rows):
         if self.activation == "gelu" and fuses() and is_plain(self.dense_1):
             return fused_bias_gelu(ops.matmul(rows, self.dense_1.kernel), self.dense_1.bias)
-        x, activation = self.dense_1(rows), ACTIVATIONS[self.activation]
+        x, activation = on_rows(self.dense_1, rows), ACTIVATIONS[self.activation]
         if self.activation == "swiglu":
             gate, value = ops.split(x, 2, axis=-1)
             return activation(gate) * value

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_vit.layers.attention import attend, attention_spec, rows, split_heads
 from keras_vit.layers.composite import CompositeLayer
-from keras_vit.layers.dense import dense, initial
+from keras_vit.layers.dense import dense, initial, on_rows
 from keras_vit.layers.dropout import dropout
 from keras_vit.layers.windows import log_coordinates, relative_position_index
 from keras_vit.validation import as_pair, check_choice, check_heads, check_positive
@@ -144,7 +144,7 @@ class WindowAttention(CompositeLayer):
 
     def _query_key_value(self, inputs):
         length = math.prod(self.window_size)
-        query, key, value = ops.split(self.qkv(rows(inputs)), 3, axis=-1)
+        query, key, value = ops.split(on_rows(self.qkv, rows(inputs)), 3, axis=-1)
         if self.version == 2 and self.qkv_bias:
             query, value = query + self.query_bias, value + self.value_bias
         query, key, value = (split_heads(part, length, self.num_heads) for part in (query, key, value))
@@ -163,7 +163,7 @@ class WindowAttention(CompositeLayer):
         scale = None if self.version == 1 else 1.0
         outputs = attend(query, key, value, self.attention_dropout, training, return_attention, scale, bias)
         outputs, attention = outputs if return_attention else (outputs, None)
-        outputs = ops.reshape(self.projection(rows(outputs)), ops.shape(inputs))
+        outputs = ops.reshape(on_rows(self.projection, rows(outputs)), ops.shape(inputs))
         outputs = self.dropout(outputs, training=training)
         return (outputs, attention) if return_attention else outputs
 

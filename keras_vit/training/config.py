@@ -23,7 +23,7 @@ class TrainingConfig:
         evaluation_steps: int or `None`. Cuts the evaluation short; `None` for every example.
         loss: `softmax`, `sigmoid` or `binary`, see `make_loss`. Default `softmax`.
         label_smoothing: float in [0, 1).
-        initialization: `layers`, `big_vision`, `truncated_normal` or `mimetic`, see
+        initialization: `layers`, `big_vision`, `truncated_normal`, `mimetic` or `local`, see
             `keras_vit.training.initialization`. Of no effect on a recipe with `weights`. Default `layers`.
         head_bias: float. What the biases of a head begin with; -10 in AugReg's `sigmoid` training on ImageNet-21k, so
             that it begins with no class. Default 0.

@@ -6,9 +6,10 @@ import numpy as np
 
 from keras_vit.metadata import metadata
 from keras_vit.models import ViTConfig
+from keras_vit.training.local_initialization import initialize_locally
 from keras_vit.validation import check_choice
 
-SCHEMES = ("layers", "big_vision", "truncated_normal", "mimetic")
+SCHEMES = ("layers", "big_vision", "truncated_normal", "mimetic", "local")
 _TABLES = ("class_token", "distillation_token", "position_embedding", "register_tokens")
 # Of the random part and the identity in queries times keys, and in values times projection: section 4 of the paper.
 _QUERY_KEY, _VALUE_PROJECTION = (0.7, 0.7), (0.4, -0.4)
@@ -24,7 +25,8 @@ def initialize(model, scheme, seed=0):
             `truncated_normal` is timm's and DeiT's: kernels, tokens and positions of deviation 0.02 (cut at 2, that is
             never), and PyTorch's uniform numbers for the projection of the patches. `mimetic` gives the attention of a
             Vision Transformer the structure that trained ones have: queries and keys whose product is near the
-            identity, values and projections whose product is near the negative identity.
+            identity, values and projections whose product is near the negative identity. `local` lets every head look
+            at a neighbour of each patch, see `initialize_locally`.
         seed: int.
 
     Raises:
@@ -39,8 +41,12 @@ def initialize(model, scheme, seed=0):
         _big_vision(model, random)
     elif scheme == "truncated_normal":
         _truncated_normal(model, random)
-    elif scheme == "mimetic":
-        _mimetic(model, random)
+    elif scheme in ("mimetic", "local"):
+        config = metadata(model).config
+        if not isinstance(config, ViTConfig):
+            raise ValueError(f"{scheme} initialization is for Vision Transformers. Received: {type(config).__name__}")
+        variables = {variable.path: variable for variable in model.weights}
+        {"mimetic": _mimetic, "local": initialize_locally}[scheme](variables, config, random)
 
 
 def _big_vision(model, random):
@@ -59,11 +65,7 @@ def _truncated_normal(model, random):
             variable.assign(0.02 * random.normal(size=variable.shape))
 
 
-def _mimetic(model, random):
-    config = metadata(model).config
-    if not isinstance(config, ViTConfig):
-        raise ValueError(f"mimetic initialization is for Vision Transformers. Received: {type(config).__name__}")
-    variables = {variable.path: variable for variable in model.weights}
+def _mimetic(variables, config, random):
     for block in range(config.num_layers):
         attention = f"encoder_block_{block}/attention"
         qkv, projection = _attention_kernels(config.hidden_dim, config.num_heads, random)
