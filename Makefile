@@ -81,6 +81,7 @@ benchmark: $(VENV)/.installed
 	$(PYTHON) -m venv $(VENV)-peers
 	$(VENV)-peers/bin/pip install --quiet --editable . keras-hub timm $(TORCH)
 	$(VENV)-peers/bin/python benchmarks/train_step.py
+	$(VENV)-peers/bin/python benchmarks/train_loop.py
 	$(VENV)-peers/bin/python benchmarks/inference.py
 	$(VENV)-peers/bin/python benchmarks/loading.py
 

@@ -84,7 +84,7 @@ def main(benchmark, description, contenders, baseline, defaults, argv=None):
     """
     options = parser(description, defaults)
     arguments = options.parse_args(argv)
-    training = benchmark == "train_step"
+    training = benchmark in ("train_step", "train_loop")
     try:
         chosen = choose(contenders, split(arguments.contenders))
         pairs = tasks_of(arguments, training)

@@ -43,6 +43,10 @@ class Task:
     training: bool
 
 
+# What the loops of training do to images in memory: pixels of padding, with a random crop and mirror images behind it.
+PADDING = 4
+
+
 def _keras(library, how, jit=False):
     packages = ("tensorflow", "keras", {"keras_vit": "keras_vit", "kerashub": "keras_hub"}[library])
     options = {"library": library, "jit": jit}
@@ -63,6 +67,23 @@ TRAINING = (
     _keras("kerashub", "fit", jit=True),
     _timm("fit"),
     _timm("fit", compiled=True),
+)
+# The same with data: shuffled, cropped and mirrored anew in every step.
+LOOPS = (
+    dataclasses.replace(_RECIPE, options={"padding": PADDING}),
+    Contender(
+        "keras_vit fit",
+        ("tensorflow", "keras", "keras_vit"),
+        "keras_contenders:fit",
+        {"library": "keras_vit", "jit": False, "padding": PADDING},
+    ),
+    Contender(
+        "kerashub fit",
+        ("tensorflow", "keras", "keras_hub", "keras_vit"),
+        "keras_contenders:fit",
+        {"library": "kerashub", "jit": False, "padding": PADDING},
+    ),
+    Contender("timm", ("torch", "timm"), "torch_contenders:fit", {"compiled": False, "padding": PADDING}),
 )
 INFERENCE = (
     _keras("keras_vit", "predict"),

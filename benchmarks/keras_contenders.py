@@ -6,29 +6,51 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+BATCHES = 40  # of a data set in memory
 
-def fit(task, library, jit):
+
+def fit(task, library, jit, padding=None):
     """Steps through the train function that `model.fit` itself uses, on a `tf.data` iterator.
 
-    Everything is left at the default that a user of `compile` and `fit` gets, `jit_compile` aside.
+    Everything is left at the default that a user of `compile` and `fit` gets, `jit_compile` aside. With `padding` the
+    images come from the pipeline of keras_vit, whichever library the model is of.
     """
     model = build(task, library)
+    sparse = padding is None
+    loss = keras.losses.SparseCategoricalCrossentropy if sparse else keras.losses.CategoricalCrossentropy
     model.compile(
         optimizer=keras.optimizers.AdamW(1e-4, weight_decay=0.05),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=loss(from_logits=True),
         jit_compile=True if jit else "auto",
     )
+    if not sparse:
+        return _steps(model, augmented(task, padding)), model.count_params()
     labels = np.random.default_rng(1).integers(task.config["num_classes"], size=task.batch)
     dataset = tf.data.Dataset.from_tensors((images(task), labels)).cache().repeat().prefetch(tf.data.AUTOTUNE)
     return _steps(model, dataset), model.count_params()
 
 
-def recipe(task):
+def augmented(task, padding):
+    """Batches of keras_vit's pipeline: uint8 images in memory, shuffled; with `padding` cropped and mirrored too."""
+    from keras_vit.data import Split, training_dataset
+    from keras_vit.preprocessing import InputSpec
+    from keras_vit.training import AugmentConfig
+
+    count = task.batch if padding is None else BATCHES * task.batch
+    random, shape = np.random.default_rng(1), (*task.config["image_size"], task.config["num_channels"])
+    pixels = random.integers(256, size=(count, *shape), dtype="uint8")
+    labels = random.integers(task.config["num_classes"], size=count)
+    spec = InputSpec.symmetric(task.config["image_size"], task.config["num_channels"])
+    changes = AugmentConfig() if padding is None else AugmentConfig(padding=padding, flip=True)
+    split = Split(pixels, labels)
+    return training_dataset(split, task.config["num_classes"], spec, task.batch, 1_000_000, 0, changes)[0]
+
+
+def recipe(task, padding=None):
     """Steps as `keras_vit train` takes them: its compiled model with clipping, schedule and exclusions, the
     compiler chosen by the hardware, and batches that its own pipeline shuffles and normalises."""
-    from keras_vit.data import Split, training_dataset
     from keras_vit.models import ViTConfig
-    from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, compile_model, fused_training
+    from keras_vit.training import DataConfig, OptimizerConfig, Recipe, compile_model, fused_training
     from keras_vit.training.hardware import choose_compiler
 
     config = ViTConfig.from_config(task.config)
@@ -42,14 +64,8 @@ def recipe(task):
     model = build(task, "keras_vit")
     compiler = choose_compiler(settings, device, replicas=1)
     compile_model(model, settings, steps_per_epoch=1000, compiler=compiler)
-    pixels = ((images(task) * 50) + 128).clip(0, 255).astype("uint8")
-    labels = np.random.default_rng(1).integers(config.num_classes, size=task.batch)
-    dataset, _ = training_dataset(
-        Split(pixels, labels), config.num_classes, settings.input_spec, task.batch, 1_000_000, 0, AugmentConfig()
-    )
-    return _steps(
-        model, dataset, fused_training if compiler == "fused" else contextlib.nullcontext
-    ), model.count_params()
+    context = fused_training if compiler == "fused" else contextlib.nullcontext
+    return _steps(model, augmented(task, padding), context), model.count_params()
 
 
 def _steps(model, dataset, context=contextlib.nullcontext):

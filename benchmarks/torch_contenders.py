@@ -6,17 +6,25 @@ import torch
 torch.set_flush_denormal(True)
 
 
-def fit(task, compiled):
-    """A plain training step: forward (under autocast in bfloat16), backward, fused AdamW."""
+BATCHES = 40  # of a data set in memory
+
+
+def fit(task, compiled, padding=None):
+    """A plain training step: forward (under autocast in bfloat16), backward, fused AdamW.
+
+    With `padding` every step draws other images from memory, crops and mirrors them.
+    """
     model = build(task).train()
     parameters = _count(model)
     forward = torch.compile(model) if compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05, fused=True)
     batch = images(task)
     labels = torch.randint(task.config["num_classes"], (task.batch,))
+    draw = (lambda: (batch, labels)) if padding is None else augmented(task, padding)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=task.precision == "bfloat16")
 
     def step():
+        batch, labels = draw()
         with autocast:
             logits = forward(batch)
         loss = torch.nn.functional.cross_entropy(logits.float(), labels)
@@ -26,6 +34,25 @@ def fit(task, compiled):
         loss.item()
 
     return step, parameters
+
+
+def augmented(task, padding):
+    """A callable that draws a batch of uint8 images from memory, cropped behind a padding and mirrored as a batch."""
+    height, width = task.config["image_size"]
+    pixels = torch.randint(256, (BATCHES * task.batch, task.config["num_channels"], height, width), dtype=torch.uint8)
+    pixels = torch.nn.functional.pad(pixels, [padding] * 4)
+    labels = torch.randint(task.config["num_classes"], (len(pixels),))
+
+    def draw():
+        examples = torch.randint(len(pixels), (task.batch,))
+        rows = torch.randint(2 * padding + 1, (task.batch, 1)) + torch.arange(height)
+        columns = torch.randint(2 * padding + 1, (task.batch, 1)) + torch.arange(width)
+        columns = torch.where(torch.rand(task.batch, 1) < 0.5, columns.flip(1), columns)
+        # Channels last, as the indices come to the front.
+        batch = pixels[examples[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+        return batch.permute(0, 3, 1, 2).float() / 127.5 - 1, labels[examples]
+
+    return draw
 
 
 def predict(task, compiled):

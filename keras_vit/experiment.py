@@ -79,7 +79,7 @@ def run(recipe, directory, fresh=False, log=print):
         log(f"went on after epoch {result['resumed_from']} of an earlier run in {directory}")
     evaluation = {"split": split, **_evaluate(model, recipe, test)}
     model.save(directory / MODEL_FILE)
-    how |= {"strategy": recipe.distribution.name, "training_examples": len(train)}
+    how |= {"strategy": recipe.distribution.name, "data": source.name, "training_examples": len(train)}
     run_record = record.run_record(recipe, result, model, evaluation, **how)
     record.write_json(directory / "record.json", run_record)
     plot.training_curve(run_record, directory / "curve.png", log)

@@ -1,31 +1,57 @@
-"""ViT-Ti learns CIFAR-10 from scratch at 32 pixels.
+"""A small plain ViT learns CIFAR-10 from scratch in minutes on two CPU cores.
 
-A plain baseline: crops and mirror images, no stronger augmentation. Data from TensorFlow Datasets, or from a
-folder `<folder>/{train,test}/<class>/<image>`:
+Patches of 4 pixels without overlap, no convolution anywhere, no class token, no teacher, no other data; 1.8 M
+parameters. What lets it learn so fast is how it begins: every head attends to a neighbouring patch
+(`initialization="local"`, see `keras_vit.training.local_initialization`), and the optimizer, Muon. What each choice
+brings, measured on a part of the training set, is in recipes/results/vit_tiny_cifar10_ablation.json and
+docs/training.md. For comparison: keras.io's example of CCT, which has a convolutional tokenizer, reports 76.8 %.
+
+Data from TensorFlow Datasets, or from a folder `<folder>/{train,test}/<class>/<image>`:
 
     keras_vit train recipes/vit_tiny_cifar10.py
     keras_vit train recipes/vit_tiny_cifar10.py --set data.folder=path/to/cifar10
+    keras_vit train recipes/vit_tiny_cifar10.py:epochs=5
 
-Model: ViT-Ti of Touvron et al. (arXiv:2012.12877, table 1) with patches of 4 pixels, 5.4 M parameters. The accuracy
-after all 200 epochs has not been measured; two CPU cores need minutes for an epoch, so take a shorter run there:
---set training.epochs=5 --set optimizer.warmup_epochs=1.
+An epoch takes two minutes on two cores of a CPU with AMX.
 """
 
-from keras_vit.models import vit_config
+from keras_vit.models import ViTConfig
 from keras_vit.preprocessing import InputSpec
 from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 
-recipe = Recipe(
-    name="vit_tiny_cifar10",
-    model=vit_config("tiny", image_size=32, patch_size=4, num_classes=10, drop_path_rate=0.1),
-    input_spec=InputSpec(size=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
-    data=DataConfig(name="cifar10", batch_size=128),
-    augment=AugmentConfig(shift=4.0, flip=True),
-    optimizer=OptimizerConfig(
-        learning_rate=1e-3,
-        warmup_epochs=10,
-        weight_decay=0.05,
-        clip_norm=1.0,
-    ),
-    training=TrainingConfig(epochs=200, label_smoothing=0.1),
-)
+EPOCHS = 10
+
+
+def make_recipe(epochs=EPOCHS):
+    """The recipe at another length."""
+    epochs = int(epochs)
+    return Recipe(
+        name="vit_tiny_cifar10" if epochs == EPOCHS else f"vit_tiny_cifar10_{epochs}_epochs",
+        model=ViTConfig(
+            image_size=32,
+            patch_size=4,
+            hidden_dim=192,
+            num_layers=6,
+            num_heads=6,
+            mlp_dim=384,
+            num_classes=10,
+            class_token=False,
+            pooling="gap",
+        ),
+        input_spec=InputSpec(size=32, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+        data=DataConfig(name="cifar10", batch_size=256),
+        augment=AugmentConfig(padding=2, padding_mode="reflect", flip=True),
+        optimizer=OptimizerConfig(
+            name="muon",
+            learning_rate=4e-3,
+            adam_ratio=0.5,
+            momentum=0.95,
+            nesterov=True,
+            warmup_epochs=0.25,
+            weight_decay=0.05,
+        ),
+        training=TrainingConfig(epochs=epochs, label_smoothing=0.1, initialization="local"),
+    )
+
+
+recipe = make_recipe()

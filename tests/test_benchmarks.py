@@ -19,7 +19,7 @@ BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 def _programs(monkeypatch):
     """The programs import each other as scripts do, from their own folder."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = ("command", "contenders", "flops", "harness", "report", "train_step", "inference", "worker")
+    names = ("command", "contenders", "flops", "harness", "report", "train_step", "train_loop", "inference", "worker")
     names += ("loading", "loading_report", "input_pipeline", "pipeline_contenders")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)

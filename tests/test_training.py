@@ -206,6 +206,15 @@ def test_a_run_record_has_what_the_design_asks_for(tmp_path):
     made = record.run_record(recipe, result, build_vit(recipe.model), {"split": "test", "accuracy": 0.5, "examples": 2})
     wanted = {"recipe", "model", "config", "commit", "dirty", "hardware", "versions", "seed", "epochs"}
     assert wanted | {"wall_seconds", "test_accuracy", "test_examples"} <= set(made)
+    assert 0 < made["process_seconds"] < 24 * 3600
+    assert made["process_seconds"] == pytest.approx(record.process_seconds(), abs=60)
+    resumed = record.run_record(
+        recipe,
+        {**result, "resumed_from": 1},
+        build_vit(recipe.model),
+        {"split": "test", "accuracy": 0.5, "examples": 2},
+    )
+    assert resumed["process_seconds"] is None
     record.write_json(tmp_path / "a" / "record.json", made)
     assert json.loads((tmp_path / "a" / "record.json").read_text()) == made
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["record.json"]

@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import subprocess
+import time
 from importlib import metadata
 
 import keras
@@ -40,6 +41,16 @@ def hardware():
     return {"cpu": name, "cores": os.cpu_count(), "machine": platform.machine(), "system": platform.system()}
 
 
+def process_seconds():
+    """Seconds since this process began, imports included; `None` where there is no `/proc`."""
+    try:
+        # The fields behind the command, which may hold anything, from the third on; the 22nd is the start.
+        ticks = int(pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return None
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
 def versions():
     """Versions of Python and of the packages that decide a result, as a dict."""
     found = {"python": platform.python_version(), "backend": keras.backend.backend()}
@@ -62,9 +73,11 @@ def run_record(recipe, result, model, evaluation, **extra):
         **extra: further JSON types, for example a baseline.
 
     Returns:
-        A dict of JSON types.
+        A dict of JSON types. `wall_seconds` are those of training; `process_seconds` all since the process began, data,
+        compilation and evaluation among them, `None` for a run of several processes.
     """
     revision, dirty = commit()
+    whole = process_seconds()
     # Not by the name of the split: that of ImageNet to test on is called validation.
     name = "validation" if recipe.data.validation_fraction else "test"
     return {
@@ -80,6 +93,7 @@ def run_record(recipe, result, model, evaluation, **extra):
         "best_epoch": result.get("best_epoch"),
         "resumed_from": result["resumed_from"],
         "wall_seconds": round(result["seconds"], 1),
+        "process_seconds": None if result["resumed_from"] or whole is None else round(whole, 1),
         f"{name}_accuracy": evaluation["accuracy"],
         f"{name}_examples": evaluation["examples"],
         f"{name}_loss": evaluation.get("loss"),
