@@ -71,6 +71,9 @@ TRAINING = (
 # The same with data: shuffled, cropped and mirrored anew in every step.
 LOOPS = (
     dataclasses.replace(_RECIPE, options={"padding": PADDING}),
+    dataclasses.replace(
+        _RECIPE, name="keras_vit train, gradient checkpointing", options={"padding": PADDING, "checkpointed": True}
+    ),
     Contender(
         "keras_vit fit",
         ("tensorflow", "keras", "keras_vit"),

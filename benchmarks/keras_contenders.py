@@ -46,11 +46,12 @@ def augmented(task, padding):
     return training_dataset(split, task.config["num_classes"], spec, task.batch, 1_000_000, 0, changes)[0]
 
 
-def recipe(task, padding=None):
+def recipe(task, padding=None, checkpointed=False):
     """Steps as `keras_vit train` takes them: its compiled model with clipping, schedule and exclusions, the
     compiler chosen by the hardware, and batches that its own pipeline shuffles and normalises."""
     from keras_vit.models import ViTConfig
     from keras_vit.training import DataConfig, OptimizerConfig, Recipe, compile_model, fused_training
+    from keras_vit.training.fine_tune import checkpointed_blocks
     from keras_vit.training.hardware import choose_compiler
 
     config = ViTConfig.from_config(task.config)
@@ -61,7 +62,8 @@ def recipe(task, padding=None):
         optimizer=OptimizerConfig(learning_rate=1e-4, weight_decay=0.05, clip_norm=1.0),
     ).for_data(config.num_classes, config.num_channels)
     device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
-    model = build(task, "keras_vit")
+    with checkpointed_blocks(config, checkpointed):
+        model = build(task, "keras_vit")
     compiler = choose_compiler(settings, device, replicas=1)
     compile_model(model, settings, steps_per_epoch=1000, compiler=compiler)
     context = fused_training if compiler == "fused" else contextlib.nullcontext

@@ -39,6 +39,20 @@ def comparison():
     return "\n".join(lines)
 
 
+def ablation():
+    """Validation accuracy of `vit_tiny_cifar10` with other choices, epoch by epoch."""
+    record = json.loads((RESULTS / "vit_tiny_cifar10_ablation.json").read_text())
+    count = max(row["epochs_planned"] for row in record["rows"])
+    names = " | ".join(f"epoch {i + 1}" for i in range(count))
+    lines = [f"| other than the recipe | {names} |", "|---" * (count + 1) + "|"]
+    for row in record["rows"]:
+        cells = [f"{100 * value:.1f} %" for value in row["val_accuracy"]]
+        cells += [""] * (count - len(cells))
+        what = ", ".join(f"`{override}`" for override in row["overrides"]) or "nothing"
+        lines.append(f"| {what} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", record["procedure"]])
+
+
 def _row(name):
     module = load_recipe(name)
     recipe, what = module.recipe, module.__doc__.partition("\n")[0].rstrip(".")
@@ -75,7 +89,9 @@ def _measured(name):
 def main(arguments):
     """Rewrites or checks the page; returns the exit code."""
     old = PAGE.read_text()
-    new = fill(fill(old, "recipes", table()), "comparison", comparison())
+    new = old
+    for marker, part in (("recipes", table), ("ablation", ablation), ("comparison", comparison)):
+        new = fill(new, marker, part())
     if "--check" in arguments:
         return int(new != old)
     PAGE.write_text(new)

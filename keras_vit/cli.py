@@ -39,7 +39,10 @@ def train(options):
     module = load_recipe(options.recipe)
     seed = [] if options.seed is None else [f"training.seed={options.seed}"]
     recipe = apply_overrides(module.recipe, [*options.overrides, *seed])
-    recipe = recipe.smoke() if options.smoke else recipe
+    if options.smoke:
+        # A data set that somebody asked for must be there.
+        asked_for = recipe.data != module.recipe.data
+        recipe = recipe.smoke() if asked_for else experiment.with_data_at_hand(recipe.smoke(), _say)
     record_path = record.record_path(recipe)
     if options.record and record_path.exists():
         raise ValueError(f"a run record is never overwritten. Received: {str(record_path)!r}, which exists")

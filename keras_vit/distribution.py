@@ -50,6 +50,12 @@ def _split_cpu(count):
         ) from error
 
 
+def accelerators():
+    """Names of the GPUs and TPUs that TensorFlow sees."""
+    devices = [device for kind in ("TPU", "GPU") for device in tf.config.list_physical_devices(kind)]
+    return [tf.config.experimental.get_device_details(d).get("device_name", d.device_type) for d in devices]
+
+
 def device_kind():
     """`tpu`, `gpu` or `cpu`: the fastest kind of device that TensorFlow sees."""
     for kind in ("TPU", "GPU"):

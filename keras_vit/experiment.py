@@ -19,6 +19,7 @@ from keras_vit.models import build_model
 from keras_vit.training import Recipe, compile_model, fit, initial_model, make_distiller, plot, record, trained_model
 from keras_vit.training.fine_tune import MODEL_FILE
 from keras_vit.training.hardware import choose_compiler, choose_precision
+from keras_vit.training.losses import make_accuracy, make_loss
 
 
 @dataclasses.dataclass
@@ -77,13 +78,31 @@ def run(recipe, directory, fresh=False, log=print):
     model = trained_model(trainer)
     if result["resumed_from"]:
         log(f"went on after epoch {result['resumed_from']} of an earlier run in {directory}")
-    evaluation = {"split": split, **_evaluate(model, recipe, test)}
+    evaluation = {"split": split, **_evaluate(model, recipe, test, strategy)}
     model.save(directory / MODEL_FILE)
     how |= {"strategy": recipe.distribution.name, "data": source.name, "training_examples": len(train)}
+    how["accelerators"] = distribution.accelerators()
     run_record = record.run_record(recipe, result, model, evaluation, **how)
     record.write_json(directory / "record.json", run_record)
     plot.training_curve(run_record, directory / "curve.png", log)
     return Run(recipe, model, evaluation, run_record, (train, test), directory)
+
+
+def with_data_at_hand(recipe, log=print):
+    """The recipe itself, or with invented images where its data set would have to be downloaded or is missing.
+
+    For smoke runs: every recipe can be tried on any machine.
+    """
+    data = dataclasses.replace(recipe.data, download=False)
+    try:
+        source = load_source(data)
+        if source.encoded is not None:
+            source.encoded(data.train_split)
+    except ValueError as error:
+        log(f"invented images instead of the data set: {error}")
+        only = dict.fromkeys(data.exclusive) | {"name": "invented", "num_classes": recipe.model.num_classes}
+        return recipe.replace(data=dataclasses.replace(recipe.data, **only))
+    return recipe
 
 
 def _prepare(recipe, source, train, strategy, log):
@@ -146,11 +165,14 @@ def _evaluation_data(recipe, split, skipped=None):
     return batches.take(limit) if limit else batches
 
 
-def _evaluate(model, recipe, split):
-    """Loss and accuracy over every example of a split, as a dict."""
+def _evaluate(model, recipe, split, strategy):
+    """Loss, without label smoothing, and accuracy over every example of a split, as a dict."""
     skipped, limit = [], recipe.training.evaluation_steps
+    with strategy.scope():
+        judged = keras.Model(model.inputs, model.outputs)  # Of the same weights; `model` stays compiled as it was.
+        judged.compile(loss=make_loss(recipe.training.loss), metrics=[make_accuracy(recipe.data.multi_label)])
     with plain_errors():
-        results = model.evaluate(_evaluation_data(recipe, split, skipped), return_dict=True, verbose=0)
+        results = judged.evaluate(_evaluation_data(recipe, split, skipped), return_dict=True, verbose=0)
     count = len(split) - len(skipped)
     count = min(count, limit * recipe.data.batch_size) if limit else count
     return {"examples": count, **{name: float(value) for name, value in results.items()}}

@@ -1,6 +1,7 @@
 """DeiT-B on ImageNet-1k, without a teacher: as deit_tiny_i1k.py, with another model.
 
-Paper: Touvron et al. (arXiv:2012.12877), table 9. Expected: 81.8 % top-1. Not measured here.
+Paper: Touvron et al. (arXiv:2012.12877), table 9. Expected: 81.8 % top-1. Hardware: 8 V100 GPUs, 53
+hours. Not measured here.
 
     keras_vit train recipes/deit_base_i1k.py --set distribution.name=mirrored
 """

@@ -1,6 +1,7 @@
 """DeiT-S on ImageNet-1k, without a teacher: as deit_tiny_i1k.py, with another model.
 
-Paper: Touvron et al. (arXiv:2012.12877), table 9. Expected: 79.9 % top-1. Not measured here.
+Paper: Touvron et al. (arXiv:2012.12877), table 9. Expected: 79.9 % top-1. Hardware: 4 V100 GPUs, less
+than three days. Not measured here.
 
     keras_vit train recipes/deit_small_i1k.py --set distribution.name=mirrored
 """

@@ -2,7 +2,8 @@
 
 Papers: Dosovitskiy et al. (arXiv:2010.11929), section 4.1 and appendix B.1.1; Steiner et al. (arXiv:2106.10270),
 section 3. Expected from B/16 of ImageNet-21k: CIFAR-10 98.8 to 99.0 %, CIFAR-100 91.9 to 92.1 %, ImageNet-1k 86.0 %
-at 384 pixels. Not measured here.
+at 384 pixels. Hardware: 8 TPU cores or GPUs; the time is not published. Not measured
+here.
 
     keras_vit train recipes/finetune.py
     keras_vit train recipes/finetune.py --set data.name=imagenet2012 --set data.test_split=validation \\

@@ -1,7 +1,8 @@
 """A small Swin Transformer on CIFAR-10, from scratch.
 
 Paper: Liu et al. (arXiv:2103.14030). Patches of 2 pixels, windows of 4 by 4 tokens, stages of 16, 8 and 4 tokens a
-side; data, augmentation and optimizer as in vit_tiny_cifar10.py.
+side; data, augmentation and optimizer as in vit_tiny_cifar10.py. Expected: nothing is
+published of this size. Hardware: two CPU cores, an hour.
 
     keras_vit train recipes/swin_cifar10.py --set data.folder=path/to/cifar10
 """

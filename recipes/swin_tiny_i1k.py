@@ -1,11 +1,13 @@
 """Swin-T on ImageNet-1k.
 
 Paper: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows" (arXiv:2103.14030), section
-4.1. Expected: 81.2 % top-1. Hardware: 8 V100 GPUs. Not measured here.
+4.1. Expected: 81.2 % top-1. Hardware: 8 V100 GPUs; the time is not published. Not
+measured here.
 
     keras_vit train recipes/swin_tiny_i1k.py --set distribution.name=mirrored
 
-Source: microsoft/Swin-Transformer `config.py`, `configs/swin/swin_tiny_patch4_window7_224.yaml`, `optimizer.py`.
+Source: microsoft/Swin-Transformer `config.py`, `configs/swin/swin_tiny_patch4_window7_224.yaml`, `optimizer.py`. The
+cosine begins behind the warm-up, as that code has it by default (`WARMUP_PREFIX`).
 """
 
 from deit_tiny_i1k import recipe as deit

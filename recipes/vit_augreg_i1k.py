@@ -2,7 +2,7 @@
 
 Paper: Steiner et al., "How to train your ViT? Data, Augmentation, and Regularization in Vision Transformers"
 (arXiv:2106.10270). Expected: see the paper's figure 4 and table 3; the best augmentation differs from size to size.
-Hardware: TPUv3 cores. Not measured here.
+Hardware: TPUv3 cores; hours are in the paper's figures. Not measured here.
 
     keras_vit train recipes/vit_augreg_i1k.py
     keras_vit train recipes/vit_augreg_i1k.py:size=base,level=strong1

@@ -2,7 +2,8 @@
 
 Paper: Steiner et al., "How to train your ViT? Data, Augmentation, and Regularization in Vision Transformers"
 (arXiv:2106.10270). Expected after fine-tuning to ImageNet-1k at 384 pixels (recipes/finetune.py): Ti/16 78.2 %,
-S/16 83.7 %, B/16 86.0 %. Hardware: TPUv3 cores. Not measured here.
+S/16 83.7 %, B/16 86.0 %. Hardware: TPUv3 cores; hours are in the paper's figures. Not
+measured here.
 
     keras_vit train recipes/vit_augreg_i21k.py:size=base,level=medium1 --set data.tfrecords='i21k/{split}-*'
 

@@ -1,7 +1,8 @@
 """ViT-S/16 on ImageNet-1k, the plain baseline of big_vision.
 
 Paper: Beyer, Zhai and Kolesnikov, "Better plain ViT baselines for ImageNet-1k" (arXiv:2205.01580).
-Expected: 76.5 % top-1 after 90 epochs, 78.5 % after 150, 80.0 % after 300; 6.5 hours for 90 epochs on a TPUv3-8.
+Expected: 76.5 % top-1 after 90 epochs, 78.5 % after 150, 80.0 % after 300. Hardware: a TPUv3-8,
+6.5 hours for 90 epochs.
 Not measured here.
 
     keras_vit train recipes/vit_s16_i1k.py --set distribution.name=mirrored

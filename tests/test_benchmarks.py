@@ -162,7 +162,7 @@ def test_contenders_import_no_framework():
     """The list of contenders is plain data: names are unique and every factory exists in its file."""
     import contenders
 
-    for group in (contenders.TRAINING, contenders.INFERENCE):
+    for group in (contenders.TRAINING, contenders.LOOPS, contenders.INFERENCE):
         assert len({contender.name for contender in group}) == len(group)
         for contender in group:
             module, function = contender.factory.split(":")

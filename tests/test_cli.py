@@ -303,11 +303,30 @@ def test_the_cifar_recipe_runs_from_a_folder_and_from_tfds(where, tmp_path, caps
     assert "16 training images" in out
 
 
+@pytest.mark.parametrize("name", ["deit_tiny_i1k", "vit_augreg_i21k"])
+def test_smoke_invents_images_where_the_data_set_is_missing(name, tmp_path, capsys):
+    """21,843 classes with several labels an image, and what only its owner can download."""
+    small = [f"model.{field}={value}" for field, value in (("num_layers", 1), ("hidden_dim", 24), ("mlp_dim", 8))]
+    arguments = [part for field in small for part in ("--set", field)]
+    arguments += ["--set", "model.image_size=32"] if name == "deit_tiny_i1k" else ["--set", "model.image_size=16"]
+    assert _main("train", name, "--smoke", "--out", tmp_path, *arguments) == 0
+    out = capsys.readouterr().out
+    assert "invented images instead of the data set" in out
+    assert "64 training images" in out
+
+
+def test_smoke_of_data_that_was_asked_for_is_strict(tmp_path, capsys):
+    folder = f"data.folder={tmp_path / 'nowhere'}"
+    assert _main("train", "vit_tiny_cifar10", "--smoke", "--out", tmp_path / "run", "--set", folder) == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_loads_and_explains_itself(name):
     module = load_recipe(name)
     assert module.recipe.name.startswith(name)
-    assert f"keras_vit train recipes/{name}.py" in module.__doc__
+    for wanted in (f"keras_vit train recipes/{name}.py", "Expected", "Hardware"):
+        assert wanted in module.__doc__
 
 
 def test_a_recipe_file_takes_arguments():

@@ -233,6 +233,20 @@ def test_a_validation_accuracy_is_not_called_test_accuracy():
     assert "test_accuracy" not in made
 
 
+def test_an_override_of_a_source_replaces_the_others():
+    recipe = RECIPE.replace(data=DataConfig(tfrecords="a/{split}-*", num_classes=3))
+    assert apply_overrides(recipe, ["data.name=cifar10"]).data.tfrecords is None
+    assert apply_overrides(recipe, ["data.batch_size=3"]).data.tfrecords == "a/{split}-*"
+    folder = apply_overrides(recipe, ["data.folder=x", "data.name=None"])
+    assert (folder.data.folder, folder.data.name, folder.data.tfrecords) == ("x", None, None)
+
+
+@pytest.mark.parametrize("assignment", ["freeze=5", "freeze=head", "freeze=(1,)", "data.class_weights=5"])
+def test_a_value_that_is_no_list_is_refused(assignment):
+    with pytest.raises(ValueError, match=r"Received: (freeze|class_weights)="):
+        apply_overrides(RECIPE, [assignment])
+
+
 def test_configs_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         RECIPE.name = "other"

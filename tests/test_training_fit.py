@@ -153,6 +153,29 @@ def test_checkpointed_blocks_learn_the_same(config):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+def _products(model):
+    """How many products of matrices the gradient of a model takes."""
+
+    @tf.function(autograph=False)
+    def gradient(images):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(images, training=True))
+        return tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+    graph = gradient.get_concrete_function(tf.TensorSpec((2, *model.input_shape[1:]))).graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return sum("MatMul" in node.op for node in nodes)
+
+
+@pytest.mark.parametrize("config", [CONFIG, SWIN], ids=["vit", "swin"])
+def test_checkpointed_blocks_are_computed_again(config):
+    plain = _products(build_model(config))
+    with checkpointed_blocks(config):
+        model = build_model(config)
+    # At least the projections and products of the attention and the MLP of every block.
+    assert _products(model) >= plain + 5 * len(config.drop_path_rates())
+
+
 def test_checkpointed_blocks_draw_their_masks_once():
     """The gradient is that of the loss with the masks of the way there, by finite differences."""
     config = CONFIG.replace(

@@ -4,13 +4,13 @@ import csv
 import dataclasses
 import json
 import sys
-import types
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from keras_vit import experiment
+from keras_vit import cli_models, experiment
 from keras_vit.cli_models import load_model
 from keras_vit.metadata import metadata
 from keras_vit.models import ConvNetConfig, ViTConfig, build_model
@@ -24,13 +24,17 @@ from keras_vit.training import (
     Recipe,
     TrainingConfig,
     apply_overrides,
+    checkpoint,
     initial_model,
     layer_scales,
     make_distiller,
+    record,
     teacher_for,
 )
+from keras_vit.training import run as run_module
 from keras_vit.training.callbacks import best_epoch, is_stalled, tensorboard
 from keras_vit.training.fine_tune import checkpointed_blocks
+from keras_vit.training.losses import make_accuracy
 
 MODEL = ViTConfig(
     image_size=8, patch_size=4, num_channels=1, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8, num_classes=10
@@ -276,13 +280,23 @@ def test_a_group_that_the_recipe_has_not_yet_can_be_set():
         apply_overrides(RECIPE, ["distillation.alfa=0.9"])
 
 
-def test_tensorboard_is_an_event_file_an_epoch(tmp_path, monkeypatch):
-    """The package is not a dependency: without it the error says so."""
+def test_tensorboard_gets_a_point_an_epoch(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    training = dataclasses.replace(RECIPE.training, tensorboard=True, epochs=2)
+    finished = _run(RECIPE.replace(training=training), tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "train"))
+    events.Reload()
+    tensors = events.Tensors("epoch_loss")
+    assert [point.step for point in tensors] == [0, 1]
+    values = [tf.make_ndarray(point.tensor_proto) for point in tensors]
+    np.testing.assert_allclose(values, [epoch["loss"] for epoch in finished.record["epochs"]], rtol=1e-5)
+
+
+def test_tensorboard_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(ValueError, match="pip install tensorboard"):
         tensorboard(tmp_path)
-    monkeypatch.setitem(sys.modules, "tensorboard", types.ModuleType("tensorboard"))
-    assert str(tensorboard(tmp_path).log_dir) == str(tmp_path / "tensorboard")
 
 
 def test_a_validation_part_is_not_recorded_as_the_test_set(tmp_path):
@@ -307,3 +321,126 @@ def test_a_validation_part_is_not_recorded_as_the_test_set(tmp_path):
 def test_a_seed_that_no_generator_takes_is_refused():
     with pytest.raises(ValueError, match="seed must be in"):
         TrainingConfig(seed=-1)
+
+
+class _Spoil(keras.callbacks.Callback):
+    """Makes a weight infinite where the third epoch begins."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            weight = self.model.trainable_variables[0]
+            weight.assign(np.full(weight.shape, np.inf, "float32"))
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_what_is_kept_is_finite_where_the_loss_is_no_number(averaged, tmp_path, monkeypatch):
+    usual = run_module._callbacks
+    monkeypatch.setattr(run_module, "_callbacks", lambda *args: [_Spoil(), *usual(*args)])
+    # So good that the third epoch would be the best by its accuracy of one class.
+    monkeypatch.setattr(run_module.callbacks, "best_epoch", lambda history: len(history) - 1 if history else None)
+    optimizer = OptimizerConfig(learning_rate=1e-3, ema_momentum=0.5 if averaged else None)
+    recipe = RECIPE.replace(training=dataclasses.replace(RECIPE.training, epochs=5), optimizer=optimizer)
+    with pytest.raises(RuntimeError, match=r"epoch 3: the loss is not a number\. The state before it is in"):
+        _run(recipe, tmp_path)
+    assert checkpoint.load_state(tmp_path / "checkpoint.npz")["epoch"] == 2
+    with np.load(tmp_path / "checkpoint.npz") as file:
+        assert all(np.isfinite(file[name]).all() for name in file.files)
+    model = build_model(MODEL)
+    model.load_weights(tmp_path / "best.weights.h5")
+    assert all(np.isfinite(weight).all() for weight in _numpy(model))
+
+
+def test_a_loss_that_is_no_number_at_once_leaves_nothing(tmp_path):
+    recipe = RECIPE.replace(optimizer=OptimizerConfig(learning_rate=1e30))
+    with pytest.raises(RuntimeError, match="No epoch had ended before it"):
+        _run(recipe, tmp_path)
+    assert not (tmp_path / "best.weights.h5").exists()
+
+
+def test_averages_that_a_run_does_not_end_with_are_kept_beside(tmp_path):
+    training = dataclasses.replace(RECIPE.training, epochs=2)
+    runs = {}
+    for name, settings in (("none", {}), ("beside", {"ema_momentum": 0.5, "ema_evaluate": False})):
+        optimizer = OptimizerConfig(learning_rate=1e-2, **settings)
+        runs[name] = _run(RECIPE.replace(training=training, optimizer=optimizer), tmp_path / name)
+    for a, b in zip(_numpy(runs["none"].model), _numpy(runs["beside"].model), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert runs["none"].record["validation_accuracy"] == runs["beside"].record["validation_accuracy"]
+    assert not (tmp_path / "none" / "average.weights.h5").exists()
+    average = build_model(MODEL)
+    average.load_weights(tmp_path / "beside" / "average.weights.h5")
+    ended = _run(
+        RECIPE.replace(training=training, optimizer=OptimizerConfig(learning_rate=1e-2, ema_momentum=0.5)),
+        tmp_path / "averaged",
+    )
+    for a, b in zip(_numpy(ended.model), _numpy(average), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)
+
+
+def test_a_record_names_the_code_of_every_part(tmp_path, monkeypatch):
+    short = dataclasses.replace(RECIPE.training, epochs=2)
+    first = {"commit": "a" * 40, "dirty": False, "versions": {}}
+    monkeypatch.setattr(record, "code", lambda: first)
+    whole = _run(RECIPE.replace(training=short), tmp_path)
+    assert whole.record["commit"] == "a" * 40
+    assert "earlier_code" not in whole.record
+    monkeypatch.setattr(record, "code", lambda: {**first, "commit": "b" * 40})
+    again = _run(RECIPE.replace(training=short), tmp_path)
+    assert again.record["commit"] == "b" * 40
+    assert again.record["earlier_code"] == [first]
+
+
+def test_several_labels_are_judged_by_the_likeliest_class():
+    metric = make_accuracy(multi_label=True)
+    targets = np.array([[0, 1, 1], [0, 1, 1], [0, 0, 0], [1, 0, 0]], "float32")
+    logits = np.array([[0, 1, 2], [3, 1, 2], [3, 1, 2], [3, 1, 2]], "float32")
+    metric.update_state(targets, logits)
+    assert float(metric.result()) == 0.5
+    assert metric.name == make_accuracy().name == "accuracy"
+
+
+def test_the_loss_of_an_evaluation_is_not_smoothed(tmp_path):
+    recipe = RECIPE.replace(
+        training=dataclasses.replace(RECIPE.training, label_smoothing=0.3, epochs=1),
+        data=DataConfig(name="digits", batch_size=64),
+    )
+    finished = _run(recipe, tmp_path)
+    _, test = finished.splits
+    logits = finished.model.predict(metadata(finished.model).input_spec.normalize(test.images), verbose=0)
+    shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    plain = -np.log(shares[np.arange(len(test)), test.labels]).mean()
+    assert finished.record["test_loss"] == pytest.approx(plain, rel=1e-4)
+
+
+def test_any_keras_model_can_teach_under_xla(tmp_path):
+    """One that is not of the library says how it wants its pixels."""
+    teacher = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10, kernel_initializer="random_normal")]
+    )
+    teacher.save(tmp_path / "teacher.keras")
+    recipe = RECIPE.replace(
+        distillation=DistillationConfig(teacher=str(tmp_path / "teacher.keras"), kind="soft"),
+        training=dataclasses.replace(RECIPE.training, compiler="xla", epochs=1),
+        input_spec=InputSpec(size=8, mean=(0.2,), std=(0.5,)),
+    )
+    with pytest.raises(ValueError, match=r"needs distillation\.teacher_mean and teacher_std"):
+        _run(recipe, tmp_path / "run")
+    settings = ["distillation.teacher_mean=(0,)", f"distillation.teacher_std=({1 / 255},)"]
+    assert len(_run(apply_overrides(recipe, settings), tmp_path / "run").record["epochs"]) == 1
+    student = build_model(MODEL, recipe.input_spec)
+    config = dataclasses.replace(recipe.distillation, teacher_mean=(0,), teacher_std=(1 / 255,))
+    pixels = np.random.default_rng(0).integers(256, size=(3, 8, 8, 1)).astype("uint8")
+    wrapped = make_distiller(student, teacher, config).teacher
+    np.testing.assert_allclose(wrapped(recipe.input_spec.normalize(pixels)), teacher(pixels), rtol=1e-3, atol=1e-2)
+    teacher.add(keras.layers.Softmax())
+    with pytest.raises(ValueError, match="ends in probabilities"):
+        teacher_for(student, teacher)
+
+
+def test_a_name_of_the_catalog_can_teach(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cli_models, "create_model", lambda name: asked.append(name) or build_model(MODEL))
+    name = "vit_small_patch16_224.augreg_in21k_ft_in1k"
+    recipe = RECIPE.replace(distillation=DistillationConfig(teacher=name))
+    _run(recipe.replace(training=dataclasses.replace(RECIPE.training, epochs=1)), tmp_path)
+    assert asked == [name]

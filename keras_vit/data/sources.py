@@ -7,6 +7,7 @@ are few, or encoded ones that are decoded when a step wants them.
 import dataclasses
 import functools
 
+from keras_vit.data import invented
 from keras_vit.data.arrays import array_splits, digit_splits, read_npz
 from keras_vit.data.encoded import EncodedFiles
 from keras_vit.data.folder import class_names, list_images, read_folder
@@ -116,6 +117,8 @@ def load_source(config):
         return _folder(config)
     if config.name == "digits":
         return array_source(digit_splits(), 10, "digits")
+    if config.name == invented.NAME:
+        return _encoded_source(invented.open_invented(config), config)
     return _encoded_source(open_tfds(config), config)
 
 

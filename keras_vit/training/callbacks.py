@@ -7,24 +7,28 @@ import os
 import pathlib
 
 import keras
+import numpy as np
 
 from keras_vit.training.distillation import trained_model
 
 BEST_FILE = "best.weights.h5"
+AVERAGE_FILE = "average.weights.h5"
 LOG_FILE = "log.csv"
 _JUDGE = "val_accuracy"
 
 
 @contextlib.contextmanager
-def averaged_weights(model):
+def averaged_weights(model, always=False):
     """Inside it a model has the moving averages of its weights, and behind it the same weights as before, bit by bit.
 
     `keras.callbacks.SwapEMAWeights` adds and subtracts on TensorFlow, which rounds.
 
     Args:
-        model: compiled, with an optimizer of `keras_vit.training`. Without averages nothing happens.
+        model: compiled, with an optimizer of `keras_vit.training`. Without averages nothing happens, nor where the
+            run is not to end with them, unless `always`.
+        always: bool. Default False.
     """
-    pairs = model.optimizer.averages()
+    pairs = model.optimizer.averages() if always or model.optimizer.ends_with_average else []
     before = [keras.ops.convert_to_numpy(variable).copy() for variable, _ in pairs]
     for variable, average in pairs:
         variable.assign(average)
@@ -33,6 +37,13 @@ def averaged_weights(model):
     finally:
         for (variable, _), value in zip(pairs, before, strict=True):
             variable.assign(value)
+
+
+def save_averages(model, path):
+    """Saves the averages of a run that does not end with them."""
+    if model.optimizer.averages() and not model.optimizer.ends_with_average:
+        with averaged_weights(model, always=True):
+            trained_model(model).save_weights(path)
 
 
 def best_epoch(history):
@@ -76,10 +87,13 @@ class KeepBest(keras.callbacks.Callback):
         now = [*self.history, dict(logs or {})]
         if best_epoch(now) != len(now) - 1:
             return
-        partial = self.path.with_name(f"partial.{os.getpid()}.weights.h5")
+        model, partial = trained_model(self.model), self.path.with_name(f"partial.{os.getpid()}.weights.h5")
         with averaged_weights(self.model):
-            trained_model(self.model).save_weights(partial)
-        os.replace(partial, self.path)
+            # An accuracy is a number also where the loss is none.
+            if all(np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in model.weights):
+                model.save_weights(partial)
+        if partial.exists():
+            os.replace(partial, self.path)
 
 
 class StopEarly(keras.callbacks.Callback):

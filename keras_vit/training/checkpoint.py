@@ -110,13 +110,15 @@ class CheckpointCallback(keras.callbacks.Callback):
         recipe: dict, kept in the file so that another recipe is refused.
         history: list of dicts, one a finished epoch; appended to, with the seconds of the run so far.
         seconds: float. What earlier parts of the run took.
+        code: list of dicts of JSON types, what ran in the parts of the run, this one last.
     """
 
-    def __init__(self, path, recipe, history, seconds=0.0):
+    def __init__(self, path, recipe, history, seconds=0.0, code=()):
         super().__init__()
         self.path = path
         self.recipe = recipe
         self.history = history
+        self.code = list(code)
         self._earlier = seconds
         self._start = time.perf_counter()
 
@@ -132,4 +134,4 @@ class CheckpointCallback(keras.callbacks.Callback):
             return
         self.history.append({**numbers, "wall_seconds": round(self.seconds(), 2)})
         state = {"epoch": epoch + 1, "recipe": self.recipe, "history": self.history, "seconds": self.seconds()}
-        save(self.path, values, state)
+        save(self.path, values, {**state, "code": self.code})

@@ -79,6 +79,8 @@ class DistillationConfig:
         teacher: str: a `.keras` file, the directory of another run, a checkpoint, or a name of
             `keras_vit list --pretrained`. It gets the student's images in its own size and normalisation. `None`
             stands for an untrained model like the student, which only a smoke run can want.
+        teacher_mean, teacher_std: tuple of floats, one for all channels or one a channel, of pixels from 0 to 1. Asked
+            of a `.keras` file that is not of this library: 0 and 1 / 255 where it takes pixels from 0 to 255.
         kind: `hard` (its likeliest class) or `soft` (its probabilities). Default `hard`.
         alpha: float in [0, 1]. The teacher's part of the loss. Default 0.5.
         temperature: float. Divides the logits of both, only `soft`. Default 1.
@@ -88,6 +90,8 @@ class DistillationConfig:
     kind: str = "hard"
     alpha: float = 0.5
     temperature: float = 1.0
+    teacher_mean: tuple | None = None
+    teacher_std: tuple | None = None
 
     def __post_init__(self):
         check_choice(self.kind, KINDS, "kind")
@@ -143,7 +147,8 @@ class Recipe:
                 "early_stopping needs a validation part, as the test set must not choose. "
                 f"Received: early_stopping={self.training.early_stopping}, validation_fraction=0"
             )
-        if isinstance(self.freeze, str):
+        patterns = self.freeze if isinstance(self.freeze, tuple | list) else [None]
+        if not all(isinstance(pattern, str) for pattern in patterns):
             raise ValueError(f"freeze must be a tuple of patterns. Received: freeze={self.freeze!r}")
 
     def replace(self, **changes):

@@ -1,6 +1,7 @@
 """Where the images of a recipe come from, and how they become batches."""
 
 import dataclasses
+import typing
 
 from keras_vit.validation import check_choice, check_positive, check_rate, is_number
 
@@ -9,11 +10,14 @@ SOURCES = ("name", "folder", "tfrecords", "arrays")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where the images come from and how they are batched. One of `name`, `folder`, `tfrecords` and `arrays` is set;
-    of several, the last of this list counts, so that `--set data.folder=...` replaces a recipe's `name`.
+    """Where the images come from and how they are batched.
+
+    One of `name`, `folder`, `tfrecords` and `arrays` is set; of several, the last of this list counts. `--set` of one
+    takes the others away.
 
     Args:
-        name: str or `None`. `digits` (scikit-learn's, bundled) or the name of a TFDS data set.
+        name: str or `None`. `digits` (scikit-learn's, bundled), `invented` (noise, with `num_classes`) or the name of a
+            TFDS data set.
         folder: str or `None`. A folder with `train/<class>/*` and `test/<class>/*`.
         tfrecords: str or `None`. Files of `tf.train.Example`, as a pattern with `{split}` in it
             (`imagenet/{split}-*`), or a folder that `keras_vit.data.write_tfrecords` wrote.
@@ -44,6 +48,9 @@ class DataConfig:
             otherwise; an epoch stays as long as it is. Default 1; DeiT has 3.
         class_weights: tuple of floats or `None`. The weight of every class in the training loss.
     """
+
+    # Of these fields an override of one replaces the others.
+    exclusive: typing.ClassVar = SOURCES
 
     name: str | None = None
     folder: str | None = None
@@ -79,7 +86,8 @@ class DataConfig:
             raise ValueError(f"train_fraction must be in (0, 1]. Received: train_fraction={self.train_fraction!r}")
         check_choice(self.in_memory, ("auto", True, False), "in_memory")
         weights = self.class_weights
-        if weights is not None and not (weights and all(is_number(w) and w >= 0 for w in weights)):
+        numbers = isinstance(weights, tuple | list) and all(is_number(w) and w >= 0 for w in weights)
+        if weights is not None and not (numbers and weights):
             raise ValueError(f"class_weights must be numbers of at least 0. Received: class_weights={weights!r}")
         if not any(getattr(self, name) for name in SOURCES):
             raise ValueError(f"data needs one of {', '.join(SOURCES)}. Received: none of them")

@@ -57,6 +57,26 @@ class BinaryLoss(keras.losses.Loss):
         return {**super().get_config(), **own}
 
 
+def _names_a_label(y_true, y_pred):
+    likeliest = ops.argmax(y_pred, axis=-1)
+    return ops.take_along_axis(y_true, likeliest[:, None], axis=-1)[:, 0] > 0
+
+
+def make_accuracy(multi_label=False):
+    """The metric that a run is judged by, named `accuracy`.
+
+    Args:
+        multi_label: bool. Whether images have several labels or none: then, as in big_vision, the part of the images
+            whose likeliest class is one of their labels. Default False: of images with one.
+
+    Returns:
+        A `keras.metrics.Metric` of rows of targets and logits.
+    """
+    if multi_label:
+        return keras.metrics.MeanMetricWrapper(_names_a_label, name="accuracy")
+    return keras.metrics.CategoricalAccuracy(name="accuracy")
+
+
 def make_loss(name, label_smoothing=0.0):
     """The loss of a recipe.
 

@@ -86,6 +86,7 @@ def make_optimizer(config, steps_per_epoch, epochs, batch_size=None, model=None)
         global_clipnorm=config.clip_norm,
         gradient_accumulation_steps=config.accumulation_steps if config.accumulation_steps > 1 else None,
         use_ema=config.ema_momentum is not None,
+        ends_with_average=config.ema_evaluate,
         # Keras wants a number also where there is no average.
         ema_momentum=0.99 if config.ema_momentum is None else config.ema_momentum,
     )

@@ -43,8 +43,9 @@ class OptimizerConfig:
         clip_norm: float or `None`. Largest global norm of the gradient. Default `None`: no clipping.
         accumulation_steps: int. Batches whose mean gradient makes one update: the data's `batch_size` times this is the
             batch of an update. Default 1.
-        ema_momentum: float or `None`. Momentum of an average of the weights, which is what is evaluated, and what the
-            run ends with.
+        ema_momentum: float or `None`. Momentum of an average of the weights.
+        ema_evaluate: bool. Whether the average is what is evaluated, and what the run ends with; else it is kept
+            beside the weights, as in DeiT. Default True.
 
     Raises:
         ValueError: if a field breaks these rules.
@@ -73,6 +74,7 @@ class OptimizerConfig:
     clip_norm: float | None = None
     accumulation_steps: int = 1
     ema_momentum: float | None = None
+    ema_evaluate: bool = True
 
     def __post_init__(self):
         check_choice(self.name, NAMES, "name")

@@ -30,14 +30,25 @@ class Rules:
         decay_peak: float or `None`. With the peak of the learning rate here the weight decay is independent of it, as
             in big_vision: `p -= learning_rate / decay_peak * weight_decay * p`, whatever the variable's scale.
             Default `None`.
+        ends_with_average: bool. With `use_ema`, whether `fit` ends with the averages, as in Keras, or keeps them
+            beside, in `averages()`. Default True.
         **kwargs: as for the class of Keras.
 
     Raises:
         ValueError: when it meets variables that `learning_rate_scales` does not tell.
     """
 
-    def __init__(self, *args, no_decay=NO_DECAY, learning_rate_scales=None, decay_peak=None, **kwargs):
+    def __init__(
+        self,
+        *args,
+        no_decay=NO_DECAY,
+        learning_rate_scales=None,
+        decay_peak=None,
+        ends_with_average=True,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
+        self.ends_with_average = bool(ends_with_average)
         self.no_decay = tuple(no_decay)
         self.learning_rate_scales = learning_rate_scales and dict(learning_rate_scales)
         self.decay_peak = decay_peak
@@ -91,6 +102,10 @@ class Rules:
             self.assign_sub(variable, variable * ops.cast(decay * self.weight_decay, variable.dtype))
         super().update_step(gradient, variable, rate)
 
+    def finalize_variable_values(self, var_list):
+        if self.ends_with_average:
+            super().finalize_variable_values(var_list)
+
     def averages(self):
         """Pairs of every trained variable and its moving average; empty where none is kept (`use_ema`) or built.
 
@@ -118,7 +133,7 @@ class Rules:
     def get_config(self):
         scales = self.learning_rate_scales and dict(self.learning_rate_scales)
         rules = {"no_decay": list(self.no_decay), "learning_rate_scales": scales, "decay_peak": self.decay_peak}
-        return {**super().get_config(), **rules}
+        return {**super().get_config(), **rules, "ends_with_average": self.ends_with_average}
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")

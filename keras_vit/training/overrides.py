@@ -72,6 +72,9 @@ def _replace(config, changes):
             new = next(filter(dataclasses.is_dataclass, _kinds(type(config), name))) if old is None else None
             value = _make(new, value) if new else _replace(old, value)
         values[name] = value
+    exclusive = getattr(config, "exclusive", ())
+    if any(values.get(name) is not None for name in exclusive):
+        values = {**dict.fromkeys(exclusive), **values}
     return dataclasses.replace(config, **values)
 
 

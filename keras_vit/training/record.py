@@ -32,13 +32,16 @@ def commit():
 
 
 def hardware():
-    """CPU model and cores, as a dict."""
+    """CPU model, cores and memory, as a dict."""
     name = platform.processor()
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if cpuinfo.exists():
         lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         name = lines[0].partition(":")[2].strip() if lines else name
-    return {"cpu": name, "cores": os.cpu_count(), "machine": platform.machine(), "system": platform.system()}
+    found = {"cpu": name, "cores": os.cpu_count(), "machine": platform.machine(), "system": platform.system()}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found["gigabytes"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    return found
 
 
 def process_seconds():
@@ -62,12 +65,18 @@ def versions():
     return found
 
 
+def code():
+    """What runs, as a dict of `commit`, `dirty` and `versions`: to be asked when a run begins, as files may change."""
+    revision, dirty = commit()
+    return {"commit": revision, "dirty": dirty, "versions": versions()}
+
+
 def run_record(recipe, result, model, evaluation, **extra):
     """Everything that is needed to believe and to repeat a run.
 
     Args:
         recipe: the resolved `Recipe`.
-        result: what `fit` returned.
+        result: what `fit` returned; the last of its `code` is the one named, `earlier_code` what ran in front of it.
         model: the trained model.
         evaluation: dict with `accuracy`, `examples` and the `split` that they belong to.
         **extra: further JSON types, for example a baseline.
@@ -76,7 +85,7 @@ def run_record(recipe, result, model, evaluation, **extra):
         A dict of JSON types. `wall_seconds` are those of training; `process_seconds` all since the process began, data,
         compilation and evaluation among them, `None` for a run of several processes.
     """
-    revision, dirty = commit()
+    *earlier, ran = result.get("code") or [code()]
     whole = process_seconds()
     # Not by the name of the split: that of ImageNet to test on is called validation.
     name = "validation" if recipe.data.validation_fraction else "test"
@@ -84,10 +93,11 @@ def run_record(recipe, result, model, evaluation, **extra):
         "recipe": recipe.name,
         "model": {"name": model.name, "parameters": model.count_params()},
         "config": recipe.to_dict(),
-        "commit": revision,
-        "dirty": dirty,
+        "commit": ran["commit"],
+        "dirty": ran["dirty"],
         "hardware": hardware(),
-        "versions": versions(),
+        "versions": ran["versions"],
+        **({"earlier_code": earlier} if earlier else {}),
         "seed": recipe.training.seed,
         "epochs": result["history"],
         "best_epoch": result.get("best_epoch"),

@@ -6,9 +6,9 @@ import pathlib
 import keras
 
 from keras_vit.fused import fused_training
-from keras_vit.training import callbacks, checkpoint
+from keras_vit.training import callbacks, checkpoint, record
 from keras_vit.training.distillation import trained_model
-from keras_vit.training.losses import make_loss
+from keras_vit.training.losses import make_accuracy, make_loss
 from keras_vit.training.make_optimizer import make_optimizer
 from keras_vit.training.progress import ProgressBar
 
@@ -43,7 +43,7 @@ def compile_model(model, recipe, steps_per_epoch, compiler, smoothed_targets=Fal
             recipe.optimizer, steps_per_epoch, settings.epochs, recipe.data.batch_size, trained_model(model)
         ),
         loss=make_loss(settings.loss, 0.0 if smoothed_targets else settings.label_smoothing),
-        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        metrics=[make_accuracy(recipe.data.multi_label)],
         jit_compile=compiler == "xla",
     )
     return model
@@ -68,26 +68,31 @@ def fit(
             of the data is that of an uninterrupted run.
         steps_per_epoch: int.
         directory: where `checkpoint.npz` and `log.csv` live; with `validation_data` also `best.weights.h5`, the weights
-            (their averages, where the recipe keeps some) of the epoch with the best validation accuracy.
+            (their averages, where the recipe evaluates some) of the epoch with the best validation accuracy. Averages
+            that the run does not end with are in `average.weights.h5`.
         scope: callable that gives the strategy's context manager.
         validation_data: data set for the end of every epoch, or `None`. Never the test set: it chooses.
         compiler: as for `compile_model`.
 
     Returns:
         A dict: `history` (one dict an epoch, `wall_seconds` counted from the begin of the run), `seconds` (of all calls
-        together, up to each one's last finished epoch), `resumed_from` (epoch), `best_epoch` (or `None`).
+        together, up to each one's last finished epoch), `resumed_from` (epoch), `best_epoch` (or `None`), `code` (of
+        every part of the run, see `record.code`).
 
     Raises:
         ValueError: if the directory holds a run of another recipe, or an unreadable checkpoint.
         RuntimeError: if the loss became something that is no number; the last good state is kept.
     """
-    directory = pathlib.Path(directory)
+    directory, code = pathlib.Path(directory), record.code()
     directory.mkdir(parents=True, exist_ok=True)
     state = _resume(model, recipe, directory, scope)
     first, history, patience = state["epoch"], state["history"], recipe.training.early_stopping
-    saver = checkpoint.CheckpointCallback(directory / checkpoint.FILE_NAME, recipe.to_dict(), history, state["seconds"])
+    code = [*(part for part in state.get("code", ()) if part != code), code]
+    saver = checkpoint.CheckpointCallback(
+        directory / checkpoint.FILE_NAME, recipe.to_dict(), history, state["seconds"], code
+    )
     epochs = recipe.training.epochs
-    bar = ProgressBar(epochs, steps_per_epoch * recipe.data.batch_size)
+    bar = ProgressBar(epochs, steps_per_epoch, recipe.data.batch_size)
     try:
         with fused_training() if compiler == "fused" else contextlib.nullcontext():
             model.fit(
@@ -106,8 +111,9 @@ def fit(
     if len(history) < epochs and not callbacks.is_stalled(history, patience):
         raise RuntimeError(
             f"training stopped in epoch {len(history) + 1}: the loss is not a number. "
-            f"The state before it is in {str(saver.path)!r}"
+            + (f"The state before it is in {str(saver.path)!r}" if history else "No epoch had ended before it")
         )
+    callbacks.save_averages(model, directory / callbacks.AVERAGE_FILE)
     if patience is not None:
         trained_model(model).load_weights(directory / callbacks.BEST_FILE)
     best = callbacks.best_epoch(history)
@@ -116,6 +122,7 @@ def fit(
         "seconds": saver.seconds(),
         "resumed_from": first,
         "best_epoch": None if best is None else best + 1,
+        "code": code,
     }
 
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_vit.metadata import has_classifier, metadata, output_activation
+from keras_vit.preprocessing import InputSpec
 from keras_vit.training.distillation import DistillationLoss, Distiller
 
 
@@ -25,10 +26,11 @@ def make_distiller(student, teacher, config):
     """
     own_head = any(layer.name == "head_dist" for layer in student.layers)
     loss = DistillationLoss(config.kind, config.temperature, sum_classes=not own_head)
-    return Distiller(student, teacher_for(student, teacher), loss, config.alpha)
+    spec = _input_spec(teacher, config, metadata(student).input_spec)
+    return Distiller(student, teacher_for(student, teacher, spec), loss, config.alpha)
 
 
-def teacher_for(student, teacher):
+def teacher_for(student, teacher, input_spec=None):
     """A model from the images of the student to the logits of the teacher.
 
     Augmented and mixed images are shared, so they are normalised and resized for the teacher inside the graph.
@@ -36,6 +38,8 @@ def teacher_for(student, teacher):
     Args:
         student: a model of this library.
         teacher: a `keras.Model`.
+        input_spec: `InputSpec` of a teacher that is not of this library: its size, mean and std. `None`: it takes
+            the student's images as they are.
 
     Returns:
         `teacher` itself where it takes the student's images as they are, else a `keras.Model` around it.
@@ -43,10 +47,15 @@ def teacher_for(student, teacher):
     Raises:
         ValueError: if its classes or channels are others, or it does not end in logits.
     """
+    ours = metadata(student)
     if not _is_ours(teacher):
-        _check_classes(teacher.output_shape[-1], metadata(student).config.num_classes)
-        return teacher
-    ours, theirs = metadata(student), metadata(teacher)
+        activation = getattr(teacher.layers[-1], "activation", None)
+        name = getattr(teacher.layers[-1], "name", "").lower()
+        if activation in (keras.activations.softmax, keras.activations.sigmoid) or "softmax" in name:
+            raise ValueError(f"a teacher must end in logits. Received: {teacher.name!r}, which ends in probabilities")
+        _check_classes(teacher.output_shape[-1], ours.config.num_classes)
+        return teacher if input_spec is None else _with_own_preprocessing(teacher, ours.input_spec, input_spec)
+    theirs = metadata(teacher)
     if not has_classifier(teacher) or output_activation(teacher) is not None:
         raise ValueError(f"a teacher must end in logits. Received: {teacher.name!r}")
     _check_classes(theirs.config.num_classes, ours.config.num_classes)
@@ -56,6 +65,22 @@ def teacher_for(student, teacher):
             f"Received: {theirs.labels[:3]}... for {ours.labels[:3]}..."
         )
     return _with_own_preprocessing(teacher, ours.input_spec, theirs.input_spec)
+
+
+def _input_spec(teacher, config, ours):
+    """What a recipe says of the images of a teacher that is not of this library."""
+    if _is_ours(teacher):
+        return None
+    if config.teacher_mean is None or config.teacher_std is None:
+        raise ValueError(
+            "a teacher that is not of this library needs distillation.teacher_mean and teacher_std, of pixels from 0 "
+            f"to 1 (0 and 1 / 255 where it takes pixels from 0 to 255). Received: {teacher.name!r} without them"
+        )
+    size = [side or own for side, own in zip(teacher.input_shape[1:3], ours.size, strict=True)]
+    mean, std = (
+        tuple(np.broadcast_to(value, ours.num_channels).tolist()) for value in (config.teacher_mean, config.teacher_std)
+    )
+    return InputSpec(size=tuple(size), mean=mean, std=std)
 
 
 def _is_ours(model):
