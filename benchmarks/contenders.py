@@ -71,6 +71,8 @@ TRAINING = (
 # The same with data: shuffled, cropped and mirrored anew in every step.
 LOOPS = (
     dataclasses.replace(_RECIPE, options={"padding": PADDING}),
+    # The step alone: what the loop above is slower by is spent waiting for data.
+    dataclasses.replace(_RECIPE, name="keras_vit train, one batch", options={"repeated": True}),
     dataclasses.replace(
         _RECIPE, name="keras_vit train, gradient checkpointing", options={"padding": PADDING, "checkpointed": True}
     ),

@@ -46,9 +46,10 @@ def augmented(task, padding):
     return training_dataset(split, task.config["num_classes"], spec, task.batch, 1_000_000, 0, changes)[0]
 
 
-def recipe(task, padding=None, checkpointed=False):
+def recipe(task, padding=None, checkpointed=False, repeated=False):
     """Steps as `keras_vit train` takes them: its compiled model with clipping, schedule and exclusions, the
-    compiler chosen by the hardware, and batches that its own pipeline shuffles and normalises."""
+    compiler chosen by the hardware, and batches that its own pipeline shuffles and normalises, or with `repeated` the
+    first of them again and again."""
     from keras_vit.models import ViTConfig
     from keras_vit.training import DataConfig, OptimizerConfig, Recipe, compile_model, fused_training
     from keras_vit.training.fine_tune import checkpointed_blocks
@@ -67,7 +68,9 @@ def recipe(task, padding=None, checkpointed=False):
     compiler = choose_compiler(settings, device, replicas=1)
     compile_model(model, settings, steps_per_epoch=1000, compiler=compiler)
     context = fused_training if compiler == "fused" else contextlib.nullcontext
-    return _steps(model, augmented(task, padding), context), model.count_params()
+    dataset = augmented(task, padding)
+    dataset = dataset.take(1).cache().repeat() if repeated else dataset
+    return _steps(model, dataset, context), model.count_params()
 
 
 def _steps(model, dataset, context=contextlib.nullcontext):

@@ -15,10 +15,17 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 def recipe_table(folder):
     """One row a recipe: mean, lowest and highest test accuracy over the seeds, time, baseline."""
-    lines = [
-        "| recipe | parameters | seeds | test accuracy, mean | lowest | highest | seconds a run | compare with |",
-        "|---|---:|---:|---:|---:|---:|---:|---|",
-    ]
+    names = (
+        "recipe",
+        "parameters",
+        "seeds",
+        "test images",
+        "test accuracy, mean",
+        "lowest",
+        "highest",
+        "seconds a run",
+    )
+    lines = [f"| {' | '.join(names)} | compare with |", "|---" + "|---:" * (len(names) - 1) + "|---|"]
     for directory in sorted(p for p in folder.iterdir() if p.is_dir()):
         records = [json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))]
         records = [record for record in records if "test_accuracy" in record]
@@ -28,11 +35,16 @@ def recipe_table(folder):
         accuracies = [record["test_accuracy"] for record in records]
         baseline = records[0].get("baseline")
         beside = f"{baseline['name']}: {baseline['accuracy']:.4f}" if baseline else ""
-        lines.append(
-            f"| `{directory.name}` | {records[0]['model']['parameters']:,} | {len(records)} "
-            f"| {statistics.mean(accuracies):.4f} | {min(accuracies):.4f} | {max(accuracies):.4f} "
-            f"| {statistics.median(record['wall_seconds'] for record in records):.0f} | {beside} |"
-        )
+        cells = [
+            f"`{directory.name}`",
+            f"{records[0]['model']['parameters']:,}",
+            f"{len(records)}",
+            f"{records[0]['test_examples']:,}",
+            *(f"{value(accuracies):.4f}" for value in (statistics.mean, min, max)),
+            f"{statistics.median(record['wall_seconds'] for record in records):.0f}",
+            beside,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     cpus = {f"{r['hardware']['cpu']}, {r['hardware']['cores']} cores" for r in _records(folder)}
     notes = sorted({f"`{r['recipe']}`: {r['note']}." for r in _records(folder) if "note" in r})
     measured = f"Measured on: {'; '.join(sorted(cpus))}. Records: `recipes/results`."
