@@ -25,7 +25,13 @@ recipe = Recipe(
     model=vit_config("base", image_size=384, patch_size=16, num_classes=10),
     input_spec=InputSpec(size=384, crop_fraction=None, interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3),
     data=DataConfig(name="cifar10", batch_size=512),
-    augment=AugmentConfig(crop_scale=(0.05, 1.0), crop_interpolation="bilinear", crop_sampling="inception", flip=True),
+    augment=AugmentConfig(
+        crop_scale=(0.05, 1.0),
+        crop_interpolation="bilinear",
+        crop_sampling="inception",
+        crop_antialias=False,
+        flip=True,
+    ),
     optimizer=OptimizerConfig(name="sgd", learning_rate=0.03, momentum=0.9, warmup_steps=500, clip_norm=1.0),
     training=TrainingConfig(epochs=103, zero_head=True),
 )

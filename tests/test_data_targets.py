@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_vit.data import Split, array_source, evaluation_dataset, load_source, training_dataset
+from keras_vit.data.encoded import EncodedShards
 from keras_vit.preprocessing import InputSpec
 from keras_vit.training import AugmentConfig, DataConfig
 
@@ -189,3 +190,9 @@ def test_a_config_needs_a_source_and_weights_that_are_numbers():
         DataConfig()
     with pytest.raises(ValueError, match="class_weights must be numbers"):
         DataConfig(name="digits", class_weights=(1.0, "2"))
+
+
+def test_class_weights_of_a_stream_are_checked_before_it_is_read():
+    stream = EncodedShards(["a"], [12], lambda shard: tf.data.Dataset.range(12), lambda number: ("", number % 3))
+    with pytest.raises(ValueError, match=r"each of the 3 classes\. Received: 1"):
+        training_dataset(stream, 3, InputSpec(size=4), 4, 1, 0, AugmentConfig(), class_weights=(1.0,))

@@ -68,7 +68,8 @@ def training_dataset(
     weights = split.weights
     if split.labels is not None:
         check_labels(split.labels, num_classes)
-        check_weights(weights is not None, class_weights, split.labels.ndim > 1, num_classes, augment)
+    multi_label = split.labels is not None and split.labels.ndim > 1
+    check_weights(weights is not None, class_weights, multi_label, num_classes, augment)
     is_memory = isinstance(split, Split)
     if is_memory and augment.crop_scale is None and not changes_images(augment):
         batches = gathered(split, num_classes, batch_size, epochs, seed, first_epoch, steps, repeats)

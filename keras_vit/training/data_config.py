@@ -32,7 +32,8 @@ class DataConfig:
         label_offset: int. Subtracted from the labels of TFRecords; 1 where they are counted from 1. Default 0.
         batch_size: int. The global batch. Training drops the remainder of an epoch, evaluation does not.
         validation_fraction: float in [0, 1). The part of the training split, drawn at random and the same in every
-            run, that is evaluated on instead of the test split, for choosing settings. Default 0.
+            run, that is evaluated on instead of the test split, for choosing settings; of every class alike where the
+            labels are in memory, by the hash of an example's number in a stream. Default 0.
         train_fraction: float in (0, 1]. How much of the rest of the training split is trained on, drawn at random, the
             same in every run; a smaller part lies within a larger one. Default 1.
         skip_unreadable: bool. Leave unreadable images away, and name them, instead of stopping. Default False.
