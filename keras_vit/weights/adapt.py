@@ -36,14 +36,16 @@ class Source:
         patch_size: `(h, w)`, or `None` where the kernel has none.
         grid_size: `(h, w)`, or `None` in families without.
         windows: `(h, w)` for each stage, or `None` in families without.
+        square: bool. Whether a table of a square number of positions is square, whatever the grids.
     """
 
     patch_size: tuple | None
     grid_size: tuple | None
     windows: tuple | None
+    square: bool = False
 
 
-def find_source(config, told, rules, shapes):
+def find_source(config, told, rules, shapes, square=False):
     """The `Source` of a file: from what is told of it, and the rest as in the model that is filled.
 
     Args:
@@ -51,6 +53,7 @@ def find_source(config, told, rules, shapes):
         told: dict with `image_size` and `window_size` of the file, where they are known.
         rules: those of the model.
         shapes: dict from key to shape.
+        square: as for `Source`.
     """
     patch_size = _kernel_patch(rules, shapes, config)
     sizes = {name: told[name] for name in ("image_size", "window_size") if name in told and hasattr(config, name)}
@@ -60,7 +63,7 @@ def find_source(config, told, rules, shapes):
         known = config.replace(**sizes, patch_size=patch_size or config.patch_size)
     except ValueError:  # what is told is of something else
         known = config
-    return Source(patch_size, getattr(known, "grid_size", None), getattr(known, "windows", None))
+    return Source(patch_size, getattr(known, "grid_size", None), getattr(known, "windows", None), square)
 
 
 def _kernel_patch(rules, shapes, config):
@@ -152,7 +155,7 @@ def adapt_channels(kernel, num_channels):
 def _position_change(shape, wanted, config, source):
     _check_same((shape[0], shape[2]), (wanted[0], wanted[2]))
     prefix = (int(config.class_token) + int(config.distillation_token)) * config.position_on_prefix
-    grid, found = grid_of_table(shape[1], prefix, (source.grid_size, config.grid_size))
+    grid, found = grid_of_table(shape[1], prefix, (source.grid_size, config.grid_size), source.square)
     _check_same(found, prefix)
     if grid == config.grid_size:
         return None

@@ -28,6 +28,11 @@ class HuggingFace(Layout):
     name = "huggingface"
     unmodelled = (r"(^|\.)embeddings\.mask_token$",)
 
+    @property
+    def square_positions(self):
+        """bool. DINOv2 resizes its table from a square for every image that is none; a ViT's is that of its images."""
+        return self.dino
+
     def table(self, config):
         at, block = self.prefix + "embeddings.", self.prefix + "encoder.layer.{i}."
         norms = ("norm1", "norm2") if self.dino else ("layernorm_before", "layernorm_after")
@@ -101,11 +106,12 @@ class HuggingFace(Layout):
             "activation": "swiglu" if gated else "gelu",
             "layer_norm_epsilon": 1e-6 if self.dino else 1e-12,
             "layer_scale_init": 1.0 if self.dino else None,
-            "position_resize": "bicubic",
+            # Of these models the one with registers alone is antialiased.
+            "position_resize": "bicubic_antialias" if registers in shapes else "bicubic",
         }
         prefix = 1 + fields["distillation_token"]
         entries = axes(shapes, f"{at}position_embeddings", 3)[1]
-        return fields | position_fields(entries, prefix, fields, hints)
+        return fields | position_fields(entries, prefix, fields, hints, self.square_positions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +127,7 @@ class HuggingFaceTower(Layout):
     clip: bool = True
     prefix: str = "vision_model."
     name = "huggingface"
+    square_positions = True
     unmodelled = (r"^text_model\.", r"^logit_(scale|bias)$", r"^(text|visual)_projection\.", r"position_ids$")
 
     def table(self, config):
@@ -202,7 +209,7 @@ class HuggingFaceTower(Layout):
             "position_resize": "bicubic",
         }
         entries = axes(shapes, f"{at}position_embedding.weight", 2)[0]
-        return fields | position_fields(entries, int(self.clip), fields, hints)
+        return fields | position_fields(entries, int(self.clip), fields, hints, self.square_positions)
 
 
 def detect_huggingface(shapes):

@@ -158,7 +158,7 @@ def load_weights(model, path, layout="auto", skip=()):
             all differences at once.
     """
     source = _Source(path, layout)
-    return fill(model, source.checkpoint, source.layout, skip, source.description.told)
+    return fill(model, source.checkpoint, source.layout, skip, source.description)
 
 
 def _local_file(path, described):
@@ -201,5 +201,5 @@ class _Source:
         origin = origin or self.name
         with turning(self.checkpoint, self.layout, config, dtype) as turned, weights_follow():
             model = build_model(config, input_spec, labels, origin=origin, dtype=dtype, name=name)
-        fill(model, self.checkpoint, self.layout, (), self.description.told, turned)
+        fill(model, self.checkpoint, self.layout, (), self.description, turned)
         return model
