@@ -21,8 +21,12 @@ except ImportError:
     from tests.golden import config_of
 
 # Swin V2 on random weights has nearly one-hot attention at a scale of 100 and norms of almost equal numbers: rounding
-# grows until no float32 implementation is within the usual limits of float64, the reference neither.
+# grows until no float32 implementation is within the usual limits of float64, the reference neither. A case that only
+# these wider limits hold is said to be `beyond README`.
 TOLERANCES_SWIN_V2 = {"logits": 1e-4, "pre_logits": 1e-4}
+DEFAULT_SWIN_V2 = 3e-4
+# Those that the goldens' README recommends.
+DEFAULT = 5e-5
 TOLERANCES = {"logits": 2e-5, "logits_cls": 2e-5, "logits_dist": 2e-5, "pre_logits": 2e-5, "tokens": 5e-5}
 
 
@@ -74,9 +78,9 @@ def outputs_of(folder):
 
 
 def compare(ours, io, family="vit"):
-    """The largest absolute difference of each array, and the names of those beyond the tolerance."""
-    tolerances, default = (TOLERANCES_SWIN_V2, 3e-4) if family == "swin_v2" else (TOLERANCES, 5e-5)
-    differences, failed = {}, []
+    """The largest absolute difference of each array, and the names beyond the tolerance and beyond the README's."""
+    wide = family == "swin_v2"
+    differences, failed, beyond = {}, [], []
     for name, value in ours.items():
         if name not in io:
             continue
@@ -84,11 +88,13 @@ def compare(ours, io, family="vit"):
             failed.append(f"{name} {value.shape} instead of {io[name].shape}")
             continue
         differences[name] = float(np.abs(value - io[name]).max()) if value.size else 0.0
-        if not np.allclose(value, io[name], atol=tolerances.get(name, default), rtol=1e-5):
-            failed.append(name)
+        if np.allclose(value, io[name], atol=TOLERANCES.get(name, DEFAULT), rtol=1e-5):
+            continue
+        wider = wide and np.allclose(value, io[name], atol=TOLERANCES_SWIN_V2.get(name, DEFAULT_SWIN_V2), rtol=1e-5)
+        (beyond if wider else failed).append(name)
     if not differences:
         failed.append("nothing to compare")
-    return differences, failed
+    return differences, failed, beyond
 
 
 def run(folder, out=None, log=print):
@@ -98,7 +104,7 @@ def run(folder, out=None, log=print):
     for case in found:
         try:
             ours, io, family = outputs_of(pathlib.Path(folder) / case)
-            differences, failed = compare(ours, io, family)
+            differences, failed, beyond = compare(ours, io, family)
         except Exception as error:  # a case that cannot be read is a failed one, and the next is run
             failures += 1
             log(f"{case:45s} FAIL  {type(error).__name__}: {' '.join(str(error).split())[:200]}")
@@ -112,7 +118,9 @@ def run(folder, out=None, log=print):
             f"{name} {differences[name]:.1e}" if name in differences else f"{name} -"
             for name in ("logits", "pre_logits", "tokens")
         )
-        log(f"{case:45s} {numbers}  {'FAIL ' + ', '.join(failed) if failed else 'pass'}")
+        verdict = f"FAIL {', '.join(failed)}" if failed else "pass"
+        noted = f" (beyond README: {', '.join(beyond)})" if beyond else ""
+        log(f"{case:45s} {numbers}  {verdict}{noted}")
     for name in other:
         log(f"{name:45s} other")
     log(f"{len(found)} cases, {failures} failed")

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 import pytest
 from golden import GOLDENS, cases, config_of, read_case
-from run_goldens import run, stages
+from run_goldens import compare, run, stages
 
 from keras_vit import features, metadata
 from keras_vit.interpret import attention_maps
@@ -82,6 +82,21 @@ def test_attention_equals_the_reference(case):
     assert len(names) == len(maps)
     for name in names:
         _assert_close(name, maps[name.replace("attention_", "encoder_block_")], expected[name])
+
+
+@pytest.mark.parametrize(
+    ("family", "difference", "expected"),
+    [
+        ("vit", 1e-5, ([], [])),
+        ("vit", 4e-5, (["logits"], [])),
+        ("swin_v2", 1e-5, ([], [])),
+        ("swin_v2", 4e-5, ([], ["logits"])),
+        ("swin_v2", 4e-4, (["logits"], [])),
+    ],
+)
+def test_the_runner_says_where_the_limits_of_the_readme_are_not_met(family, difference, expected):
+    logits = np.zeros((1, 2), "float32")
+    assert compare({"logits": logits + difference}, {"logits": logits}, family)[1:] == expected
 
 
 def test_the_runner_tells_good_from_bad_and_writes_what_it_computed(tmp_path):
