@@ -14,6 +14,7 @@ from keras_vit.metadata import update_metadata
 from keras_vit.models import VARIANTS, SwinConfig, build_swin
 from keras_vit.preprocessing import InputSpec
 from keras_vit.weights import from_checkpoint, load_variant, load_weights, save_weights
+from keras_vit.weights.hints import config_fields
 from keras_vit.weights.input_hints import timm_input_spec, transformers_input_spec
 
 LEGACY = GOLDENS / "torchvision/vit_legacy_mlp_keys/checkpoint.safetensors"
@@ -313,6 +314,49 @@ def test_a_model_by_name_takes_what_the_weights_tell_and_keeps_its_size(tmp_path
     safetensors.numpy.save_file(safetensors.numpy.load_file(tmp_path / "x.safetensors"), tmp_path / "y.safetensors")
     config = keras_vit.metadata(load_variant(tmp_path / "y.safetensors", VARIANT)).config
     assert config == VARIANT.replace(layer_norm_epsilon=1e-12, position_resize="bicubic", num_classes=3)
+
+
+ACTIVATIONS = {
+    "vit_so400m_patch16_siglip_256": "gelu_tanh",
+    "vit_so400m_patch16_siglip_gap_256": "gelu_tanh",
+    "vit_so400m_patch14_siglip_384.webli": "gelu",
+    "vit_giantopt_patch16_siglip_256": "gelu_tanh",
+    "vit_base_patch16_siglip_224": "gelu",
+    "vit_base_patch16_clip_quickgelu_224.openai": "quick_gelu",
+    "vit_huge_patch14_clip_quickgelu_378": "quick_gelu",
+    "vit_base_patch16_clip_224": "gelu",
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_names_of_timm_stand_for_an_activation(name):
+    assert config_fields({"architecture": name}).get("activation") == ACTIVATIONS[name]
+    assert config_fields({"architecture": name, "model_args": {"act_layer": "gelu"}})["activation"] == "gelu"
+
+
+GIANT = {"architecture": "vit_giant_patch14_dinov2"}
+
+
+def test_whether_an_mlp_is_gated_its_arrays_tell(tmp_path):
+    assert "activation" not in config_fields(GIANT)
+    (tmp_path / "config.json").write_text(json.dumps({**GIANT, "model_args": {"num_heads": 2}}))
+    for activation in ("swiglu", "gelu"):
+        save_weights(tiny_vit(activation=activation), tmp_path / "model.safetensors")
+        tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+        safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
+        found = from_checkpoint(tmp_path / "model.safetensors", num_heads=2, image_size=(16, 24))
+        assert keras_vit.metadata(found).config.activation == activation
+
+
+@pytest.mark.parametrize("layout", ["timm", "dinov2", "deit"])
+def test_a_model_by_name_has_the_names_activation_in_timms_keys(layout, tmp_path):
+    fields = {"layer_scale_init": 0.1} if layout == "deit" else {}
+    save_weights(tiny_vit(**fields), tmp_path / "x.safetensors", layout)
+    safetensors.numpy.save_file(safetensors.numpy.load_file(tmp_path / "x.safetensors"), tmp_path / "x.safetensors")
+    variant = VARIANT.replace(activation="quick_gelu", **fields)
+    for asked, expected in (({}, "quick_gelu"), ({"activation": "gelu"}, "gelu")):
+        model = load_variant(tmp_path / "x.safetensors", variant, **asked)
+        assert keras_vit.metadata(model).config.activation == expected
 
 
 def test_a_model_by_name_keeps_its_image_and_may_be_asked_for_another_patch(tensors, tmp_path):

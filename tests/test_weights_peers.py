@@ -36,6 +36,8 @@ TIMM = {
     "deit3_small_patch16_224": {},
     "vit_small_patch14_reg4_dinov2": {"img_size": 224},
     "vit_base_patch16_siglip_224": {},
+    "vit_so400m_patch16_siglip_256": {"depth": 2},
+    "vit_base_patch16_clip_quickgelu_224": {"depth": 2},
     "vit_tiny_r_s16_p8_224": {},
     "vit_small_r26_s32_224": {},
     "swin_tiny_patch4_window7_224": {},
@@ -142,7 +144,8 @@ def test_timm(name, tmp_path):
         tokens = tokens.flatten(1, 2) if tokens.ndim == 4 else tokens
         outputs = module(_torch(images))
     path = _write(module, tmp_path / "x.safetensors")
-    model = keras_vit.create_model(name, weights=path, image_size=size)
+    depth = {"num_layers": TIMM[name]["depth"]} if "depth" in TIMM[name] else {}
+    model = keras_vit.create_model(name, weights=path, image_size=size, **depth)
     ours_tokens, ours = _outputs(model, images)
     _assert_close(ours_tokens, tokens)
     _assert_close(ours, outputs)

@@ -44,7 +44,8 @@ def config_fields(content):
 
 def _timm(content):
     architecture, arguments = content["architecture"], content.get("model_args") or {}
-    variant = VARIANTS.get(architecture.partition(".")[0])
+    # The names with `_gap` differ in their pooling alone, which is an argument.
+    variant = VARIANTS.get(architecture.partition(".")[0].replace("_siglip_gap_", "_siglip_"))
     fields = {}
     for name in ("num_heads", "window_size", "pretrained_window_sizes"):
         value = arguments.get(name) or getattr(variant, name, None)
@@ -52,8 +53,9 @@ def _timm(content):
     fields["pooling"] = _POOLINGS.get(arguments.get("global_pool", content.get("global_pool")))
     input_size = (content.get("pretrained_cfg") or {}).get("input_size")
     fields["image_size"] = arguments.get("img_size") or (input_size and input_size[1:])
-    if "quickgelu" in architecture:  # timm says it nowhere else
-        fields["activation"] = "quick_gelu"
+    # The name alone stands for the activation, unless it is an argument; whether an MLP is gated, its arrays tell.
+    activation = "quick_gelu" if "quickgelu" in architecture else getattr(variant, "activation", None)
+    fields["activation"] = None if activation == "swiglu" else activation
     if isinstance(arguments.get("act_layer"), str):
         fields["activation"] = _activation(arguments["act_layer"])
     return fields

@@ -68,7 +68,8 @@ def load_variant(path, variant, layout="auto", *, input_spec=None, labels=None, 
     """Builds a model of a published size and fills it.
 
     The size is the variant's; whatever else the file or its description tells is as in the file: activation, epsilon,
-    pooling, the way to resize, the number of classes. The variant decides the rest. Arguments win over all of it.
+    pooling, the way to resize, the number of classes. The variant decides the rest, in timm's keys and those like them
+    the activation too. Arguments win over all of it.
 
     Args:
         path, layout, input_spec, labels, dtype, name, **overrides: as for `from_checkpoint`.

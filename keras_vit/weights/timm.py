@@ -100,6 +100,8 @@ class Timm(Layout):
         # A class token may have a norm behind it and the mean one in front, but hardly any model is so.
         gap = has("fc_norm.weight") or not has("cls_token")
         clip = has("norm_pre.weight")
+        # timm's names stand for it and its files are silent, so what is known of the model goes before the commonest.
+        known = hints.get("activation")
         fields = {
             "hidden_dim": hidden_dim,
             "num_channels": num_channels,
@@ -113,7 +115,7 @@ class Timm(Layout):
             "pooling": "map" if has("attn_pool.latent") else "gap" if gap else "token",
             "pool_before_norm": has("fc_norm.weight"),
             "pre_logits_dim": axes(shapes, "pre_logits.fc.bias", 1)[0] if has("pre_logits.fc.bias") else None,
-            "activation": "swiglu" if gated else "gelu",
+            "activation": "swiglu" if gated else "gelu" if known in (None, "swiglu") else known,
             "patch_bias": has("patch_embed.proj.bias") or not clip,
             "embedding_norm": clip,
             "qk_norm": has("blocks.0.attn.q_norm.weight"),
