@@ -52,7 +52,7 @@ def stages(config, description):
         "tokens": last if unnormed else "encoder_norm",
         "pre_logits": "pre_logits" if config.pre_logits_dim else pooled,
     }
-    if config.distillation_token:
+    if config.distillation_token and config.num_classes:
         names |= {"logits_cls": "head", "logits_dist": "head_dist"}
     if config.num_classes:
         names["logits"] = "logits" if config.distillation_token else "head"

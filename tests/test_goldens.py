@@ -11,10 +11,12 @@ import warnings
 import numpy as np
 import pytest
 from golden import GOLDENS, cases, config_of, read_case
+from random_configs import vit
 from run_goldens import compare, run, stages
 
 from keras_vit import features, metadata
 from keras_vit.interpret import attention_maps
+from keras_vit.models import build_model
 from keras_vit.weights import from_checkpoint
 
 CASES = cases(swin=False)
@@ -82,6 +84,16 @@ def test_attention_equals_the_reference(case):
     assert len(names) == len(maps)
     for name in names:
         _assert_close(name, maps[name.replace("attention_", "encoder_block_")], expected[name])
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+def test_the_runner_asks_for_no_head_of_a_model_without_classes(num_classes):
+    config = vit(distillation_token=True, num_classes=num_classes)
+    names = stages(config, {"family": "vit"})
+    assert {"logits", "logits_cls", "logits_dist"} & set(names) == (
+        {"logits", "logits_cls", "logits_dist"} if num_classes else set()
+    )
+    assert features(build_model(config), sorted(set(names.values()))) is not None
 
 
 @pytest.mark.parametrize(
