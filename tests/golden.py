@@ -73,10 +73,16 @@ def swin_config(case, source):
         qkv_bias=case.get("qkv_bias", True),
         activation=_GELU[case["gelu"]],
         version=2 if case["family"] == "swin_v2" else 1,
-        pretrained_window_sizes=case.get("pretrained_window_sizes"),
+        pretrained_window_sizes=_trained(case),
         window_rule=source,
         position_resize="geometric" if source == "timm" else "bicubic",
     )
+
+
+def _trained(case):
+    """The windows of training: of as many stages as there are, and `None` where they are the model's own."""
+    sizes = (case.get("pretrained_window_sizes") or ())[: len(case["depths"])]
+    return sizes if any(sizes) else None
 
 
 def config_of(case, source):

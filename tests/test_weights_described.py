@@ -316,6 +316,21 @@ def test_a_model_by_name_takes_what_the_weights_tell_and_keeps_its_size(tmp_path
     assert config == VARIANT.replace(layer_norm_epsilon=1e-12, position_resize="bicubic", num_classes=3)
 
 
+@pytest.mark.parametrize(("sizes", "expected"), [([0] * 4, None), ([2, 3, 9, 9], (2, 3)), ([0, 0, 5, 5], None)])
+@pytest.mark.parametrize("writer", ["timm", "huggingface"])
+def test_windows_of_training_beyond_the_last_stage_are_left_out(writer, sizes, expected, tmp_path):
+    fields = {"image_size": 32, "embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2), "window_size": 4}
+    model = build_swin(SwinConfig(**fields, version=2, num_classes=3, window_rule=writer))
+    save_weights(model, tmp_path / "x.npz", writer)
+    arrays = {key: value for key, value in np.load(tmp_path / "x.npz").items() if "coords_table" not in key}
+    np.savez(tmp_path / "y.npz", **arrays)
+    told = {"window_size": 4, "pretrained_window_sizes": sizes, "image_size": 32, "img_size": 32}
+    content = {"architecture": "swinv2_tiny_window8_256", "model_args": told} if writer == "timm" else told
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    found = keras_vit.metadata(from_checkpoint(tmp_path / "y.npz")).config
+    assert found.pretrained_window_sizes == expected
+
+
 ACTIVATIONS = {
     "vit_so400m_patch16_siglip_256": "gelu_tanh",
     "vit_so400m_patch16_siglip_gap_256": "gelu_tanh",

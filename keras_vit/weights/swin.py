@@ -173,7 +173,9 @@ class Swin(Layout):
                     f"{name} cannot be told from this file of a Swin Transformer; pass {name}=. "
                     f"Received: layout {self.name!r}, version {fields['version']}"
                 )
-        config = SwinConfig(**fields)
+        # The default of timm and transformers is of four stages, whatever the depths; they do not look beyond the last.
+        trained = (fields.get("pretrained_window_sizes") or ())[: len(fields["depths"])]
+        config = SwinConfig(**{**fields, "pretrained_window_sizes": trained if any(trained) else None})
         # Coordinates that are those of the model's own windows need no mention.
         own = config.version == 2 and trained_windows(config) == config.windows
         return config.replace(pretrained_window_sizes=None) if own else config
