@@ -6,6 +6,7 @@ The architecture is read off each checkpoint; of the case's `config.json` only w
 import functools
 import json
 import re
+import shutil
 import warnings
 
 import numpy as np
@@ -109,6 +110,33 @@ def test_the_runner_asks_for_no_head_of_a_model_without_classes(num_classes):
 def test_the_runner_says_where_the_limits_of_the_readme_are_not_met(family, difference, expected):
     logits = np.zeros((1, 2), "float32")
     assert compare({"logits": logits + difference}, {"logits": logits}, family)[1:] == expected
+
+
+@pytest.mark.parametrize(
+    ("computed", "stored", "failed"),
+    [
+        (("logits", "tokens"), ("logits", "tokens", "patch_embedding"), []),
+        (("pre_logits", "tokens"), ("logits", "tokens"), ["logits not computed"]),
+        (("logits", "block_0"), ("logits", "block_0", "block_1"), ["block_1 not computed"]),
+        (("logits",), ("logits", "attention_0"), ["attention_0 not computed"]),
+        (("block_0", "logits"), ("block_0",), ["nothing to compare"]),
+    ],
+)
+def test_the_runner_passes_over_nothing_that_a_case_holds(computed, stored, failed):
+    ours, io = ({name: np.zeros((1, 2), "float32") for name in names} for names in (computed, stored))
+    assert compare(ours, io)[1] == failed
+
+
+@pytest.mark.parametrize("case", ["timm/vit_token_nonsquare", "microsoft/swin"])
+def test_the_runner_compares_attention(case, tmp_path):
+    lines = []
+    shutil.copytree(GOLDENS / case, tmp_path / case)
+    io = read_case(case)[1]
+    last = max(name for name in io if name.startswith("attention_"))
+    for change in (0, 1e-3):
+        np.savez(tmp_path / case / "io.npz", **{**io, last: io[last] + np.float32(change)})
+        assert run(tmp_path, log=lines.append) == int(change > 0)
+    assert f"FAIL {last}" in lines[-2]
 
 
 def test_the_runner_tells_good_from_bad_and_writes_what_it_computed(tmp_path):
