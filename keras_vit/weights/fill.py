@@ -49,9 +49,7 @@ def fill(model, checkpoint, layout, skip=(), description=None, turned=None):
 
     unfilled = set(variables) - {name for item in rules for name in item.ours}
     unused = set(checkpoint) - {key for item in rules for key in item.theirs} - left_out - unmodelled
-    told, own = (description.told, description.config is not None) if description else ({}, False)
-    # Of a source's files a table is as the source takes it, whatever is told; of ours it is as the config in it says.
-    source = find_source(config, told, rules, checkpoint.shapes, layout.square_positions and not own)
+    source = find_source(config, layout, description, rules, checkpoint.shapes)
     changes = _audit(checkpoint, layout, active, variables, (config, source), unused, unfilled)
     layout.check_constants(checkpoint, config)
     # All arrays are read before the first variable changes, one at a time, so that no copy of the model is needed.
