@@ -38,6 +38,10 @@ def vit_config(case, source):
     if "pooler" in case.get("pre_logits", ""):
         fields["pre_logits_dim"] = case["hidden_dim"]
     stem = {name: case[name] for name in ("stem_depths", "stem_width", "stem_rule") if name in case}
+    if not stem:
+        # A convolution leaves the pixels beyond the last whole patch out; all sources' do.
+        pair = [v if isinstance(v, list) else [v, v] for v in (case["image_size"], case["patch_size"])]
+        fields["drop_remainder"] = any(side % patch for side, patch in zip(*pair, strict=True))
     clip = case.get("pre_norm_after_embedding", False)
     return (HybridConfig if stem else ViTConfig)(
         **fields,

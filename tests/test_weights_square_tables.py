@@ -111,3 +111,6 @@ def test_a_golden_that_says_nothing_is_resized_as_its_source_does_it(source):
     case |= {"pre_logits_dim": None, "position_on_prefix": True, "pooling": "token", "distilled": False, "gelu": "erf"}
     case |= {"position": "learned", "swiglu": False, "layer_scale": True, "num_registers": 0}
     assert config_of(case | {"num_registers": fields.get("num_registers", 0)}, layout).position_resize == method
+    for size, drops in ((26, True), ([24, 27], True), ([24, 28], False)):
+        config = config_of(case | {"image_size": size}, layout)
+        assert (config.drop_remainder, config.grid_size[0]) == (drops, 6)
