@@ -331,6 +331,30 @@ def test_windows_of_training_beyond_the_last_stage_are_left_out(writer, sizes, e
     assert found.pretrained_window_sizes == expected
 
 
+@pytest.mark.parametrize(
+    ("content", "heads"),
+    [
+        ({"model_type": "vit", "hidden_size": 384}, 12),
+        ({"model_type": "vit", "num_attention_heads": 6}, 6),
+        ({"model_type": "dinov2_with_registers"}, 12),
+        ({"model_type": "siglip", "vision_config": {"hidden_size": 384}}, 12),
+        ({"model_type": "clip", "vision_config": {"model_type": "clip_vision_model"}}, 12),
+        ({"model_type": "another", "hidden_size": 384}, None),
+        ({"model_type": []}, None),
+        ({}, None),
+    ],
+)
+def test_what_a_config_of_transformers_leaves_out_is_its_default(content, heads):
+    assert config_fields(content).get("num_heads") == heads
+
+
+def test_heads_that_a_config_leaves_out_are_not_those_of_the_published_size(tmp_path):
+    save_weights(tiny_vit(hidden_dim=192, mlp_dim=768, num_layers=12), tmp_path / "x.npz", "huggingface")
+    assert keras_vit.metadata(from_checkpoint(tmp_path / "x.npz", image_size=(16, 24))).config.num_heads == 3
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "hidden_size": 192}))
+    assert keras_vit.metadata(from_checkpoint(tmp_path / "x.npz", image_size=(16, 24))).config.num_heads == 12
+
+
 ACTIVATIONS = {
     "vit_so400m_patch16_siglip_256": "gelu_tanh",
     "vit_so400m_patch16_siglip_gap_256": "gelu_tanh",
