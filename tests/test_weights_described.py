@@ -373,6 +373,24 @@ def test_the_names_of_timm_stand_for_an_activation(name):
     assert config_fields({"architecture": name, "model_args": {"act_layer": "gelu"}})["activation"] == "gelu"
 
 
+def test_a_classifier_of_siglip_stands_on_the_mean_and_leaves_the_pooling_aside(tmp_path):
+    fields = {**SIGLIP, "image_size": (16, 16), "drop_remainder": False, "activation": "gelu_tanh"}
+    model = tiny_vit(**fields | {"pooling": "gap", "num_classes": 3})
+    save_weights(model, tmp_path / "x.npz", "huggingface")
+    save_weights(tiny_vit(**fields | {"pooling": "map", "num_classes": 0}), tmp_path / "map.npz", "huggingface")
+    # SiglipForImageClassification writes both, and uses the classifier alone.
+    pooling = {key: value for key, value in np.load(tmp_path / "map.npz").items() if ".head." in key}
+    assert len(pooling) == 11
+    np.savez(tmp_path / "y.npz", **pooling, **np.load(tmp_path / "x.npz"))
+    again = from_checkpoint(tmp_path / "y.npz", num_heads=2)
+    found = keras_vit.metadata(again).config
+    assert (found.pooling, found.num_classes, found.class_token) == ("gap", 3, False)
+    images = np.random.default_rng(0).uniform(-1, 1, (1, 16, 16, 3)).astype("float32")
+    np.testing.assert_array_equal(again(images), model(images))
+    report = load_weights(again, tmp_path / "y.npz")
+    assert set(report.unmodelled) == set(pooling)
+
+
 GIANT = {"architecture": "vit_giant_patch14_dinov2"}
 
 
