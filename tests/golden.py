@@ -8,6 +8,12 @@ import numpy as np
 from keras_vit.models import HybridConfig, SwinConfig, ViTConfig
 
 GOLDENS = pathlib.Path(__file__).with_name("goldens")
+# How each source's models resize positions; all others as timm's.
+_RESIZES = {
+    **dict.fromkeys(("deit", "huggingface", "torchvision"), "bicubic"),
+    **dict.fromkeys(("big_vision", "google"), "bilinear_corners"),
+    "dinov2": "bicubic_offset",
+}
 _GELU = {"erf": "gelu", "tanh": "gelu_tanh", "quick": "quick_gelu"}
 
 
@@ -24,14 +30,18 @@ def read_case(case):
     return json.loads((folder / "config.json").read_text()), dict(np.load(folder / "io.npz"))
 
 
-def vit_config(case):
-    """The `ViTConfig` or `HybridConfig` of a case's `config.json`."""
+def vit_config(case, source):
+    """The `ViTConfig` or `HybridConfig` of a case's `config.json`; `source` says what the reference's habits are."""
     same = ("image_size", "patch_size", "hidden_dim", "num_layers", "num_heads", "mlp_dim", "num_classes")
     same += ("class_token", "num_registers", "qk_norm", "layer_norm_epsilon", "pre_logits_dim", "position_on_prefix")
     fields = {name: case[name] for name in same}
     if "pooler" in case.get("pre_logits", ""):
         fields["pre_logits_dim"] = case["hidden_dim"]
     stem = {name: case[name] for name in ("stem_depths", "stem_width", "stem_rule") if name in case}
+    if not stem:
+        # A convolution leaves the pixels beyond the last whole patch out; all sources' do.
+        pair = [v if isinstance(v, list) else [v, v] for v in (case["image_size"], case["patch_size"])]
+        fields["drop_remainder"] = any(side % patch for side, patch in zip(*pair, strict=True))
     clip = case.get("pre_norm_after_embedding", False)
     return (HybridConfig if stem else ViTConfig)(
         **fields,
@@ -39,7 +49,7 @@ def vit_config(case):
         pooling="token_gap" if case["pooling"].startswith("token+gap") else case["pooling"],
         distillation_token=case["distilled"],
         position_embedding=case["position"],
-        position_resize=_resize(case.get("position_interpolation")),
+        position_resize=_resize(case, source),
         activation="swiglu" if case["swiglu"] else _GELU[case["gelu"]],
         patch_bias=case.get("patch_embedding_bias", not clip),
         embedding_norm=clip,
@@ -48,11 +58,15 @@ def vit_config(case):
     )
 
 
-def _resize(rule):
-    """The name of a case's rule for positions of another grid."""
-    if rule is None or rule["antialias"]:
+def _resize(case, source):
+    """The name of the rule for positions of another grid: the case's, or else that of its source."""
+    rule = case.get("position_interpolation")
+    if rule is not None:
+        plain = "bicubic_offset" if rule["scale_factor_offset"] else "bicubic"
+        return "bicubic_antialias" if rule["antialias"] else plain
+    if case["num_registers"] and source in ("dinov2", "huggingface"):
         return "bicubic_antialias"
-    return "bicubic_offset" if rule["scale_factor_offset"] else "bicubic"
+    return _RESIZES.get(source, "bicubic_antialias")
 
 
 def swin_config(case, source):
@@ -63,12 +77,18 @@ def swin_config(case, source):
         qkv_bias=case.get("qkv_bias", True),
         activation=_GELU[case["gelu"]],
         version=2 if case["family"] == "swin_v2" else 1,
-        pretrained_window_sizes=case.get("pretrained_window_sizes"),
+        pretrained_window_sizes=_trained(case),
         window_rule=source,
         position_resize="geometric" if source == "timm" else "bicubic",
     )
 
 
+def _trained(case):
+    """The windows of training: of as many stages as there are, and `None` where they are the model's own."""
+    sizes = (case.get("pretrained_window_sizes") or ())[: len(case["depths"])]
+    return sizes if any(sizes) else None
+
+
 def config_of(case, source):
     """The config of a case of any family; `source` is its folder's name."""
-    return swin_config(case, source) if case["family"].startswith("swin") else vit_config(case)
+    return swin_config(case, source) if case["family"].startswith("swin") else vit_config(case, source)

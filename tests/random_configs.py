@@ -34,6 +34,7 @@ VITS = {
     "dinov2, classifier": {"layer_scale_init": 1.0, "pooling": "token_gap"},
     "timm, registers": {"layer_scale_init": 1.0, "num_registers": 2, "position_on_prefix": False},
     "siglip": {"pooling": "map", **_BARE, "num_classes": 0, "activation": "gelu_tanh"},
+    "siglip, classifier": {"pooling": "gap", **_BARE, "activation": "gelu_tanh"},
     "clip": {"embedding_norm": True, "patch_bias": False, "num_classes": 0, "layer_norm_epsilon": 1e-5},
     "clip, projection": {"embedding_norm": True, "patch_bias": False, "head_bias": False, "layer_norm_epsilon": 1e-5},
     "qk_norm": {"qk_norm": True},

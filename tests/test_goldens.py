@@ -6,15 +6,18 @@ The architecture is read off each checkpoint; of the case's `config.json` only w
 import functools
 import json
 import re
+import shutil
 import warnings
 
 import numpy as np
 import pytest
-from golden import GOLDENS, cases, read_case, vit_config
-from run_goldens import run, stages
+from golden import GOLDENS, cases, config_of, read_case
+from random_configs import vit
+from run_goldens import compare, run, stages
 
 from keras_vit import features, metadata
 from keras_vit.interpret import attention_maps
+from keras_vit.models import build_model
 from keras_vit.weights import from_checkpoint
 
 CASES = cases(swin=False)
@@ -27,7 +30,7 @@ TIMM_ACTIVATION = {"timm/vit_clip_pre_norm": "quick_gelu"}
 def load(case):
     """The model of a case, the images, and everything the reference gave for them."""
     description, io = read_case(case)
-    config = vit_config(description)
+    config = config_of(description, case.split("/")[0])
     (path,) = (GOLDENS / case).glob("checkpoint.*")
     overrides = {"num_heads": config.num_heads, "image_size": config.image_size}
     if case in TIMM_ACTIVATION:
@@ -50,10 +53,9 @@ def test_the_goldens_are_there():
 @pytest.mark.parametrize("case", CASES)
 def test_the_architecture_is_read_off_the_file(case):
     found = metadata(load(case)[0]).config.get_config()
-    wanted = vit_config(read_case(case)[0]).get_config()
-    # Initial values and the way to resize change no number here; they are those of the source.
-    for name in ("layer_scale_init", "position_resize"):
-        assert (found.pop(name) is None) == (wanted.pop(name) is None)
+    wanted = config_of(read_case(case)[0], case.split("/")[0]).get_config()
+    # Initial values change no number.
+    assert (found.pop("layer_scale_init") is None) == (wanted.pop("layer_scale_init") is None)
     assert found == wanted
 
 
@@ -83,6 +85,58 @@ def test_attention_equals_the_reference(case):
     assert len(names) == len(maps)
     for name in names:
         _assert_close(name, maps[name.replace("attention_", "encoder_block_")], expected[name])
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+def test_the_runner_asks_for_no_head_of_a_model_without_classes(num_classes):
+    config = vit(distillation_token=True, num_classes=num_classes)
+    names = stages(config, {"family": "vit"})
+    assert {"logits", "logits_cls", "logits_dist"} & set(names) == (
+        {"logits", "logits_cls", "logits_dist"} if num_classes else set()
+    )
+    assert features(build_model(config), sorted(set(names.values()))) is not None
+
+
+@pytest.mark.parametrize(
+    ("family", "difference", "expected"),
+    [
+        ("vit", 1e-5, ([], [])),
+        ("vit", 4e-5, (["logits"], [])),
+        ("swin_v2", 1e-5, ([], [])),
+        ("swin_v2", 4e-5, ([], ["logits"])),
+        ("swin_v2", 4e-4, (["logits"], [])),
+    ],
+)
+def test_the_runner_says_where_the_limits_of_the_readme_are_not_met(family, difference, expected):
+    logits = np.zeros((1, 2), "float32")
+    assert compare({"logits": logits + difference}, {"logits": logits}, family)[1:] == expected
+
+
+@pytest.mark.parametrize(
+    ("computed", "stored", "failed"),
+    [
+        (("logits", "tokens"), ("logits", "tokens", "patch_embedding"), []),
+        (("pre_logits", "tokens"), ("logits", "tokens"), ["logits not computed"]),
+        (("logits", "block_0"), ("logits", "block_0", "block_1"), ["block_1 not computed"]),
+        (("logits",), ("logits", "attention_0"), ["attention_0 not computed"]),
+        (("block_0", "logits"), ("block_0",), ["nothing to compare"]),
+    ],
+)
+def test_the_runner_passes_over_nothing_that_a_case_holds(computed, stored, failed):
+    ours, io = ({name: np.zeros((1, 2), "float32") for name in names} for names in (computed, stored))
+    assert compare(ours, io)[1] == failed
+
+
+@pytest.mark.parametrize("case", ["timm/vit_token_nonsquare", "microsoft/swin"])
+def test_the_runner_compares_attention(case, tmp_path):
+    lines = []
+    shutil.copytree(GOLDENS / case, tmp_path / case)
+    io = read_case(case)[1]
+    last = max(name for name in io if name.startswith("attention_"))
+    for change in (0, 1e-3):
+        np.savez(tmp_path / case / "io.npz", **{**io, last: io[last] + np.float32(change)})
+        assert run(tmp_path, log=lines.append) == int(change > 0)
+    assert f"FAIL {last}" in lines[-2]
 
 
 def test_the_runner_tells_good_from_bad_and_writes_what_it_computed(tmp_path):

@@ -89,6 +89,13 @@ def test_every_block_equals_the_reference_from_its_input(case):
         _assert_close(stage, x := model.get_layer(STAGES[stage])(x), expected[stage])
 
 
+@pytest.mark.parametrize(("sizes", "expected"), [([0] * 4, None), ([6, 3, 2, 2], (6, 3, 2)), (None, None)])
+def test_windows_of_training_beyond_the_last_stage_are_left_out(sizes, expected):
+    description, _ = read_case("timm/swinv2_pretrained_window")
+    three = {"depths": [1, 1, 1], "num_heads": [1, 2, 4], "pretrained_window_sizes": sizes}
+    assert swin_config(description | three, "timm").pretrained_window_sizes == expected
+
+
 def test_attention_of_a_case_was_compared():
     assert any("attention_7" in np.load(GOLDENS / case / "io.npz") for case in CASES)
 

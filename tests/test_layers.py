@@ -88,7 +88,7 @@ CASES = {
     ),
     "WindowAttention": (lambda **k: layers.WindowAttention(4, qkv_bias=False, **WINDOW, **k), TOKENS, 4, ()),
     "WindowAttention_2": (lambda **k: layers.WindowAttention(4, **COSINE, **WINDOW, **k), TOKENS, 9, ()),
-    "SwinBlock": (lambda **k: _swin_block(pad_first=True, **k), (15, 16), 13, ()),
+    "SwinBlock": (lambda **k: _swin_block(pad_first=True, masked=-50.0, **k), (15, 16), 13, ()),
     "SwinBlock_2": (lambda **k: _swin_block(qkv_bias=False, **COSINE, **k), (15, 16), 15, ()),
     "PatchEmbedding": (
         lambda **k: layers.PatchEmbedding(16, dropout_rate=0.2, layer_norm_epsilon=1e-4, **k),

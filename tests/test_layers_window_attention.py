@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_vit.layers import WindowAttention
+from keras_vit.layers.attention import attend
 from keras_vit.layers.window_attention import unit_vectors
 from keras_vit.layers.windows import log_coordinates, relative_position_index
 
@@ -105,6 +106,22 @@ def test_unit_vectors_of_zeros_are_zero_and_so_is_the_gradient():
     np.testing.assert_allclose(outputs, [[0.6, 0.8], [0, 0]], atol=1e-6)
     gradient = tape.gradient(outputs, x, tf.constant([[1.0, 0.0], [1e6, 1e6]]))
     np.testing.assert_allclose(gradient, [[0.128, -0.096], [0, 0]], atol=1e-6)
+
+
+def test_unit_vectors_are_quotients_to_the_last_digit():
+    """As PyTorch rounds them: a cosine is multiplied by up to 100, and its last digits with it."""
+    x = np.random.default_rng(0).normal(size=(500, 2)).astype("float32")
+    np.testing.assert_array_equal(unit_vectors(x), x / np.sqrt(x[:, :1] * x[:, :1] + x[:, 1:] * x[:, 1:]))
+
+
+def test_the_scale_of_version_2_multiplies_float32_logits():
+    keys = np.array([0.01, 0.0105], "float16")
+    query, key = (keras.ops.convert_to_tensor(x.reshape(1, -1, 1, 1)) for x in (np.full(1, 600, "float16"), keys))
+    bias, scale = np.zeros((1, 1, 1, 2), "float32"), np.full((1, 1, 1), 1000, "float32")
+    attention = attend(query, key, key, None, False, True, scale / 1000, bias)[1]
+    np.testing.assert_allclose(np.ravel(attention), _softmax(600 * keys.astype("float32")), atol=1e-3)
+    # 600,000 is infinite in float16.
+    assert np.isfinite(attend(query, key, key, None, False, True, scale, bias)[1]).all()
 
 
 def test_new_version_2_starts_at_the_published_scale():

@@ -68,6 +68,27 @@ def test_sizes_of_every_stage():
     assert other.shifts == ((2, 2), (2, 2), (0, 0), (0, 0))
 
 
+def test_transformers_decides_on_the_height_of_version_2():
+    """And on that of the grid without the odd rows: 14, 7, 3, 1 where there are 14, 7, 4, 2."""
+    tall = {"depths": (2, 2, 6, 2), "num_heads": (1, 2, 4, 4), "window_rule": "huggingface", "version": 2}
+    config = CONFIG.replace(image_size=(56, 24), **tall)
+    assert config.resolutions == ((14, 6), (7, 3), (4, 2), (2, 1))
+    assert config.windows == ((4, 4), (4, 4), (3, 3), (1, 1))
+    assert config.shifts == ((2, 2), (2, 2), (0, 0), (0, 0))
+    wide = config.replace(image_size=(16, 56))
+    assert (wide.windows[0], wide.shifts[0]) == ((4, 4), (0, 0))
+    assert config.replace(version=1).windows == ((4, 4), (3, 3), (2, 2), (1, 1))
+    # Even a grid that is gone by its floor keeps a token.
+    assert config.replace(image_size=4).windows == ((1, 1),) * 4
+
+
+def test_transformers_masks_version_2_twice():
+    fields = {"image_size": 32, "window_size": 4, "window_rule": "huggingface", "depths": (2,), "num_heads": (1,)}
+    masked = {v: build_model(CONFIG.replace(version=v, **fields)).get_layer("encoder_block_1").masked for v in (1, 2)}
+    assert masked == {1: -100, 2: -200}
+    assert build_model(CONFIG.replace(version=2, image_size=32)).get_layer("encoder_block_1").masked == -100
+
+
 def test_drop_path_rates_are_linear_over_all_blocks():
     assert CONFIG.replace(drop_path_rate=0.3).drop_path_rates() == pytest.approx([0, 0.1, 0.2, 0.3])
     assert CONFIG.replace(drop_path_rate=0.3, depths=(1,), num_heads=(2,)).drop_path_rates() == [0]

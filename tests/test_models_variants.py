@@ -204,6 +204,12 @@ def count_swin(c):
     return total + 2 * d + dense(d, c.num_classes) * bool(c.num_classes)
 
 
+def test_the_official_register_model_has_a_position_of_its_class_token():
+    """384 numbers more than in timm's layout, which folds them into the token."""
+    config = VARIANTS["vit_small_patch14_reg4_dinov2"].replace(position_on_prefix=True)
+    assert build_vit(config).count_params() == 22_057_728
+
+
 def test_every_variant_has_a_golden_count():
     assert set(GOLDEN) == set(VARIANTS)
 

@@ -144,7 +144,7 @@ MODELS = {
 }
 HOLDS = {
     "token": {"timm", "deit", "dinov2", "huggingface", "google", "torchvision"},
-    "gap": {"timm", "deit", "dinov2", "google", "big_vision"},
+    "gap": {"timm", "deit", "dinov2", "huggingface", "google", "big_vision"},
     "map": {"timm", "deit", "dinov2", "huggingface", "google", "big_vision"},
     "fc_norm": {"timm", "deit", "dinov2"},
     "distilled": {"timm", "deit", "dinov2", "huggingface"},

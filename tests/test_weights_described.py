@@ -14,6 +14,7 @@ from keras_vit.metadata import update_metadata
 from keras_vit.models import VARIANTS, SwinConfig, build_swin
 from keras_vit.preprocessing import InputSpec
 from keras_vit.weights import from_checkpoint, load_variant, load_weights, save_weights
+from keras_vit.weights.hints import config_fields
 from keras_vit.weights.input_hints import timm_input_spec, transformers_input_spec
 
 LEGACY = GOLDENS / "torchvision/vit_legacy_mlp_keys/checkpoint.safetensors"
@@ -313,6 +314,106 @@ def test_a_model_by_name_takes_what_the_weights_tell_and_keeps_its_size(tmp_path
     safetensors.numpy.save_file(safetensors.numpy.load_file(tmp_path / "x.safetensors"), tmp_path / "y.safetensors")
     config = keras_vit.metadata(load_variant(tmp_path / "y.safetensors", VARIANT)).config
     assert config == VARIANT.replace(layer_norm_epsilon=1e-12, position_resize="bicubic", num_classes=3)
+
+
+@pytest.mark.parametrize(("sizes", "expected"), [([0] * 4, None), ([2, 3, 9, 9], (2, 3)), ([0, 0, 5, 5], None)])
+@pytest.mark.parametrize("writer", ["timm", "huggingface"])
+def test_windows_of_training_beyond_the_last_stage_are_left_out(writer, sizes, expected, tmp_path):
+    fields = {"image_size": 32, "embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2), "window_size": 4}
+    model = build_swin(SwinConfig(**fields, version=2, num_classes=3, window_rule=writer))
+    save_weights(model, tmp_path / "x.npz", writer)
+    arrays = {key: value for key, value in np.load(tmp_path / "x.npz").items() if "coords_table" not in key}
+    np.savez(tmp_path / "y.npz", **arrays)
+    told = {"window_size": 4, "pretrained_window_sizes": sizes, "image_size": 32, "img_size": 32}
+    content = {"architecture": "swinv2_tiny_window8_256", "model_args": told} if writer == "timm" else told
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    found = keras_vit.metadata(from_checkpoint(tmp_path / "y.npz")).config
+    assert found.pretrained_window_sizes == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "heads"),
+    [
+        ({"model_type": "vit", "hidden_size": 384}, 12),
+        ({"model_type": "vit", "num_attention_heads": 6}, 6),
+        ({"model_type": "dinov2_with_registers"}, 12),
+        ({"model_type": "siglip", "vision_config": {"hidden_size": 384}}, 12),
+        ({"model_type": "clip", "vision_config": {"model_type": "clip_vision_model"}}, 12),
+        ({"model_type": "another", "hidden_size": 384}, None),
+        ({"model_type": []}, None),
+        ({}, None),
+    ],
+)
+def test_what_a_config_of_transformers_leaves_out_is_its_default(content, heads):
+    assert config_fields(content).get("num_heads") == heads
+
+
+def test_heads_that_a_config_leaves_out_are_not_those_of_the_published_size(tmp_path):
+    save_weights(tiny_vit(hidden_dim=192, mlp_dim=768, num_layers=12), tmp_path / "x.npz", "huggingface")
+    assert keras_vit.metadata(from_checkpoint(tmp_path / "x.npz", image_size=(16, 24))).config.num_heads == 3
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "hidden_size": 192}))
+    assert keras_vit.metadata(from_checkpoint(tmp_path / "x.npz", image_size=(16, 24))).config.num_heads == 12
+
+
+ACTIVATIONS = {
+    "vit_so400m_patch16_siglip_256": "gelu_tanh",
+    "vit_so400m_patch16_siglip_gap_256": "gelu_tanh",
+    "vit_so400m_patch14_siglip_384.webli": "gelu",
+    "vit_giantopt_patch16_siglip_256": "gelu_tanh",
+    "vit_base_patch16_siglip_224": "gelu",
+    "vit_base_patch16_clip_quickgelu_224.openai": "quick_gelu",
+    "vit_huge_patch14_clip_quickgelu_378": "quick_gelu",
+    "vit_base_patch16_clip_224": "gelu",
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_names_of_timm_stand_for_an_activation(name):
+    assert config_fields({"architecture": name}).get("activation") == ACTIVATIONS[name]
+    assert config_fields({"architecture": name, "model_args": {"act_layer": "gelu"}})["activation"] == "gelu"
+
+
+def test_a_classifier_of_siglip_stands_on_the_mean_and_leaves_the_pooling_aside(tmp_path):
+    fields = {**SIGLIP, "image_size": (16, 16), "drop_remainder": False, "activation": "gelu_tanh"}
+    model = tiny_vit(**fields | {"pooling": "gap", "num_classes": 3})
+    save_weights(model, tmp_path / "x.npz", "huggingface")
+    save_weights(tiny_vit(**fields | {"pooling": "map", "num_classes": 0}), tmp_path / "map.npz", "huggingface")
+    # SiglipForImageClassification writes both, and uses the classifier alone.
+    pooling = {key: value for key, value in np.load(tmp_path / "map.npz").items() if ".head." in key}
+    assert len(pooling) == 11
+    np.savez(tmp_path / "y.npz", **pooling, **np.load(tmp_path / "x.npz"))
+    again = from_checkpoint(tmp_path / "y.npz", num_heads=2)
+    found = keras_vit.metadata(again).config
+    assert (found.pooling, found.num_classes, found.class_token) == ("gap", 3, False)
+    images = np.random.default_rng(0).uniform(-1, 1, (1, 16, 16, 3)).astype("float32")
+    np.testing.assert_array_equal(again(images), model(images))
+    report = load_weights(again, tmp_path / "y.npz")
+    assert set(report.unmodelled) == set(pooling)
+
+
+GIANT = {"architecture": "vit_giant_patch14_dinov2"}
+
+
+def test_whether_an_mlp_is_gated_its_arrays_tell(tmp_path):
+    assert "activation" not in config_fields(GIANT)
+    (tmp_path / "config.json").write_text(json.dumps({**GIANT, "model_args": {"num_heads": 2}}))
+    for activation in ("swiglu", "gelu"):
+        save_weights(tiny_vit(activation=activation), tmp_path / "model.safetensors")
+        tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+        safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
+        found = from_checkpoint(tmp_path / "model.safetensors", num_heads=2, image_size=(16, 24))
+        assert keras_vit.metadata(found).config.activation == activation
+
+
+@pytest.mark.parametrize("layout", ["timm", "dinov2", "deit"])
+def test_a_model_by_name_has_the_names_activation_in_timms_keys(layout, tmp_path):
+    fields = {"layer_scale_init": 0.1} if layout == "deit" else {}
+    save_weights(tiny_vit(**fields), tmp_path / "x.safetensors", layout)
+    safetensors.numpy.save_file(safetensors.numpy.load_file(tmp_path / "x.safetensors"), tmp_path / "x.safetensors")
+    variant = VARIANT.replace(activation="quick_gelu", **fields)
+    for asked, expected in (({}, "quick_gelu"), ({"activation": "gelu"}, "gelu")):
+        model = load_variant(tmp_path / "x.safetensors", variant, **asked)
+        assert keras_vit.metadata(model).config.activation == expected
 
 
 def test_a_model_by_name_keeps_its_image_and_may_be_asked_for_another_patch(tensors, tmp_path):

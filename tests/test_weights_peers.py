@@ -36,11 +36,15 @@ TIMM = {
     "deit3_small_patch16_224": {},
     "vit_small_patch14_reg4_dinov2": {"img_size": 224},
     "vit_base_patch16_siglip_224": {},
+    "vit_so400m_patch16_siglip_256": {"depth": 2},
+    "vit_base_patch16_clip_quickgelu_224": {"depth": 2},
     "vit_tiny_r_s16_p8_224": {},
     "vit_small_r26_s32_224": {},
     "swin_tiny_patch4_window7_224": {},
     "swinv2_tiny_window8_256": {},
 }
+_SWIN_V2 = {"embed_dim": 48, "num_heads": [2, 2, 4, 4], "window_size": 6, "num_labels": 10}
+# The class, behind a comma what is special about it, and its config.
 HUGGINGFACE = {
     "ViTForImageClassification": ("ViTConfig", {}),
     "DeiTForImageClassificationWithTeacher": ("DeiTConfig", {"hidden_size": 384, "num_attention_heads": 6}),
@@ -48,6 +52,9 @@ HUGGINGFACE = {
     "SiglipVisionModel": ("SiglipVisionConfig", {}),
     "CLIPVisionModel": ("CLIPVisionConfig", {}),
     "SwinForImageClassification": ("SwinConfig", {"num_labels": 1000}),
+    "Swinv2ForImageClassification": ("Swinv2Config", {"window_size": 8, "image_size": 256, "num_labels": 1000}),
+    "Swinv2ForImageClassification, tall": ("Swinv2Config", {**_SWIN_V2, "image_size": (192, 96)}),
+    "Swinv2ForImageClassification, wide and odd": ("Swinv2Config", {**_SWIN_V2, "image_size": (72, 168)}),
 }
 
 
@@ -74,7 +81,8 @@ def redraw(module, seed=0):
 
 
 def _images(size):
-    return np.random.default_rng(0).uniform(-1, 1, (2, size, size, 3)).astype("float32")
+    sides = size if isinstance(size, tuple | list) else (size, size)
+    return np.random.default_rng(0).uniform(-1, 1, (2, *sides, 3)).astype("float32")
 
 
 def _torch(images):
@@ -136,7 +144,8 @@ def test_timm(name, tmp_path):
         tokens = tokens.flatten(1, 2) if tokens.ndim == 4 else tokens
         outputs = module(_torch(images))
     path = _write(module, tmp_path / "x.safetensors")
-    model = keras_vit.create_model(name, weights=path, image_size=size)
+    depth = {"num_layers": TIMM[name]["depth"]} if "depth" in TIMM[name] else {}
+    model = keras_vit.create_model(name, weights=path, image_size=size, **depth)
     ours_tokens, ours = _outputs(model, images)
     _assert_close(ours_tokens, tokens)
     _assert_close(ours, outputs)
@@ -165,7 +174,9 @@ def _assert_back(module, path, images, outputs):
 
     redraw(module, seed=1)
     missing = module.load_state_dict(load_file(path), strict=False)
-    assert not missing.unexpected_keys
+    # Constants that public files hold and this version of transformers makes anew.
+    constants = "relative_position_index|relative_coords_table"
+    assert all(re.search(constants, key) for key in missing.unexpected_keys), missing
     assert all(re.search("mask_token|position_ids|pooler", key) for key in missing.missing_keys), missing
     with torch.no_grad():
         again = module(images)
@@ -183,7 +194,7 @@ def test_transformers(name, tmp_path):
     keras.backend.clear_session()
     config, arguments = HUGGINGFACE[name]
     config = getattr(transformers, config)(**arguments)
-    module = redraw(getattr(transformers, name)(config))
+    module = redraw(getattr(transformers, name.partition(",")[0])(config))
     images = _images(config.image_size)
     with torch.no_grad():
         found = module(_torch(images), output_hidden_states=True)

@@ -26,7 +26,8 @@ def attend(query, key, value, dropout=None, training=False, return_attention=Fal
         dropout: callable for the probabilities, such as a `Dropout`, or `None`.
         training: bool.
         return_attention: bool.
-        scale: float or `None`: `1 / sqrt(head_dim)`.
+        scale: float, or `None`: `1 / sqrt(head_dim)`; or with a bias a float32 tensor `(heads, 1, 1)`, which multiplies
+            the logits themselves.
         bias: float32 tensor `(windows, heads, queries, keys)` that is added to the logits, or `None`; the batch is
             then one of images times windows.
 
@@ -39,12 +40,14 @@ def attend(query, key, value, dropout=None, training=False, return_attention=Fal
     if has_fused_attention() and bias is None and not drops and not return_attention:
         return ops.dot_product_attention(query, key, value, scale=scale)
     # Scaling the queries costs less than scaling the larger logits, and keeps float16 in range.
-    query = query if isinstance(scale, float) and scale == 1 else query * scale
+    query = query * scale if isinstance(scale, float) else query
     query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))  # (batch, heads, ..., head_dim)
     # TensorFlow folds this second transpose into the product.
     logits = ops.matmul(query, ops.swapaxes(key, -1, -2))
     if bias is not None:
-        logits = ops.reshape(ops.cast(logits, "float32"), (-1, *bias.shape)) + bias
+        logits = ops.cast(logits, "float32")
+        logits = logits if isinstance(scale, float) else logits * scale
+        logits = ops.reshape(logits, (-1, *bias.shape)) + bias
         logits = ops.reshape(logits, (-1, *bias.shape[1:]))
     if fuses():
         attention = fused_softmax(logits, value.dtype)

@@ -11,7 +11,15 @@ from keras_vit.layers.dropout import drop_path
 from keras_vit.layers.layer_norm import LayerNormalization
 from keras_vit.layers.mlp import MLP
 from keras_vit.layers.window_attention import WindowAttention
-from keras_vit.layers.windows import merge_windows, pad_grid, padded_size, partition_windows, roll_grid, shift_mask
+from keras_vit.layers.windows import (
+    MASKED,
+    merge_windows,
+    pad_grid,
+    padded_size,
+    partition_windows,
+    roll_grid,
+    shift_mask,
+)
 from keras_vit.validation import as_pair
 
 
@@ -40,6 +48,7 @@ class SwinBlock(CompositeLayer):
         shift: int or `(h, w)`, tokens by which the windows are moved. Default 0.
         pad_first: bool. Whether the grid is filled up before it is shifted (Hugging Face), or after (timm).
             Default False.
+        masked: float. Added to the logits of pairs of tokens that came together only through the shift. Default -100.
         version: 1 or 2. Default 1.
         pretrained_window_size: as for `WindowAttention`. Default `None`.
         qkv_bias: bool. Default True.
@@ -72,6 +81,7 @@ class SwinBlock(CompositeLayer):
         window_size,
         shift=0,
         pad_first=False,
+        masked=MASKED,
         version=1,
         pretrained_window_size=None,
         qkv_bias=True,
@@ -86,6 +96,7 @@ class SwinBlock(CompositeLayer):
         self.resolution = as_pair(resolution, "resolution")
         self.shift = tuple(shift) if isinstance(shift, tuple | list) else (shift, shift)
         self.pad_first = pad_first
+        self.masked = masked
         self.mlp_dim = mlp_dim
         self.activation = activation
         self.dropout_rate = dropout_rate
@@ -121,7 +132,7 @@ class SwinBlock(CompositeLayer):
         check_tokens(input_shape, self.resolution)
         window_size = self.attention.window_size
         self._padded = padded_size(self.resolution, window_size)
-        self._mask = shift_mask(self._padded, window_size, self.shift)
+        self._mask = shift_mask(self._padded, window_size, self.shift, self.masked)
         for layer in (self.attention_norm, self.mlp_norm, self.mlp):
             layer.build(input_shape)
         self.attention.build((None, math.prod(window_size), input_shape[-1]))
@@ -181,6 +192,7 @@ class SwinBlock(CompositeLayer):
             "resolution": list(self.resolution),
             "shift": list(self.shift),
             "pad_first": self.pad_first,
+            "masked": self.masked,
             "activation": self.activation,
             "dropout_rate": self.dropout_rate,
             "drop_path_rate": self.drop_path_rate,

@@ -21,8 +21,9 @@ def unit_vectors(x):
     """Vectors of length one along the last axis, in float32; zero stays zero and has a zero gradient."""
     x = ops.cast(x, "float32")
     squares = ops.sum(x * x, axis=-1, keepdims=True)
-    # Padding has keys of zero, at which the gradient of a plain quotient leaves the range of float16.
-    return x * ops.where(squares > 1e-24, ops.rsqrt(ops.maximum(squares, 1e-24)), 0.0)
+    # Padding has keys of zero, at which the gradient of a plain quotient leaves the range of float16. A quotient and no
+    # rsqrt, as in PyTorch: at a scale of 100 the last digits of a cosine reach the logits.
+    return ops.where(squares > 1e-24, x / ops.sqrt(ops.maximum(squares, 1e-24)), 0.0)
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -149,9 +150,7 @@ class WindowAttention(CompositeLayer):
             query, value = query + self.query_bias, value + self.value_bias
         query, key, value = (split_heads(part, length, self.num_heads) for part in (query, key, value))
         if self.version == 2:
-            scale = ops.exp(ops.minimum(self.logit_scale, _MAXIMUM_LOGIT_SCALE))
-            query = ops.cast(unit_vectors(query) * ops.reshape(scale, (self.num_heads, 1)), value.dtype)
-            key = ops.cast(unit_vectors(key), value.dtype)
+            query, key = (ops.cast(unit_vectors(part), value.dtype) for part in (query, key))
         return query, key, value
 
     def call(self, inputs, window_mask=None, training=False, return_attention=False):
@@ -160,7 +159,8 @@ class WindowAttention(CompositeLayer):
         if window_mask is not None:
             # Once for all images: (windows, num_heads, tokens, tokens).
             bias = bias + ops.cast(window_mask, "float32")[:, None]
-        scale = None if self.version == 1 else 1.0
+        # Of the cosines and not of the queries: rounded in the order of the public implementations.
+        scale = None if self.version == 1 else ops.exp(ops.minimum(self.logit_scale, _MAXIMUM_LOGIT_SCALE))
         outputs = attend(query, key, value, self.attention_dropout, training, return_attention, scale, bias)
         outputs, attention = outputs if return_attention else (outputs, None)
         outputs = ops.reshape(on_rows(self.projection, rows(outputs)), ops.shape(inputs))

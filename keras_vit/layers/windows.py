@@ -32,6 +32,22 @@ def window_and_shift(resolution, window_size, rule):
     return tuple(window_size), tuple(w // 2 for w in window_size)
 
 
+def window_and_shift_by_height(height, window_size):
+    """Window and shift of a stage as transformers' Swin V2 has them, which looks at the rows of the grid alone.
+
+    Args:
+        height: int, rows of the stage, those that an odd grid loses in the merging not counted.
+        window_size: int, the window wanted.
+
+    Returns:
+        Two pairs `(h, w)`: window and shift.
+
+    Source: transformers `modeling_swinv2.py`, `Swinv2Layer._compute_window_shift`.
+    """
+    window = min(max(height, 1), window_size)
+    return (window,) * 2, ((0 if height <= window_size else window_size // 2),) * 2
+
+
 def padded_size(resolution, window_size):
     """`(h, w)`, the smallest grid of whole windows that holds `resolution`."""
     return tuple(-(-r // w) * w for r, w in zip(resolution, window_size, strict=True))
@@ -68,15 +84,16 @@ def merge_windows(windows, window_size, size):
     return ops.reshape(x, (-1, *size, channels))
 
 
-def shift_mask(size, window_size, shift):
+def shift_mask(size, window_size, shift, masked=MASKED):
     """Which tokens of a window came together only through the cyclic shift.
 
     Args:
         size: `(h, w)`, the padded grid.
         window_size, shift: `(h, w)`.
+        masked: float, what they get.
 
     Returns:
-        float32 array `(windows, tokens, tokens)` of 0 and `MASKED`, or `None` without a shift.
+        float32 array `(windows, tokens, tokens)` of 0 and `masked`, or `None` without a shift.
 
     Source: Liu et al., arXiv:2103.14030, figure 4.
     """
@@ -89,7 +106,7 @@ def shift_mask(size, window_size, shift):
     grid = 3 * regions[0][:, None] + regions[1]
     (h, w), (height, width) = size, window_size
     windows = grid.reshape(h // height, height, w // width, width).transpose(0, 2, 1, 3).reshape(-1, height * width)
-    return np.where(windows[:, :, None] == windows[:, None, :], 0, MASKED).astype("float32")
+    return np.where(windows[:, :, None] == windows[:, None, :], 0, masked).astype("float32")
 
 
 def relative_position_index(window_size):

@@ -3,6 +3,7 @@
 import keras
 
 from keras_vit.layers import LayerNormalization, PatchEmbedding, Patches, PatchMerging, SwinBlock, TokenPooling
+from keras_vit.layers.windows import MASKED
 from keras_vit.metadata import LAYER_NAME, Metadata
 from keras_vit.models.heads import classifier
 from keras_vit.models.vit import default_input_spec
@@ -65,6 +66,8 @@ def _stage(config, stage, tokens, policy):
             config.windows[stage],
             shift=config.shifts[stage] if i % 2 else 0,
             pad_first=config.window_rule == "huggingface",
+            # transformers adds the mask of version 2 twice.
+            masked=2 * MASKED if config.window_rule == "huggingface" and config.version == 2 else MASKED,
             version=config.version,
             pretrained_window_size=pretrained or None,
             qkv_bias=config.qkv_bias,

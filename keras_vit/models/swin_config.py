@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 
-from keras_vit.layers.windows import WINDOW_RULES, window_and_shift
+from keras_vit.layers.windows import WINDOW_RULES, window_and_shift, window_and_shift_by_height
 from keras_vit.models.base_config import CLASSIFIER_ACTIVATIONS, ModelConfig
 from keras_vit.models.config import ACTIVATIONS
 from keras_vit.resample import BIAS_METHODS
@@ -44,8 +44,8 @@ class SwinConfig(ModelConfig):
         layer_norm_epsilon: float. Default 1e-5.
         window_rule: the source's way with grids that are smaller than the window or that it does not divide.
             `timm` decides window and shift on each axis and shifts before it fills up; `microsoft` decides on
-            the smaller side and takes only what the window divides; `huggingface` decides as `microsoft` and fills
-            up before it shifts. On all other grids they agree. Default `timm`.
+            the smaller side and takes only what the window divides; `huggingface` decides as `microsoft`, in version 2
+            on the height alone, and fills up before it shifts. On all other grids they agree. Default `timm`.
         position_resize: how tables of relative position biases of weights with another window are resized: one of
             `keras_vit.resample.BIAS_METHODS`, `geometric` (timm) or `bicubic` (Microsoft). Version 2 has none.
             Default `geometric`.
@@ -158,12 +158,19 @@ class SwinConfig(ModelConfig):
     @property
     def windows(self):
         """`(h, w)` for each stage: `window_size`, or less on a small grid."""
-        return tuple(window_and_shift(r, self.window_size, self.window_rule)[0] for r in self.resolutions)
+        return tuple(window for window, _ in self._windows_and_shifts())
 
     @property
     def shifts(self):
         """`(h, w)` for each stage: what its odd blocks are shifted by; the even ones are not."""
-        return tuple(window_and_shift(r, self.window_size, self.window_rule)[1] for r in self.resolutions)
+        return tuple(shift for _, shift in self._windows_and_shifts())
+
+    def _windows_and_shifts(self):
+        if self.window_rule == "huggingface" and self.version == 2:
+            height = self.image_size[0] // self.patch_size[0]
+            stages = range(len(self.depths))
+            return [window_and_shift_by_height(height // 2**stage, self.window_size[0]) for stage in stages]
+        return [window_and_shift(r, self.window_size, self.window_rule) for r in self.resolutions]
 
     def drop_path_rates(self):
         """One rate a block, counted through all stages."""

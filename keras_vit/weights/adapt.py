@@ -36,22 +36,27 @@ class Source:
         patch_size: `(h, w)`, or `None` where the kernel has none.
         grid_size: `(h, w)`, or `None` in families without.
         windows: `(h, w)` for each stage, or `None` in families without.
+        square, spare: bool. What tables of positions may be, as for `grid_of_table`.
     """
 
     patch_size: tuple | None
     grid_size: tuple | None
     windows: tuple | None
+    square: bool = False
+    spare: bool = False
 
 
-def find_source(config, told, rules, shapes):
+def find_source(config, layout, description, rules, shapes):
     """The `Source` of a file: from what is told of it, and the rest as in the model that is filled.
 
     Args:
         config: of the model.
-        told: dict with `image_size` and `window_size` of the file, where they are known.
+        layout: `Layout` of the file.
+        description: `Description` of the file, or `None`.
         rules: those of the model.
         shapes: dict from key to shape.
     """
+    told, own = (description.told, description.config is not None) if description else ({}, False)
     patch_size = _kernel_patch(rules, shapes, config)
     sizes = {name: told[name] for name in ("image_size", "window_size") if name in told and hasattr(config, name)}
     # An image may have pixels beyond the last whole patch; where it has none, this changes nothing.
@@ -60,7 +65,10 @@ def find_source(config, told, rules, shapes):
         known = config.replace(**sizes, patch_size=patch_size or config.patch_size)
     except ValueError:  # what is told is of something else
         known = config
-    return Source(patch_size, getattr(known, "grid_size", None), getattr(known, "windows", None))
+    # Of a source's files a table is as the source takes it, whatever is told; of ours it is as the config in it says.
+    square = layout.square_positions and not own
+    grid_size, windows = getattr(known, "grid_size", None), getattr(known, "windows", None)
+    return Source(patch_size, grid_size, windows, square, layout.spare_position)
 
 
 def _kernel_patch(rules, shapes, config):
@@ -152,7 +160,13 @@ def adapt_channels(kernel, num_channels):
 def _position_change(shape, wanted, config, source):
     _check_same((shape[0], shape[2]), (wanted[0], wanted[2]))
     prefix = (int(config.class_token) + int(config.distillation_token)) * config.position_on_prefix
-    grid, found = grid_of_table(shape[1], prefix, (source.grid_size, config.grid_size))
+    grid, found = grid_of_table(shape[1], prefix, (source.grid_size, config.grid_size), source.square, source.spare)
+    if source.spare and found > prefix:
+        note = "the entry of a class token, which the model has not, is left out of the positions"
+        rest = _position_change((1, shape[1] - 1, shape[2]), wanted, config, source)
+        if rest is None:
+            return Change(note, lambda array: array[:, 1:])
+        return Change(f"{note}; {rest.note}", lambda array: rest.apply(array[:, 1:]))
     _check_same(found, prefix)
     if grid == config.grid_size:
         return None

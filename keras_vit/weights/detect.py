@@ -92,8 +92,9 @@ def layout_to_write(name, config):
 
 
 def _huggingface(config):
-    if config.embedding_norm or config.pooling == "map":
-        return HuggingFaceTower(config.embedding_norm)
+    classifies = config.pooling == "gap" and not config.class_token and config.num_classes > 0
+    if config.embedding_norm or config.pooling == "map" or classifies:
+        return HuggingFaceTower(config.embedding_norm, classifies=classifies and not config.embedding_norm)
     dino = config.layer_scale_init is not None
     if not config.num_classes:
         return HuggingFace("", dino)

@@ -17,7 +17,7 @@ from keras_vit.weights.turning import is_turned, turned_matrix
 _OUTPUTS = {TRANSPOSED: 0, SAME: -1}
 
 
-def fill(model, checkpoint, layout, skip=(), told=None, turned=None):
+def fill(model, checkpoint, layout, skip=(), description=None, turned=None):
     """Fills a model; where it raises, nothing of the model is changed.
 
     Args:
@@ -25,7 +25,7 @@ def fill(model, checkpoint, layout, skip=(), told=None, turned=None):
         checkpoint: `Checkpoint`.
         layout: its `Layout`.
         skip: regular expressions of keys to leave out, as the file has them or with one a block.
-        told: dict of `image_size` and `window_size` of the file, where they are known.
+        description: `Description` of the file, or `None`.
         turned: what `turning` gave for the same file.
 
     Returns:
@@ -49,7 +49,7 @@ def fill(model, checkpoint, layout, skip=(), told=None, turned=None):
 
     unfilled = set(variables) - {name for item in rules for name in item.ours}
     unused = set(checkpoint) - {key for item in rules for key in item.theirs} - left_out - unmodelled
-    source = find_source(config, told or {}, rules, checkpoint.shapes)
+    source = find_source(config, layout, description, rules, checkpoint.shapes)
     changes = _audit(checkpoint, layout, active, variables, (config, source), unused, unfilled)
     layout.check_constants(checkpoint, config)
     # All arrays are read before the first variable changes, one at a time, so that no copy of the model is needed.

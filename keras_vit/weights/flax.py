@@ -50,6 +50,7 @@ class Flax(Layout):
         modules: names of the block's attention, second norm and MLP, which Flax numbers.
         positions: key of the position table.
         stacked: bool. Whether all blocks lie in one array with a leading axis (`nn.scan`).
+        pooling: str in front of the keys of the attention pooling; nothing in big_vision's first files.
     """
 
     name: str
@@ -57,12 +58,15 @@ class Flax(Layout):
     modules: tuple
     positions: str
     stacked: bool = False
+    pooling: str = "MAPHead_0/"
+    # Where models without a class token had an entry for it all the same, big_vision drops it (`fix_old_checkpoints`).
+    spare_position = True
     unmodelled = (r"^opt/state/", r"^params/(t|b)$", r"^(params/|opt/target/)?txt/", r"(^|/)step$")
 
     def table(self, config):
         ours, theirs = "encoder_block_{i}", f"{_BLOCK}{{i}}/"
         attention, mlp_norm, mlp = (theirs + name for name in self.modules)
-        pooling = "MAPHead_0/"
+        pooling = self.pooling
         rules = [
             *google_stem_rules(config),
             *_linear("patch_encoder/projection", "embedding", CONV_HWIO),
@@ -169,7 +173,7 @@ class Flax(Layout):
             "mlp_dim": axes(shapes, f"{_BLOCK}0/{mlp}/Dense_0/bias", 1)[0],
             "num_classes": count_classes(shapes, ("head/kernel",), ("head/bias",), outputs=1),
             "class_token": "cls" in shapes,
-            "pooling": "map" if "MAPHead_0/probe" in shapes else "token" if "cls" in shapes else "gap",
+            "pooling": "map" if f"{self.pooling}probe" in shapes else "token" if "cls" in shapes else "gap",
             "pre_logits_dim": axes(shapes, pre_logits, 1)[0] if pre_logits in shapes else None,
             "activation": "gelu_tanh",
             "position_resize": "bilinear_corners",
@@ -178,7 +182,7 @@ class Flax(Layout):
         if self.name != "google" and self.positions not in shapes:
             return fields | {"position_embedding": "sincos2d", "position_on_prefix": False}
         entries = axes(shapes, self.positions, 3)[1]
-        return fields | position_fields(entries, int(fields["class_token"]), fields, hints)
+        return fields | position_fields(entries, int(fields["class_token"]), fields, hints, spare="cls" not in shapes)
 
 
 PRE_LINEN = ("MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3")
@@ -197,4 +201,5 @@ def detect_flax(shapes):
     # Models without a table have the later numbers.
     positions = next((table for table in TABLES if prefix + table in shapes), TABLES[0] if old else TABLES[2])
     google = old and positions == TABLES[0]
-    return Flax("google" if google else "big_vision", prefix, PRE_LINEN if old else LINEN, positions, stacked)
+    name, modules = "google" if google else "big_vision", PRE_LINEN if old else LINEN
+    return Flax(name, prefix, modules, positions, stacked, "" if f"{prefix}probe" in shapes else "MAPHead_0/")

@@ -21,6 +21,15 @@ _TRANSFORMERS = {
 }
 
 
+# What transformers takes where a `config.json` leaves it out: `configuration_*.py` of each `model_type`.
+_VIT_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
+_TOWER_TYPES = ("clip", "clip_vision_model", "siglip", "siglip_vision_model")
+_DEFAULTS = {
+    **{kind: {"num_attention_heads": 12} for kind in (*_VIT_TYPES, *_TOWER_TYPES)},
+    **{kind: {"image_size": 224, "window_size": 7} for kind in ("swin", "swinv2")},
+}
+
+
 def config_fields(content):
     """Fields of a config; an empty dict for an empty object.
 
@@ -31,7 +40,7 @@ def config_fields(content):
         ValueError: if it names an activation that is not known, a size that is none, or absolute positions in a Swin
             Transformer.
     """
-    fields = _timm(content) if "architecture" in content else _transformers(content.get("vision_config") or content)
+    fields = _timm(content) if "architecture" in content else _transformers(_with_defaults(content))
     for name in ("image_size", "window_size"):
         if fields.get(name) is not None:
             value = fields[name]
@@ -44,7 +53,8 @@ def config_fields(content):
 
 def _timm(content):
     architecture, arguments = content["architecture"], content.get("model_args") or {}
-    variant = VARIANTS.get(architecture.partition(".")[0])
+    # The names with `_gap` differ in their pooling alone, which is an argument.
+    variant = VARIANTS.get(architecture.partition(".")[0].replace("_siglip_gap_", "_siglip_"))
     fields = {}
     for name in ("num_heads", "window_size", "pretrained_window_sizes"):
         value = arguments.get(name) or getattr(variant, name, None)
@@ -52,11 +62,19 @@ def _timm(content):
     fields["pooling"] = _POOLINGS.get(arguments.get("global_pool", content.get("global_pool")))
     input_size = (content.get("pretrained_cfg") or {}).get("input_size")
     fields["image_size"] = arguments.get("img_size") or (input_size and input_size[1:])
-    if "quickgelu" in architecture:  # timm says it nowhere else
-        fields["activation"] = "quick_gelu"
+    # The name alone stands for the activation, unless it is an argument; whether an MLP is gated, its arrays tell.
+    activation = "quick_gelu" if "quickgelu" in architecture else getattr(variant, "activation", None)
+    fields["activation"] = None if activation == "swiglu" else activation
     if isinstance(arguments.get("act_layer"), str):
         fields["activation"] = _activation(arguments["act_layer"])
     return fields
+
+
+def _with_defaults(content):
+    """What a `config.json` says of the image tower, or of all there is, and what its `model_type` stands for."""
+    tower = content.get("vision_config")
+    kind = (tower or content).get("model_type", content.get("model_type"))
+    return {**(_DEFAULTS.get(kind, {}) if isinstance(kind, str) else {}), **(tower or content)}
 
 
 def _transformers(content):

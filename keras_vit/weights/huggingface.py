@@ -5,6 +5,7 @@ inside the public files.
 """
 
 import dataclasses
+import re
 
 from keras_vit.weights.layout import Layout, count_blocks, dense, differing, norm, rule
 from keras_vit.weights.shapes import axes, count_classes, kernel_sizes, position_fields
@@ -27,6 +28,11 @@ class HuggingFace(Layout):
     dino: bool = False
     name = "huggingface"
     unmodelled = (r"(^|\.)embeddings\.mask_token$",)
+
+    @property
+    def square_positions(self):
+        """bool. DINOv2 resizes its table from a square for every image that is none; a ViT's is that of its images."""
+        return self.dino
 
     def table(self, config):
         at, block = self.prefix + "embeddings.", self.prefix + "encoder.layer.{i}."
@@ -101,11 +107,12 @@ class HuggingFace(Layout):
             "activation": "swiglu" if gated else "gelu",
             "layer_norm_epsilon": 1e-6 if self.dino else 1e-12,
             "layer_scale_init": 1.0 if self.dino else None,
-            "position_resize": "bicubic",
+            # Of these models the one with registers alone is antialiased.
+            "position_resize": "bicubic_antialias" if registers in shapes else "bicubic",
         }
         prefix = 1 + fields["distillation_token"]
         entries = axes(shapes, f"{at}position_embeddings", 3)[1]
-        return fields | position_fields(entries, prefix, fields, hints)
+        return fields | position_fields(entries, prefix, fields, hints, self.square_positions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,17 +123,28 @@ class HuggingFaceTower(Layout):
         clip: bool. CLIP's class token and norm before the blocks; else SigLIP's attention pooling. Its projection to
             the space of the texts is the head where `num_classes` is as wide, else left aside.
         prefix: in front of every key.
+        classifies: bool. Whether it is a SigLIP with a classifier on the mean of its tokens; its pooling, which the
+            file holds all the same, is then left aside.
     """
 
     clip: bool = True
     prefix: str = "vision_model."
+    classifies: bool = False
     name = "huggingface"
-    unmodelled = (r"^text_model\.", r"^logit_(scale|bias)$", r"^(text|visual)_projection\.", r"position_ids$")
+    square_positions = True
+    _texts = (r"^text_model\.", r"^logit_(scale|bias)$", r"^(text|visual)_projection\.", r"position_ids$")
+
+    @property
+    def unmodelled(self):
+        """Patterns of keys: the tower of the texts and, beside a classifier, the attention pooling."""
+        return (*self._texts, rf"^{re.escape(self.prefix)}head\.") if self.classifies else self._texts
 
     def table(self, config):
         at, block = self.prefix + "embeddings.", self.prefix + "encoder.layers.{i}."
         pooling = self.prefix + "head."
         projection = [rule("head/kernel", "visual_projection.weight", TRANSPOSED)] if config.num_classes else []
+        if self.classifies:
+            projection = dense("head", "classifier", TRANSPOSED)
         parts = [f"{block}self_attn.{part}_proj" for part in "qkv"]
         packed = [
             rule(
@@ -166,13 +184,14 @@ class HuggingFaceTower(Layout):
             class_token=(self.clip,),
             embedding_norm=(self.clip,),
             patch_bias=(not self.clip,),
-            pooling=("token",) if self.clip else ("map",),
+            pooling=("token",) if self.clip else ("gap",) if self.classifies else ("map",),
             pool_before_norm=(False,),
             num_registers=(0,),
             distillation_token=(False,),
             layer_scale_init=(None,),
             # CLIP's projection to the space of the texts is a head without a bias.
-            num_classes=(config.num_classes if self.clip and not config.head_bias else 0,),
+            num_classes=(config.num_classes if self.classifies or (self.clip and not config.head_bias) else 0,),
+            head_bias=(True,) if self.classifies else (True, False),
             pre_logits_dim=(None,),
             activation=("gelu", "gelu_tanh", "quick_gelu"),
         )
@@ -183,6 +202,7 @@ class HuggingFaceTower(Layout):
         # A file of CLIP holds the projection whether or not a model is to end in it.
         projection_dim = count_classes(shapes, ("visual_projection.weight",), ())
         projects = 0 < projection_dim == hints.get("num_classes")
+        classes = count_classes(shapes, ("classifier.weight",), ("classifier.bias",)) if self.classifies else 0
         fields = {
             "hidden_dim": hidden_dim,
             "num_channels": num_channels,
@@ -191,10 +211,10 @@ class HuggingFaceTower(Layout):
                 [key for key in shapes if key.startswith(self.prefix)], r"encoder\.layers\.(\d+)\."
             ),
             "mlp_dim": axes(shapes, f"{self.prefix}encoder.layers.0.mlp.fc1.bias", 1)[0],
-            "num_classes": projection_dim if projects else 0,
+            "num_classes": projection_dim if projects else classes,
             "head_bias": not projects,
             "class_token": self.clip,
-            "pooling": "token" if self.clip else "map",
+            "pooling": "token" if self.clip else "gap" if self.classifies else "map",
             "embedding_norm": self.clip,
             "patch_bias": not self.clip,
             "activation": "quick_gelu" if self.clip else "gelu_tanh",
@@ -202,14 +222,15 @@ class HuggingFaceTower(Layout):
             "position_resize": "bicubic",
         }
         entries = axes(shapes, f"{at}position_embedding.weight", 2)[0]
-        return fields | position_fields(entries, int(self.clip), fields, hints)
+        return fields | position_fields(entries, int(self.clip), fields, hints, self.square_positions)
 
 
 def detect_huggingface(shapes):
     """The Hugging Face layout of a file, or `None`."""
     tower = next((p for p in ("vision_model.", "") if f"{p}embeddings.patch_embedding.weight" in shapes), None)
     if tower is not None:
-        return HuggingFaceTower(f"{tower}pre_layrnorm.weight" in shapes, tower)
+        clip = f"{tower}pre_layrnorm.weight" in shapes
+        return HuggingFaceTower(clip, tower, not clip and "classifier.weight" in shapes)
     ending = "embeddings.patch_embeddings.projection.weight"
     prefix = next((key.removesuffix(ending) for key in shapes if key.endswith(ending)), None)
     if prefix is None or f"{prefix}embeddings.cls_token" not in shapes:

@@ -68,7 +68,8 @@ def load_variant(path, variant, layout="auto", *, input_spec=None, labels=None, 
     """Builds a model of a published size and fills it.
 
     The size is the variant's; whatever else the file or its description tells is as in the file: activation, epsilon,
-    pooling, the way to resize, the number of classes. The variant decides the rest. Arguments win over all of it.
+    pooling, the way to resize, the number of classes. The variant decides the rest, in timm's keys and those like them
+    the activation too. Arguments win over all of it.
 
     Args:
         path, layout, input_spec, labels, dtype, name, **overrides: as for `from_checkpoint`.
@@ -158,7 +159,7 @@ def load_weights(model, path, layout="auto", skip=()):
             all differences at once.
     """
     source = _Source(path, layout)
-    return fill(model, source.checkpoint, source.layout, skip, source.description.told)
+    return fill(model, source.checkpoint, source.layout, skip, source.description)
 
 
 def _local_file(path, described):
@@ -201,5 +202,5 @@ class _Source:
         origin = origin or self.name
         with turning(self.checkpoint, self.layout, config, dtype) as turned, weights_follow():
             model = build_model(config, input_spec, labels, origin=origin, dtype=dtype, name=name)
-        fill(model, self.checkpoint, self.layout, (), self.description.told, turned)
+        fill(model, self.checkpoint, self.layout, (), self.description, turned)
         return model

@@ -12,16 +12,17 @@ from keras_vit.weights.layout import expand, weights_by_path
 
 
 def _check_arrays_tell(tensors, layout, config, path):
-    """Raises a `ValueError` where arrays alone would be read as a model that pools its tokens otherwise."""
+    """Raises a `ValueError` where arrays alone would be read as a model of another pooling or grid of positions."""
     if not hasattr(config, "pooling"):
         return
     told = layout.infer({key: array.shape for key, array in tensors.items()}, vars(config))
-    if told.get("pooling", config.pooling) != config.pooling:
-        raise ValueError(
-            f"an '.npz' file of layout {layout.name!r} must tell the pooling by its arrays; '.safetensors' has a place "
-            f"for it. Received: {str(path)!r} with pooling={config.pooling!r}, "
-            f"which would be read as {told['pooling']!r}"
-        )
+    for name in ("pooling", "image_size"):
+        ours = getattr(config, name)
+        if told.get(name, ours) != ours:
+            raise ValueError(
+                f"an '.npz' file of layout {layout.name!r} must tell the {name} by its arrays; '.safetensors' has a "
+                f"place for it. Received: {str(path)!r} with {name}={ours!r}, which would be read as {told[name]!r}"
+            )
 
 
 def to_tensors(model, layout):
@@ -49,7 +50,8 @@ def save_weights(model, path, layout="timm"):
 
     A `.safetensors` file also holds, in its metadata, what arrays do not tell: the model's config, preprocessing and
     labels, which `from_checkpoint` reads and other libraries pass over. An `.npz` file does not, as its readers take
-    whatever is in it for an array; so a model whose pooling its arrays do not tell is not written as `.npz`.
+    whatever is in it for an array; so a model whose pooling or grid of positions its arrays do not tell is not written
+    as `.npz`.
     What a model makes of its logits (`classifier_activation`) is in no layout: other libraries' models give logits.
 
     Args:

@@ -63,7 +63,7 @@ def count_classes(shapes, kernels, biases, outputs=0):
     return next((axes(shapes, key, 1)[0] for key in biases if key in shapes), 0)
 
 
-def grid_of_table(entries, num_prefix, grids=()):
+def grid_of_table(entries, num_prefix, grids=(), square=False, spare=False):
     """The grid of a position table and how many of its entries belong to prefix tokens.
 
     A table says how many entries it has, not how they lie. It is taken to be of the first of `grids` where the
@@ -73,22 +73,22 @@ def grid_of_table(entries, num_prefix, grids=()):
         entries: int.
         num_prefix: int. Class and distillation token of the model.
         grids: of `(h, w)` and `None`, the most likely first.
+        square: bool. Whether the source has square tables alone: a square number of entries is then no other grid.
+        spare: bool. Whether a table that fits nothing else may be a square behind an entry of no token.
 
     Returns:
-        A pair: `(h, w)`, and the entries of prefix tokens, `num_prefix` or 0.
+        A pair: `(h, w)`, and the entries of prefix tokens, `num_prefix` or 0; 1 where there is a spare one.
 
     Raises:
         ValueError: if the number fits neither.
     """
     prefixes, known = tuple(dict.fromkeys((num_prefix, 0))), [grid for grid in grids if grid is not None]
-    for grid in known:
-        for prefix in prefixes:
-            if entries - prefix == math.prod(grid):
-                return tuple(grid), prefix
-    for prefix in prefixes:
-        side = math.isqrt(max(entries - prefix, 0))
-        if side and side * side == entries - prefix:
-            return (side, side), prefix
+    fitting = [(tuple(grid), p) for grid in known for p in prefixes if entries - p == math.prod(grid)]
+    sides = [(math.isqrt(max(entries - p, 0)), p) for p in dict.fromkeys((*prefixes, *[1] * spare))]
+    squares = [((side, side), p) for side, p in sides if side and side * side == entries - p]
+    candidates = [*(c for c in squares if square and c[1] == num_prefix), *fitting, *squares]
+    if candidates:
+        return candidates[0]
     raise ValueError(
         "a position table must be square or fit image_size, which a file does not tell; pass image_size=(h, w). "
         f"Received: {entries} entries with {num_prefix} prefix tokens, grids {known}"
@@ -120,7 +120,7 @@ def window_of_table(entries, windows=()):
     )
 
 
-def position_fields(entries, num_prefix, fields, hints):
+def position_fields(entries, num_prefix, fields, hints, square=False, spare=False):
     """`image_size`, `position_on_prefix` and, where it is so, `drop_remainder` of the model that wrote a table.
 
     Args:
@@ -129,6 +129,7 @@ def position_fields(entries, num_prefix, fields, hints):
         fields: dict with `patch_size`, of a hybrid also with `stem_depths`.
         hints: dict; its `image_size` is that of the model where the table has as many entries as such an image has
             patches. It may have pixels beyond the last whole patch.
+        square, spare: as for `grid_of_table`.
     """
     wanted, patch_size = hints.get("image_size"), fields["patch_size"]
     stride = stem_stride(fields["stem_depths"]) if "stem_depths" in fields else 1
@@ -139,9 +140,10 @@ def position_fields(entries, num_prefix, fields, hints):
         parts = [divmod(-(-side // stride), patch) for side, patch in zip(wanted, patch_size, strict=True)]
         if all(whole for whole, _ in parts):
             grid, rest = tuple(whole for whole, _ in parts), any(part for _, part in parts)
-    table_grid, prefix = grid_of_table(entries, num_prefix, (grid,))
+    table_grid, prefix = grid_of_table(entries, num_prefix, (grid,), square, spare)
+    on_prefix = 0 < prefix <= num_prefix
     if table_grid != grid:
         size = tuple(side * patch * stride for side, patch in zip(table_grid, patch_size, strict=True))
-        return {"image_size": size, "position_on_prefix": prefix > 0}
+        return {"image_size": size, "position_on_prefix": on_prefix}
     dropped = {"drop_remainder": True} if rest else {}
-    return {"image_size": wanted, "position_on_prefix": prefix > 0, **dropped}
+    return {"image_size": wanted, "position_on_prefix": on_prefix, **dropped}

@@ -13,7 +13,7 @@ from keras_vit.models import SwinConfig
 from keras_vit.weights.layout import Layout, count_blocks, dense, norm, rule
 from keras_vit.weights.shapes import axes, count_classes, kernel_sizes, ratio_of_widths
 from keras_vit.weights.swin_names import HUGGINGFACE, OFFICIAL, Names
-from keras_vit.weights.swin_windows import told_sizes, trained_windows, window_of_coordinates
+from keras_vit.weights.swin_windows import image_of_windows, told_sizes, trained_windows, window_of_coordinates
 from keras_vit.weights.transforms import CONV_OIHW, TRANSPOSED
 
 
@@ -139,7 +139,7 @@ class Swin(Layout):
         outputs = [axes(shapes, f"{stages}.{s}.blocks.0.{words.mlp[1]}.weight", 2) for s in range(count)]
         gated = axes(shapes, f"{stages}.0.blocks.0.{words.mlp[0]}.weight", 2)[0] == 2 * outputs[0][1]
         bias = ("query.bias" if words is HUGGINGFACE else "qkv.bias", words.biases[0])[version - 1]
-        return {
+        fields = {
             "embed_dim": embed_dim,
             "num_channels": num_channels,
             "patch_size": patch_size,
@@ -154,6 +154,7 @@ class Swin(Layout):
             "window_rule": self.name,
             "position_resize": self.position_resize,
         } | told_sizes(shapes, firsts, patch_size, hints)
+        return fields | image_of_windows(shapes, firsts, fields, hints)
 
     def infer_values(self, checkpoint):
         """`pretrained_window_sizes`, where a file's coordinates tell them."""
@@ -173,7 +174,9 @@ class Swin(Layout):
                     f"{name} cannot be told from this file of a Swin Transformer; pass {name}=. "
                     f"Received: layout {self.name!r}, version {fields['version']}"
                 )
-        config = SwinConfig(**fields)
+        # The default of timm and transformers is of four stages, whatever the depths; they do not look beyond the last.
+        trained = (fields.get("pretrained_window_sizes") or ())[: len(fields["depths"])]
+        config = SwinConfig(**{**fields, "pretrained_window_sizes": trained if any(trained) else None})
         # Coordinates that are those of the model's own windows need no mention.
         own = config.version == 2 and trained_windows(config) == config.windows
         return config.replace(pretrained_window_sizes=None) if own else config

@@ -2,6 +2,7 @@
 
 import math
 
+from keras_vit.models import SwinConfig
 from keras_vit.validation import as_pair
 from keras_vit.weights.shapes import axes, window_of_table
 
@@ -63,6 +64,26 @@ def told_sizes(shapes, firsts, patch_size, hints):
         pixels = tuple(side * patch for side, patch in zip(window, patch_size, strict=True))
         image_size = _size_of_windows(axes(shapes, mask, 3)[0], pixels, hints.get("image_size"))
     return {"window_size": window} | ({"image_size": image_size} if image_size else {})
+
+
+def image_of_windows(shapes, firsts, fields, hints):
+    """The `image_size` of hints as a field, where the windows of all stages are those that version 2 has at this size.
+
+    Args:
+        shapes, firsts, hints: as for `told_sizes`.
+        fields: dict of all other fields of the config.
+
+    Returns:
+        A dict, empty where the size of the image is another one or cannot be told.
+    """
+    if fields["version"] == 1 or "window_size" not in fields or hints.get("image_size") is None:
+        return {}
+    try:
+        config = SwinConfig(**fields | {"image_size": hints["image_size"]})
+        found = tuple(_window(shapes, first, []) for first in firsts)
+    except ValueError:
+        return {}
+    return {"image_size": config.image_size} if found == config.windows else {}
 
 
 def _wanted_windows(patch_size, hints):

@@ -26,6 +26,7 @@ class Timm(Layout):
         swiglu: prefixes of the gated MLP's two layers.
         unmodelled: patterns of keys without counterpart.
         position_resize: how the source resizes positions.
+        square_positions: as for `Layout`.
     """
 
     name: str = "timm"
@@ -34,6 +35,7 @@ class Timm(Layout):
     swiglu: tuple = ("fc1", "fc2")
     unmodelled: tuple = ()
     position_resize: str = "bicubic_antialias"
+    square_positions: bool = False
 
     def table(self, config):
         mlp = self.swiglu if config.activation == "swiglu" else ("fc1", "fc2")
@@ -98,6 +100,8 @@ class Timm(Layout):
         # A class token may have a norm behind it and the mean one in front, but hardly any model is so.
         gap = has("fc_norm.weight") or not has("cls_token")
         clip = has("norm_pre.weight")
+        # timm's names stand for it and its files are silent, so what is known of the model goes before the commonest.
+        known = hints.get("activation")
         fields = {
             "hidden_dim": hidden_dim,
             "num_channels": num_channels,
@@ -111,7 +115,7 @@ class Timm(Layout):
             "pooling": "map" if has("attn_pool.latent") else "gap" if gap else "token",
             "pool_before_norm": has("fc_norm.weight"),
             "pre_logits_dim": axes(shapes, "pre_logits.fc.bias", 1)[0] if has("pre_logits.fc.bias") else None,
-            "activation": "swiglu" if gated else "gelu",
+            "activation": "swiglu" if gated else "gelu" if known in (None, "swiglu") else known,
             "patch_bias": has("patch_embed.proj.bias") or not clip,
             "embedding_norm": clip,
             "qk_norm": has("blocks.0.attn.q_norm.weight"),
@@ -123,17 +127,20 @@ class Timm(Layout):
         if self.name == "dinov2" and fields["num_registers"]:
             fields["position_resize"] = "bicubic_antialias"
         prefix = fields["class_token"] + fields["distillation_token"]
-        return fields | position_fields(axes(shapes, "pos_embed", 3)[1], prefix, fields, hints)
+        entries = axes(shapes, "pos_embed", 3)[1]
+        return fields | position_fields(entries, prefix, fields, hints, self.square_positions)
 
 
 TIMM = Timm()
 # facebookresearch/deit models_v2.py: LayerScale under other names; positions without antialias.
 DEIT = Timm(name="deit", layer_scale="gamma_{n}", position_resize="bicubic")
-# facebookresearch/dinov2 vision_transformer.py: a mask token for training alone, SwiGLU packed as w12 and w3.
+# facebookresearch/dinov2 vision_transformer.py: a mask token for training alone, SwiGLU packed as w12 and w3; a table
+# is taken for square even where an image that is not has as many patches.
 DINOV2 = Timm(
     name="dinov2",
     registers="register_tokens",
     swiglu=("w12", "w3"),
     unmodelled=("mask_token",),
     position_resize="bicubic_offset",
+    square_positions=True,
 )
