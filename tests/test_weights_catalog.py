@@ -1,5 +1,7 @@
 """The catalog of published weights, and models by its names."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from huggingface_hub import constants
@@ -161,3 +163,13 @@ def test_parameters_are_those_of_the_model(name):
 def test_an_entry_cannot_be_changed():
     with pytest.raises(TypeError):
         catalog_entry(NAME).fields["num_classes"] = 7
+
+
+def test_the_revision_of_a_source():
+    entry = catalog_entry(NAME)
+    assert entry.revision == "main"
+    pinned = dataclasses.replace(entry, source="hub:timm/a_model@0123abc/model.safetensors")
+    assert pinned.revision == "0123abc"
+    urls = [row for row in catalog().values() if not row.source.startswith("hub:")]
+    assert urls
+    assert all(row.revision is None for row in urls)

@@ -62,6 +62,16 @@ class CatalogEntry:
         return self.name.partition(".")[0]
 
     @property
+    def revision(self):
+        """str or `None`. The revision of a Hub repository that is asked for; `None` for a URL, which has none.
+
+        The rows follow `main`. A commit is pinned by `create_model(architecture, weights="hub:repository@commit")`.
+        """
+        if not self.source.startswith("hub:"):
+            return None
+        return self.source.partition("@")[2].partition("/")[0] or "main"
+
+    @property
     def size(self):
         """int. Bytes of the model's weights in float32; a file may differ by a larger position table."""
         return 4 * self.parameters
