@@ -81,14 +81,19 @@ def rows_of(policy, results):
 
 def markdown(record):
     """The table of a record under a line about the machine."""
+    return f"{report.headline(record)}\n\n{tables(record)}\n"
+
+
+def tables(record):
+    """The table of a record."""
     titles = ("policy", "contender", "images/s on a core", "min", "IQR", f"against {BASELINE}")
-    lines = [report.headline(record), "", "| " + " | ".join(titles) + " |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+    lines = ["| " + " | ".join(titles) + " |", "| --- | --- | ---: | ---: | ---: | ---: |"]
     for row in record["rows"]:
         texts = ["-" if row.get(key) is None else form.format(row[key]) for key, form in COLUMNS]
         if "note" in row:
             texts[2] = row["note"].replace("|", "\\|")
         lines.append("| " + " | ".join(texts) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def parser():

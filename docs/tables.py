@@ -60,8 +60,8 @@ def benchmark_table(folder):
     parts = []
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text())
-        if record["benchmark"] == "loading":
-            parts.append(loading_table(record, path.name))
+        if record["benchmark"] in ("loading", "input_pipeline"):
+            parts.append(own_tables(record, path.name))
             continue
         lines = [
             f"`{record['benchmark']}`, medians of {record['setting']['rounds']} interleaved rounds, "
@@ -82,16 +82,20 @@ def benchmark_table(folder):
     return "\n\n".join(parts)
 
 
-def loading_table(record, name):
-    """The tables of a record of `benchmarks/loading.py`, which knows how they look."""
+def own_tables(record, name):
+    """The tables of a record whose benchmark knows how they look."""
     sys.path.append(str(ROOT / "benchmarks"))
     try:
-        from loading_report import tables
+        if record["benchmark"] == "loading":
+            from loading_report import tables
+        else:
+            from input_pipeline import tables
     finally:
         sys.path.remove(str(ROOT / "benchmarks"))
     hardware = record["hardware"]
+    fresh = " of fresh processes" if record["benchmark"] == "loading" else ""
     return (
-        f"`{record['benchmark']}`, medians of {record['setting']['rounds']} interleaved rounds of fresh processes, "
+        f"`{record['benchmark']}`, medians of {record['setting']['rounds']} interleaved rounds{fresh}, "
         f"{hardware['cpu']}, {hardware['cores']} cores ({record['date'][:10]}, `{name}`):\n\n{tables(record)}"
     )
 
