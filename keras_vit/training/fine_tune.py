@@ -107,8 +107,8 @@ def freeze(model, patterns):
 def checkpointed_blocks(config, wanted=True):
     """A context in which encoder blocks are built that compute their inside again on the way back.
 
-    Training ViT-Ti/4 with 128 images of 32 pixels on a CPU takes 1.1 GB instead of 2.3 in float32 and 1.1 instead of 1.6
-    in bfloat16, at 0.86 and 0.88 of the images a second (`benchmarks/results/train_loop-vit_tiny.json`).
+    Training ViT-Ti/4 with 128 images of 32 pixels on a CPU takes 1.1 GB instead of 2.3 in float32 and 1.1 instead of
+    1.6 in bfloat16, at 0.86 and 0.88 of the images a second (`benchmarks/results/train_loop-vit_tiny.json`).
 
     Args:
         config: of the model that is built in it.
