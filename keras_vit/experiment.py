@@ -13,6 +13,7 @@ from PIL import Image
 from keras_vit import distribution
 from keras_vit.cli_models import load_model
 from keras_vit.data import evaluation_dataset, load_source, plain_errors, train_and_evaluation, training_dataset
+from keras_vit.data.invented import NAME as INVENTED
 from keras_vit.export import saved_model
 from keras_vit.metadata import metadata
 from keras_vit.models import build_model
@@ -100,7 +101,7 @@ def with_data_at_hand(recipe, log=print):
             source.encoded(data.train_split)
     except ValueError as error:
         log(f"invented images instead of the data set: {error}")
-        only = dict.fromkeys(data.exclusive) | {"name": "invented", "num_classes": recipe.model.num_classes}
+        only = dict.fromkeys(data.exclusive) | {"name": INVENTED, "num_classes": recipe.model.num_classes}
         return recipe.replace(data=dataclasses.replace(recipe.data, **only))
     return recipe
 

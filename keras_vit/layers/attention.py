@@ -40,7 +40,7 @@ def attend(query, key, value, dropout=None, training=False, return_attention=Fal
     if has_fused_attention() and bias is None and not drops and not return_attention:
         return ops.dot_product_attention(query, key, value, scale=scale)
     # Scaling the queries costs less than scaling the larger logits, and keeps float16 in range.
-    query = query * scale if isinstance(scale, float) else query
+    query = query * scale if isinstance(scale, float) and scale != 1 else query
     query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))  # (batch, heads, ..., head_dim)
     # TensorFlow folds this second transpose into the product.
     logits = ops.matmul(query, ops.swapaxes(key, -1, -2))

@@ -18,6 +18,7 @@ import types
 from keras_vit.models import VARIANTS
 from keras_vit.preprocessing import InputSpec
 from keras_vit.validation import nearest
+from keras_vit.weights.downloads import parse_hub
 
 _MEAN_STD = {
     "half": ((0.5,) * 3, (0.5,) * 3),
@@ -69,7 +70,7 @@ class CatalogEntry:
         """
         if not self.source.startswith("hub:"):
             return None
-        return self.source.partition("@")[2].partition("/")[0] or "main"
+        return parse_hub(self.source)[1] or "main"
 
     @property
     def size(self):
