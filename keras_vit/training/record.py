@@ -102,7 +102,7 @@ def run_record(recipe, result, model, evaluation, **extra):
         "epochs": result["history"],
         "best_epoch": result.get("best_epoch"),
         "resumed_from": result["resumed_from"],
-        "wall_seconds": round(result["seconds"], 1),
+        "wall_seconds": round(result["seconds"], 2),
         "process_seconds": None if result["resumed_from"] or whole is None else round(whole, 1),
         f"{name}_accuracy": evaluation["accuracy"],
         f"{name}_examples": evaluation["examples"],
