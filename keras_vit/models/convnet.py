@@ -64,7 +64,7 @@ class ConvNetConfig(ModelConfig):
 
 
 def build_convnet(config, input_spec=None, labels=None, origin=None, dtype=None, name="convnet"):
-    """Builds the network: 3 x 3 convolutions, batch norms and GELUs, maximum pooling between stages.
+    """Builds the network: 3 x 3 convolutions, batch norms and ReLUs, maximum pooling between stages.
 
     Every stage of the forward pass is a named layer: `metadata`, the layers of every stage s, which begin with
     `stage_{s}_`, `stage_{s}`, `representation`, `head`.
@@ -110,4 +110,4 @@ def _convolution(config, x, width, name, policy):
     x = keras.layers.BatchNormalization(
         momentum=config.norm_momentum, epsilon=config.norm_epsilon, dtype=policy, name=f"{name}_norm"
     )(x)
-    return keras.layers.Activation("gelu", dtype=policy, name=f"{name}_activation")(x)
+    return keras.layers.ReLU(dtype=policy, name=f"{name}_activation")(x)
