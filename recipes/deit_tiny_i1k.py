@@ -9,6 +9,11 @@ GPUs, less than three days. Not measured here.
 Source: facebookresearch/deit `main.py`, `README_deit.md`. As there, the colour jitter is inactive beside RandAugment,
 the first two epochs have the first learning rate of the warm-up, and an average of the weights is kept, in
 `average.weights.h5`, but is not what the run ends with; `--set optimizer.ema_evaluate=true` evaluates it.
+
+RandAugment, mixup and cutmix are the library's own: keras-cv's have other operations, magnitudes and weights (see
+`keras_vit.data.kerascv`), and are there for who wants them:
+
+    --set augment.policy='keras_cv("RandAugment")' --set augment.mixing=keras_cv
 """
 
 from keras_vit.models import VARIANTS

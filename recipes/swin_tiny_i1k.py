@@ -8,6 +8,11 @@ measured here.
 
 Source: microsoft/Swin-Transformer `config.py`, `configs/swin/swin_tiny_patch4_window7_224.yaml`, `optimizer.py`. The
 cosine begins behind the warm-up, as that code has it by default (`WARMUP_PREFIX`).
+
+RandAugment, mixup and cutmix are the library's own: keras-cv's have other operations, magnitudes and weights (see
+`keras_vit.data.kerascv`), and are there for who wants them:
+
+    --set augment.policy='keras_cv("RandAugment")' --set augment.mixing=keras_cv
 """
 
 from deit_tiny_i1k import recipe as deit

@@ -11,6 +11,11 @@ Hardware: TPUv3 cores; hours are in the paper's figures. Not measured here.
 
 Source: google-research/big_vision `configs/vit_i1k.py` of 2022, with its softmax (later versions have a sigmoid loss
 and a head bias of -6.9); its `train[:99%]` leaves a part to choose by, here `data.validation_fraction` does.
+
+RandAugment and mixup are the library's own: keras-cv's have other operations, magnitudes and weights (see
+`keras_vit.data.kerascv`), and are there for who wants them:
+
+    --set augment.policy='keras_cv("RandAugment")' --set augment.mixing=keras_cv
 """
 
 from keras_vit.models import vit_config

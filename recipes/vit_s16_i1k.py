@@ -9,6 +9,11 @@ Not measured here.
     keras_vit train recipes/vit_s16_i1k.py --set training.epochs=300
 
 Source: google-research/big_vision `configs/vit_s16_i1k.py`.
+
+RandAugment and mixup are the library's own: keras-cv's have other operations, magnitudes and weights (see
+`keras_vit.data.kerascv`), and are there for who wants them:
+
+    --set augment.policy='keras_cv("RandAugment")' --set augment.mixing=keras_cv
 """
 
 from keras_vit.models import vit_config
