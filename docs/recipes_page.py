@@ -39,6 +39,19 @@ def comparison():
     return "\n".join(lines)
 
 
+def lengths():
+    """Recipes at another length than their own (`recipe.py:epochs=N`): a row each, seed by seed."""
+    lines = ["| recipe | epochs | seconds a run | seeds | mean |", "|---|---|---|---|---|"]
+    for folder in sorted(RESULTS.glob("*_epochs")):
+        name, count = re.fullmatch(r"(.+)_(\d+)_epochs", folder.name).groups()
+        records = _records(folder.name)
+        scores = [100 * record["test_accuracy"] for record in records]
+        seconds = f"{statistics.median(record['process_seconds'] for record in records):,.0f}"
+        cells = [f"`{name}`", count, seconds, ", ".join(f"{score:.2f} %" for score in scores)]
+        lines.append(f"| {' | '.join(cells)} | {statistics.mean(scores):.2f} % |")
+    return "\n".join(lines)
+
+
 def ablation():
     """Validation accuracy of `vit_tiny_cifar10` with other choices, epoch by epoch."""
     record = json.loads((RESULTS / "vit_tiny_cifar10_ablation.json").read_text())
@@ -79,18 +92,25 @@ def _published(text):
 
 
 def _measured(name):
-    records = [json.loads(path.read_text()) for path in sorted((RESULTS / name).glob("*.json"))]
-    found = [record["test_accuracy"] for record in records if "test_accuracy" in record]
+    found = [record["test_accuracy"] for record in _records(name)]
     if not found:
         return "not measured here"
     return f"{100 * statistics.mean(found):.1f} %, {len(found)} seed{'s' if len(found) > 1 else ''}"
+
+
+def _records(name):
+    records = [json.loads(path.read_text()) for path in sorted((RESULTS / name).glob("*.json"))]
+    return [record for record in records if "test_accuracy" in record]
+
+
+PARTS = {"recipes": table, "ablation": ablation, "lengths": lengths, "comparison": comparison}
 
 
 def main(arguments):
     """Rewrites or checks the page; returns the exit code."""
     old = PAGE.read_text()
     new = old
-    for marker, part in (("recipes", table), ("ablation", ablation), ("comparison", comparison)):
+    for marker, part in PARTS.items():
         new = fill(new, marker, part())
     if "--check" in arguments:
         return int(new != old)
