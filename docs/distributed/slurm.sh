@@ -1,0 +1,32 @@
+#!/bin/bash
+#SBATCH --job-name=keras_vit
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=32
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+# Two minutes before the end of the time, or before a preemption, every worker gets SIGTERM, saves and ends with 75.
+#SBATCH --signal=TERM@120
+#
+# sbatch slurm.sh recipes/deit_tiny_i1k.py --out /shared/runs/deit_tiny [ARGUMENTS]
+#
+# The folder of the run must be on a file system that all nodes share.
+set -uo pipefail
+PORT=${PORT:-$((20000 + SLURM_JOB_ID % 20000))}
+mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+addresses=$(printf '"%s:'"$PORT"'", ' "${hosts[@]}")
+export CLUSTER="{\"worker\": [${addresses%, }]}"
+
+# One worker a node: SLURM_PROCID counts them in the order of the hosts.
+srun --kill-on-bad-exit=0 bash -c '
+  export TF_CONFIG="{\"cluster\": $CLUSTER, \"task\": {\"type\": \"worker\", \"index\": $SLURM_PROCID}}"
+  exec keras_vit train "$@" --set distribution.name=multi_worker
+' worker "$@"
+code=$?
+# 75: saved and to be gone on with. What else fails is not tried again.
+if [ "$code" -eq 75 ]; then
+  exec scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

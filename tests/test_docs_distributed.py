@@ -1,0 +1,90 @@
+"""The scripts and the manifest of docs/distributed, run with stand-ins for the cluster's commands."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+import yaml
+
+from keras_vit_cli import _parser
+
+FOLDER = pathlib.Path(__file__).parents[1] / "docs" / "distributed"
+# Tells what it was called with; keras_vit ends with the code that the test wants.
+_KERAS_VIT = '#!/bin/sh\necho "$TF_CONFIG" >> "$LOG/configs"\nprintf "%s\\n" "$*" >> "$LOG/calls"\nexit "$CODE"\n'
+_SRUN = '#!/bin/bash\nshift\nfor SLURM_PROCID in 0 1; do export SLURM_PROCID; "$@"; code=$?; done\nexit $code\n'
+_SCONTROL = '#!/bin/sh\nif [ "$1" = show ]; then echo "alpha\nbeta"; else echo "$*" >> "$LOG/scontrol"; fi\n'
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Runs a script among the stand-ins; gives its exit code and what they were called with."""
+    for name, text in (("keras_vit", _KERAS_VIT), ("srun", _SRUN), ("scontrol", _SCONTROL)):
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def run(*command, code=0, **environment):
+        path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "LOG": str(tmp_path), "CODE": str(code), **environment}
+        return subprocess.run(command, cwd=FOLDER, env=environment).returncode
+
+    run.read = lambda name: (tmp_path / name).read_text().splitlines() if (tmp_path / name).exists() else []
+    return run
+
+
+def _check(configs, workers):
+    configs = [json.loads(config) for config in configs]
+    assert [config["task"] for config in configs] == [{"type": "worker", "index": i} for i in range(len(configs))]
+    assert all(config["cluster"] == {"worker": workers} for config in configs)
+
+
+def _recipe_of(call):
+    """The options of `keras_vit train`, which the real command line must understand."""
+    options = _parser().parse_args(call.split())
+    assert "distribution.name=multi_worker" in options.overrides
+    return options
+
+
+def test_two_hosts_name_each_other(cluster):
+    for index in "01":
+        assert cluster("sh", "two_hosts.sh", index, "vit_digits", "--seed", "1", HOSTS="a:1 b:2") == 0
+    _check(cluster.read("configs"), ["a:1", "b:2"])
+    assert {_recipe_of(call).seed for call in cluster.read("calls")} == {1}
+
+
+@pytest.mark.parametrize(("code", "requeued"), [(0, False), (1, False), (75, True)])
+def test_a_slurm_job_goes_into_the_queue_again_where_it_was_preempted(cluster, code, requeued):
+    job = {"SLURM_JOB_ID": "41", "SLURM_JOB_NODELIST": "nodes[1-2]"}
+    returned = cluster("bash", "slurm.sh", "vit_digits", "--out", "/shared/run", code=code, **job)
+    assert returned == (0 if requeued else code)
+    assert cluster.read("scontrol") == (["requeue 41"] if requeued else [])
+    _check(cluster.read("configs"), ["alpha:20041", "beta:20041"])
+    assert [_recipe_of(call).out for call in cluster.read("calls")] == ["/shared/run"] * 2
+
+
+def test_the_manifest_starts_four_workers_that_share_their_folders():
+    job = yaml.safe_load((FOLDER / "tfjob.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("kubeflow.org/v1", "TFJob")
+    replicas = job["spec"]["tfReplicaSpecs"]
+    assert {kind: spec["replicas"] for kind, spec in replicas.items()} == {"Chief": 1, "Worker": 3}
+    for spec in replicas.values():
+        assert spec["restartPolicy"] == "OnFailure"
+        pod = spec["template"]["spec"]
+        (container,) = pod["containers"]
+        assert container["name"] == "tensorflow"
+        program, *arguments = container["command"]
+        assert program == "keras_vit"
+        options = _recipe_of(" ".join(arguments))
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        assert set(mounts.values()) == {volume["name"] for volume in pod["volumes"]}
+        assert any(options.out.startswith(path) for path in mounts)
+
+
+def test_the_page_links_what_there_is():
+    page = FOLDER.parent / "distributed.md"
+    for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
