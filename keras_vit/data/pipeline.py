@@ -26,6 +26,7 @@ def training_dataset(
     first_epoch=0,
     steps_per_epoch=None,
     *,
+    first_step=0,
     repeats=1,
     label_smoothing=0.0,
     class_weights=None,
@@ -35,8 +36,9 @@ def training_dataset(
     """Shuffled, augmented, normalised batches for the rest of a run.
 
     The order of an epoch and every random change depend on `seed`, the epoch and the step alone: a run that goes on at
-    `first_epoch` sees what an uninterrupted one would have seen. That holds for splits in memory, for files, and for
-    streams unless they were made with `deterministic=False`.
+    `first_step` of `first_epoch` sees what an uninterrupted one would have seen. That holds for splits in memory, for
+    files, and for streams unless they were made with `deterministic=False`. Images of the steps before are not decoded;
+    of splits in memory and of files they are not read either, records of a stream are.
 
     Args:
         split: `Split`, `EncodedFiles` or `EncodedShards`.
@@ -46,8 +48,9 @@ def training_dataset(
         epochs: int. Of the whole run.
         seed: int.
         augment: `AugmentConfig`.
-        first_epoch: int.
+        first_epoch: int. The one that the data set begins in. Default 0.
         steps_per_epoch: int or `None`. Cuts every epoch short; `None` for all of it.
+        first_step: int. Steps of the first epoch that are left out, from 0 to all of them. Default 0.
         repeats: int. Repeated augmentation: every drawn image comes so often in a batch. Default 1.
         label_smoothing: float in [0, 1). Of the targets; the loss must not smooth them again. Default 0.
         class_weights: sequence of `num_classes` floats or `None`. Gives every example the weight of its class; a mixed
@@ -61,10 +64,13 @@ def training_dataset(
         an epoch.
 
     Raises:
-        ValueError: if there are fewer images than a batch, or than the steps, need; if a label is no class; if weights
-            and mixing or multi-hot labels meet. While it is iterated within `plain_errors`, if an image is unreadable.
+        ValueError: if there are fewer images than a batch, or than the steps, need; if an epoch has no such first step;
+            if a label is no class; if weights and mixing or multi-hot labels meet. While it is iterated within
+            `plain_errors`, if an image is unreadable.
     """
     steps = _steps(len(split), batch_size, steps_per_epoch)
+    if not 0 <= first_step <= steps:
+        raise ValueError(f"first_step must be in 0..{steps}. Received: first_step={first_step!r}")
     weights = split.weights
     if split.labels is not None:
         check_labels(split.labels, num_classes)
@@ -72,9 +78,10 @@ def training_dataset(
     check_weights(weights is not None, class_weights, multi_label, num_classes, augment)
     is_memory = isinstance(split, Split)
     if is_memory and augment.crop_scale is None and not changes_images(augment):
-        batches = gathered(split, num_classes, batch_size, epochs, seed, first_epoch, steps, repeats)
+        batches = gathered(split, num_classes, batch_size, epochs, seed, first_epoch, first_step, steps, repeats)
     else:
-        settings = (num_classes, input_spec, epochs, seed, augment, first_epoch, steps * batch_size, repeats)
+        place = (first_epoch, first_step * batch_size, steps * batch_size)
+        settings = (num_classes, input_spec, epochs, seed, augment, *place, repeats)
         if is_memory:
             examples = cropped_examples(split, *settings)
         else:

@@ -1,6 +1,7 @@
 """The stages of a pipeline before the batch: examples drawn, read, decoded, cropped and changed one by one.
 
 Examples of a run have a position, `epoch * examples of an epoch + number`, from which their random changes are drawn.
+A run that goes on leaves out the first examples of its first epoch where they are drawn, in front of all work on them.
 """
 
 import warnings
@@ -16,7 +17,7 @@ from keras_vit.data.split import Split
 from keras_vit.data.targets import check_labels, one_hot
 
 
-def gathered(split, num_classes, batch_size, epochs, seed, first_epoch, steps, repeats):
+def gathered(split, num_classes, batch_size, epochs, seed, first_epoch, first_step, steps, repeats):
     """`(epoch, step, images, targets[, weights])` of a split in memory, whole batches at a time."""
     weights = split.weights
     columns = [tf.constant(column) for column in (split.images, split.labels)]
@@ -32,12 +33,15 @@ def gathered(split, num_classes, batch_size, epochs, seed, first_epoch, steps, r
         images, labels, *rest = (tf.gather(column, examples) for column in columns)
         return epoch, step, images, one_hot(labels, num_classes), *rest
 
-    dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
+    dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch).skip(first_step)
     return dataset.map(gather, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def cropped_examples(split, num_classes, input_spec, epochs, seed, augment, first_epoch, count, repeats):
-    """`(position, uint8 image, target[, weight])` of a split in memory, `count` an epoch, cropped one by one."""
+def cropped_examples(split, num_classes, input_spec, epochs, seed, augment, first_epoch, first, count, repeats):
+    """`(position, uint8 image, target[, weight])` of a split in memory, `count` an epoch, cropped one by one.
+
+    Without the `first` of `first_epoch`.
+    """
     columns = [tf.constant(column) for column in (split.images, split.labels)]
     columns += [] if split.weights is None else [tf.constant(split.weights, tf.float32)]
 
@@ -51,12 +55,12 @@ def cropped_examples(split, num_classes, input_spec, epochs, seed, augment, firs
         key = augmentation_seed(seed, position // count, position % count)
         return position, random_crop(image, key, augment, input_spec), one_hot(label, num_classes), *rest
 
-    dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
+    dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch).skip(first)
     return dataset.map(crop, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def decoded_examples(
-    split, num_classes, input_spec, epochs, seed, augment, first_epoch, count, repeats, skip=None, skipped=None
+    split, num_classes, input_spec, epochs, seed, augment, first_epoch, first, count, repeats, skip=None, skipped=None
 ):
     """As `cropped_examples`, of a split of encoded images; see `map_readable` for `skip`."""
 
@@ -80,9 +84,9 @@ def decoded_examples(
             )
         )
 
-    dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch)
+    dataset = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch).skip(first)
     explain = _explainer(split, find, num_classes, skip, skipped)
-    return map_readable(dataset, crop, first_epoch * count, epochs * count, explain, skip)
+    return map_readable(dataset, crop, first_epoch * count + first, epochs * count, explain, skip)
 
 
 def in_order(split, num_classes, input_spec, skip=None, skipped=None):
