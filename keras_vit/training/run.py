@@ -142,9 +142,11 @@ def _finished(model, recipe, directory, saver, begin):
     """What `fit` returns, after everything is where it belongs."""
     settings, history = recipe.training, saver.history
     if len(history) < settings.epochs and not callbacks.is_stalled(history, settings.early_stopping):
+        saver.writer.insist()
+        path = saver.writer.path
         raise RuntimeError(
             f"training stopped in epoch {len(history) + 1}: the loss is not a number. "
-            f"The state before it is in {str(saver.writer.path)!r}, if there was one"
+            + (f"The state before it is in {str(path)!r}" if path.exists() else "Nothing had been saved before it")
         )
     saver.finish()
     callbacks.write_log(directory / callbacks.LOG_FILE, history)
