@@ -197,7 +197,7 @@ def test_steps_and_minutes_count_from_the_last_save_and_no_step_waits_for_the_di
     seconds, disk = [0.0], _Disk()
     monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: seconds[0])
     new = Saved({"epoch": 0, "step": 0, "history": [], "seconds": 0.0, "code": []})
-    saver = CheckpointCallback(disk, new, 10, StopRequest(), every)
+    saver = CheckpointCallback(disk, new, 10, StopRequest(), every=every)
     disk.is_busy = lambda: saver.place[1] < busy_until
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_vit.training.distillation import trained_model
 from keras_vit.training.durable import replaced
+from keras_vit.training.workers import ALONE
 
 BEST_FILE = "best.weights.h5"
 AVERAGE_FILE = "average.weights.h5"
@@ -40,10 +41,10 @@ def averaged_weights(model, always=False):
             variable.assign(value)
 
 
-def save_averages(model, path):
-    """Saves the averages of a run that does not end with them."""
+def save_averages(model, path, workers=ALONE):
+    """Saves the averages of a run that does not end with them, once for all of its `Workers`."""
     if model.optimizer.averages() and not model.optimizer.ends_with_average:
-        with averaged_weights(model, always=True), replaced(path) as partial:
+        with averaged_weights(model, always=True), workers.replaced(path) as partial:
             trained_model(model).save_weights(partial)
 
 
@@ -78,11 +79,12 @@ class KeepBest(keras.callbacks.Callback):
     Args:
         path: of the `.weights.h5` file, replaced atomically.
         history: list of dicts, one an epoch before this one.
+        workers: `Workers`; the chief saves.
     """
 
-    def __init__(self, path, history):
+    def __init__(self, path, history, workers=ALONE):
         super().__init__()
-        self.path, self.history = pathlib.Path(path), history
+        self.path, self.history, self.workers = path, history, workers
 
     def on_epoch_end(self, epoch, logs=None):
         now = [*self.history, dict(logs or {})]
@@ -92,7 +94,7 @@ class KeepBest(keras.callbacks.Callback):
         with averaged_weights(self.model):
             # An accuracy is a number also where the loss is none.
             if all(np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in model.weights):
-                with replaced(self.path) as partial:
+                with self.workers.replaced(self.path) as partial:
                     model.save_weights(partial)
 
 

@@ -4,6 +4,7 @@ More than Keras' `BackupAndRestore`: the place in the data, the state of dropout
 begun epoch and the history are in it, and a run directory refuses to go on with another recipe.
 """
 
+import signal
 import time
 
 import keras
@@ -12,9 +13,12 @@ from keras import ops
 from keras_vit.training.distillation import trained_model
 from keras_vit.training.saved_state import load
 from keras_vit.training.stopping import end
+from keras_vit.training.workers import ALONE
 from keras_vit.training.writer import all_finite
 
 FILE_NAME = "checkpoint.npz"
+# What a worker wants behind a step, as numbers whose sums over all workers tell who wants what.
+_SAVE, _END = 1, 2**20
 
 
 def _variables(model):
@@ -105,6 +109,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         saved: `Saved`, what the run begins with. The `history` of its state is appended to.
         steps_per_epoch: int.
         stop: `StopRequest`.
+        workers: `Workers`. What one wants all do.
         every: `(steps, minutes)`: save within an epoch when so many have passed since the last save, whichever comes
             first; each may be `None`.
         validates: bool. Whether a validation follows the last step of an epoch: then that step is saved too, so that a
@@ -116,9 +121,10 @@ class CheckpointCallback(keras.callbacks.Callback):
         code: list of dicts, what ran in the parts of the run, this one last.
     """
 
-    def __init__(self, writer, saved, steps_per_epoch, stop, every=(None, None), validates=False):
+    def __init__(self, writer, saved, steps_per_epoch, stop, workers=ALONE, every=(None, None), validates=False):
         super().__init__()
-        self.writer, self.stop, self.steps_per_epoch, self.validates = writer, stop, steps_per_epoch, validates
+        self.writer, self.stop, self.workers = writer, stop, workers
+        self.steps_per_epoch, self.validates = steps_per_epoch, validates
         self.history, self.code = saved.state["history"], saved.state["code"]
         self.place = saved.state["epoch"], saved.state["step"]
         self._saved, self._every = saved, every
@@ -130,7 +136,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         return self._saved.state["seconds"] + time.perf_counter() - self._start
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._end_if_asked()
+        self._end_if(self._wanted() >= _END)
         self._before = self.place[1]
         if self._before:
             fill_metrics(self.model, self._saved)
@@ -142,24 +148,26 @@ class CheckpointCallback(keras.callbacks.Callback):
         done = self._before + batch + 1
         self._unsaved += done - self.place[1]
         self.place = self.place[0], done
-        is_last = done == self.steps_per_epoch
-        # Without a validation the end of the epoch is saved at once.
-        if self.validates if is_last else self._is_due() or self.stop.signal:
+        if done < self.steps_per_epoch:
+            wanted = self._wanted(_SAVE if self.workers.is_chief and self._is_due() else 0)
+            if wanted:
+                self._write(values_of(self.model), metrics_of(self.model))
+            self._end_if(wanted >= _END)
+            return
+        if self.validates:  # Without a validation the end of the epoch is saved at once.
             self._write(values_of(self.model), metrics_of(self.model))
-        if not is_last:
-            self._end_if_asked()
-        elif self._before:
+        if self._before:
             self.model.stop_training = self._cut = True
 
     def on_test_batch_end(self, batch, logs=None):
-        self._end_if_asked()
+        self._end_if(self._wanted() >= _END)
 
     def on_epoch_end(self, epoch, logs=None):
         if self._cut:
             self.model.stop_training = self._cut = False
         numbers = {name: float(value) for name, value in (logs or {}).items()}
         values = values_of(self.model)
-        if not all_finite([*numbers.values(), *values]):
+        if self.workers.total(0 if all_finite([*numbers.values(), *values]) else 1):
             self.model.stop_training = True  # The last good state stays.
             return
         self.history.append({**numbers, "wall_seconds": round(self.seconds(), 2)})
@@ -172,9 +180,10 @@ class CheckpointCallback(keras.callbacks.Callback):
         Raises:
             OSError: if the last state cannot be saved.
         """
-        self.writer.insist()
+        with self.workers.together():
+            self.writer.insist()
         self.stop.waits = False
-        self._end_if_asked()
+        self._end_if(self._wanted() >= _END)
 
     def _is_due(self):
         steps, minutes = self._every
@@ -186,9 +195,16 @@ class CheckpointCallback(keras.callbacks.Callback):
         self._unsaved, self._last = 0, time.perf_counter()
         epoch, step = self.place
         now = {"epoch": epoch, "step": step, "history": [*self.history], "seconds": self.seconds()}
-        self.writer.write(values, {**self._saved.state, **now}, metrics)
+        if self.workers.is_chief:
+            self.writer.write(values, {**self._saved.state, **now}, metrics)
 
-    def _end_if_asked(self):
-        if self.stop.signal:
-            self.writer.insist()
-            end(self.stop.signal, f"the run was asked to end; {self.writer.saved}")
+    def _wanted(self, wish=0):
+        """What any of the workers wants: the sum of `_SAVE` and `_END`, each as often as it is wanted."""
+        return self.workers.total(wish + (_END if self.stop.signal else 0))
+
+    def _end_if(self, asked):
+        if asked:
+            with self.workers.together():
+                self.writer.insist()
+            saved = self.writer.saved if self.workers.is_chief else "the chief knows what is saved"
+            end(self.stop.signal or signal.SIGTERM, f"the run was asked to end; {saved}")

@@ -12,6 +12,7 @@ import shutil
 import filelock
 
 from keras_vit.training.durable import remove_partial
+from keras_vit.training.workers import ALONE
 
 # Both stay: who removes a lock file could remove the one that another process has just locked.
 LOCK_FILE, OWNER_FILE = ".lock", ".owner.json"
@@ -21,18 +22,29 @@ _locked = contextvars.ContextVar("locked", default=frozenset())
 
 
 @contextlib.contextmanager
-def locked(directory):
-    """Inside it no other process or thread runs in a directory; the directory is made where it is missing.
+def locked(directory, workers=ALONE):
+    """Inside it no other run is at work in a directory; the directory is made where it is missing.
 
     The operating system holds the lock, so that it goes with the process, however that ends. What a killed run had only
     begun to write is removed.
 
     Args:
         directory: path.
+        workers: `Workers`, of whom the chief has the lock.
 
     Raises:
         ValueError: if another one is running there.
+        RuntimeError: if the chief could not get it.
     """
+    with contextlib.ExitStack() as stack:
+        with workers.together():
+            if workers.is_chief:
+                stack.enter_context(_locked_here(directory))
+        yield
+
+
+@contextlib.contextmanager
+def _locked_here(directory):
     directory = pathlib.Path(directory).resolve()
     if directory in _locked.get():
         yield

@@ -15,6 +15,7 @@ from keras_vit.training.make_optimizer import make_optimizer
 from keras_vit.training.progress import ProgressBar
 from keras_vit.training.saved_state import Saved, load, previous
 from keras_vit.training.stopping import StopRequest
+from keras_vit.training.workers import ALONE
 from keras_vit.training.writer import Writer
 
 # What a run may go on with otherwise than it began.
@@ -66,6 +67,7 @@ def fit(
     scope=contextlib.nullcontext,
     validation_data=None,
     compiler="plain",
+    workers=ALONE,
 ):
     """Trains to the end of the recipe, going on at the step where an interrupted run was saved.
 
@@ -81,6 +83,7 @@ def fit(
         scope: callable that gives the strategy's context manager.
         validation_data: data set for the end of every epoch, or `None`. Never the test set: it chooses.
         compiler: as for `compile_model`.
+        workers: `Workers`, where several processes make the run: the directory is the chief's alone.
 
     Returns:
         A dict: `history` (one dict an epoch, `wall_seconds` counted from the begin of the run), `seconds` (of all calls
@@ -89,21 +92,22 @@ def fit(
 
     Raises:
         ValueError: if the directory holds a run of another recipe or one that is running, or no readable checkpoint.
-        RuntimeError: if the loss became something that is no number; the last good state is kept.
+        RuntimeError: if the loss became something that is no number; the last good state is kept. If another worker
+            failed.
         OSError: if the end of the run cannot be saved. Before, a save that fails is a warning.
         KeyboardInterrupt, Preempted: where a signal asked the run to end; it is saved at the end of the step.
     """
     directory = pathlib.Path(directory)
-    with locked(directory), StopRequest() as stop, contextlib.ExitStack() as stack:
-        saved = _resume(model, recipe, directory, scope)
+    with locked(directory, workers), StopRequest() as stop, contextlib.ExitStack() as stack:
+        saved = _resume(model, recipe, directory, scope, workers)
         begin = saved.state["epoch"], saved.state["step"]
         writer = stack.enter_context(contextlib.closing(Writer(directory / checkpoint.FILE_NAME)))
         settings, validates = recipe.training, validation_data is not None
         every = settings.save_steps, settings.save_minutes
-        saver = checkpoint.CheckpointCallback(writer, saved, steps_per_epoch, stop, every, validates)
+        saver = checkpoint.CheckpointCallback(writer, saved, steps_per_epoch, stop, workers, every, validates)
         bar = ProgressBar(settings.epochs, steps_per_epoch, recipe.data.batch_size, first_step=begin[1])
         stack.callback(bar.close)
-        wanted = [*_callbacks(recipe, directory, saver, validates), bar]
+        wanted = [*_callbacks(recipe, directory, saver, validates), *([bar] if workers.is_chief else [])]
         stack.enter_context(fused_training() if compiler == "fused" else contextlib.nullcontext())
         if saver.place[1] == steps_per_epoch:
             _validate(model, saver.place[0], validation_data, wanted)
@@ -149,11 +153,7 @@ def _finished(model, recipe, directory, saver, begin):
             + (f"The state before it is in {str(path)!r}" if path.exists() else "Nothing had been saved before it")
         )
     saver.finish()
-    callbacks.write_log(directory / callbacks.LOG_FILE, history)
-    callbacks.save_averages(model, directory / callbacks.AVERAGE_FILE)
-    if settings.early_stopping is not None:
-        trained_model(model).load_weights(directory / callbacks.BEST_FILE)
-    previous(saver.writer.path).unlink(missing_ok=True)
+    _leave_files(model, directory, saver, settings.early_stopping is not None)
     best = callbacks.best_epoch(history)
     return {
         "history": history,
@@ -165,31 +165,51 @@ def _finished(model, recipe, directory, saver, begin):
     }
 
 
+def _leave_files(model, directory, saver, ends_with_best):
+    """What a run that has ended leaves beside its state; the model gets the weights that it ends with."""
+    workers, best = saver.workers, directory / callbacks.BEST_FILE
+    if workers.is_chief:
+        callbacks.write_log(directory / callbacks.LOG_FILE, saver.history)
+        previous(saver.writer.path).unlink(missing_ok=True)
+    callbacks.save_averages(model, directory / callbacks.AVERAGE_FILE, workers)
+    if ends_with_best:
+        with workers.file_of_chief(best) as path:
+            trained_model(model).load_weights(path)
+
+
 def _callbacks(recipe, directory, saver, validates):
     """In the order in which they must see the end of an epoch."""
-    settings, history = recipe.training, saver.history
+    settings, history, workers = recipe.training, saver.history, saver.workers
     wanted = [keras.callbacks.TerminateOnNaN()]
     if validates:
-        wanted += [callbacks.EvaluateAverages(), callbacks.KeepBest(directory / callbacks.BEST_FILE, history)]
-    wanted += [saver, callbacks.WriteLog(directory / callbacks.LOG_FILE, history)]
+        best = directory / callbacks.BEST_FILE
+        wanted += [callbacks.EvaluateAverages(), callbacks.KeepBest(best, history, workers)]
+    wanted += [saver, *([callbacks.WriteLog(directory / callbacks.LOG_FILE, history)] if workers.is_chief else [])]
     wanted += [callbacks.StopEarly(settings.early_stopping, history)]
-    return [*wanted, callbacks.tensorboard(directory)] if settings.tensorboard else wanted
+    if settings.tensorboard and workers.is_chief:
+        wanted += [callbacks.tensorboard(directory)]
+    return wanted
 
 
-def _resume(model, recipe, directory, scope):
-    """What an earlier run left in a directory, with the model filled from it, or the state of a new run."""
-    path = directory / checkpoint.FILE_NAME
-    saved, wanted = load(path), recipe.to_dict()
+def _resume(model, recipe, directory, scope, workers):
+    """What an earlier run left in the chief's directory, with the model filled from it, or the state of a new run."""
+    path, saved = directory / checkpoint.FILE_NAME, None
+    with workers.together():
+        if workers.is_chief and (saved := load(path)):
+            _check_same_recipe(saved.state, recipe.to_dict(), directory)
+            if saved.path != path:  # The next save must not push the only good one out.
+                os.replace(saved.path, path)
     code = record.code()
+    with workers.file_of_chief(path) as file:
+        saved = saved or load(file)
     if saved is None:
-        return Saved({"epoch": 0, "step": 0, "history": [], "seconds": 0.0, "recipe": wanted, "code": [code]})
-    _check_same_recipe(saved.state, wanted, directory)
+        new = {"epoch": 0, "step": 0, "history": [], "seconds": 0.0}
+        return Saved({**new, "recipe": recipe.to_dict(), "code": [code]})
     with scope():
         checkpoint.fill(model, saved)
-    if saved.path != path:  # The next save must not push the only good one out.
-        os.replace(saved.path, path)
+    saved.values = []  # They are large.
     saved.state["code"] = [*(part for part in saved.state["code"] if part != code), code]
-    saved.state["recipe"] = wanted
+    saved.state["recipe"] = recipe.to_dict()
     return saved
 
 
