@@ -9,6 +9,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -23,11 +24,10 @@ from keras_vit.training import (
     OptimizerConfig,
     Recipe,
     TrainingConfig,
-    checkpoint,
 )
-from keras_vit.training.checkpoint import CheckpointCallback
 from keras_vit.training.lock import locked
 from keras_vit.training.saved_state import Saved, load, previous
+from keras_vit.training.saver import CheckpointCallback
 from keras_vit.training.stopping import Preempted, StopRequest
 
 RECIPE = Recipe(
@@ -195,7 +195,7 @@ def test_steps_and_minutes_count_from_the_last_save_and_no_step_waits_for_the_di
 ):
     """Ten steps of half a minute each, and an epoch that ends behind them."""
     seconds, disk = [0.0], _Disk()
-    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: seconds[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: seconds[0])
     new = Saved({"epoch": 0, "step": 0, "history": [], "seconds": 0.0, "code": []})
     saver = CheckpointCallback(disk, new, 10, StopRequest(), every=every)
     disk.is_busy = lambda: saver.place[1] < busy_until

@@ -14,6 +14,7 @@ from keras_vit.training.losses import make_accuracy, make_loss
 from keras_vit.training.make_optimizer import make_optimizer
 from keras_vit.training.progress import ProgressBar
 from keras_vit.training.saved_state import Saved, load, previous
+from keras_vit.training.saver import CheckpointCallback
 from keras_vit.training.stopping import StopRequest
 from keras_vit.training.workers import ALONE
 from keras_vit.training.writer import Writer
@@ -104,7 +105,7 @@ def fit(
         writer = stack.enter_context(contextlib.closing(Writer(directory / checkpoint.FILE_NAME)))
         settings, validates = recipe.training, validation_data is not None
         every = settings.save_steps, settings.save_minutes
-        saver = checkpoint.CheckpointCallback(writer, saved, steps_per_epoch, stop, workers, every, validates)
+        saver = CheckpointCallback(writer, saved, steps_per_epoch, stop, workers, every, validates)
         bar = ProgressBar(settings.epochs, steps_per_epoch, recipe.data.batch_size, first_step=begin[1])
         stack.callback(bar.close)
         wanted = [*_callbacks(recipe, directory, saver, validates), *([bar] if workers.is_chief else [])]

@@ -47,11 +47,11 @@ class StopRequest:
 
     def _note(self, number, frame):
         if not self.waits or (number == signal.SIGINT and self.signal is not None):
-            end(number)
+            end_by(number)
         self.signal = number
 
 
-def end(number, message="the run was asked to end"):
+def end_by(number, message="the run was asked to end"):
     """Raises what a signal means: `KeyboardInterrupt`, or `Preempted` with a message."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
@@ -59,7 +59,7 @@ def end(number, message="the run was asked to end"):
 
 
 def _end(number, frame):
-    end(number)
+    end_by(number)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import pathlib
 import tempfile
+import time
 
 from keras_vit.training.durable import replaced
 
@@ -78,3 +79,43 @@ class Workers:
 
 
 ALONE = Workers()
+# Wishes as numbers whose sum over all workers tells how many want what, and the steps that the chief sets.
+_SAVE, _END, _STEPS = 1, 2**20, 2**40
+_MOST_STEPS = 1000
+
+
+class Ballot:
+    """Asks all workers about once a second what they want, so that all do it behind the same step.
+
+    Args:
+        workers: `Workers`.
+        seconds: float. The time between two questions. Default 1.
+        clock: callable that gives seconds.
+    """
+
+    def __init__(self, workers, seconds=1.0, clock=time.perf_counter):
+        self.workers, self.seconds, self._clock = workers, seconds, clock
+        self._steps, self._pause, self._asked = 0, 1, clock()
+
+    def after(self, steps, save, end, at_once=False):
+        """`(whether any wants to save, whether any wants to end)`; nobody does where it is not asked.
+
+        Args:
+            steps: int. Those since the last call.
+            save, end: what this process wants.
+            at_once: bool. Whether to ask in any case. It must be the same on all workers.
+        """
+        self._steps += steps
+        if self.workers.count > 1 and self._steps < self._pause and not at_once:
+            return False, False
+        now, wish = self._clock(), (_SAVE if save else 0) + (_END if end else 0)
+        if self.workers.is_chief:
+            rate = self._steps / max(now - self._asked, 1e-9)
+            wish += _STEPS * min(max(round(rate * self.seconds), 1), _MOST_STEPS)
+        self._steps, self._asked = 0, now
+        self._pause, wishes = divmod(self.workers.total(wish), _STEPS)
+        return wishes % _END > 0, wishes >= _END
+
+    def ends(self, end):
+        """Whether any worker wants to end; it is asked in any case."""
+        return self.workers.total(1 if end else 0) > 0
