@@ -6,6 +6,8 @@ import sys
 
 __version__ = "0.1.0"
 
+_ASKED_TO_END = 75  # `keras_vit.training.stopping.EXIT_CODE`
+
 _MODEL = (
     "a .keras file, a checkpoint or a folder with model.safetensors, hub:organisation/repository, or a name of "
     "`keras_vit list --pretrained`"
@@ -97,7 +99,11 @@ def _parser():
 
 
 def main(arguments=None):
-    """Parses the command line, then imports what the command needs and runs it; returns the exit code."""
+    """Parses the command line, then imports what the command needs and runs it; returns the exit code.
+
+    0 where all went well, 1 on an error, 2 on a bad command line, 75 where a run was asked to end by SIGTERM and 130
+    where it was by Ctrl-C: after both the same command goes on.
+    """
     options = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
@@ -113,6 +119,11 @@ def main(arguments=None):
             raise
         print(f"keras_vit {options.command}: {error}", file=sys.stderr)
         return 1
+    except SystemExit as request:
+        if request.code != _ASKED_TO_END:
+            raise
+        print(f"keras_vit {options.command}: {request}. The same command goes on.", file=sys.stderr)
+        return request.code
     except KeyboardInterrupt:
         print(f"keras_vit {options.command}: interrupted; the same command goes on.", file=sys.stderr)
         return 130

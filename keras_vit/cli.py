@@ -18,6 +18,7 @@ from keras_vit.export import saved_model
 from keras_vit.metadata import metadata, output_activation
 from keras_vit.recipe_files import load_recipe
 from keras_vit.training import DataConfig, apply_overrides, record
+from keras_vit.training.stopping import ends_at_sigterm
 from keras_vit.weights import catalog_entry, save_weights
 from keras_vit.weights.catalog import imagenet_ids, read_labels
 from keras_vit.zoo import list_models
@@ -35,6 +36,7 @@ def _warn(text):
     print(f"keras_vit: {text}", file=sys.stderr)
 
 
+@ends_at_sigterm()
 def train(options):
     """Trains a recipe, evaluates it, exports it and asks the SavedModel."""
     if options.record and options.smoke:

@@ -1,32 +1,74 @@
-"""`tf.distribute` strategies by name."""
+"""`tf.distribute` strategies by name.
 
+    strategy = keras_vit.distribution.strategy("auto")
+    with strategy.scope():
+        model = keras_vit.ViTBase(num_classes=10)
+        model.compile(...)
+    keras_vit.distribution.prepare(model)
+    model.fit(...)
+
+`prepare` is the one line that Keras does not have. `tests/test_distribution_keras.py` shows what goes wrong without it.
+"""
+
+import os
+import random
 import re
 
 import tensorflow as tf
 
+from keras_vit.cluster import read_cluster
+from keras_vit.distributed_data import MultiWorkerStrategy, distribute_parts, with_sharding
+from keras_vit.distributed_fit import prepare
 from keras_vit.validation import nearest
 
-NAMES = ("one", "mirrored", "cpu:<n>")
+__all__ = [
+    "MultiWorkerStrategy",
+    "accelerators",
+    "device_kind",
+    "distribute_parts",
+    "from_chief",
+    "is_chief",
+    "prepare",
+    "strategy",
+    "sum_over_workers",
+    "with_sharding",
+]
+
+NAMES = ("auto", "one", "mirrored", "multi_worker", "tpu", "cpu:<n>")
 
 
-def strategy(name="one"):
+def strategy(name="auto"):
     """The strategy of a name.
 
     Args:
-        name: `one` (TensorFlow's default strategy: one device, XLA allowed), `mirrored` (all GPUs, or two logical CPUs
-            where there is none), or `cpu:<n>` (`n` logical CPUs, which must be asked for before TensorFlow
-            has used its devices).
+        name: one of
+
+            - `auto`: `multi_worker` where `TF_CONFIG` names several workers, else `tpu` where there is one, else
+              `mirrored` where there are several GPUs, else `one`.
+            - `one`: TensorFlow's default strategy: one device, XLA allowed.
+            - `mirrored`: all GPUs of this machine, or two logical CPUs where there is none.
+            - `multi_worker`: the GPUs, or the CPU, of every worker that `TF_CONFIG` names, each of which runs the
+              same program. It returns when all of them are there. Unless TensorFlow has a seed already, all workers
+              get one that the chief draws: without it each would shuffle in an order of its own.
+            - `tpu`: the TPU of this machine, or the one that the environment variable `TPU_NAME` names.
+            - `cpu:<n>`: `n` logical CPUs, which must be asked for before TensorFlow has used its devices.
 
     Returns:
-        A `tf.distribute.Strategy`. Build and compile models within its `scope()`.
+        A `tf.distribute.Strategy`. Build and compile models within its `scope()`, then `prepare` them.
 
     Raises:
-        ValueError: on an unknown name; when logical devices are asked for too late.
+        ValueError: on an unknown name; when logical devices are asked for too late; on a `TF_CONFIG` that is none, or
+            is missing; where there is no TPU.
     """
+    if name == "auto":
+        name = _name_at_hand()
     if name == "one":
         return tf.distribute.get_strategy()
-    gpus = tf.config.list_physical_devices("GPU")
-    if name == "mirrored" and gpus:
+    if name == "multi_worker":
+        return _multi_worker()
+    if name == "tpu":
+        return _tpu()
+    if name == "mirrored" and tf.config.list_physical_devices("GPU"):
         return tf.distribute.MirroredStrategy()
     match = re.fullmatch(r"cpu:([1-9]\d*)", "cpu:2" if name == "mirrored" else name)
     if not match:
@@ -34,6 +76,41 @@ def strategy(name="one"):
     count = int(match[1])
     _split_cpu(count)
     return tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(count)])
+
+
+def _name_at_hand():
+    """What `auto` stands for on this machine."""
+    if len(read_cluster().workers) > 1:
+        return "multi_worker"
+    if os.environ.get("TPU_NAME") or tf.config.list_physical_devices("TPU"):
+        return "tpu"
+    return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one"
+
+
+def _multi_worker():
+    if len(read_cluster().workers) < 2:
+        raise ValueError(
+            "multi_worker needs an environment variable TF_CONFIG that names several workers. "
+            f"Received: TF_CONFIG={os.environ.get('TF_CONFIG')!r}"
+        )
+    strategy = MultiWorkerStrategy()
+    if tf.compat.v1.get_seed(None)[0] is None:
+        tf.random.set_seed(from_chief(strategy, random.SystemRandom().randrange(2**31)))
+    return strategy
+
+
+def _tpu():
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(os.environ.get("TPU_NAME", "local"))
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, tf.errors.OpError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            "tpu needs the TPU of this machine, or the environment variable TPU_NAME. "
+            f"Received: TPU_NAME={os.environ.get('TPU_NAME')!r} ({reason})"
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
 
 
 def _split_cpu(count):
@@ -48,6 +125,34 @@ def _split_cpu(count):
         raise ValueError(
             f"logical CPUs must be asked for before TensorFlow uses its devices. Received: {count} wanted"
         ) from error
+
+
+def is_chief(strategy):
+    """bool. Whether this process writes what a run leaves behind: the first of several workers, or the only one."""
+    resolver = strategy.cluster_resolver
+    if not isinstance(strategy, MultiWorkerStrategy) or resolver is None:
+        return True
+    chiefs = "chief" in resolver.cluster_spec().jobs
+    return resolver.task_type == "chief" or (not chiefs and resolver.task_id == 0)
+
+
+def sum_over_workers(strategy, number):
+    """An int of every worker, summed up over them; without several workers the number itself."""
+    if not isinstance(strategy, MultiWorkerStrategy):
+        return number
+    local = strategy.num_replicas_in_sync // strategy.num_workers
+
+    def share():
+        # Of the replicas of a worker the first one counts.
+        is_first = tf.distribute.get_replica_context().replica_id_in_sync_group % local == 0
+        return tf.where(is_first, tf.constant(number, tf.int64), 0)
+
+    return int(strategy.reduce("SUM", strategy.run(share), axis=None))
+
+
+def from_chief(strategy, number):
+    """An int of the chief, on every worker; without several workers the number itself."""
+    return sum_over_workers(strategy, number if is_chief(strategy) else 0)
 
 
 def accelerators():

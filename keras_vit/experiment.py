@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,9 +17,12 @@ from keras_vit.export import saved_model
 from keras_vit.metadata import metadata
 from keras_vit.models import build_model
 from keras_vit.training import Recipe, compile_model, fit, initial_model, make_distiller, plot, record, trained_model
+from keras_vit.training.durable import replaced
 from keras_vit.training.fine_tune import MODEL_FILE
 from keras_vit.training.hardware import choose_compiler, choose_precision
+from keras_vit.training.lock import empty, locked
 from keras_vit.training.losses import make_accuracy, make_loss
+from keras_vit.training.saved_state import describe
 
 
 @dataclasses.dataclass
@@ -50,7 +52,7 @@ def run(recipe, directory, fresh=False, log=print):
 
     Args:
         recipe: `Recipe`.
-        directory: folder of the run.
+        directory: folder of the run, which holds one run at a time.
         fresh: bool. Delete an earlier run in that folder.
         log: callable for lines of text.
 
@@ -58,11 +60,18 @@ def run(recipe, directory, fresh=False, log=print):
         A `Run`.
 
     Raises:
-        ValueError: on bad data or settings, see `keras_vit.data` and `keras_vit.training`.
+        ValueError: on bad data or settings, see `keras_vit.data` and `keras_vit.training`; if another run is at work in
+            the directory.
+        RuntimeError, OSError, KeyboardInterrupt, Preempted: as `keras_vit.training.fit`.
     """
     directory = pathlib.Path(directory)
-    if fresh and directory.exists():
-        shutil.rmtree(directory)
+    with locked(directory):
+        if fresh:
+            empty(directory)
+        return _run(recipe, directory, log)
+
+
+def _run(recipe, directory, log):
     strategy = distribution.strategy(recipe.distribution.name)
     source = load_source(recipe.data)
     if (source_classes := len(source.class_names)) != recipe.model.num_classes:
@@ -77,10 +86,12 @@ def run(recipe, directory, fresh=False, log=print):
     with plain_errors():
         result = fit(trainer, recipe, dataset, steps, directory, strategy.scope, judge, how["compiler"])
     model = trained_model(trainer)
-    if result["resumed_from"]:
-        log(f"went on after epoch {result['resumed_from']} of an earlier run in {directory}")
+    place = result["resumed_from"], result["resumed_step"]
+    if any(place):
+        log(f"went on {describe(*place)} of an earlier run in {directory}")
     evaluation = {"split": split, **_evaluate(model, recipe, test, strategy)}
-    model.save(directory / MODEL_FILE)
+    with replaced(directory / MODEL_FILE) as partial:
+        model.save(partial)
     how |= {"strategy": recipe.distribution.name, "data": source.name, "training_examples": len(train)}
     how["accelerators"] = distribution.accelerators()
     run_record = record.run_record(recipe, result, model, evaluation, **how)
@@ -114,7 +125,7 @@ def _prepare(recipe, source, train, strategy, log):
     settings = recipe.training
     keras.utils.set_random_seed(settings.seed)
 
-    def dataset(first_epoch):
+    def dataset(first_epoch, first_step):
         return training_dataset(
             train,
             recipe.model.num_classes,
@@ -125,6 +136,7 @@ def _prepare(recipe, source, train, strategy, log):
             recipe.augment,
             first_epoch,
             settings.steps_per_epoch,
+            first_step=first_step,
             repeats=recipe.data.repeats,
             class_weights=recipe.data.class_weights,
             skip_unreadable=recipe.data.skip_unreadable,

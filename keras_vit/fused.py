@@ -11,17 +11,20 @@ _fusing = contextvars.ContextVar("fusing", default=False)
 
 
 @contextlib.contextmanager
-def fused_training():
+def fused_training(active=True):
     """Inside it, models that are traced for training run their element-wise parts as small XLA programs.
 
     TensorFlow on a CPU multiplies matrices faster than XLA does, but passes over memory once for every
     element-wise operation; so the products stay TensorFlow's, and layer norms, biases with GELU and the update of
     the optimizer become one pass each. Values and gradients are those of the plain operations up to rounding.
-    Without effect on other backends and in the threads of a `tf.distribute` strategy.
+    Without effect on other backends; on several replicas only in models that `keras_vit.distribution.prepare` knows.
 
     Only for `fit`: TF Serving refuses such programs inside a SavedModel.
+
+    Args:
+        active: bool. False: inside it they do not, as without it. Default True.
     """
-    token = _fusing.set(keras.backend.backend() == "tensorflow")
+    token = _fusing.set(active and keras.backend.backend() == "tensorflow")
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ The models in goldens/backends were saved by TensorFlow, with the logits that it
 """
 
 import pathlib
+import signal
 import sys
 
 import keras
@@ -14,6 +15,10 @@ import pytest
 from keras_vit import features, metadata
 from keras_vit.interpret import attention_maps
 from keras_vit.models import ViTConfig, build_vit
+from keras_vit.training import DataConfig, OptimizerConfig, Recipe, TrainingConfig, compile_model, fit
+from keras_vit.training import run as run_module
+from keras_vit.training.saved_state import load
+from keras_vit.training.stopping import Preempted
 
 FOLDER = pathlib.Path(__file__).with_name("goldens") / "backends"
 BASE = ViTConfig(image_size=(8, 12), patch_size=4, hidden_dim=16, num_layers=2, num_heads=2, mlp_dim=24, num_classes=3)
@@ -123,6 +128,43 @@ def test_quantized_model_can_be_saved(case, tmp_path):
     model.save(tmp_path / "int8.keras")
     loaded = keras.models.load_model(tmp_path / "int8.keras")
     np.testing.assert_allclose(loaded.predict(images, verbose=0), quantized, atol=1e-6)
+
+
+class _Signal(keras.callbacks.Callback):
+    """Asks the process to end in the fifth step."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_run_goes_on_within_an_epoch(tmp_path, monkeypatch):
+    """It ends as one that was not interrupted, to the state of dropout's random numbers."""
+    optimizer = OptimizerConfig(learning_rate=1e-2, ema_momentum=0.9, clip_norm=1.0)
+    training = TrainingConfig(epochs=2, steps_per_epoch=3)
+    model = CONFIGS["class_token_dropouts"].replace(num_layers=1)
+    recipe = Recipe(name="run", model=model, data=DataConfig(name="digits"), optimizer=optimizer, training=training)
+    images = np.random.default_rng(0).normal(size=(6, 4, *BASE.image_size, 3)).astype("float32")
+    targets = np.eye(3, dtype="float32")[np.arange(24).reshape(6, 4) % 3]
+
+    def dataset(epoch, step):
+        return (batch for batch in zip(images[3 * epoch + step :], targets[3 * epoch + step :], strict=True))
+
+    def run(directory):
+        keras.utils.set_random_seed(0)
+        fit(compile_model(build_vit(recipe.model), recipe, 3, "plain"), recipe, dataset, 3, directory)
+        return load(directory / "checkpoint.npz")
+
+    whole = run(tmp_path / "whole")
+    usual = run_module._callbacks
+    monkeypatch.setattr(run_module, "_callbacks", lambda *arguments: [_Signal(), *usual(*arguments)])
+    with pytest.raises(Preempted, match="after epoch 1 and 2 steps of the next"):
+        run(tmp_path / "parts")
+    monkeypatch.undo()
+    parts = run(tmp_path / "parts")
+    for a, b in zip(parts.values, whole.values, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert parts.state["history"][1]["loss"] == pytest.approx(whole.state["history"][1]["loss"], abs=1e-5)
 
 
 def write():

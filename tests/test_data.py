@@ -53,12 +53,19 @@ def test_an_epoch_shows_every_example_at_most_once_and_in_a_new_order():
     assert not np.array_equal(epochs[0], epochs[1])
 
 
-def test_a_resumed_run_sees_the_rest_of_an_uninterrupted_one():
+@pytest.mark.parametrize("step", [0, 2, 3])
+def test_a_resumed_run_sees_the_rest_of_an_uninterrupted_one(step):
     settings = {"augment": AugmentConfig(shift=2.0, rotation=30.0, flip=True, mixup=0.4)}
     whole = [x.numpy() for x, _ in _training(_split(12), **settings)[0]]
-    rest = [x.numpy() for x, _ in _training(_split(12), first_epoch=1, **settings)[0]]
+    rest = [x.numpy() for x, _ in _training(_split(12), first_epoch=1, first_step=step, **settings)[0]]
     assert len(whole) == 9
-    np.testing.assert_array_equal(np.stack(rest), np.stack(whole[3:]))
+    np.testing.assert_array_equal(np.stack(rest), np.stack(whole[3 + step :]))
+
+
+@pytest.mark.parametrize("step", [-1, 4])
+def test_a_step_that_an_epoch_does_not_have_is_refused(step):
+    with pytest.raises(ValueError, match=rf"first_step must be in 0..3. Received: first_step={step}"):
+        _training(_split(12), first_step=step)
 
 
 def test_another_seed_is_another_order():

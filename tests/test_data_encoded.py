@@ -92,15 +92,29 @@ def test_labels_stay_with_their_images(config):
         np.testing.assert_array_equal(targets.numpy().argmax(1), _numbers([(images,)]) // 10)
 
 
-@pytest.mark.parametrize("global_seed", [0, 7])
-def test_a_resumed_run_sees_the_rest_of_an_uninterrupted_one(config, global_seed):
+@pytest.mark.parametrize(("global_seed", "step"), [(0, 0), (7, 2)])
+def test_a_resumed_run_sees_the_rest_of_an_uninterrupted_one(config, global_seed, step):
     """Whatever TensorFlow's own seed is."""
     settings = {"augment": AugmentConfig(crop_scale=(0.3, 1.0), shift=2.0, mixup=0.4), "steps_per_epoch": 3}
+    settings |= {"batch_size": 6, "repeats": 3} if step else {}
     whole = [x.numpy() for x, _ in _training(_load(config), **settings)[0]]
     tf.random.set_seed(global_seed)
-    rest = [x.numpy() for x, _ in _training(_load(config), first_epoch=1, **settings)[0]]
+    rest = [x.numpy() for x, _ in _training(_load(config), first_epoch=1, first_step=step, **settings)[0]]
     assert len(whole) == 9
-    np.testing.assert_array_equal(np.stack(rest), np.stack(whole[3:]))
+    np.testing.assert_array_equal(np.stack(rest), np.stack(whole[3 + step :]))
+
+
+def test_going_on_within_an_epoch_decodes_nothing_of_the_steps_before(config):
+    split, decoded = _load(config), []
+
+    def read(record, original=split.read):
+        counted = tf.numpy_function(lambda: decoded.append(1), [], [])
+        with tf.control_dependencies([counted]):
+            return original(record)
+
+    split.read = read
+    seen = _numbers(_training(split, epochs=1, first_step=3)[0])
+    assert len(seen) == len(decoded) == 8
 
 
 def test_another_seed_is_another_order(config):
@@ -201,9 +215,9 @@ def test_a_split_in_memory_is_cropped_too(folder):
     split = load_source(DataConfig(folder=str(folder))).split("train", RGB)
     settings = {"augment": AugmentConfig(crop_scale=(0.3, 1.0)), "steps_per_epoch": 3}
     whole = [(x.numpy(), y.numpy()) for x, y in _training(split, **settings)[0]]
-    rest = [x.numpy() for x, _ in _training(split, first_epoch=2, **settings)[0]]
+    rest = [x.numpy() for x, _ in _training(split, first_epoch=1, first_step=2, **settings)[0]]
     assert len(whole) == 9
-    np.testing.assert_array_equal(np.stack(rest), np.stack([x for x, _ in whole[6:]]))
+    np.testing.assert_array_equal(np.stack(rest), np.stack([x for x, _ in whole[5:]]))
     for images, targets in whole:
         np.testing.assert_array_equal(targets.argmax(1), _numbers([(tf.constant(images),)]) // 10)
 

@@ -1,5 +1,10 @@
-"""An interrupted run goes on and ends as an uninterrupted one."""
+"""An interrupted run goes on at the step where it was and ends as an uninterrupted one."""
 
+import concurrent.futures
+import dataclasses
+import errno
+import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -12,7 +17,18 @@ import pytest
 
 from keras_vit import experiment
 from keras_vit.models import ViTConfig
-from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig, checkpoint
+from keras_vit.training import (
+    AugmentConfig,
+    DataConfig,
+    DistillationConfig,
+    OptimizerConfig,
+    Recipe,
+    TrainingConfig,
+)
+from keras_vit.training.lock import locked
+from keras_vit.training.saved_state import Saved, load, previous
+from keras_vit.training.saver import CheckpointCallback
+from keras_vit.training.stopping import Preempted, StopRequest
 
 RECIPE = Recipe(
     name="resume",
@@ -33,19 +49,70 @@ RECIPE = Recipe(
     optimizer=OptimizerConfig(learning_rate=1e-3, warmup_epochs=1, weight_decay=0.1, clip_norm=1.0, ema_momentum=0.9),
     training=TrainingConfig(epochs=4, compiler="plain", precision="float32"),
 )
+STEPS = 8  # of an epoch
+# All that has a state of its own: averages, accumulated gradients, a teacher beside, a choice of the best epoch.
+EVERYTHING = RECIPE.replace(
+    name="everything",
+    model=RECIPE.model.replace(distillation_token=True),
+    data=dataclasses.replace(RECIPE.data, validation_fraction=0.1),
+    optimizer=dataclasses.replace(RECIPE.optimizer, accumulation_steps=2),
+    training=dataclasses.replace(RECIPE.training, early_stopping=4),
+    distillation=DistillationConfig(teacher=None),
+)
 
 
-def _run(directory, **arguments):
-    return experiment.run(RECIPE, directory, log=lambda text: None, **arguments)
+def _run(directory, recipe=RECIPE, **arguments):
+    return experiment.run(recipe, directory, log=lambda text: None, **arguments)
 
 
 def _weights(model):
     return [keras.ops.convert_to_numpy(v) for v in model.weights]
 
 
-def _assert_same(first, second):
-    for a, b in zip(first, second, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+def _assert_same(finished, whole):
+    """The same weights, and the same numbers of every epoch."""
+    for a, b in zip(_weights(finished.model), _weights(whole.model), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)  # Equal, where products are summed in one order.
+    assert len(finished.record["epochs"]) == len(whole.record["epochs"])
+    for ours, theirs in zip(finished.record["epochs"], whole.record["epochs"], strict=True):
+        assert 0 < ours["wall_seconds"] <= finished.record["wall_seconds"]
+        expected = {name: value for name, value in theirs.items() if name != "wall_seconds"}
+        assert {name: ours[name] for name in expected} == pytest.approx(expected, abs=1e-5)
+
+
+class _At(keras.callbacks.Callback):
+    """Does something once, behind a step or a batch of a validation."""
+
+    def __init__(self, action, step=None, validation=None):
+        super().__init__()
+        self.action, self.step, self.validation = action, step, validation
+        self.validations = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.optimizer._iterations.numpy() == self.step:
+            self.action()
+
+    def on_test_batch_begin(self, batch, logs=None):
+        self.validations += 1
+        if self.validations == self.validation:
+            self.action()
+
+
+@pytest.fixture
+def at(monkeypatch):
+    """Lets every `fit` of the test do something at a step; in front of the library's callbacks, as a signal comes."""
+    original = keras.Model.fit
+
+    def install(action, **where):
+        callback = _At(action, **where)
+
+        def fit(self, *arguments, **options):
+            return original(self, *arguments, **{**options, "callbacks": [callback, *options["callbacks"]]})
+
+        monkeypatch.setattr(keras.Model, "fit", fit)
+
+    yield install
+    monkeypatch.undo()
 
 
 @pytest.fixture(scope="module")
@@ -53,86 +120,187 @@ def uninterrupted(tmp_path_factory):
     return _run(tmp_path_factory.mktemp("whole"))
 
 
-class _Interrupt(keras.callbacks.Callback):
-    def on_train_batch_end(self, batch, logs=None):
-        if self.model.optimizer.iterations == 8 + 8 + 3:
-            raise KeyboardInterrupt
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    return _run(tmp_path_factory.mktemp("everything"), EVERYTHING)
 
 
-def test_an_interrupt_in_the_third_epoch_changes_nothing(uninterrupted, tmp_path, monkeypatch):
-    original = keras.Model.fit
-    monkeypatch.setattr(
-        keras.Model,
-        "fit",
-        lambda self, *a, **k: original(self, *a, **{**k, "callbacks": [*k["callbacks"], _Interrupt()]}),
-    )
-    with pytest.raises(KeyboardInterrupt):
-        _run(tmp_path)
-    monkeypatch.undo()
-    assert checkpoint.load_state(tmp_path / "checkpoint.npz")["epoch"] == 2
+def _signal(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+def _raise():
+    raise KeyboardInterrupt
+
+
+def _full(descriptor):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _place(directory):
+    state = load(directory / "checkpoint.npz").state
+    return state["epoch"], state["step"]
+
+
+def test_signals_wait_for_the_end_of_the_step_and_errors_cost_the_steps_since_the_last_save(
+    uninterrupted, tmp_path, at, monkeypatch
+):
+    """One run in seven parts. How often it is saved may change from one to the next."""
+    rarely, often = (dataclasses.replace(RECIPE.training, save_steps=n, save_minutes=None) for n in (None, 3))
+    fsync = os.fsync
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    for action, step, error, training, saved in (
+        (_signal(signal.SIGTERM), 3, Preempted, rarely, (0, 3)),
+        (_raise, 6, KeyboardInterrupt, rarely, (0, 3)),
+        (_raise, 2 * STEPS + 5, KeyboardInterrupt, often, (2, 3)),
+        (_signal(signal.SIGINT), 3 * STEPS - 1, KeyboardInterrupt, rarely, (2, STEPS - 1)),
+        (lambda: monkeypatch.setattr(os, "fsync", _full), 3 * STEPS + 1, OSError, rarely, (3, 0)),
+        (_signal(signal.SIGTERM), 4 * STEPS, Preempted, rarely, (4, 0)),
+    ):
+        monkeypatch.setattr(os, "fsync", fsync)
+        at(action, step=step)
+        with pytest.raises(error):
+            _run(tmp_path, RECIPE.replace(training=training))
+        assert _place(tmp_path) == saved
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    at(_raise, step=None)
     finished = _run(tmp_path)
-    assert finished.record["resumed_from"] == 2
-    _assert_same(_weights(finished.model), _weights(uninterrupted.model))
-    assert len(finished.record["epochs"]) == 4
-    for ours, whole in zip(finished.record["epochs"], uninterrupted.record["epochs"], strict=True):
-        assert 0 < ours.pop("wall_seconds") <= finished.record["wall_seconds"]
-        assert ours == pytest.approx({name: whole[name] for name in ours}, abs=1e-5)
+    assert (finished.record["resumed_from"], finished.record["resumed_step"]) == (4, 0)
+    assert finished.record["process_seconds"] is None
+    _assert_same(finished, uninterrupted)
+
+
+class _Disk:
+    """In place of a `Writer`: notes what it is given."""
+
+    def __init__(self):
+        self.places = []
+
+    def write(self, values, state, metrics=()):
+        self.places.append((state["epoch"], state["step"]))
+
+
+@pytest.mark.parametrize(
+    ("every", "busy_until", "saved"),
+    [
+        ((None, None), 0, []),
+        ((4, None), 0, [4, 8]),
+        ((None, 1.5), 0, [3, 6, 9]),
+        ((2, 1.5), 0, [2, 4, 6, 8]),
+        ((2, 1.5), 5, [5, 7, 9]),
+    ],
+)
+def test_steps_and_minutes_count_from_the_last_save_and_no_step_waits_for_the_disk(
+    monkeypatch, every, busy_until, saved
+):
+    """Ten steps of half a minute each, and an epoch that ends behind them."""
+    seconds, disk = [0.0], _Disk()
+    monkeypatch.setattr(time, "perf_counter", lambda: seconds[0])
+    new = Saved({"epoch": 0, "step": 0, "history": [], "seconds": 0.0, "code": []})
+    saver = CheckpointCallback(disk, new, 10, StopRequest(), every=every)
+    disk.is_busy = lambda: saver.place[1] < busy_until
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.stop_training = False
+    saver.set_model(model)
+    saver.on_epoch_begin(0)
+    for batch in range(10):
+        seconds[0] += 30
+        saver.on_train_batch_end(batch)
+    saver.on_epoch_end(0, {"loss": 1.0})
+    assert disk.places == [*((0, step) for step in saved), (1, 0)]
+    assert saver.history == [{"loss": 1.0, "wall_seconds": 300.0}]
+
+
+def test_everything_that_has_a_state_goes_on(everything, tmp_path, at):
+    """Within an epoch, between an update and the next, and within a validation."""
+    for where, saved in (({"step": STEPS + 5}, (1, 5)), ({"validation": 2}, (2, STEPS))):
+        at(_signal(signal.SIGTERM), **where)
+        with pytest.raises(Preempted):
+            _run(tmp_path, EVERYTHING)
+        assert _place(tmp_path) == saved
+    at(_raise, step=None)
+    _assert_same(_run(tmp_path, EVERYTHING), everything)
 
 
 def test_a_finished_run_is_not_trained_again(uninterrupted):
     again = _run(uninterrupted.directory)
     assert again.record["resumed_from"] == 4
-    _assert_same(_weights(again.model), _weights(uninterrupted.model))
+    _assert_same(again, uninterrupted)
     assert again.evaluation["accuracy"] == uninterrupted.evaluation["accuracy"]
 
 
 def test_another_recipe_is_refused_with_the_difference(uninterrupted):
     other = RECIPE.replace(optimizer=OptimizerConfig(learning_rate=5e-4))
     with pytest.raises(ValueError, match=r"optimizer.learning_rate: was 0.001, is 0.0005"):
-        experiment.run(other, uninterrupted.directory, log=lambda text: None)
+        _run(uninterrupted.directory, other)
 
 
-def test_a_corrupt_checkpoint_is_named(tmp_path):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(tmp_path, at):
+    at(_signal(signal.SIGTERM), step=STEPS + 1)
+    with pytest.raises(Preempted):
+        _run(tmp_path)
+    path = tmp_path / "checkpoint.npz"
+    path.write_bytes(path.read_bytes()[:-1])
+    at(_raise, step=STEPS + 1)
+    message = r"checkpoint.npz', whose checksum.* the save before it is after epoch 1: '.*checkpoint.previous.npz'"
+    with pytest.warns(UserWarning, match=message), pytest.raises(KeyboardInterrupt):
+        _run(tmp_path)
+    assert _place(tmp_path) == (1, 0)
+    assert not previous(path).exists()
+
+
+def test_where_no_checkpoint_is_whole_the_run_does_not_begin_anew(tmp_path):
     (tmp_path / "checkpoint.npz").write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(ValueError, match=r"a checkpoint must be a file of this library.*checkpoint.npz"):
+    with pytest.raises(ValueError, match=r"a checkpoint must be a whole file of this library.*checkpoint.npz"):
         _run(tmp_path)
 
 
-def test_fresh_begins_again(tmp_path):
+def test_a_run_in_a_directory_that_is_in_use_is_refused_and_removes_nothing(tmp_path):
     (tmp_path / "checkpoint.npz").write_bytes(b"rubbish")
-    assert _run(tmp_path, fresh=True).record["resumed_from"] == 0
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, locked(tmp_path):
+        for fresh in (False, True):
+            with pytest.raises(ValueError, match=f"one run at a time.*in use by process {os.getpid()} on"):
+                pool.submit(_run, tmp_path, fresh=fresh).result()
+    assert (tmp_path / "checkpoint.npz").read_bytes() == b"rubbish"
+
+
+def test_fresh_begins_again(tmp_path):
+    """In a thread, which gets no signals, as some notebooks have it."""
+    (tmp_path / "checkpoint.npz").write_bytes(b"rubbish")
+    (tmp_path / "tensorboard").mkdir()
+    short = RECIPE.replace(training=dataclasses.replace(RECIPE.training, epochs=1, steps_per_epoch=1))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(_run, tmp_path, short, fresh=True).result().record["resumed_from"] == 0
+    names = {".lock", ".owner.json", "checkpoint.npz", "curve.png", "log.csv", "model.keras", "record.json"}
+    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path):
     bad = RECIPE.replace(optimizer=OptimizerConfig(learning_rate=1e30))
     with pytest.raises(RuntimeError, match="the loss is not a number"):
-        experiment.run(bad, tmp_path, log=lambda text: None)
-    state = checkpoint.load_state(tmp_path / "checkpoint.npz")
-    assert state is None or all(np.isfinite(list(epoch.values())).all() for epoch in state["history"])
-
-
-_SCRIPT = """
-import sys
-sys.path.insert(0, {tests!r})
-from test_resume import RECIPE
-from keras_vit import experiment
-experiment.run(RECIPE, {directory!r}, log=print)
-"""
+        _run(tmp_path, bad)
+    saved = load(tmp_path / "checkpoint.npz")
+    assert saved is None or all(np.isfinite(value).all() for value in saved.values)
 
 
 @pytest.mark.slow
-def test_kill_9_loses_at_most_one_epoch(uninterrupted, tmp_path):
-    tests = str(pathlib.Path(__file__).parent)
-    script = _SCRIPT.format(tests=tests, directory=str(tmp_path))
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "checkpoint.npz").exists():
-        assert process.poll() is None, "the run ended before it was killed"
-        assert time.monotonic() < deadline, "no checkpoint in two minutes"
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    reached = checkpoint.load_state(tmp_path / "checkpoint.npz")["epoch"]
-    finished = _run(tmp_path)
-    assert finished.record["resumed_from"] == reached >= 1
-    _assert_same(_weights(finished.model), _weights(uninterrupted.model))
+def test_kills_at_random_moments_and_the_same_command_again_end_as_an_uninterrupted_run(uninterrupted, tmp_path):
+    recipe, directory = tmp_path / "resume.py", tmp_path / "run"
+    recipe.write_text('"""The recipe of the test."""\n\nfrom tests.test_resume import RECIPE as recipe  # noqa: F401\n')
+    command = [sys.executable, "-m", "tests.kill_runs", str(recipe), str(directory)]
+    root = pathlib.Path(__file__).parents[1]
+    answer = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    parts = [line.split() for line in answer.stdout.splitlines() if line.startswith("part ")]
+    *places, end = [(int(epoch), int(step)) for _, epoch, step, _ in parts]
+    assert [int(code) for *_, code in parts] == [-9, 75, -9, 130, -9, 0], answer.stderr
+    assert places == sorted(places)
+    assert (0, 0) < places[-1] < end == (4, 0)
+    for a, b in zip(
+        load(directory / "checkpoint.npz").values, load(uninterrupted.directory / "checkpoint.npz").values, strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    epochs = json.loads((directory / "record.json").read_text())["epochs"]
+    for ours, theirs in zip(epochs, uninterrupted.record["epochs"], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+        assert ours["accuracy"] == pytest.approx(theirs["accuracy"], abs=1e-5)

@@ -24,7 +24,6 @@ from keras_vit.training import (
     Recipe,
     TrainingConfig,
     apply_overrides,
-    checkpoint,
     initial_model,
     layer_scales,
     make_distiller,
@@ -35,6 +34,7 @@ from keras_vit.training import run as run_module
 from keras_vit.training.callbacks import best_epoch, is_stalled, tensorboard
 from keras_vit.training.fine_tune import checkpointed_blocks
 from keras_vit.training.losses import make_accuracy
+from keras_vit.training.saved_state import load
 
 MODEL = ViTConfig(
     image_size=8, patch_size=4, num_channels=1, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8, num_classes=10
@@ -342,7 +342,7 @@ def test_what_is_kept_is_finite_where_the_loss_is_no_number(averaged, tmp_path, 
     recipe = RECIPE.replace(training=dataclasses.replace(RECIPE.training, epochs=5), optimizer=optimizer)
     with pytest.raises(RuntimeError, match=r"epoch 3: the loss is not a number\. The state before it is in"):
         _run(recipe, tmp_path)
-    assert checkpoint.load_state(tmp_path / "checkpoint.npz")["epoch"] == 2
+    assert load(tmp_path / "checkpoint.npz").state["epoch"] == 2
     with np.load(tmp_path / "checkpoint.npz") as file:
         assert all(np.isfinite(file[name]).all() for name in file.files)
     model = build_model(MODEL)
@@ -352,7 +352,7 @@ def test_what_is_kept_is_finite_where_the_loss_is_no_number(averaged, tmp_path, 
 
 def test_a_loss_that_is_no_number_at_once_leaves_nothing(tmp_path):
     recipe = RECIPE.replace(optimizer=OptimizerConfig(learning_rate=1e30))
-    with pytest.raises(RuntimeError, match="No epoch had ended before it"):
+    with pytest.raises(RuntimeError, match="Nothing had been saved before it"):
         _run(recipe, tmp_path)
     assert not (tmp_path / "best.weights.h5").exists()
 

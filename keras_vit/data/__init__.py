@@ -1,8 +1,10 @@
 """Images from files, arrays and TensorFlow Datasets to batches: `tf.data` only."""
 
 from keras_vit.data.encoded import EncodedFiles, EncodedShards
+from keras_vit.data.part import Part
 from keras_vit.data.pipeline import evaluation_dataset, training_dataset
 from keras_vit.data.readable import plain_errors
+from keras_vit.data.service import Service
 from keras_vit.data.sources import Source, array_source, load_source, train_and_evaluation
 from keras_vit.data.split import Split
 from keras_vit.data.stream import Stream, evaluation_stream
@@ -11,6 +13,8 @@ from keras_vit.data.tfrecords import write_tfrecords
 __all__ = [
     "EncodedFiles",
     "EncodedShards",
+    "Part",
+    "Service",
     "Source",
     "Split",
     "Stream",

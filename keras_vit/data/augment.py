@@ -58,7 +58,7 @@ def augment_image(image, config, seed, input_spec):
 
 
 @tf.autograph.experimental.do_not_convert
-def augment_batch(images, targets, config, seed, input_spec):
+def augment_batch(images, targets, config, seed, input_spec, rows=None):
     """Affine change, padded crop, mirroring, erasing and mixing of one batch.
 
     Args:
@@ -67,31 +67,33 @@ def augment_batch(images, targets, config, seed, input_spec):
         config: `AugmentConfig`.
         seed: int32 `(2,)`.
         input_spec: `InputSpec` that normalised the images.
+        rows: `keras_vit.data.part.Rows` where the images are those that a worker makes of a batch. Default `None`.
 
     Returns:
-        Images and targets, float32 of the same shapes.
+        Images and targets, float32 of the same shapes; with `rows` the worker's own, as they are in the whole batch.
     """
     fill = [(config.fill / 255 - mean) / std for mean, std in zip(input_spec.mean, input_spec.std, strict=True)]
     mirrors = config.flip and not changes_images(config)
     padding = 0 if changes_images(config) else config.padding
     if config.shift or config.rotation or config.zoom or config.shear:
-        images = _affine(images, config, mirrors, fill, seed)
+        images = _affine(images, config, mirrors, fill, seed, rows)
         mirrors = False
     if padding or mirrors:
-        images = crop_and_flip(images, padding, config.padding_mode, fill, mirrors, seed)
+        images = crop_and_flip(images, padding, config.padding_mode, fill, mirrors, seed, rows)
     if config.erasing:
-        images = random_erasing(images, config.erasing, seed)
-    return _mix(images, targets, config, seed)
+        images = random_erasing(images, config.erasing, seed, rows)
+    return _mix(images, targets, config, seed, rows)
 
 
-def _mix(images, targets, config, seed):
-    if not (config.mixup or config.cutmix):
-        return images, targets
-    if config.mixing == "keras_cv":
-        return _mix_by_keras_cv(images, targets, config, seed)
-    if config.mixing == "big_vision":
-        return mixup(images, targets, config.mixup, seed)
-    return mix_weighted(images, targets, config, seed)
+def _mix(images, targets, config, seed, rows):
+    mixes = config.mixup or config.cutmix
+    if mixes and config.mixing == "big_vision":
+        return mixup(images, targets, config.mixup, seed, rows)
+    if mixes and config.mixing != "keras_cv":
+        return mix_weighted(images, targets, config, seed, rows)
+    if mixes:
+        images, targets = _mix_by_keras_cv(images, targets, config, seed)
+    return (rows.own(images), rows.own(targets)) if rows else (images, targets)
 
 
 def _mix_by_keras_cv(images, targets, config, seed):
@@ -109,7 +111,7 @@ def _uniform(shape, limit, seed, salt):
 
 
 def _affine_matrices(batch, size, config, mirrors, seed):
-    """One 2 x 2 matrix and offset an image, from output to input coordinates `(x, y)`, about the centre."""
+    """`(batch, 8)`: a 2 x 2 matrix and offset an image, from output to input coordinates `(x, y)`, about the centre."""
     angle = _uniform([batch], config.rotation * math.pi / 180, seed, 1)
     zoom = 1 + _uniform([batch, 2], config.zoom, seed, 2)
     shear = _uniform([batch], config.shear, seed, 3)
@@ -145,13 +147,14 @@ def affine(images, config, seed):
     return _affine(images, config, config.flip, [config.fill] * images.shape[-1], seed)
 
 
-def _affine(images, config, mirrors, fill, seed):
+def _affine(images, config, mirrors, fill, seed, rows=None):
     """As `affine`, of float images whose `fill` colour has one number a channel."""
-    batch, size = tf.shape(images)[0], images.shape[1:3]
+    batch, size = rows.total if rows else tf.shape(images)[0], images.shape[1:3]
+    matrices = _affine_matrices(batch, size, config, mirrors, seed)
     # The operation knows one fill value for all channels, so the colour is made 0.
     shifted = tf.raw_ops.ImageProjectiveTransformV3(
         images=images - fill,
-        transforms=_affine_matrices(batch, size, config, mirrors, seed),
+        transforms=rows.drawn(matrices) if rows else matrices,
         output_shape=list(size),
         fill_value=0.0,
         interpolation="BILINEAR",

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 
-def crop_and_flip(images, padding, mode, color, flips, seed):
+def crop_and_flip(images, padding, mode, color, flips, seed, rows=None):
     """Pads every image, crops the size back at a random place and mirrors every second one.
 
     Args:
@@ -13,12 +13,14 @@ def crop_and_flip(images, padding, mode, color, flips, seed):
         color: sequence of numbers, one a channel, on the scale of `images`. What `constant` pads with.
         flips: bool.
         seed: int32 `(2,)`.
+        rows: `keras_vit.data.part.Rows` where the images are a part of a batch. Default `None`.
 
     Returns:
         The same type and shape.
     """
-    batch, (height, width) = tf.shape(images)[0], images.shape[1:3]
+    batch, (height, width) = rows.total if rows else tf.shape(images)[0], images.shape[1:3]
     uniform = tf.random.stateless_uniform((batch, 3), tf.random.fold_in(seed, 12))
+    uniform = rows.drawn(uniform) if rows else uniform
     offsets = tf.cast(uniform[:, :2] * (2 * padding + 1), tf.int32)
     columns = tf.range(width)[None]
     if flips:
@@ -27,8 +29,8 @@ def crop_and_flip(images, padding, mode, color, flips, seed):
     shape = images.shape
     if padding:
         images = _padded(images, padding, mode, color)
-        rows = tf.range(height)[None] + offsets[:, :1]
-        images = tf.gather(images, rows, axis=1, batch_dims=1)
+        lines = tf.range(height)[None] + offsets[:, :1]
+        images = tf.gather(images, lines, axis=1, batch_dims=1)
     return tf.ensure_shape(tf.gather(images, columns, axis=2, batch_dims=1), shape)
 
 

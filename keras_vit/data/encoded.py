@@ -4,6 +4,7 @@ Both give `(number, record)` elements: `in_order` all of them once, `epoch` in t
 the graph, makes `(encoded image, label)` of a record. Nothing random is drawn here but the order.
 """
 
+import functools
 import io
 
 import numpy as np
@@ -106,22 +107,32 @@ class EncodedShards(Encoded):
         buffer: int. Examples of the shuffle buffer.
         deterministic: bool.
         part: `(low, high)`, floats in [0, 1]: only the examples whose number, hashed, is in this part. Default all.
+        shards: sequence of int or `None`. Only these of the files. Default all.
     """
 
     labels = None
 
-    def __init__(self, names, counts, open_shard, parse, buffer=16384, deterministic=True, part=(0.0, 1.0)):
+    def __init__(
+        self, names, counts, open_shard, parse, buffer=16384, deterministic=True, part=(0.0, 1.0), shards=None
+    ):
         self.names, self.counts, self.part = list(names), [int(count) for count in counts], part
         self.open_shard, self.parse, self.buffer, self.deterministic = open_shard, parse, buffer, deterministic
+        self.shards = [*range(len(self.names))] if shards is None else list(shards)
         self._starts = np.cumsum([0, *self.counts])
         self._bounds = [round(edge * 2**32) for edge in part]
         with tf.init_scope():
             self._start_tensor = tf.constant(self._starts, tf.int64)
+            self._shard_tensor = tf.constant(self.shards, tf.int64)
+
+    @functools.cached_property
+    def lengths(self):
+        """tuple of int: the examples of each of the files that belong to this part."""
         numbers = hashed(np.arange(self._starts[-1], dtype="int64"))
-        self._length = int(((numbers >= self._bounds[0]) & (numbers < self._bounds[1])).sum())
+        belongs = (numbers >= self._bounds[0]) & (numbers < self._bounds[1])
+        return tuple(int(belongs[self._starts[i] : self._starts[i + 1]].sum()) for i in range(len(self.names)))
 
     def __len__(self):
-        return self._length
+        return sum(self.lengths[i] for i in self.shards)
 
     def name_of(self, number):
         """`record 7 of file`."""
@@ -130,16 +141,16 @@ class EncodedShards(Encoded):
 
     def in_order(self):
         """Dataset of all `(number, record)`, file by file."""
-        return tf.data.Dataset.range(len(self.names)).flat_map(self._shard)
+        return tf.data.Dataset.from_tensor_slices(self._shard_tensor).flat_map(self.records_of)
 
     def epoch(self, seed, epoch, repeats=1):
         """As `in_order`, in the order of an epoch; with `repeats`, every record so many times in a row."""
         # Of the function that is being traced: an order must not depend on TensorFlow's global seed.
         tf.random.set_seed(1)
-        files = tf.cast(shuffled(len(self.names), seed, epoch), tf.int64)
+        files = tf.gather(self._shard_tensor, shuffled(len(self.shards), seed, epoch))
         records = tf.data.Dataset.from_tensor_slices(files).interleave(
-            self._shard,
-            cycle_length=min(CYCLE, len(self.names)),
+            self.records_of,
+            cycle_length=min(CYCLE, len(self.shards)),
             block_length=BLOCK,
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=self.deterministic,
@@ -150,7 +161,8 @@ class EncodedShards(Encoded):
             records = records.flat_map(lambda *record: tf.data.Dataset.from_tensors(record).repeat(repeats))
         return records.take(len(self))
 
-    def _shard(self, shard):
+    def records_of(self, shard):
+        """Dataset of the `(number, record)` of a file that belong to this part."""
         records = self.open_shard(shard).enumerate(tf.gather(self._start_tensor, shard))
         if self.part == (0.0, 1.0):
             return records
@@ -169,13 +181,17 @@ class EncodedShards(Encoded):
         """
         low, high = self.part
         edge = low + (high - low) * fraction
-        part, rest = self._of((low, edge)), self._of((edge, high))
+        part, rest = self._of((low, edge), self.shards), self._of((edge, high), self.shards)
         if not len(part) or not len(rest):
             raise ValueError(
                 f"a part and its rest must both hold an image. Received: fraction={fraction} of {len(self)} images"
             )
         return rest, part
 
-    def _of(self, part):
-        settings = (self.open_shard, self.parse, self.buffer, self.deterministic, part)
+    def of_files(self, index, count):
+        """Of every `count` files the `index`-th: what one of `count` workers reads."""
+        return self._of(self.part, self.shards[index::count])
+
+    def _of(self, part, shards):
+        settings = (self.open_shard, self.parse, self.buffer, self.deterministic, part, shards)
         return EncodedShards(self.names, self.counts, *settings)

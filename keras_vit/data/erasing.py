@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 _AREA = (0.02, 1 / 3)
@@ -48,13 +49,14 @@ def boxes_mask(boxes, size):
     return inside[0][:, :, None] & inside[1][:, None, :]
 
 
-def random_erasing(images, rate, seed):
+def random_erasing(images, rate, seed, rows=None):
     """Replaces a random rectangle of some images by normal noise, drawn for every pixel and channel.
 
     Args:
         images: float32 `(batch, height, width, channels)`, normalised: the noise has mean 0 and variance 1.
         rate: float in [0, 1]. How many images get a rectangle.
         seed: int32 `(2,)`.
+        rows: `keras_vit.data.part.Rows` where the images are a part of a batch. Default `None`.
 
     Returns:
         float32 of the same shape.
@@ -63,8 +65,12 @@ def random_erasing(images, rate, seed):
     `RandomErasing(mode="pixel")`.
     """
     size = images.shape[1:3]
-    boxes = erasing_boxes(tf.shape(images)[0], size, rate, seed)
+    boxes = erasing_boxes(rows.total if rows else tf.shape(images)[0], size, rate, seed)
+    areas = boxes[:, 2] * boxes[:, 3]
     # Noise for the erased pixels alone: normal numbers cost more than everything else here.
+    noise = tf.random.stateless_normal((tf.reduce_sum(areas), images.shape[-1]), tf.random.fold_in(seed, 8))
+    if rows:
+        is_made = tf.constant(np.isin(np.arange(rows.total), rows.made))
+        boxes, noise = rows.drawn(boxes), tf.boolean_mask(noise, tf.repeat(is_made, areas))
     places = tf.where(boxes_mask(boxes, size))
-    noise = tf.random.stateless_normal((tf.shape(places)[0], images.shape[-1]), tf.random.fold_in(seed, 8))
     return tf.tensor_scatter_nd_update(images, places, noise)

@@ -21,7 +21,7 @@ def _beta(shape, alpha, seed):
     return tf.cast(gammas[0] / (gammas[0] + gammas[1]), tf.float32)
 
 
-def mixup(images, targets, alpha, seed):
+def mixup(images, targets, alpha, seed, rows=None):
     """Mixes every image with its neighbour, all of a batch with one weight of at least a half from Beta(alpha, alpha).
 
     Args:
@@ -29,9 +29,10 @@ def mixup(images, targets, alpha, seed):
         targets: float tensor `(batch, classes)`, one-hot rows.
         alpha: float; 0 changes nothing.
         seed: int32 tensor `(2,)`.
+        rows: `keras_vit.data.part.Rows` where the images are a part of a batch. Default `None`.
 
     Returns:
-        The mixed images and targets.
+        The mixed images and targets; with `rows` its own.
 
     Source: Zhang et al., "mixup" (arXiv:1710.09412); the larger weight and the neighbour by a roll as in big_vision
     `utils.get_mixup`.
@@ -40,8 +41,8 @@ def mixup(images, targets, alpha, seed):
         return images, targets
     weight = _beta((), alpha, tf.random.fold_in(seed, 6))
     weight = tf.maximum(weight, 1 - weight)
-    mixed = (weight * x + (1 - weight) * tf.roll(x, 1, axis=0) for x in (images, targets))
-    return tuple(mixed)
+    pairs = ((rows.own(x), rows.mixed_with(x)) if rows else (x, tf.roll(x, 1, axis=0)) for x in (images, targets))
+    return tuple(weight * x + (1 - weight) * partner for x, partner in pairs)
 
 
 def cutmix_boxes(weights, centers, size):
@@ -99,7 +100,7 @@ def paste(images, partners, boxes):
     return images * (1 - mask) + partners * mask
 
 
-def mix_weighted(images, targets, config, seed):
+def mix_weighted(images, targets, config, seed, rows=None):
     """Mixup and cutmix as timm's `Mixup`, one weight a batch or one an image.
 
     Args:
@@ -108,11 +109,24 @@ def mix_weighted(images, targets, config, seed):
         config: `AugmentConfig`: mixup, cutmix, mixing (`batch` or `sample`), mixing_rate, cutmix_rate. Partners come
             from the reversed batch.
         seed: int32 `(2,)`.
+        rows: `keras_vit.data.part.Rows` where the images are a part of a batch. Default `None`.
 
     Returns:
-        The mixed images and targets.
+        The mixed images and targets; with `rows` its own.
     """
-    count = tf.shape(images)[0] if config.mixing == "sample" else 1
+    weights, blended, boxes = _drawn(rows.total if rows else tf.shape(images)[0], images.shape[1:3], config, seed)
+    if rows and config.mixing == "sample":
+        weights, blended, boxes = (x[rows.first : rows.last] for x in (weights, blended, boxes))
+    pairs = ((rows.own(x), rows.mixed_with(x)) if rows else (x, tf.reverse(x, [0])) for x in (images, targets))
+    (images, partners), (targets, others) = pairs
+    mixed = _mix_images(images, partners, blended, boxes, config)
+    weights = weights[:, None]
+    return mixed, weights * targets + (1 - weights) * others
+
+
+def _drawn(batch, size, config, seed):
+    """`(weights, blended, boxes)`: what is left of the first image at last, by mixup alone, and what cutmix pastes."""
+    count = batch if config.mixing == "sample" else 1
     uniform = tf.random.stateless_uniform((count, 4), tf.random.fold_in(seed, 9))
     mixes = uniform[:, 0] < config.mixing_rate
     pastes = uniform[:, 1] < (config.cutmix_rate if config.mixup else 1.0)
@@ -122,21 +136,18 @@ def mix_weighted(images, targets, config, seed):
         weights = tf.where(mixes, _beta((count,), config.mixup, tf.random.fold_in(seed, 10)), weights)
     if config.cutmix:
         drawn, corrected = cutmix_boxes(
-            _beta((count,), config.cutmix, tf.random.fold_in(seed, 11)), uniform[:, 2:], images.shape[1:3]
+            _beta((count,), config.cutmix, tf.random.fold_in(seed, 11)), uniform[:, 2:], size
         )
         boxes = tf.where((mixes & pastes)[:, None], drawn, boxes)
         blended = tf.where(pastes, 1.0, weights)
         weights = tf.where(mixes & pastes, corrected, blended)
     else:
         blended = weights
-    mixed = _mix_images(images, blended, boxes, config)
-    weights = weights[:, None]
-    return mixed, weights * targets + (1 - weights) * tf.reverse(targets, [0])
+    return weights, blended, boxes
 
 
-def _mix_images(images, blended, boxes, config):
+def _mix_images(images, partners, blended, boxes, config):
     """A batch with one weight runs only what it drew; images that differ in it pass both steps."""
-    partners = tf.reverse(images, [0])
     if config.mixing == "batch":
         calls = [lambda: images, lambda: blend(images, partners, blended), lambda: paste(images, partners, boxes)]
         chosen = tf.where(boxes[0, 2] * boxes[0, 3] > 0, 2, tf.cast(blended[0] < 1, tf.int32))

@@ -5,9 +5,12 @@ import dataclasses
 import tensorflow as tf
 
 from keras_vit.data.augment import augment_batch, changes_images
+from keras_vit.data.course import Course
 from keras_vit.data.mixing import smooth_targets
 from keras_vit.data.order import augmentation_seed
+from keras_vit.data.part import by_files, rows_to_make
 from keras_vit.data.preprocess import normalize
+from keras_vit.data.service import served_course
 from keras_vit.data.split import Split
 from keras_vit.data.stages import batched, cropped_examples, decoded_examples, gathered, in_order
 from keras_vit.data.targets import check_labels, check_weights, padding_weights
@@ -26,17 +29,21 @@ def training_dataset(
     first_epoch=0,
     steps_per_epoch=None,
     *,
+    first_step=0,
     repeats=1,
     label_smoothing=0.0,
     class_weights=None,
     skip_unreadable=False,
     skipped=None,
+    part=None,
+    service=None,
 ):
     """Shuffled, augmented, normalised batches for the rest of a run.
 
     The order of an epoch and every random change depend on `seed`, the epoch and the step alone: a run that goes on at
-    `first_epoch` sees what an uninterrupted one would have seen. That holds for splits in memory, for files, and for
-    streams unless they were made with `deterministic=False`.
+    `first_step` of `first_epoch` sees what an uninterrupted one would have seen. That holds for splits in memory, for
+    files, and for streams unless they were made with `deterministic=False`. Images of the steps before are not decoded;
+    of splits in memory and of files they are not read either, records of a stream are.
 
     Args:
         split: `Split`, `EncodedFiles` or `EncodedShards`.
@@ -46,14 +53,21 @@ def training_dataset(
         epochs: int. Of the whole run.
         seed: int.
         augment: `AugmentConfig`.
-        first_epoch: int.
+        first_epoch: int. The one that the data set begins in. Default 0.
         steps_per_epoch: int or `None`. Cuts every epoch short; `None` for all of it.
+        first_step: int. Steps of the first epoch that are left out, from 0 to all of them. Default 0.
         repeats: int. Repeated augmentation: every drawn image comes so often in a batch. Default 1.
         label_smoothing: float in [0, 1). Of the targets; the loss must not smooth them again. Default 0.
         class_weights: sequence of `num_classes` floats or `None`. Gives every example the weight of its class; a mixed
             one the mixed weight.
         skip_unreadable: bool. The next readable image takes the place of one that is not. Default False.
         skipped: list or `None`. The names of skipped images are appended.
+        part: `Part` or `None`. What one of several workers gets of every batch: its rows, as they are in the whole
+            batch, of which it makes no others but those that they are mixed with. With `by_files` batches of its own
+            instead, as large as its part of the rows, of its own files of an `EncodedShards`; an epoch has as many
+            steps as the worker with the fewest examples has. Default `None`: whole batches.
+        service: `Service` or `None`. Who makes the batches, in an order of its own; with `part` they are dealt to the
+            workers as they come, each as large as one's part of the rows. Default `None`: this process, in order.
 
     Returns:
         A `tf.data.Dataset` of `(float32 images (batch, h, w, channels), float32 targets (batch, num_classes))`, with
@@ -61,55 +75,75 @@ def training_dataset(
         an epoch.
 
     Raises:
-        ValueError: if there are fewer images than a batch, or than the steps, need; if a label is no class; if weights
-            and mixing or multi-hot labels meet. While it is iterated within `plain_errors`, if an image is unreadable.
+        ValueError: if there are fewer images than a batch, or than the steps, need; if an epoch has no such first step;
+            if a label is no class; if weights and mixing or multi-hot labels meet; if a service is to name unreadable
+            images, or the workers it serves do not divide the batch. While it is iterated within `plain_errors`, if an
+            image is unreadable.
     """
-    steps = _steps(len(split), batch_size, steps_per_epoch)
-    weights = split.weights
+    if service and skip_unreadable:
+        raise ValueError("a service cannot name unreadable images. Received: service and skip_unreadable=True")
     if split.labels is not None:
         check_labels(split.labels, num_classes)
     multi_label = split.labels is not None and split.labels.ndim > 1
-    check_weights(weights is not None, class_weights, multi_label, num_classes, augment)
-    is_memory = isinstance(split, Split)
-    if is_memory and augment.crop_scale is None and not changes_images(augment):
-        batches = gathered(split, num_classes, batch_size, epochs, seed, first_epoch, steps, repeats)
+    check_weights(split.weights is not None, class_weights, multi_label, num_classes, augment)
+    place = (first_epoch, first_step)
+    split, course, steps = _course(
+        split, batch_size, steps_per_epoch, epochs, seed, place, repeats, augment, part, service
+    )
+    if isinstance(split, Split) and augment.crop_scale is None and not changes_images(augment):
+        batches = gathered(split, num_classes, course)
     else:
-        settings = (num_classes, input_spec, epochs, seed, augment, first_epoch, steps * batch_size, repeats)
-        if is_memory:
-            examples = cropped_examples(split, *settings)
+        if isinstance(split, Split):
+            examples = cropped_examples(split, num_classes, input_spec, augment, course)
         else:
-            examples = decoded_examples(split, *settings, "replace" if skip_unreadable else None, skipped)
-        batches = batched(examples, input_spec, batch_size, steps, seed, augment, repeats)
+            skip = "replace" if skip_unreadable else None
+            examples = decoded_examples(split, num_classes, input_spec, augment, course, skip, skipped)
+        batches = batched(examples, input_spec, augment, course)
         augment = dataclasses.replace(augment, flip=False)  # done, where a single image costs least
 
     def finish(epoch, step, images, targets, *sample_weights):
-        key = augmentation_seed(seed, epoch, step)
-        images, targets = augment_batch(normalize(images, input_spec), targets, augment, key, input_spec)
-        images = tf.ensure_shape(images, (batch_size, *input_spec.size, input_spec.num_channels))
+        key = augmentation_seed(course.seed, epoch, step)
+        images, targets = augment_batch(normalize(images, input_spec), targets, augment, key, input_spec, course.rows)
+        images = tf.ensure_shape(images, (course.batch_rows, *input_spec.size, input_spec.num_channels))
         if class_weights is not None:
             of_class = tf.linalg.matvec(targets, tf.constant(class_weights, tf.float32))
             sample_weights = (of_class * sample_weights[0] if sample_weights else of_class,)
         return images, smooth_targets(targets, label_smoothing), *sample_weights
 
-    return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE), steps
+    batches = batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+    return (service.does(batches) if service else batches).prefetch(tf.data.AUTOTUNE), steps
 
 
-def _steps(count, batch_size, steps_per_epoch):
-    whole = count // batch_size
+def _course(split, batch_size, steps_per_epoch, epochs, seed, place, repeats, augment, part, service):
+    """`(split, Course, steps)`: what is read, in which order, and the steps of an epoch."""
+    if part and part.by_files and not service:
+        split, batch_size, seed, whole = by_files(split, batch_size, seed, part)
+        part = None
+    else:
+        whole = len(split) // batch_size
     if not whole:
         raise ValueError(
-            f"a training split must hold at least one batch. Received: {count} images, batch_size={batch_size}"
+            f"a training split must hold at least one batch. Received: {len(split)} images, batch_size={batch_size}"
         )
-    steps = steps_per_epoch or whole
+    steps, (first_epoch, first_step) = steps_per_epoch or whole, place
     if steps > whole:
         raise ValueError(
             f"an epoch has {whole} steps of {batch_size} images at most. Received: steps_per_epoch={steps_per_epoch}"
         )
-    return steps
+    if not 0 <= first_step <= steps:
+        raise ValueError(f"first_step must be in 0..{steps}. Received: first_step={first_step!r}")
+    if service:
+        course = served_course(batch_size, steps, epochs, seed, first_epoch, first_step, repeats, part)
+    else:
+        rows = rows_to_make(batch_size, part, augment) if part else None
+        course = Course(batch_size, steps, epochs, seed, first_epoch, first_step, repeats, rows)
+    return split, course, steps
 
 
 @tf.autograph.experimental.do_not_convert
-def evaluation_dataset(split, num_classes, input_spec, batch_size, *, pad=False, skip_unreadable=False, skipped=None):
+def evaluation_dataset(
+    split, num_classes, input_spec, batch_size, *, pad=False, skip_unreadable=False, skipped=None, part=None
+):
     """Normalised batches in order, every example exactly once.
 
     Args:
@@ -120,23 +154,31 @@ def evaluation_dataset(split, num_classes, input_spec, batch_size, *, pad=False,
             short.
         skip_unreadable: bool. Unreadable images are missing. Default False.
         skipped: list or `None`. Their names are appended.
+        part: `Part` or `None`. Only the examples of one of several workers, to which they are dealt by turns, in
+            batches of its part of the rows. Default `None`: all.
 
     Returns:
         A `tf.data.Dataset` of `(images, targets)` or `(images, targets, weights)`. It can be iterated again.
 
     Raises:
-        ValueError: if a label is no class; if images are to be skipped where the batches are padded. While it is
-            iterated within `plain_errors`, if an image is unreadable.
+        ValueError: if a label is no class; if images are to be skipped, or of a part, where the batches are padded.
+            While it is iterated within `plain_errors`, if an image is unreadable.
     """
-    if pad and skip_unreadable:
-        raise ValueError("padding needs the number of examples. Received: pad=True, skip_unreadable=True")
+    if pad and (skip_unreadable or part):
+        raise ValueError(
+            "padding needs the number of all examples. "
+            f"Received: pad=True, skip_unreadable={skip_unreadable}, part={part}"
+        )
     if split.labels is not None:
         check_labels(split.labels, num_classes)
-    examples = in_order(split, num_classes, input_spec, "drop" if skip_unreadable else None, skipped)
+    examples = in_order(split, num_classes, input_spec, "drop" if skip_unreadable else None, skipped, part)
+    weights, count = split.weights, len(split)
+    if part:
+        weights = None if weights is None else weights[part.index :: part.count]
+        count, batch_size = len(range(part.index, count, part.count)), -(-batch_size // part.count)
     batches = examples.batch(batch_size)
-    weights = split.weights
     if pad:
-        batches = _padded(batches, len(split), batch_size, weights)
+        batches = _padded(batches, count, batch_size, weights)
     elif weights is not None:
         rows = tf.data.Dataset.from_tensor_slices(tf.constant(weights, tf.float32)).batch(batch_size)
         batches = tf.data.Dataset.zip(batches, rows).map(lambda batch, row: (*batch, row))
@@ -147,7 +189,7 @@ def evaluation_dataset(split, num_classes, input_spec, batch_size, *, pad=False,
     batches = batches.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
     if not skip_unreadable:
         # Keras takes the end of a data set of unknown length for an interruption.
-        batches = batches.apply(tf.data.experimental.assert_cardinality(-(-len(split) // batch_size)))
+        batches = batches.apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))
     return batches.prefetch(tf.data.AUTOTUNE)
 
 

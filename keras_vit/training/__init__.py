@@ -5,7 +5,7 @@ Imports no TensorFlow: data sets and strategies are handed in.
 
 from keras_vit.fused import fused_training
 from keras_vit.training.augment_config import AugmentConfig
-from keras_vit.training.checkpoint import CheckpointCallback, restore
+from keras_vit.training.checkpoint import restore
 from keras_vit.training.config import DistillationConfig, DistributionConfig, Recipe, TrainingConfig
 from keras_vit.training.data_config import DataConfig
 from keras_vit.training.distillation import DistillationLoss, Distiller, trained_model
@@ -18,6 +18,7 @@ from keras_vit.training.optimizers import SGD, AdamW, Lamb, Lion, Muon
 from keras_vit.training.overrides import apply_overrides
 from keras_vit.training.record import run_record, write_json
 from keras_vit.training.run import compile_model, fit
+from keras_vit.training.saver import CheckpointCallback
 from keras_vit.training.schedules import BigVisionSchedule, EpochCosine, EveryNth, warmup_cosine
 from keras_vit.training.teachers import make_distiller, teacher_for
 

@@ -3,13 +3,15 @@
 import contextlib
 import csv
 import math
-import os
 import pathlib
+import warnings
 
 import keras
 import numpy as np
 
 from keras_vit.training.distillation import trained_model
+from keras_vit.training.durable import replaced
+from keras_vit.training.workers import ALONE
 
 BEST_FILE = "best.weights.h5"
 AVERAGE_FILE = "average.weights.h5"
@@ -39,11 +41,11 @@ def averaged_weights(model, always=False):
             variable.assign(value)
 
 
-def save_averages(model, path):
-    """Saves the averages of a run that does not end with them."""
+def save_averages(model, path, workers=ALONE):
+    """Saves the averages of a run that does not end with them, once for all of its `Workers`."""
     if model.optimizer.averages() and not model.optimizer.ends_with_average:
-        with averaged_weights(model, always=True):
-            trained_model(model).save_weights(path)
+        with averaged_weights(model, always=True), workers.replaced(path) as partial:
+            trained_model(model).save_weights(partial)
 
 
 def best_epoch(history):
@@ -77,23 +79,23 @@ class KeepBest(keras.callbacks.Callback):
     Args:
         path: of the `.weights.h5` file, replaced atomically.
         history: list of dicts, one an epoch before this one.
+        workers: `Workers`; the chief saves.
     """
 
-    def __init__(self, path, history):
+    def __init__(self, path, history, workers=ALONE):
         super().__init__()
-        self.path, self.history = pathlib.Path(path), history
+        self.path, self.history, self.workers = path, history, workers
 
     def on_epoch_end(self, epoch, logs=None):
         now = [*self.history, dict(logs or {})]
         if best_epoch(now) != len(now) - 1:
             return
-        model, partial = trained_model(self.model), self.path.with_name(f"partial.{os.getpid()}.weights.h5")
+        model = trained_model(self.model)
         with averaged_weights(self.model):
             # An accuracy is a number also where the loss is none.
             if all(np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in model.weights):
-                model.save_weights(partial)
-        if partial.exists():
-            os.replace(partial, self.path)
+                with self.workers.replaced(self.path) as partial:
+                    model.save_weights(partial)
 
 
 class StopEarly(keras.callbacks.Callback):
@@ -114,9 +116,7 @@ class StopEarly(keras.callbacks.Callback):
 
 
 class WriteLog(keras.callbacks.Callback):
-    """Writes the history as a table after every epoch.
-
-    All of it every time: `keras.callbacks.CSVLogger` appends, so an epoch after an interrupt could stand there twice.
+    """Writes the history as a table after every epoch, see `write_log`. A full disk is a warning.
 
     Args:
         path: of the `.csv` file.
@@ -125,16 +125,29 @@ class WriteLog(keras.callbacks.Callback):
 
     def __init__(self, path, history):
         super().__init__()
-        self.path, self.history = pathlib.Path(path), history
+        self.path, self.history = path, history
 
     def on_epoch_end(self, epoch, logs=None):
-        names = list(dict.fromkeys(name for row in self.history for name in row))
-        partial = self.path.with_suffix(f".{os.getpid()}.partial")
-        with open(partial, "w", newline="") as file:
-            writer = csv.DictWriter(file, ["epoch", *names])
-            writer.writeheader()
-            writer.writerows({"epoch": i + 1, **row} for i, row in enumerate(self.history))
-        os.replace(partial, self.path)
+        try:
+            write_log(self.path, self.history)
+        except OSError as error:
+            warnings.warn(f"the log could not be written ({error}); training goes on", stacklevel=2)
+
+
+def write_log(path, history):
+    """Writes a history as a table.
+
+    All of it every time: `keras.callbacks.CSVLogger` appends, so an epoch after an interrupt could stand there twice.
+
+    Args:
+        path: of the `.csv` file, replaced atomically.
+        history: list of dicts, one an epoch.
+    """
+    names = list(dict.fromkeys(name for row in history for name in row))
+    with replaced(path) as partial, open(partial, "w", newline="") as file:
+        writer = csv.DictWriter(file, ["epoch", *names])
+        writer.writeheader()
+        writer.writerows({"epoch": i + 1, **row} for i, row in enumerate(history))
 
 
 def tensorboard(directory):

@@ -35,6 +35,10 @@ class TrainingConfig:
             `fused_training`) or `plain`. `auto` decides by the hardware and the strategy.
         gradient_checkpointing: bool. Keep only the inputs of every encoder block and compute the rest of it again on
             the way back: less memory, more time. Default False.
+        save_minutes: float or `None`. The run is saved after every epoch, and within an epoch when so many minutes have
+            passed since the last save, so that an end of any kind loses no more. Training goes on while it is written;
+            what stops it is a copy of the weights and the optimizer in memory. Default 5.
+        save_steps: int or `None`. The same after so many steps, whichever comes first. Default `None`.
         tensorboard: bool. Event files for TensorBoard in the run's directory; needs that package. Default False.
         seed: int. Of the weights, the order of the data, augmentation and dropout.
     """
@@ -51,6 +55,8 @@ class TrainingConfig:
     precision: str = "auto"
     compiler: str = "auto"
     gradient_checkpointing: bool = False
+    save_minutes: float | None = 5.0
+    save_steps: int | None = None
     tensorboard: bool = False
     seed: int = 0
 
@@ -63,7 +69,9 @@ class TrainingConfig:
         check_choice(self.compiler, ("auto", "xla", "fused", "plain"), "compiler")
         if not is_number(self.seed) or not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must be in 0..2**31 - 1. Received: seed={self.seed!r}")
-        for name in ("steps_per_epoch", "evaluation_steps", "early_stopping"):
+        if self.save_minutes is not None and not (is_number(self.save_minutes) and self.save_minutes > 0):
+            raise ValueError(f"save_minutes must be positive or None. Received: save_minutes={self.save_minutes!r}")
+        for name in ("steps_per_epoch", "evaluation_steps", "early_stopping", "save_steps"):
             if getattr(self, name) is not None:
                 check_positive(getattr(self, name), name)
 

@@ -48,6 +48,8 @@ class DataConfig:
         repeats: int. Repeated augmentation: every drawn image comes so many times in a batch, each time changed
             otherwise; an epoch stays as long as it is. Default 1; DeiT has 3.
         class_weights: tuple of floats or `None`. The weight of every class in the training loss.
+        service: str or `None`. The dispatcher of a `tf.data` service whose workers make the training batches,
+            `grpc://host:port`. The same batches come in an order that differs from run to run. Default `None`.
     """
 
     # Of these fields an override of one replaces the others.
@@ -76,6 +78,7 @@ class DataConfig:
     deterministic: bool = True
     repeats: int = 1
     class_weights: tuple | None = None
+    service: str | None = None
 
     def __post_init__(self):
         for name in ("batch_size", "shuffle_buffer", "repeats"):
@@ -90,5 +93,7 @@ class DataConfig:
         numbers = isinstance(weights, tuple | list) and all(is_number(w) and w >= 0 for w in weights)
         if weights is not None and not (numbers and weights):
             raise ValueError(f"class_weights must be numbers of at least 0. Received: class_weights={weights!r}")
+        if self.service is not None and "://" not in self.service:
+            raise ValueError(f"a tf.data service must look like grpc://host:port. Received: service={self.service!r}")
         if not any(getattr(self, name) for name in SOURCES):
             raise ValueError(f"data needs one of {', '.join(SOURCES)}. Received: none of them")

@@ -68,16 +68,15 @@ class Rules:
             self._scales = [float(self.learning_rate_scales[path]) for path in paths]
         super().build(var_list)
 
-    def apply(self, grads, trainable_variables=None):
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        """All that an update is, clipping and averages included, as one XLA program within `fused_training`.
+
+        The name is private to Keras; should it change there, updates would take longer.
+        """
+        update = super()._backend_apply_gradients
         if not fuses():
-            return super().apply(grads, trainable_variables)
-        if not self.built:
-            self.build(trainable_variables)
-
-        def update(grads):
-            super(Rules, self).apply(grads, trainable_variables)
-
-        return fused(update)(list(grads))
+            return update(grads, trainable_variables)
+        return fused(lambda grads: update(grads, trainable_variables))(list(grads))
 
     def _apply_weight_decay(self, variables):
         """Nothing. `update_step` decays: Keras' own way, before it, has one learning rate for all.

@@ -22,12 +22,14 @@ class ProgressBar(keras.callbacks.Callback):
         batch_size: int.
         console: `rich.console.Console` or `None`.
         clock: callable that gives seconds.
+        first_step: int. Steps of the first epoch that an earlier part of the run has done. Default 0.
     """
 
-    def __init__(self, epochs, steps_per_epoch, batch_size, console=None, clock=time.perf_counter):
+    def __init__(self, epochs, steps_per_epoch, batch_size, console=None, clock=time.perf_counter, first_step=0):
         super().__init__()
         self.epochs, self.steps_per_epoch, self.batch_size = epochs, steps_per_epoch, batch_size
         self.console, self._clock = console or Console(), clock
+        self._done = first_step / steps_per_epoch  # of the epoch, before its first step here
         self._shown = -_LINE
         self._bar = self._begin = None
 
@@ -48,7 +50,7 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._begin is None:
-            self._begin, self._first = self._clock(), epoch
+            self._begin, self._first = self._clock(), epoch + self._done
         self._epoch, self._steps, self._early = epoch, 0, None
 
     def on_train_batch_end(self, batch, logs=None):
@@ -57,7 +59,7 @@ class ProgressBar(keras.callbacks.Callback):
             self._early = self._steps, self._late
         if self._bar and self._late - self._shown > _UPDATE:
             self._shown = self._late
-            done = self._epoch + self._steps / self.steps_per_epoch
+            done = self._epoch + self._done + self._steps / self.steps_per_epoch
             self._bar.update(self._task, completed=done, description=self._rate())
 
     def _rate(self):
@@ -65,6 +67,7 @@ class ProgressBar(keras.callbacks.Callback):
         return f"{steps * self.batch_size / seconds:.0f} images/s" if steps and seconds else ""
 
     def on_epoch_end(self, epoch, logs=None):
+        self._done = 0
         numbers = [f"{name} {value:.4f}" for name, value in (logs or {}).items()]
         rate = self._rate() if self._steps else ""
         text = ", ".join([*numbers, *([rate] if rate else [])])
@@ -73,7 +76,8 @@ class ProgressBar(keras.callbacks.Callback):
             self._bar.update(self._task, completed=epoch + 1, description=text)
         elif now - self._shown >= _LINE or epoch + 1 == self.epochs:
             self._shown = now
-            left = (now - self._begin) / (epoch + 1 - self._first) * (self.epochs - epoch - 1)
+            done = epoch + 1 - self._first
+            left = (now - self._begin) / done * (self.epochs - epoch - 1) if done else 0
             rest = f", {int(left) // 60}:{int(left) % 60:02d} left" if left else ""
             self.console.print(f"epoch {epoch + 1}/{self.epochs}: {text}{rest}", highlight=False, soft_wrap=True)
 

@@ -11,6 +11,8 @@ from importlib import metadata
 
 import keras
 
+from keras_vit.training.durable import replaced
+
 RESULTS = pathlib.Path("recipes/results")
 PACKAGES = ("keras_vit", "keras", "tensorflow", "jax", "torch", "numpy", "pillow", "tensorflow-datasets", "keras-cv")
 
@@ -87,6 +89,7 @@ def run_record(recipe, result, model, evaluation, **extra):
     """
     *earlier, ran = result.get("code") or [code()]
     whole = process_seconds()
+    place = result["resumed_from"], result.get("resumed_step", 0)
     # Not by the name of the split: that of ImageNet to test on is called validation.
     name = "validation" if recipe.data.validation_fraction else "test"
     return {
@@ -101,9 +104,10 @@ def run_record(recipe, result, model, evaluation, **extra):
         "seed": recipe.training.seed,
         "epochs": result["history"],
         "best_epoch": result.get("best_epoch"),
-        "resumed_from": result["resumed_from"],
+        "resumed_from": place[0],
+        "resumed_step": place[1],
         "wall_seconds": round(result["seconds"], 2),
-        "process_seconds": None if result["resumed_from"] or whole is None else round(whole, 1),
+        "process_seconds": None if any(place) or whole is None else round(whole, 1),
         f"{name}_accuracy": evaluation["accuracy"],
         f"{name}_examples": evaluation["examples"],
         f"{name}_loss": evaluation.get("loss"),
@@ -120,6 +124,5 @@ def write_json(path, record):
     """Writes a record so that a reader finds either the whole file or none."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(partial, path)
+    with replaced(path) as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n")

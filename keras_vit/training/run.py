@@ -1,6 +1,7 @@
 """`model.fit` as a recipe has it: resumable, logged, with one progress bar."""
 
 import contextlib
+import os
 import pathlib
 
 import keras
@@ -8,9 +9,18 @@ import keras
 from keras_vit.fused import fused_training
 from keras_vit.training import callbacks, checkpoint, record
 from keras_vit.training.distillation import trained_model
+from keras_vit.training.lock import locked
 from keras_vit.training.losses import make_accuracy, make_loss
 from keras_vit.training.make_optimizer import make_optimizer
 from keras_vit.training.progress import ProgressBar
+from keras_vit.training.saved_state import Saved, load, previous
+from keras_vit.training.saver import CheckpointCallback
+from keras_vit.training.stopping import StopRequest
+from keras_vit.training.workers import ALONE
+from keras_vit.training.writer import Writer
+
+# What a run may go on with otherwise than it began.
+_OF_NO_EFFECT = {"training.save_steps", "training.save_minutes"}
 
 
 def compile_model(model, recipe, steps_per_epoch, compiler, smoothed_targets=False, optimizer=None):
@@ -58,14 +68,15 @@ def fit(
     scope=contextlib.nullcontext,
     validation_data=None,
     compiler="plain",
+    workers=ALONE,
 ):
-    """Trains to the end of the recipe, going on where an interrupted run stopped.
+    """Trains to the end of the recipe, going on at the step where an interrupted run was saved.
 
     Args:
         model: compiled.
         recipe: `Recipe`.
-        dataset: callable from the first epoch to a data set that yields all remaining ones, so that the order
-            of the data is that of an uninterrupted run.
+        dataset: callable from the first epoch, and the steps of it that are left out, to a data set that yields all
+            the rest, so that the order of the data is that of an uninterrupted run.
         steps_per_epoch: int.
         directory: where `checkpoint.npz` and `log.csv` live; with `validation_data` also `best.weights.h5`, the weights
             (their averages, where the recipe evaluates some) of the epoch with the best validation accuracy. Averages
@@ -73,85 +84,139 @@ def fit(
         scope: callable that gives the strategy's context manager.
         validation_data: data set for the end of every epoch, or `None`. Never the test set: it chooses.
         compiler: as for `compile_model`.
+        workers: `Workers`, where several processes make the run: the directory is the chief's alone.
 
     Returns:
         A dict: `history` (one dict an epoch, `wall_seconds` counted from the begin of the run), `seconds` (of all calls
-        together, up to each one's last finished epoch), `resumed_from` (epoch), `best_epoch` (or `None`), `code` (of
-        every part of the run, see `record.code`).
+        together, up to each one's last save), `resumed_from` (epoch), `resumed_step` (steps of the next epoch),
+        `best_epoch` (or `None`), `code` (of every part of the run, see `record.code`).
 
     Raises:
-        ValueError: if the directory holds a run of another recipe, or an unreadable checkpoint.
-        RuntimeError: if the loss became something that is no number; the last good state is kept.
+        ValueError: if the directory holds a run of another recipe or one that is running, or no readable checkpoint.
+        RuntimeError: if the loss became something that is no number; the last good state is kept. If another worker
+            failed.
+        OSError: if the end of the run cannot be saved. Before, a save that fails is a warning.
+        KeyboardInterrupt, Preempted: where a signal asked the run to end; it is saved at the end of the step.
     """
-    directory, code = pathlib.Path(directory), record.code()
-    directory.mkdir(parents=True, exist_ok=True)
-    state = _resume(model, recipe, directory, scope)
-    first, history, patience = state["epoch"], state["history"], recipe.training.early_stopping
-    code = [*(part for part in state.get("code", ()) if part != code), code]
-    saver = checkpoint.CheckpointCallback(
-        directory / checkpoint.FILE_NAME, recipe.to_dict(), history, state["seconds"], code
+    directory = pathlib.Path(directory)
+    with locked(directory, workers), StopRequest() as stop, contextlib.ExitStack() as stack:
+        saved = _resume(model, recipe, directory, scope, workers)
+        begin = saved.state["epoch"], saved.state["step"]
+        writer = stack.enter_context(contextlib.closing(Writer(directory / checkpoint.FILE_NAME)))
+        settings, validates = recipe.training, validation_data is not None
+        every = settings.save_steps, settings.save_minutes
+        saver = CheckpointCallback(writer, saved, steps_per_epoch, stop, workers, every, validates)
+        bar = ProgressBar(settings.epochs, steps_per_epoch, recipe.data.batch_size, first_step=begin[1])
+        stack.callback(bar.close)
+        wanted = [*_callbacks(recipe, directory, saver, validates), *([bar] if workers.is_chief else [])]
+        stack.enter_context(fused_training() if compiler == "fused" else contextlib.nullcontext())
+        if saver.place[1] == steps_per_epoch:
+            _validate(model, saver.place[0], validation_data, wanted)
+        if saver.place[1] < steps_per_epoch:
+            _train(model, recipe, dataset, steps_per_epoch, saver, validation_data, wanted)
+        return _finished(model, recipe, directory, saver, begin)
+
+
+def _train(model, recipe, dataset, steps_per_epoch, saver, validation_data, wanted):
+    """All epochs that are left."""
+    epoch, _ = saver.place
+    # No more of a run that had stopped early: `fit` then only takes the averages over.
+    is_stalled = callbacks.is_stalled(saver.history, recipe.training.early_stopping)
+    model.fit(
+        dataset(*saver.place),
+        epochs=epoch if is_stalled else recipe.training.epochs,
+        initial_epoch=epoch,
+        steps_per_epoch=steps_per_epoch,
+        validation_data=validation_data,
+        verbose=0,
+        shuffle=False,
+        callbacks=wanted,
     )
-    epochs = recipe.training.epochs
-    bar = ProgressBar(epochs, steps_per_epoch, recipe.data.batch_size)
-    try:
-        with fused_training() if compiler == "fused" else contextlib.nullcontext():
-            model.fit(
-                dataset(first),
-                # No more of a run that had stopped early: `fit` then only takes the averages over.
-                epochs=first if callbacks.is_stalled(history, patience) else epochs,
-                initial_epoch=first,
-                steps_per_epoch=steps_per_epoch,
-                validation_data=validation_data,
-                verbose=0,
-                shuffle=False,
-                callbacks=[*_callbacks(recipe, directory, saver, validation_data is not None), bar],
-            )
-    finally:
-        bar.close()
-    if len(history) < epochs and not callbacks.is_stalled(history, patience):
+
+
+def _validate(model, epoch, validation_data, wanted):
+    """The end of an epoch that an earlier part of the run has trained, but not validated."""
+    listed = keras.callbacks.CallbackList(wanted, model=model)
+    listed.on_epoch_begin(epoch)
+    logs = {name: float(value) for name, value in model.get_metrics_result().items()}
+    found = model.evaluate(validation_data, callbacks=listed, return_dict=True, verbose=0)
+    listed.on_epoch_end(epoch, {**logs, **{f"val_{name}": value for name, value in found.items()}})
+
+
+def _finished(model, recipe, directory, saver, begin):
+    """What `fit` returns, after everything is where it belongs."""
+    settings, history = recipe.training, saver.history
+    if len(history) < settings.epochs and not callbacks.is_stalled(history, settings.early_stopping):
+        saver.writer.insist()
+        path = saver.writer.path
         raise RuntimeError(
             f"training stopped in epoch {len(history) + 1}: the loss is not a number. "
-            + (f"The state before it is in {str(saver.path)!r}" if history else "No epoch had ended before it")
+            + (f"The state before it is in {str(path)!r}" if path.exists() else "Nothing had been saved before it")
         )
-    callbacks.save_averages(model, directory / callbacks.AVERAGE_FILE)
-    if patience is not None:
-        trained_model(model).load_weights(directory / callbacks.BEST_FILE)
+    saver.finish()
+    _leave_files(model, directory, saver, settings.early_stopping is not None)
     best = callbacks.best_epoch(history)
     return {
         "history": history,
         "seconds": saver.seconds(),
-        "resumed_from": first,
+        "resumed_from": begin[0],
+        "resumed_step": begin[1],
         "best_epoch": None if best is None else best + 1,
-        "code": code,
+        "code": saver.code,
     }
+
+
+def _leave_files(model, directory, saver, ends_with_best):
+    """What a run that has ended leaves beside its state; the model gets the weights that it ends with."""
+    workers, best = saver.workers, directory / callbacks.BEST_FILE
+    if workers.is_chief:
+        callbacks.write_log(directory / callbacks.LOG_FILE, saver.history)
+        previous(saver.writer.path).unlink(missing_ok=True)
+    callbacks.save_averages(model, directory / callbacks.AVERAGE_FILE, workers)
+    if ends_with_best:
+        with workers.file_of_chief(best) as path:
+            trained_model(model).load_weights(path)
 
 
 def _callbacks(recipe, directory, saver, validates):
     """In the order in which they must see the end of an epoch."""
-    settings, history = recipe.training, saver.history
+    settings, history, workers = recipe.training, saver.history, saver.workers
     wanted = [keras.callbacks.TerminateOnNaN()]
     if validates:
-        wanted += [callbacks.EvaluateAverages(), callbacks.KeepBest(directory / callbacks.BEST_FILE, history)]
-    wanted += [saver, callbacks.WriteLog(directory / callbacks.LOG_FILE, history)]
+        best = directory / callbacks.BEST_FILE
+        wanted += [callbacks.EvaluateAverages(), callbacks.KeepBest(best, history, workers)]
+    wanted += [saver, *([callbacks.WriteLog(directory / callbacks.LOG_FILE, history)] if workers.is_chief else [])]
     wanted += [callbacks.StopEarly(settings.early_stopping, history)]
-    return [*wanted, callbacks.tensorboard(directory)] if settings.tensorboard else wanted
+    if settings.tensorboard and workers.is_chief:
+        wanted += [callbacks.tensorboard(directory)]
+    return wanted
 
 
-def _resume(model, recipe, directory, scope):
-    """The state that an earlier run left in a directory, with the model filled from it, or that of a new run."""
-    path = directory / checkpoint.FILE_NAME
-    state = checkpoint.load_state(path)
-    if not state:
-        return {"epoch": 0, "history": [], "seconds": 0.0}
-    _check_same_recipe(state, recipe.to_dict(), directory)
+def _resume(model, recipe, directory, scope, workers):
+    """What an earlier run left in the chief's directory, with the model filled from it, or the state of a new run."""
+    path, saved = directory / checkpoint.FILE_NAME, None
+    with workers.together():
+        if workers.is_chief and (saved := load(path)):
+            _check_same_recipe(saved.state, recipe.to_dict(), directory)
+            if saved.path != path:  # The next save must not push the only good one out.
+                os.replace(saved.path, path)
+    code = record.code()
+    with workers.file_of_chief(path) as file:
+        saved = saved or load(file)
+    if saved is None:
+        new = {"epoch": 0, "step": 0, "history": [], "seconds": 0.0}
+        return Saved({**new, "recipe": recipe.to_dict(), "code": [code]})
     with scope():
-        checkpoint.restore(path, model)
-    return state
+        checkpoint.fill(model, saved)
+    saved.values = []  # They are large.
+    saved.state["code"] = [*(part for part in saved.state["code"] if part != code), code]
+    saved.state["recipe"] = recipe.to_dict()
+    return saved
 
 
 def _check_same_recipe(state, recipe, directory):
     saved, wanted = _flatten(state["recipe"]), _flatten(recipe)
-    changed = sorted(key for key in {*saved, *wanted} if saved.get(key) != wanted.get(key))
+    changed = sorted(key for key in {*saved, *wanted} - _OF_NO_EFFECT if saved.get(key) != wanted.get(key))
     if changed:
         lines = "\n".join(f"  {key}: was {saved.get(key)!r}, is {wanted.get(key)!r}" for key in changed)
         raise ValueError(

@@ -1,0 +1,52 @@
+"""Files that a kill, a full disk or a power failure leaves whole: the old one or the new one."""
+
+import contextlib
+import os
+import pathlib
+
+_PREFIX = "partial."
+
+
+@contextlib.contextmanager
+def replaced(path, keep=None):
+    """What is written inside takes the place of a file in one step at the end, or not at all.
+
+    It is on the disk before it has the name, and the name is before this ends. A directory has one writer at a time.
+
+    Args:
+        path: of the file.
+        keep: path that the old file gets, or `None`: it goes. Between the two steps there is no file of that name, but
+            there is the kept one.
+
+    Yields:
+        The `pathlib.Path` beside it that is to be written. It ends as `path` does, for those who go by suffixes, and is
+        removed if an error comes.
+    """
+    path = pathlib.Path(path)
+    partial = path.with_name(_PREFIX + path.name)
+    try:
+        yield partial
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
+        os.replace(partial, path)
+        _keep_names(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove_partial(directory):
+    """Removes what a killed process had only begun to write."""
+    for path in pathlib.Path(directory).glob(f"{_PREFIX}*"):
+        path.unlink()
+
+
+def _keep_names(directory):
+    """Makes the names of a directory outlast a power failure, where the file system knows how to."""
+    with contextlib.suppress(OSError):  # Windows opens no directories, and not every file system can.
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,124 @@
+"""Saving while `fit` runs, going on within an epoch, and ending where that was asked for."""
+
+import signal
+import time
+
+import keras
+
+from keras_vit.training.checkpoint import fill_metrics, metrics_of, values_of
+from keras_vit.training.stopping import end_by
+from keras_vit.training.workers import ALONE, Ballot
+from keras_vit.training.writer import all_finite
+
+
+class CheckpointCallback(keras.callbacks.Callback):
+    """Saves the run after every epoch and in between, lets it go on within an epoch, and ends it when it is asked to.
+
+    Only what is made of numbers is saved. A `fit` that goes on within an epoch gets the data set from there on; this
+    callback gives it the metrics of the steps before, and ends that epoch where the next begins.
+
+    Args:
+        writer: `Writer`.
+        saved: `Saved`, what the run begins with. The `history` of its state is appended to.
+        steps_per_epoch: int.
+        stop: `StopRequest`.
+        workers: `Workers`. What one wants all do.
+        every: `(steps, minutes)`: save within an epoch when so many have passed since the last save, whichever comes
+            first; each may be `None`.
+        validates: bool. Whether a validation follows the last step of an epoch: then that step is saved too, so that a
+            validation can be left at once.
+
+    Attributes:
+        history: list of dicts, one an epoch that has ended, with the `wall_seconds` of the run up to there.
+        place: `(epoch, step)`: the epochs that have ended, and the steps of the next one that were done.
+        code: list of dicts, what ran in the parts of the run, this one last.
+    """
+
+    def __init__(self, writer, saved, steps_per_epoch, stop, workers=ALONE, every=(None, None), validates=False):
+        super().__init__()
+        self.writer, self.stop, self.workers = writer, stop, workers
+        self.steps_per_epoch, self.validates = steps_per_epoch, validates
+        self.history, self.code = saved.state["history"], saved.state["code"]
+        self.place = saved.state["epoch"], saved.state["step"]
+        self._saved, self._every = saved, every
+        self._unsaved, self._cut = 0, False
+        self._ballot = Ballot(workers)
+        self._start = self._last = time.perf_counter()
+
+    def seconds(self):
+        """What the run took so far, with its earlier parts."""
+        return self._saved.state["seconds"] + time.perf_counter() - self._start
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._end_if(self._ballot.ends(self.stop.signal))
+        self._before = self.place[1]
+        if self._before:
+            fill_metrics(self.model, self._saved)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.stop_training:  # The loss is not a number.
+            return
+        self.stop.waits = True
+        done = self._before + batch + 1
+        steps = done - self.place[1]
+        self._unsaved += steps
+        self.place = self.place[0], done
+        if done < self.steps_per_epoch:
+            is_due = self.workers.is_chief and self._is_due()
+            save, end = self._ballot.after(steps, is_due, self.stop.signal, at_once=self._is_due_by_steps())
+            if save or end:
+                self._write(values_of(self.model), metrics_of(self.model))
+            self._end_if(end)
+            return
+        if self.validates:  # Without a validation the end of the epoch is saved at once.
+            self._write(values_of(self.model), metrics_of(self.model))
+        if self._before:
+            self.model.stop_training = self._cut = True
+
+    def on_test_batch_end(self, batch, logs=None):
+        self._end_if(self._ballot.ends(self.stop.signal))
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._cut:
+            self.model.stop_training = self._cut = False
+        numbers = {name: float(value) for name, value in (logs or {}).items()}
+        values = values_of(self.model)
+        if self.workers.total(0 if all_finite([*numbers.values(), *values]) else 1):
+            self.model.stop_training = True  # The last good state stays.
+            return
+        self.history.append({**numbers, "wall_seconds": round(self.seconds(), 2)})
+        self.place = epoch + 1, 0
+        self._write(values)
+
+    def finish(self):
+        """Waits until the last state is saved, and ends the run if it was asked to.
+
+        Raises:
+            OSError: if the last state cannot be saved.
+        """
+        with self.workers.together():
+            self.writer.insist()
+        self.stop.waits = False
+        self._end_if(self._ballot.ends(self.stop.signal))
+
+    def _is_due_by_steps(self):
+        return self._every[0] is not None and self._unsaved >= self._every[0]
+
+    def _is_due(self):
+        minutes, passed = self._every[1], time.perf_counter() - self._last
+        wanted = self._is_due_by_steps() or (minutes is not None and passed >= 60 * minutes)
+        return wanted and not self.writer.is_busy()
+
+    def _write(self, values, metrics=()):
+        self._unsaved, self._last = 0, time.perf_counter()
+        epoch, step = self.place
+        now = {"epoch": epoch, "step": step, "history": [*self.history], "seconds": self.seconds()}
+        if self.workers.is_chief:
+            self.writer.write(values, {**self._saved.state, **now}, metrics)
+
+    def _end_if(self, asked):
+        if asked:
+            with self.workers.together():
+                self.writer.insist()
+            saved = self.writer.saved if self.workers.is_chief else "the chief knows what is saved"
+            end_by(self.stop.signal or signal.SIGTERM, f"the run was asked to end; {saved}")

@@ -1,0 +1,75 @@
+"""How a run ends when the system or somebody at the keyboard asks it to: at the end of a step, saved."""
+
+import contextlib
+import signal
+import threading
+
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later.
+
+
+class Preempted(SystemExit):
+    """Raised where a run was asked to end by SIGTERM; a program that does not catch it ends with `EXIT_CODE`."""
+
+    def __init__(self, message):
+        super().__init__(EXIT_CODE)
+        self.message = message
+
+    def __str__(self):
+        return self.message
+
+
+class StopRequest:
+    """A context in which SIGTERM and SIGINT (Ctrl-C) wait for somebody to ask `signal`, so that a step is finished.
+
+    Only in the main thread, which alone gets signals, and only in place of Python's own handlers: who has set another
+    one keeps it. Afterwards they are as before. A second Ctrl-C does not wait.
+
+    Attributes:
+        signal: `signal.SIGTERM`, `signal.SIGINT` or `None`.
+        waits: bool. Whether there is something to be finished; without it a signal acts at once. Default False.
+    """
+
+    def __init__(self):
+        self.signal, self.waits = None, False
+        self._before = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            usual = {signal.SIGINT: [signal.default_int_handler], signal.SIGTERM: [signal.SIG_DFL, _end]}
+            for number, handlers in usual.items():
+                if signal.getsignal(number) in handlers:
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, frame):
+        if not self.waits or (number == signal.SIGINT and self.signal is not None):
+            end_by(number)
+        self.signal = number
+
+
+def end_by(number, message="the run was asked to end"):
+    """Raises what a signal means: `KeyboardInterrupt`, or `Preempted` with a message."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise Preempted(message)
+
+
+def _end(number, frame):
+    end_by(number)
+
+
+@contextlib.contextmanager
+def ends_at_sigterm():
+    """A context, or a decorator, in which SIGTERM raises `Preempted`, where it would kill the process otherwise."""
+    usual = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if usual:
+        signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        if usual:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
