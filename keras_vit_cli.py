@@ -60,10 +60,20 @@ def _parser():
     )
     predict.add_argument("--top", type=int, default=5, help="how many classes to print (default 5)")
 
-    export = commands.add_parser("export", help="write a model as a SavedModel for TF Serving")
+    export = commands.add_parser("export", help="write a model as a SavedModel for TF Serving, or for other runtimes")
     export.add_argument("model", help=_MODEL)
     export.add_argument(
-        "--to", required=True, metavar="DIR", help="folder of the versions, such as saved_models/flowers"
+        "--to",
+        required=True,
+        metavar="PATH",
+        help="folder of the versions, such as saved_models/flowers; with another --format a file "
+        "(.onnx; .tflite for litert; .xml for openvino)",
+    )
+    export.add_argument(
+        "--format",
+        choices=("saved_model", "onnx", "litert", "openvino", "torch"),
+        default="saved_model",
+        help="default saved_model; torch only tells the ways to PyTorch",
     )
     export.add_argument("--version", dest="number", type=int, help="version number (default: the next one)")
     export.add_argument("--top-k", type=int, default=5, help="classes in an answer (default 5)")

@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from keras_vit import experiment
+from keras_vit import cli_runtimes, experiment
 from keras_vit.applications import decode_predictions
 from keras_vit.cli_models import check_classifier, is_saved_model, load_model
 from keras_vit.data import Stream, evaluation_dataset, evaluation_stream, load_source
@@ -165,7 +165,10 @@ def predict(options):
 
 
 def export(options):
-    """Writes a model as a SavedModel."""
+    """Writes a model as a SavedModel, or as a file for another runtime."""
+    if options.format != "saved_model":
+        _say(cli_runtimes.export_runtime(options))
+        return
     path = saved_model(load_model(options.model), options.to, top_k=options.top_k, version=options.number)
     _say(f"exported: {path}")
 

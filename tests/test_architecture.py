@@ -15,7 +15,7 @@ RECIPES = PACKAGE.parent / "recipes"
 
 # A room may import rooms of its own line and of those above it.
 ORDER = [
-    {"validation", "backend", "fused", "resample"},
+    {"validation", "backend", "fused", "portable", "resample"},
     {"preprocessing"},
     {"metadata"},
     {"layers"},
@@ -26,6 +26,7 @@ ORDER = [
     {"interpret", "evaluation", "training"},
     {"data", "distribution", "sharding", "export"},
     {"cli_models"},
+    {"cli_runtimes"},
     {"experiment", "recipe_files"},
     {"cli", "recipes", "__main__"},
 ]

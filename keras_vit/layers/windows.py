@@ -3,6 +3,8 @@
 import numpy as np
 from keras import ops
 
+from keras_vit.portable import is_portable
+
 WINDOW_RULES = ("timm", "microsoft", "huggingface")
 # Added to the logits of pairs that are no neighbours; as in every public implementation.
 MASKED = -100.0
@@ -62,7 +64,10 @@ def pad_grid(grid, size):
 def roll_grid(grid, shift):
     """`(batch, h, w, channels)` moved cyclically by `shift` rows and columns."""
     for axis, by in enumerate(shift, start=1):
-        if by:
+        if by and is_portable():  # LiteRT has no roll
+            before, after = ops.split(grid, [grid.shape[axis] - by % grid.shape[axis]], axis=axis)
+            grid = ops.concatenate([after, before], axis=axis)
+        elif by:
             grid = ops.roll(grid, by, axis=axis)
     return grid
 

@@ -1,0 +1,118 @@
+"""Models as ONNX files."""
+
+import json
+import logging
+
+import numpy as np
+
+from keras_vit.export.runtimes import INPUT, RuntimeFile, beside, check_suffix, difference, put, require, source
+
+OPSET = 18  # the newest that tf2onnx writes
+_MOST_BYTES = 2**31 - 2**24  # a protobuf message holds less than 2 GB
+
+
+def onnx_model(model, path, labels=None):
+    """Writes a model as an ONNX file.
+
+    Input `images`, float32 `(batch, h, w, channels)`, normalised as the file's metadata says; output `logits`,
+    float32 `(batch, num_classes)`; `probabilities` where the model ends in a softmax or sigmoid, `representation`
+    without a classifier. The batch may be of any size. The file is checked by `onnx.checker` and, where it is
+    installed, in ONNX Runtime, and appears whole or not at all; an older one is replaced.
+
+    Args:
+        model: a model of keras_vit.
+        path: where; `.onnx`.
+        labels: class names; `None` for the model's own.
+
+    Returns:
+        A `RuntimeFile`.
+
+    Raises:
+        ImportError: without tf2onnx, the extra `onnx`.
+        ValueError: if the model cannot be written as valid ONNX, with the reason.
+    """
+    path = check_suffix(path, ".onnx")
+    require("tf2onnx", "onnx", "writing ONNX")
+    prepared = source(model, labels, _MOST_BYTES)
+    proto = _convert(prepared)
+    _describe(proto, prepared.description())
+    import onnx
+
+    with beside(path) as folder:
+        written = folder / path.name
+        onnx.save(proto, written)
+        try:
+            onnx.checker.check_model(str(written), full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"a model must be valid as ONNX. Received: {model.name!r}; {reason}") from error
+        runtime, found = _try(written, prepared)
+        put(written, path)
+    return RuntimeFile(path, runtime, found)
+
+
+def _convert(prepared):
+    """The `onnx.ModelProto` of a model."""
+    import tf2onnx
+
+    logger = logging.getLogger("tf2onnx")
+    level = logger.level
+    # What it cannot convert it only logs; the check of the file tells it better.
+    logger.setLevel(logging.CRITICAL)
+    try:
+        function = prepared.function()
+        proto, _ = tf2onnx.convert.from_function(function, input_signature=prepared.signature, opset=OPSET)
+    finally:
+        logger.setLevel(level)
+    _divide_before_erf(proto.graph)
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return proto
+
+
+def _divide_before_erf(graph):
+    """Writes `erf(x * sqrt(1/2))` as `erf(x / sqrt(2))`, which alone ONNX Runtime takes for a part of a GELU.
+
+    TensorFlow's optimizer in tf2onnx would turn the quotient into a product.
+    """
+    from onnx import numpy_helper
+
+    makers = {name: node for node in graph.node for name in node.output}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    root = "keras_vit/sqrt_2"
+    for node in graph.node:
+        product = makers.get(node.input[0]) if node.op_type == "Erf" else None
+        if product is None or product.op_type != "Mul":
+            continue
+        factors = [name for name in product.input if name in constants]
+        if len(factors) == 1 and np.allclose(numpy_helper.to_array(constants[factors[0]]), 0.5**0.5, rtol=1e-6):
+            (x,) = (name for name in product.input if name != factors[0])
+            product.op_type = "Div"
+            product.input[:] = [x, root]
+            if root not in {tensor.name for tensor in graph.initializer}:
+                graph.initializer.append(numpy_helper.from_array(np.array(2**0.5, "float32"), root))
+
+
+def _describe(proto, description):
+    """Puts the description into the metadata, every value as JSON but for plain text."""
+    proto.producer_name, proto.graph.name = "keras_vit", description["name"]
+    for key, value in description.items():
+        if value is not None:
+            entry = proto.metadata_props.add()
+            entry.key, entry.value = key, value if isinstance(value, str) else json.dumps(value)
+
+
+def _try(path, prepared):
+    """What ONNX Runtime, if there is one, makes of a file: its name and the difference to Keras."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return None, None
+
+    def load():
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return lambda images: session.run([prepared.output], {INPUT: images})[0]
+
+    return f"onnxruntime {onnxruntime.__version__}", difference(prepared, load)
