@@ -21,9 +21,9 @@ def export_runtime(options):
     """
     if options.format == "torch":
         raise ValueError(
-            "PyTorch's formats can only be written from PyTorch: with KERAS_BACKEND=torch the model is a torch.nn.Module "
-            "for torch.export; or write the weights for timm, with `keras_vit convert MODEL weights.safetensors "
-            "--layout timm`. Received: --format torch"
+            "PyTorch's formats can only be written from PyTorch: with KERAS_BACKEND=torch a model is a torch.nn.Module; "
+            "or write the weights for timm, `keras_vit convert MODEL weights.safetensors --layout timm`. "
+            "Received: --format torch"
         )
     written = _WRITERS[options.format](load_model(options.model), options.to)
     if written.runtime is None:
