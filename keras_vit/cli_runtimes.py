@@ -21,8 +21,8 @@ def export_runtime(options):
     """
     if options.format == "torch":
         raise ValueError(
-            "PyTorch's formats can only be written from PyTorch: with KERAS_BACKEND=torch a model is a torch.nn.Module; "
-            "or write the weights for timm, `keras_vit convert MODEL weights.safetensors --layout timm`. "
+            "PyTorch's formats are written from PyTorch alone, where models are of torch.nn (KERAS_BACKEND=torch). "
+            "Or write the weights for timm: `keras_vit convert MODEL weights.safetensors --layout timm`. "
             "Received: --format torch"
         )
     written = _WRITERS[options.format](load_model(options.model), options.to)

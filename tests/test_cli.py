@@ -263,7 +263,7 @@ def test_list_prints_names(capsys):
             "Did you mean 'deit_tiny_patch16",
         ),
         (["export", "nothing.keras", "--to", "x"], "must be an existing .keras file"),
-        (["export", "nothing.keras", "--to", "x.pt", "--format", "torch"], "can only be written from PyTorch"),
+        (["export", "nothing.keras", "--to", "x.pt", "--format", "torch"], "written from PyTorch alone"),
     ],
 )
 def test_an_error_is_one_line_and_a_code(arguments, message, capsys, tmp_path, monkeypatch):
