@@ -72,7 +72,7 @@ def measure(contenders, task, batches, notes, rounds, seconds, threads):
         rounds, seconds, threads: as for `harness.measure`.
 
     Returns:
-        A dict from contender to its raw results: `note`, or `times`, a dict from batch to seconds of calls, and `memory`.
+        A dict from contender to its raw results: `note`, or `memory` and `times`, a dict from batch to seconds of calls.
     """
     results, workers = {}, {}
     try:
