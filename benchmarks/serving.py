@@ -72,7 +72,8 @@ def measure(contenders, task, batches, notes, rounds, seconds, threads):
         rounds, seconds, threads: as for `harness.measure`.
 
     Returns:
-        A dict from contender to its raw results: `note`, or `memory` and `times`, a dict from batch to seconds of calls.
+        A dict from contender to its raw results: a `note`, or `memory` and `times`, a dict from batch to the seconds of
+        its calls.
     """
     results, workers = {}, {}
     try:

@@ -149,9 +149,8 @@ def stages(files, folder, batch, calls):
     """Milliseconds of the parts of an answer to bytes: medians of calls in turns.
 
     Returns:
-        A dict: `total`, the signature `serving_default`; `model_milliseconds`, the signature `images` of images that are
-        ready; and
-        `decoding`, the bare decoding of the same JPEGs on all cores, below which no preprocessing gets.
+        A dict: `total`, the signature `serving_default`; `model_milliseconds`, the signature `images` of images that
+        are ready; `decoding`, the bare decoding of the same JPEGs on all cores, below which no preprocessing gets.
     """
     import tensorflow as tf
 
