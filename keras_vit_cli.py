@@ -55,8 +55,13 @@ def _parser():
 
     predict = commands.add_parser("predict", help="classify images with any model")
     predict.add_argument("images", nargs="+", help="image files")
-    predict.add_argument(
-        "--model", required=True, help=f"a SavedModel's folder (with or without the version), {_MODEL}"
+    by = predict.add_mutually_exclusive_group(required=True)
+    by.add_argument("--model", help=f"a SavedModel's folder (with or without the version), {_MODEL}")
+    by.add_argument(
+        "--server",
+        metavar="URL",
+        help="a model of TF Serving: http://host:8501/v1/models/NAME, or grpc://host:8500/v1/models/NAME; "
+        "/labels/LABEL or /versions/NUMBER may follow",
     )
     predict.add_argument("--top", type=int, default=5, help="how many classes to print (default 5)")
 
@@ -78,6 +83,17 @@ def _parser():
     export.add_argument("--version", dest="number", type=int, help="version number (default: the next one)")
     export.add_argument("--top-k", type=int, default=5, help="classes in an answer (default 5)")
 
+    publish = commands.add_parser("publish", help="copy a SavedModel to a server's folder as its next version")
+    publish.add_argument("source", help="folder of a version, or of versions, whose highest is taken")
+    publish.add_argument("--to", required=True, metavar="DIR", help="folder that the server watches")
+    publish.add_argument("--version", dest="number", type=int, help="version number (default: the next one)")
+    publish.add_argument("--keep", type=int, metavar="N", help="remove all but the N highest versions (default: none)")
+
+    rollback = commands.add_parser("rollback", help="publish the content of an older version again, as the next one")
+    rollback.add_argument("directory", help="folder that the server watches")
+    rollback.add_argument("--to", type=int, metavar="N", help="the version (default: the one before what is served)")
+    rollback.add_argument("--keep", type=int, metavar="N", help="remove all but the N highest versions (default: none)")
+
     convert = commands.add_parser("convert", help="write a model's weights in the layout of a source")
     convert.add_argument("source", help=_MODEL)
     convert.add_argument("target", help="a .safetensors or .npz file")
@@ -95,7 +111,11 @@ def main(arguments=None):
     options = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        from keras_vit import cli
+        if getattr(options, "server", None):
+            # A client needs neither Keras nor TensorFlow, and starts without them.
+            from keras_vit_client import command as cli
+        else:
+            from keras_vit import cli
 
         getattr(cli, options.command.replace("-", "_"))(options)
     except (ValueError, RuntimeError, OSError, ImportError) as error:

@@ -12,6 +12,7 @@ import keras_vit
 PACKAGE = pathlib.Path(keras_vit.__file__).parent
 LAUNCHER = PACKAGE.parent / "keras_vit_cli.py"
 RECIPES = PACKAGE.parent / "recipes"
+CLIENT = PACKAGE.parent / "keras_vit_client"
 
 # A room may import rooms of its own line and of those above it.
 ORDER = [
@@ -25,7 +26,7 @@ ORDER = [
     {"applications"},
     {"interpret", "evaluation", "training"},
     {"data", "distribution", "sharding", "export"},
-    {"cli_models"},
+    {"cli_models", "cli_publish"},
     {"cli_runtimes"},
     {"experiment", "recipe_files"},
     {"cli", "recipes", "__main__"},
@@ -40,13 +41,14 @@ MAXIMUM_LINES = 260
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 RECIPE_FILES = sorted(RECIPES.glob("*.py"))
+CLIENT_FILES = sorted(CLIENT.glob("*.py"))
 
 
 def _name(path):
     return str(path.relative_to(PACKAGE.parent))
 
 
-each_file = pytest.mark.parametrize("path", [*FILES, *RECIPE_FILES, LAUNCHER], ids=_name)
+each_file = pytest.mark.parametrize("path", [*FILES, *RECIPE_FILES, *CLIENT_FILES, LAUNCHER], ids=_name)
 
 
 @functools.cache
@@ -134,6 +136,13 @@ def test_the_package_imports_nothing_but_pure_rooms():
 
 def test_the_launcher_imports_only_the_standard_library_at_top():
     assert {name.split(".")[0] for name in _imports_at_top(LAUNCHER)} <= set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("path", [p for p in CLIENT_FILES if p.name != "rpc.py"], ids=_name)
+def test_the_client_imports_little(path):
+    """A program that asks a server through REST needs NumPy only."""
+    names = [name for name in _imports(path) if not name.startswith("keras_vit_client.rpc")]
+    assert {name.split(".")[0] for name in names} <= {"numpy", "keras_vit_client"} | set(sys.stdlib_module_names)
 
 
 @each_file

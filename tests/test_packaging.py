@@ -26,13 +26,13 @@ def _lines(text):
 
 def test_every_package_is_declared(declared):
     found = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "keras_vit").rglob("__init__.py")}
-    assert set(_lines(declared["options"]["packages"])) == found | {"keras_vit.recipes"}
+    assert set(_lines(declared["options"]["packages"])) == found | {"keras_vit.recipes", "keras_vit_client"}
 
 
 def test_the_lower_bounds_that_are_tested_are_those_that_are_declared(declared):
     extras = declared["options.extras_require"]
     wanted = _lines(declared["options"]["install_requires"])
-    for extra in ("data", "plots", "onnx", "litert", "openvino", "test"):
+    for extra in ("data", "plots", "serving", "onnx", "litert", "openvino", "test"):
         wanted += [line for line in _lines(extras[extra]) if not line.startswith("keras_vit")]
     bounds = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)", line).groups() for line in wanted)
     tested = dict(line.split("==") for line in _lines((ROOT / "tests" / "lower_bounds.txt").read_text()))
@@ -50,7 +50,7 @@ def test_the_version_is_written_once():
 def test_the_wheel_works_from_another_folder(tmp_path):
     """Built, unpacked, and asked from elsewhere: recipes, types and the command line are inside."""
     source = tmp_path / "source"  # A build leaves files behind, which the next one would pack.
-    for folder in ("keras_vit", "recipes"):
+    for folder in ("keras_vit", "keras_vit_client", "recipes"):
         shutil.copytree(ROOT / folder, source / folder)
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "keras_vit_cli.py"):
         shutil.copy(ROOT / name, source / name)
@@ -63,6 +63,7 @@ def test_the_wheel_works_from_another_folder(tmp_path):
         archive.extractall(site)
     recipes = {f"keras_vit/recipes/{p.name}" for p in (ROOT / "recipes").glob("*.py")}
     assert recipes | {"keras_vit/py.typed", "keras_vit_cli.py", "keras_vit/layers/attention.py"} <= names
+    assert {"keras_vit_client/rest.py", "keras_vit/export/server/compose.yaml"} <= names
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
     script = (
         "import keras_vit, keras_vit.recipe_files as r\n"

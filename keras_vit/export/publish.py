@@ -1,0 +1,187 @@
+"""New versions beside old ones: published whole, rolled back by publishing anew, the oldest removed.
+
+A server serves the highest number, so numbers only rise: a rollback is old content under the next number. It reaches
+every server as any version does, needs no change of a configuration, and a number means one content for ever.
+"""
+
+import datetime
+import errno
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+
+import tensorflow as tf
+
+from keras_vit.export.server_files import FILES
+from keras_vit.export.signature_defs import signature_defs
+from keras_vit.export.version_folders import check_keep, remove_old_versions, sync, sync_folder, versions
+from keras_vit.validation import check_positive
+
+METADATA_FILE = pathlib.Path("assets.extra") / "keras_vit.json"
+_CHECKPOINT = pathlib.Path("variables") / "variables"
+
+
+def publish_version(source, directory, version=None, keep=None):
+    """Copies a SavedModel to the folder that a server watches, as its next version.
+
+    The copy is made under a hidden name, read back (the graph, and every variable against its checksum), forced to the
+    disk and renamed: a server sees all of it or nothing. Files of `write_server_files` beside the source are
+    copied too where the folder has none.
+
+    Args:
+        source: path of a version, or of a folder of versions, whose highest is taken.
+        directory: path of the folder of the versions; made if it is not there.
+        version: int or `None`: one more than the highest.
+        keep: int of at least 2, or `None`: all. How many of the highest versions stay; those that `models.config`
+            names stay too. The rest is removed after the new version is there, oldest first.
+
+    Returns:
+        The path of the new version.
+
+    Raises:
+        ValueError: if there is no whole SavedModel, or `version` exists or is not above all that exist.
+    """
+    source, directory = _version_of(source), pathlib.Path(directory)
+    check_keep(keep)
+    _check_number(version, directory)
+    target = _add(source, directory, _copy, version, content_of=None)
+    remove_old_versions(directory, keep)
+    return target
+
+
+def roll_back(directory, to=None, keep=None):
+    """Publishes the content of an older version again, under the next number.
+
+    On one file system the files are linked, not copied.
+
+    Args:
+        directory: path of the folder of the versions.
+        to: int or `None`: the version before the one whose content is served, so that a second rollback goes one
+            further back.
+        keep: as for `publish_version`.
+
+    Returns:
+        The path of the new version, and the number of the version whose content it has.
+
+    Raises:
+        ValueError: if there is no such version, or it is the one that is served.
+    """
+    found, directory = versions(directory), pathlib.Path(directory)
+    check_keep(keep)
+    if not found:
+        raise ValueError(f"the folder must have versions. Received: {str(directory)!r}")
+    newest = max(found)
+    served = _content_of(found[newest]) or newest
+    older = [number for number in found if number < served]
+    if to is None and not older:
+        raise ValueError(f"there is no version before {served}. Received: {str(directory)!r} with {list(found)}")
+    to = older[-1] if to is None else to
+    if to not in found or to in (newest, served):
+        raise ValueError(
+            f"the version must be one of {[n for n in found if n not in (newest, served)]}, other than what is served. "
+            f"Received: to={to!r}"
+        )
+    target = _add(found[to], directory, _link, None, content_of=_content_of(found[to]) or to)
+    remove_old_versions(directory, keep)
+    return target, to
+
+
+def _add(source, directory, copy, version, content_of):
+    """Makes a version of the content of another folder; returns its path."""
+    signature_defs(source)
+    directory.mkdir(parents=True, exist_ok=True)
+    partial = pathlib.Path(tempfile.mkdtemp(prefix=".partial-", dir=directory))
+    try:
+        shutil.copytree(source, partial, copy_function=copy, dirs_exist_ok=True)
+        for folder, _, _ in os.walk(partial):
+            os.chmod(folder, 0o755)
+        _check_whole(partial)
+        for file in FILES:
+            if (source.parent / file).is_file() and not (directory / file).exists():
+                _copy(source.parent / file, directory / file)
+        while True:
+            number = max(versions(directory), default=0) + 1 if version is None else version
+            _write_metadata(partial, number, content_of)
+            sync(partial)
+            try:
+                os.rename(partial, directory / str(number))
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                # Somebody else was faster with this number.
+                _check_number(version, directory)
+                continue
+            sync_folder(directory)
+            return directory / str(number)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _version_of(source):
+    """The folder of a version: the path itself, or its highest version."""
+    source = pathlib.Path(source)
+    found = versions(source)
+    return found[max(found)] if found and not (source / "saved_model.pb").exists() else source
+
+
+def _check_number(version, directory):
+    if version is None:
+        return
+    highest = max(versions(directory), default=0)
+    if check_positive(version, "version") <= highest:
+        raise ValueError(
+            "a version is never overwritten, and a server takes the highest: the number must be above all others. "
+            f"Received: version={version}, {str(directory)!r} has {highest}"
+        )
+
+
+def _check_whole(path):
+    """Reads the graph and every variable; a `ValueError` where a byte is missing or another."""
+    signature_defs(path)
+    try:
+        checkpoint = tf.train.load_checkpoint(str(path / _CHECKPOINT))
+        for name in checkpoint.get_variable_to_shape_map():
+            checkpoint.get_tensor(name)
+    # Where the data end too early the reader raises an IndexError.
+    except (tf.errors.OpError, ValueError, IndexError) as error:
+        raise ValueError(f"the variables of a SavedModel must be whole. Received: {error}") from error
+
+
+def _read_metadata(path):
+    try:
+        content = json.loads((path / METADATA_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _content_of(path):
+    """The version whose content a rolled back version has, or `None`."""
+    return _read_metadata(path).get("published", {}).get("content_of")
+
+
+def _write_metadata(path, number, content_of):
+    """Notes number, time and origin; in a new file, since the old one may be linked to another version."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    content = {**_read_metadata(path), "version": number, "published": {"at": now, "content_of": content_of}}
+    file = path / METADATA_FILE
+    file.parent.mkdir(exist_ok=True)
+    fresh = file.with_suffix(".new")
+    fresh.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(fresh, file)
+
+
+def _copy(source, target):
+    # Servers run as somebody else, who must be able to read whatever the umask was.
+    shutil.copyfile(source, target)
+    os.chmod(target, 0o644)
+
+
+def _link(source, target):
+    try:
+        os.link(source, target)
+    except OSError:
+        _copy(source, target)

@@ -1,0 +1,148 @@
+"""What a server of a model needs beside the versions: its configuration, a compose file, a Kubernetes manifest.
+
+The texts are in `server/`, with comments on every choice. TF Serving takes the children of a model's folder whose names
+are integers for versions and passes over all others, so the files lie among the versions: one folder is all to mount.
+Source: `IndexChildrenByVersion` in `sources/storage_path/file_system_storage_path_source.cc` of TF Serving.
+"""
+
+import os
+import pathlib
+import re
+import string
+import tempfile
+
+from keras_vit.export.warmup import check_batch_sizes
+from keras_vit.validation import check_count, check_positive
+
+MODELS_CONFIG = "models.config"
+FILES = (MODELS_CONFIG, "batching.config", "monitoring.config", "compose.yaml", "kubernetes.yaml")
+# The server should be no older than the TensorFlow that wrote the model.
+IMAGE = "tensorflow/serving:2.21.0"
+_TEMPLATES = pathlib.Path(__file__).with_name("server")
+_LONGEST_KUBERNETES_NAME = 50
+
+
+def write_server_files(
+    directory,
+    name=None,
+    batch_sizes=(1, 2, 4, 8),
+    *,
+    base_path=None,
+    cpus=2,
+    memory_mib=2048,
+    batch_timeout_micros=2000,
+    image=IMAGE,
+    overwrite=False,
+):
+    """Writes `models.config`, `batching.config`, `monitoring.config`, `compose.yaml` and `kubernetes.yaml`.
+
+    Args:
+        directory: path of the folder of the versions, such as `saved_models/flowers`; made if it is not there.
+        name: str, the model's name on the server: letters, digits, `_`, `-` and `.`. Default: the folder's name.
+        batch_sizes: increasing positive ints, `allowed_batch_sizes`; the last is `max_batch_size`. They should be
+            those of the warm-up records. Default `(1, 2, 4, 8)`.
+        base_path: str, where the server sees the folder. Default `/models/<name>`.
+        cpus: int. Cores of a server. Default 2.
+        memory_mib: int. Memory of a server, in MiB. Default 2048.
+        batch_timeout_micros: int. How long a request waits for others to share its batch. Default 2000.
+        image: str, the Docker image.
+        overwrite: bool. Whether files that are there are replaced; else they stay, since one edits them. Default False.
+
+    Returns:
+        A list with the paths of the files that were written.
+
+    Raises:
+        ValueError: if the name or a number is none.
+    """
+    directory = pathlib.Path(directory)
+    values = _values(
+        directory.resolve().name if name is None else name,
+        check_batch_sizes(batch_sizes),
+        base_path,
+        check_positive(cpus, "cpus"),
+    )
+    values["memory_mib"] = check_positive(memory_mib, "memory_mib")
+    values["batch_timeout_micros"] = check_count(batch_timeout_micros, "batch_timeout_micros")
+    values["image"] = image
+    directory.mkdir(parents=True, exist_ok=True)
+    written = []
+    for file in FILES:
+        if overwrite or not (directory / file).exists():
+            template = string.Template((_TEMPLATES / file).read_text(encoding="utf-8"))
+            _replace(directory / file, template.substitute(values))
+            written.append(directory / file)
+    return written
+
+
+def server_flags(base_path, batch_sizes, cpus):
+    """The flags of `tensorflow_model_server` with these files.
+
+    Args:
+        base_path: str, where the server sees the folder of the versions.
+        batch_sizes: increasing positive ints.
+        cpus: int. Cores of the server.
+
+    Returns:
+        A list of str.
+    """
+    # A request keeps a thread while it waits for its batch, and as many as a batch holds again should be waiting.
+    threads = max(16, 2 * batch_sizes[-1])
+    return [
+        "--port=8500",
+        "--rest_api_port=8501",
+        f"--model_config_file={base_path}/{MODELS_CONFIG}",
+        "--model_config_file_poll_wait_seconds=60",
+        # Else a server does not start with labels for versions that it is about to load.
+        "--allow_version_labels_for_unavailable_models=true",
+        "--enable_batching=true",
+        f"--batching_parameters_file={base_path}/batching.config",
+        f"--monitoring_config_file={base_path}/monitoring.config",
+        # Within a container the server counts the cores of the whole machine.
+        f"--tensorflow_intra_op_parallelism={cpus}",
+        f"--tensorflow_inter_op_parallelism={cpus}",
+        f"--rest_api_num_threads={threads}",
+        f"--grpc_max_threads={threads}",
+        "--rest_api_timeout_in_ms=30000",
+    ]
+
+
+def _values(name, batch_sizes, base_path, cpus):
+    """What the templates name."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError(f"name must be of letters, digits, '_', '-' and '.'. Received: name={name!r}")
+    base_path = f"/models/{name}" if base_path is None else str(base_path).rstrip("/")
+    if not re.fullmatch(r"(/[\w.+-]+)+", base_path):
+        raise ValueError(f"base_path must be an absolute path without blanks. Received: base_path={base_path!r}")
+    flags = server_flags(base_path, batch_sizes, cpus)
+    return {
+        "name": name,
+        "service": _service(name),
+        "base_path": base_path,
+        "cpus": cpus,
+        "max_batch_size": batch_sizes[-1],
+        "allowed_batch_sizes": "\n".join(f"allowed_batch_sizes: {size}" for size in batch_sizes),
+        "max_enqueued_batches": 4 * cpus,
+        "compose_flags": "\n".join(f"      - {flag}" for flag in flags),
+        "kubernetes_flags": "\n".join(f"            - {flag}" for flag in flags),
+    }
+
+
+def _service(name):
+    """A name as Kubernetes takes it: lower case letters, digits and hyphens, a letter first."""
+    service = re.sub(r"[^a-z0-9]+", "-", name.lower())[:_LONGEST_KUBERNETES_NAME].strip("-")
+    return service if service[0].isalpha() else f"model-{service}"
+
+
+def _replace(file, text):
+    """Writes a file whole: a server that reads `models.config` half-written would end."""
+    handle, partial = tempfile.mkstemp(prefix=".partial-", dir=file.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(partial, 0o644)
+        os.replace(partial, file)
+    except BaseException:
+        pathlib.Path(partial).unlink(missing_ok=True)
+        raise

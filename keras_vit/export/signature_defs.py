@@ -1,0 +1,37 @@
+"""The signatures of a SavedModel as its file has them: read without loading the model."""
+
+import pathlib
+
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
+
+SERVE_TAG = "serve"
+DEFAULT = "serving_default"
+PREDICT_METHOD = "tensorflow/serving/predict"
+CLASSIFY_METHOD = "tensorflow/serving/classify"
+
+
+def signature_defs(version_directory):
+    """Reads the signatures of a SavedModel.
+
+    Args:
+        version_directory: path of the folder with `saved_model.pb`.
+
+    Returns:
+        A dict of `SignatureDef` by name, sorted; TensorFlow's own for the initialisation is left away.
+
+    Raises:
+        ValueError: if there is no SavedModel, or none with one graph for serving.
+    """
+    file = pathlib.Path(version_directory) / "saved_model.pb"
+    content = saved_model_pb2.SavedModel()
+    try:
+        content.ParseFromString(file.read_bytes())
+    except (OSError, DecodeError) as error:
+        raise ValueError(f"a SavedModel must have a saved_model.pb. Received: {str(file)!r} ({error})") from error
+    graphs = [graph for graph in content.meta_graphs if SERVE_TAG in graph.meta_info_def.tags]
+    if len(graphs) != 1:
+        tags = [list(graph.meta_info_def.tags) for graph in content.meta_graphs]
+        raise ValueError(f"a SavedModel must have one graph with the tag {SERVE_TAG!r}. Received: {file}, tags {tags}")
+    found = graphs[0].signature_def
+    return {name: found[name] for name in sorted(found) if not name.startswith("__")}
