@@ -4,6 +4,7 @@ python docs/tables.py           rewrite README.md
 python docs/tables.py --check   exit with 1 if it is not what the records say
 """
 
+import importlib
 import json
 import pathlib
 import re
@@ -11,6 +12,8 @@ import statistics
 import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
+# The modules of the benchmarks that know how their tables look.
+REPORTS = {"loading": "loading_report", "input_pipeline": "input_pipeline", "serving": "serving_report"}
 
 
 def recipe_table(folder):
@@ -60,7 +63,7 @@ def benchmark_table(folder):
     parts = []
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text())
-        if record["benchmark"] in ("loading", "input_pipeline"):
+        if record["benchmark"] in REPORTS:
             parts.append(own_tables(record, path.name))
             continue
         lines = [
@@ -86,10 +89,7 @@ def own_tables(record, name):
     """The tables of a record whose benchmark knows how they look."""
     sys.path.append(str(ROOT / "benchmarks"))
     try:
-        if record["benchmark"] == "loading":
-            from loading_report import tables
-        else:
-            from input_pipeline import tables
+        tables = importlib.import_module(REPORTS[record["benchmark"]]).tables
     finally:
         sys.path.remove(str(ROOT / "benchmarks"))
     hardware = record["hardware"]

@@ -18,7 +18,7 @@ _PATH = re.compile(
 )
 
 
-def connect(url, *, timeout=30.0, retries=4, max_batch_size=32):
+def connect(url, *, timeout=30.0, retries=4, max_batch_size=8):
     """The client for a model's URL.
 
     Args:
@@ -26,7 +26,7 @@ def connect(url, *, timeout=30.0, retries=4, max_batch_size=32):
             `/versions/3` or `/labels/canary` may follow.
         timeout: float. Seconds that a request may take, with its retries. Default 30.
         retries: int. How often a request is repeated after an UNAVAILABLE. Default 4.
-        max_batch_size: int. Rows in a request, at most; longer calls are split. Default 32.
+        max_batch_size: int. Rows in a request, at most; longer calls are split. Default 8.
 
     Returns:
         A `RestClient` or a `GrpcClient`.

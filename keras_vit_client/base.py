@@ -28,10 +28,10 @@ class Client(abc.ABC):
         retries: int. How often a request is repeated after an UNAVAILABLE, HTTP 503 or a lost connection, and after
             nothing else: a request that the server refused would be refused again. Default 4.
         max_batch_size: int. Rows in a request, at most, as in the server's `batching.config`; longer calls are
-            split. Default 32.
+            split. Default 8.
     """
 
-    def __init__(self, model, version=None, label=None, timeout=30.0, retries=4, max_batch_size=32):
+    def __init__(self, model, version=None, label=None, timeout=30.0, retries=4, max_batch_size=8):
         if version is not None and label is not None:
             raise ValueError(f"a model has a version or a label. Received: version={version!r}, label={label!r}")
         if max_batch_size < 1 or retries < 0 or not timeout > 0:

@@ -64,7 +64,7 @@ class RestClient(Client):
         label=None,
         timeout=30.0,
         retries=4,
-        max_batch_size=32,
+        max_batch_size=8,
         headers=None,
         ssl_context=None,
     ):

@@ -51,7 +51,7 @@ class GrpcClient(Client):
         label=None,
         timeout=30.0,
         retries=4,
-        max_batch_size=32,
+        max_batch_size=8,
         credentials=None,
         metadata=(),
     ):

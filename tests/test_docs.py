@@ -65,7 +65,7 @@ def test_the_page_of_weights_says_what_the_library_does(monkeypatch):
     assert page.main(["--check"]) == 0, "run: python docs/weights_page.py"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/weights.md", "docs/models.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/weights.md", "docs/models.md", "docs/serving.md"])
 def test_the_files_that_a_page_names_exist(page):
     text = (ROOT / page).read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]

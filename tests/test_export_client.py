@@ -370,7 +370,7 @@ def test_rest_sends_headers_and_the_standard_alphabet(model, monkeypatch):
     assert headers["Authorization"] == "Bearer 1"
 
 
-def test_tls_that_cannot_be_verified_is_refused(model):
+def test_https_asks_for_tls_and_a_certificate(model):
     with rest_server(model) as address, RestClient(f"https://{address}", "colours", retries=0) as client:
         assert client._context.verify_mode == ssl.CERT_REQUIRED
         # A server without TLS is no server to this client.

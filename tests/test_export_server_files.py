@@ -12,6 +12,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 from tf_serving import ServedModel, rest_server
 
 from keras_vit.export import write_server_files
+from keras_vit.export.client import RestClient
 from keras_vit.export.server_files import FILES, server_flags
 
 SIZES = (1, 2, 4, 16)
@@ -249,6 +250,14 @@ def test_what_no_server_would_take_is_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         write_server_files(tmp_path / "flowers", **options)
     assert not (tmp_path / "flowers").exists()
+
+
+def test_clients_send_no_more_than_the_server_takes(tmp_path):
+    """Both by default."""
+    write_server_files(tmp_path, "flowers")
+    config = text_format.Parse((tmp_path / "batching.config").read_text(), BatchingParameters())
+    with RestClient("http://localhost:8501", "flowers") as client:
+        assert client.max_batch_size == config.max_batch_size.value
 
 
 def test_as_many_requests_wait_as_two_batches_hold():

@@ -134,7 +134,7 @@ def _service(name):
 
 
 def _replace(file, text):
-    """Writes a file whole: a server that reads `models.config` half-written would end."""
+    """Writes a file whole: a server that starts with half of `models.config` ends."""
     handle, partial = tempfile.mkstemp(prefix=".partial-", dir=file.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:

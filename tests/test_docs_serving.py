@@ -1,0 +1,88 @@
+"""docs/serving.md does what it says: its commands parse, its programs run, its tables are those of the code."""
+
+import importlib
+import json
+import pathlib
+import re
+import shlex
+import subprocess
+
+import pytest
+from google.protobuf import text_format
+from rest_json import read_request
+from served_model import picture, write_model
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
+from tf_serving import ServedModel, grpc_server, rest_server
+
+import keras_vit_cli
+from keras_vit.export.server_files import FILES, server_flags
+from keras_vit.export.signature_defs import signature_defs
+
+ROOT = pathlib.Path(__file__).parents[1]
+TEXT = (ROOT / "docs" / "serving.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.fixture
+def page(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    return importlib.import_module("serving_page")
+
+
+def test_the_page_says_what_the_record_says(page):
+    assert f"<!-- {page.MARKER} -->" in TEXT
+    assert page.main(["--check"]) == 0, "run: python docs/serving_page.py"
+
+
+def test_a_record_would_be_read(page, tmp_path):
+    assert "Not measured yet" in page.latency(tmp_path / "missing.json")
+    record = tmp_path / "record.json"
+    record.write_text(json.dumps({"benchmark": "no benchmark"}))
+    with pytest.raises(KeyError, match="no benchmark"):
+        page.latency(record)
+
+
+def test_its_commands_are_commands():
+    lines = [line for _, block in BLOCKS for line in block.splitlines() if line.startswith("keras_vit ")]
+    commands = [keras_vit_cli._parser().parse_args(shlex.split(line)[1:]).command for line in lines]
+    assert commands == ["export", "predict", "publish", "rollback"]
+
+
+def test_its_program_runs(tmp_path, monkeypatch, capsys):
+    (program,) = [block for language, block in BLOCKS if language == "python"]
+    write_model(tmp_path / "models" / "1")
+    model = ServedModel(tmp_path / "models", "flowers")
+    model.labels = {"stable": 1}
+    (tmp_path / "rose.jpg").write_bytes(picture("red", "JPEG"))
+    (tmp_path / "tulip.png").write_bytes(b"no image")
+    monkeypatch.chdir(tmp_path)
+    with rest_server(model) as rest, grpc_server(model) as rpc:
+        exec(program.replace("localhost:8501", rest).replace("localhost:8500", rpc), {})
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"\('red', 0\.9\d+\)", first)
+    assert second == "no image"
+    assert third.startswith("['red' ")
+
+
+def test_its_curl_sends_a_request(tmp_path, monkeypatch):
+    (shell,) = [block for _, block in BLOCKS if "base64" in block]
+    data = picture("red", "JPEG", (60, 40))
+    (tmp_path / "rose.jpg").write_bytes(data)
+    made = subprocess.run(["bash", "-c", shell.split("|")[0]], cwd=tmp_path, capture_output=True, text=True, check=True)
+    name, inputs, _ = read_request(made.stdout, signature_defs(write_model(tmp_path / "1")))
+    assert name == "serving_default"
+    assert inputs["image_bytes"].tolist() == [data]
+
+
+def test_it_names_the_files_and_flags_that_there_are():
+    flags = {flag.split("=")[0] for flag in server_flags("/models/m", (1, 8), 2)}
+    rows = [line for line in TEXT.splitlines() if line.startswith("| `--")]
+    assert {name for row in rows for name in re.findall(r"`(--\w+)`", row.split("|")[1])} == flags
+    assert all(f"`{file}`" in TEXT for file in FILES)
+
+
+def test_its_canary_is_a_config():
+    (text,) = [block for _, block in BLOCKS if block.startswith("model_version_policy")]
+    config = text_format.Parse(text, ModelConfig())
+    assert list(config.model_version_policy.specific.versions) == [4, 5]
+    assert dict(config.version_labels) == {"stable": 4, "canary": 5}
