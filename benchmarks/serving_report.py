@@ -57,23 +57,32 @@ def tables(record):
 
 
 def _latencies(record, kind):
+    """A row for every model and contender, a column for every batch."""
     rows = [row for row in record["rows"] if row.get("kind", kind) == kind]
-    if not rows:
+    batches = sorted({row["batch"] for row in rows if "batch" in row})
+    if not batches:
         return ""
-    baseline = record["baselines"][kind]
-    lines = [
-        f"| from {kind} | contender | batch | p50, ms | p99, ms | images/s | times {baseline} | memory, MB |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for row in rows:
-        start = f"| {row['model']} | {row['contender']} |"
-        if "note" in row:
-            lines.append(f"{start} {_escaped(row['note'])} | | | | | |")
-            continue
-        ratio, memory = ("-" if row[k] is None else f"{row[k]:{f}}" for k, f in (("ratio", ".2f"), ("memory", ".0f")))
-        rate = f"{row['images_per_second']:.1f}"
-        lines.append(f"{start} {row['batch']} | {row['p50']:.1f} | {row['p99']:.1f} | {rate} | {ratio} | {memory} |")
+    ends = " and ".join(str(batch) for batch in dict.fromkeys((batches[0], batches[-1])))
+    titles = [f"from {kind}: p50 / p99, ms", "contender", *(f"batch {batch}" for batch in batches)]
+    titles += [f"images/s, batch {batches[-1]}", f"times {record['baselines'][kind]}, batch {ends}", "memory, MB"]
+    lines = ["| " + " | ".join(titles) + " |", "|---|---" + "|---:" * (len(titles) - 2) + "|"]
+    for model, contender in dict.fromkeys((row["model"], row["contender"]) for row in rows):
+        same = [row for row in rows if (row["model"], row["contender"]) == (model, contender)]
+        if notes := [row["note"] for row in same if "note" in row]:
+            cells = [_escaped(notes[0])] + [""] * (len(titles) - 3)
+        else:
+            by_batch = {row["batch"]: row for row in same}
+            cells = [f"{by_batch[batch]['p50']:.1f} / {by_batch[batch]['p99']:.1f}" for batch in batches]
+            first, last = by_batch[batches[0]], by_batch[batches[-1]]
+            ratios = [row["ratio"] for row in (first, last)][: len(batches)]
+            cells += [f"{last['images_per_second']:.1f}", " and ".join(_number(ratio, ".2f") for ratio in ratios)]
+            cells.append(_number(last["memory"], ".0f"))
+        lines.append("| " + " | ".join([model, contender, *cells]) + " |")
     return "\n".join(lines)
+
+
+def _number(value, form):
+    return "-" if value is None else format(value, form)
 
 
 def _stages(rows):
@@ -105,7 +114,7 @@ def _cold_starts(rows):
             continue
         keys = ("load", "warm_up", "first", "second")
         medians = [statistics.median(row[key] for row in same) if key in same[0] else None for key in keys]
-        lines.append(f"{start} " + " | ".join("-" if m is None else f"{m:.0f}" for m in medians) + " |")
+        lines.append(f"{start} " + " | ".join(_number(median, ".0f") for median in medians) + " |")
     return "\n".join(lines) if rows else ""
 
 
