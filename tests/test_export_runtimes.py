@@ -119,6 +119,13 @@ def test_onnx_is_valid_and_has_a_dynamic_batch(onnx_path):
     assert dims == ["batch", "batch"]
 
 
+def test_onnx_keeps_every_weight_by_its_name(model, onnx_path):
+    found = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(onnx_path).graph.initializer}
+    for weight in model.weights:
+        np.testing.assert_array_equal(found[weight.path], weight.numpy(), err_msg=weight.path)
+    assert onnx_path.stat().st_size < 4 * model.count_params() + 40_000
+
+
 def test_onnx_runtime_makes_one_kernel_of_gelu_and_of_layer_norm(onnx_path, tmp_path):
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")

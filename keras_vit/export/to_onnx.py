@@ -3,9 +3,12 @@
 import json
 import logging
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_vit.export.runtimes import INPUT, RuntimeFile, beside, check_suffix, difference, put, require, source
+from keras_vit.portable import portable_graph
 
 OPSET = 18  # the newest that tf2onnx writes
 _MOST_BYTES = 2**31 - 2**24  # a protobuf message holds less than 2 GB
@@ -52,22 +55,50 @@ def onnx_model(model, path, labels=None):
 
 
 def _convert(prepared):
-    """The `onnx.ModelProto` of a model."""
+    """The `onnx.ModelProto` of a model.
+
+    tf2onnx gets a graph without weights, whose places are inputs: it copies a graph over and over, and would need fifty
+    times the memory of the weights. They are put in afterwards, as initializers with their names in the model.
+    """
     import tf2onnx
 
+    model, weights = prepared.model, prepared.model.weights
+
+    def call(images, *values):
+        with portable_graph(), keras.StatelessScope(list(zip(weights, values, strict=True))):
+            return {prepared.output: model(images, training=False)}
+
+    places = [tf.TensorSpec(weight.shape, tf.float32, name=f"weight_{i}") for i, weight in enumerate(weights)]
+    signature = [*prepared.signature, *places]
+    function = tf.function(call, input_signature=signature, autograph=False)
     logger = logging.getLogger("tf2onnx")
     level = logger.level
     # What it cannot convert it only logs; the check of the file tells it better.
     logger.setLevel(logging.CRITICAL)
     try:
-        function = prepared.function()
-        proto, _ = tf2onnx.convert.from_function(function, input_signature=prepared.signature, opset=OPSET)
+        proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
     finally:
         logger.setLevel(level)
     _divide_before_erf(proto.graph)
+    _fill(proto.graph, {place.name: weight for place, weight in zip(places, weights, strict=True)})
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return proto
+
+
+def _fill(graph, weights):
+    """Makes initializers of the inputs of a graph that stand for weights."""
+    from onnx import numpy_helper
+
+    for node in graph.node:
+        node.input[:] = [weights[name].path if name in weights else name for name in node.input]
+    inputs = list(graph.input)
+    del graph.input[:]
+    graph.input.extend(value for value in inputs if value.name not in weights)
+    for value in inputs:
+        if value.name in weights:
+            weight = weights[value.name]
+            graph.initializer.append(numpy_helper.from_array(keras.ops.convert_to_numpy(weight), weight.path))
 
 
 def _divide_before_erf(graph):
