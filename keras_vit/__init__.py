@@ -75,7 +75,7 @@ __all__ = [
     "weights",
 ]
 
-_ON_DEMAND = ("data", "distribution", "experiment", "export", "training")
+_ON_DEMAND = ("data", "distribution", "experiment", "export", "sharding", "training")
 
 
 def __getattr__(name):

@@ -5,6 +5,7 @@ refuses a version whose record fails, and more than 1,000 records; it ignores a 
 Source: `servables/tensorflow/saved_model_warmup_util.cc` of TF Serving.
 """
 
+import contextlib
 import io
 import pathlib
 
@@ -52,21 +53,24 @@ def write_warmup(version_directory, model_name, batch_sizes=(1, 2, 4, 8), image_
         )
     side = _image_size(signatures) if image_size is None else as_pair(image_size, "image_size")
     jpeg = _jpeg(side)
+    logs = []
+    for name, signature in signatures.items():
+        for size in sizes:
+            log = log_type()
+            if signature.method_name == CLASSIFY_METHOD:
+                request = log.classify_log.request
+                request.input.example_list.examples.extend([_example(jpeg, feature)] * size)
+            else:
+                request = log.predict_log.request
+                for key, info in signature.inputs.items():
+                    request.inputs[key].CopyFrom(_tensor(key, info, size, side, jpeg, feature))
+            request.model_spec.name, request.model_spec.signature_name = model_name, name
+            logs.append(log)
     file = pathlib.Path(version_directory) / WARMUP_FILE
     file.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as writer:
-        for name, signature in signatures.items():
-            for size in sizes:
-                log = log_type()
-                if signature.method_name == CLASSIFY_METHOD:
-                    request = log.classify_log.request
-                    request.input.example_list.examples.extend([_example(jpeg, feature)] * size)
-                else:
-                    request = log.predict_log.request
-                    for key, info in signature.inputs.items():
-                        request.inputs[key].CopyFrom(_tensor(key, info, size, side, jpeg, feature))
-                request.model_spec.name, request.model_spec.signature_name = model_name, name
-                writer.write(log.SerializeToString())
+        for log in logs:
+            writer.write(log.SerializeToString())
     return count
 
 
@@ -121,7 +125,8 @@ def replay_warmup(version_directory):
     logs = read_warmup(version_directory)
     replayed = []
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        graph = tf.compat.v1.saved_model.load(session, [SERVE_TAG], str(version_directory))
+        with _quiet():
+            graph = tf.compat.v1.saved_model.load(session, [SERVE_TAG], str(version_directory))
         for number, log in enumerate(logs):
             request = getattr(log, log.WhichOneof("log_type")).request
             name = request.model_spec.signature_name or DEFAULT
@@ -144,6 +149,18 @@ def check_batch_sizes(batch_sizes):
     if not sizes or list(sizes) != sorted(set(sizes)):
         raise ValueError(f"batch_sizes must be increasing. Received: batch_sizes={batch_sizes!r}")
     return sizes
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Without TensorFlow's word that sessions are of the past; a server runs a SavedModel in one."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _predict(session, signature, request):
@@ -182,7 +199,7 @@ def _tensor(name, info, size, side, jpeg, feature):
     unknown = [size, *side, 3] if len(dims) == 4 else [size] + [1] * (len(dims) - 1)
     shape = [size, *(other if dim < 0 else dim for dim, other in zip(dims[1:], unknown[1:], strict=True))]
     # One value stands for all of them, so that the file stays small.
-    value = np.full((), 128 if tf.as_dtype(info.dtype).is_integer else 0.5, tf.as_dtype(info.dtype).as_numpy_dtype)
+    value = np.full((), 100 if tf.as_dtype(info.dtype).is_integer else 0.5, tf.as_dtype(info.dtype).as_numpy_dtype)
     tensor = tf.make_tensor_proto(value)
     if tensor.tensor_content:
         raise ValueError(f"inputs of the type {tf.as_dtype(info.dtype).name} have no warm-up. Received: {name!r}")
