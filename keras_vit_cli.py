@@ -83,6 +83,11 @@ def _parser():
     export.add_argument("--version", dest="number", type=int, help="version number (default: the next one)")
     export.add_argument("--top-k", type=int, default=5, help="classes in an answer (default 5)")
 
+    check = commands.add_parser("check", help="examine a SavedModel before it is served; exit code 1 if anything fails")
+    check.add_argument("path", help="folder of a version, or of versions, whose highest is taken")
+    check.add_argument("--model", help=f"what was exported, to compare its logits and its size: {_MODEL}")
+    check.add_argument("--images", nargs="+", default=[], help="image files to try it with (default: some are drawn)")
+
     publish = commands.add_parser("publish", help="copy a SavedModel to a server's folder as its next version")
     publish.add_argument("source", help="folder of a version, or of versions, whose highest is taken")
     publish.add_argument("--to", required=True, metavar="DIR", help="folder that the server watches")

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from keras_vit import cli_runtimes, experiment
 from keras_vit.applications import decode_predictions
+from keras_vit.cli_check import check
 from keras_vit.cli_models import check_classifier, is_saved_model, load_model
 from keras_vit.cli_publish import publish, rollback
 from keras_vit.data import Stream, evaluation_dataset, evaluation_stream, load_source
@@ -22,7 +23,7 @@ from keras_vit.weights import catalog_entry, save_weights
 from keras_vit.weights.catalog import imagenet_ids, read_labels
 from keras_vit.zoo import list_models
 
-__all__ = ["convert", "evaluate", "export", "list", "predict", "publish", "rollback", "train"]
+__all__ = ["check", "convert", "evaluate", "export", "list", "predict", "publish", "rollback", "train"]
 
 _CONSOLE = Console(highlight=False, soft_wrap=True)
 

@@ -48,7 +48,7 @@ static void Call(tensorflow::Session* session, const tensorflow::SignatureDef& s
   }
   for (size_t i = 0; i < outputs.size(); ++i) {
     tensorflow::TensorProto proto;
-    outputs[i].AsProtoTensorContent(&proto);
+    outputs[i].AsProtoField(&proto);
     std::ofstream stream(folder / (names[i] + ".out.pb"), std::ios::binary);
     proto.SerializeToOstream(&stream);
   }

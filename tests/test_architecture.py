@@ -27,7 +27,7 @@ ORDER = [
     {"interpret", "evaluation", "training"},
     {"data", "distribution", "sharding", "export"},
     {"cli_models", "cli_publish"},
-    {"cli_runtimes"},
+    {"cli_check", "cli_runtimes"},
     {"experiment", "recipe_files"},
     {"cli", "recipes", "__main__"},
 ]

@@ -1,5 +1,6 @@
 """SavedModels for TF Serving, and files for other runtimes."""
 
+from keras_vit.export.conformance import check
 from keras_vit.export.publish import publish_version, roll_back
 from keras_vit.export.runtimes import BATCHES, RuntimeFile
 from keras_vit.export.server_files import write_server_files
@@ -12,6 +13,7 @@ from keras_vit.export.warmup import replay_warmup, write_warmup
 __all__ = [
     "BATCHES",
     "RuntimeFile",
+    "check",
     "litert_model",
     "next_version",
     "onnx_model",

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_vit.export.version_folders import sync_folder
 from keras_vit.metadata import LAYER_NAME, has_classifier, metadata, output_activation
 from keras_vit.models import build_model
 from keras_vit.portable import portable_graph
@@ -205,15 +206,8 @@ def beside(path):
 
 def put(written, path):
     """Moves a finished file to its place, where it appears whole; an older file there is replaced."""
-    _sync(written)
+    with open(written, "rb") as file:
+        os.fsync(file.fileno())
     os.chmod(written, 0o644)
     os.replace(written, path)
-    _sync(path.parent)
-
-
-def _sync(path):
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(path.parent)

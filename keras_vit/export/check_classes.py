@@ -1,0 +1,107 @@
+"""What must hold of a classifier's answers: scores, labels, bad images, the same as Keras and Pillow."""
+
+import io
+import re
+
+import numpy as np
+import tensorflow as tf
+
+from keras_vit.export.check_answers import inputs
+from keras_vit.export.checked import DoesNotApply, NotMet, require
+
+MOST_DIFFERENCE = 1e-5  # of logits, relative to the largest where that is above 1
+BAD = (b"", b"no image", b"\xff\xd8\xff")
+_MOST_SUM = 1 + 1e-5
+
+
+def _classified(exported, pictures=None):
+    """The outputs of `serving_default`."""
+    if "serving_default" not in exported.signatures:
+        raise DoesNotApply("the model has no classifier")
+    return exported.call("serving_default", image_bytes=np.array(pictures or exported.pictures, object))
+
+
+def scores_are_sorted(exported):
+    """Scores are probabilities, best first; all of them sum to 1, those of the best to no more."""
+    scores = _classified(exported)["scores"]
+    require((np.diff(scores, axis=1) <= 0).all(), "scores do not fall")
+    require(((scores >= 0) & (scores <= 1)).all(), f"scores are from {scores.min():.3g} to {scores.max():.3g}")
+    found = exported.call("images", **inputs(exported, "images", 3))
+    if exported.output_activation == "sigmoid":
+        return "of classes that do not exclude each other"
+    sums = found["probabilities"].sum(axis=1)
+    require(np.abs(sums - 1).max() <= 1e-5, f"probabilities sum to {sums.min():.6f} to {sums.max():.6f}")
+    require((scores.sum(axis=1) <= _MOST_SUM).all(), f"scores sum to {scores.sum(axis=1).max():.6f}")
+    if scores.shape[1] == found["probabilities"].shape[1]:
+        require(np.abs(scores.sum(axis=1) - 1).max() <= 1e-5, "the scores of all classes do not sum to 1")
+    return f"the best {scores.shape[1]} of {found['probabilities'].shape[1]}"
+
+
+def labels_are_right(exported):
+    """Names belong to the numbers beside them, as the description has them."""
+    outputs, labels = _classified(exported), exported.description["labels"]
+    names = np.array([name.encode() for name in labels], object)[outputs["class_ids"]]
+    require(np.array_equal(names, outputs["classes"]), "classes are not the labels of class_ids")
+    require(all(len(set(row)) == len(row) for row in outputs["class_ids"].tolist()), "a class comes twice")
+    return f"{len(labels)} labels"
+
+
+def a_bad_image_is_told(exported):
+    """A row that is no image is not valid and zero, and its neighbours' answers are those that they get alone."""
+    good = exported.pictures[:2]
+    outputs = _classified(exported, [good[0], *BAD, good[1]])
+    require(outputs["valid"].tolist() == [True, *(False for _ in BAD), True], f"valid is {outputs['valid'].tolist()}")
+    require(not outputs["scores"][1:-1].any(), "the scores of a bad image are not zero")
+    alone = _classified(exported, good)
+    for key, value in alone.items():
+        same = np.array_equal(value, outputs[key][[0, -1]]) or (
+            value.dtype.kind == "f" and np.abs(value - outputs[key][[0, -1]]).max() <= exported.tolerance
+        )
+        require(same, f"{key} of the neighbours changes")
+    return f"{len(BAD)} kinds"
+
+
+def a_bad_image_is_an_error_in_strict(exported):
+    """`strict` answers INVALID_ARGUMENT, with the number of the row."""
+    if "strict" not in exported.signatures:
+        raise DoesNotApply("the model has no classifier")
+    good = exported.pictures[0]
+    try:
+        exported.call("strict", image_bytes=np.array([good, good, BAD[1]], object))
+    except tf.errors.InvalidArgumentError as error:
+        text = " ".join(error.message.partition("[[")[0].split())  # behind it stand the names of nodes
+        require(re.search(r"\b2\b", text), f"the error does not name the row: {text[:200]}")
+        return text.rpartition("error: ")[2][:100]
+    raise NotMet("there is no error")
+
+
+def logits_equal_keras(exported):
+    """The graph computes what the model computes."""
+    if exported.model is None:
+        raise DoesNotApply("no model was given to compare with")
+    if exported.is_approximate:
+        raise DoesNotApply("weights or computations are rounded, as was asked for")
+    spec = exported.input_spec
+    pixels = np.random.default_rng(0).integers(0, 256, (4, *spec.size, spec.num_channels)).astype("float32")
+    expected = np.asarray(exported.model(spec.normalize(pixels), training=False))
+    found = exported.call("images", images=pixels)
+    outputs = found["logits"] if "logits" in found else found["probabilities"]
+    difference = np.abs(outputs - expected).max() / max(1.0, np.abs(expected).max())
+    require(difference <= MOST_DIFFERENCE, f"logits differ by {difference:.2g}")
+    return f"within {difference:.1g}"
+
+
+def bytes_are_prepared_as_by_pillow(exported):
+    """Bytes give the class and nearly the scores that their pixels give, prepared by Pillow as the description says."""
+    spec = exported.input_spec
+    outputs = _classified(exported)
+    pixels = np.stack([spec.resize(io.BytesIO(picture)) for picture in exported.pictures]).astype("float32")
+    expected = exported.call("images", images=pixels)["probabilities"]
+    best = expected.argmax(axis=1)
+    # A grey level may turn a tie.
+    near = np.take_along_axis(expected, outputs["class_ids"][:, :1], axis=1)[:, 0] >= expected.max(axis=1) - 0.02
+    same = outputs["class_ids"][:, 0] == best
+    require((same | near).all(), f"other classes for {int((~(same | near)).sum())} of {len(best)} images")
+    difference = np.abs(np.take_along_axis(expected, outputs["class_ids"], axis=1) - outputs["scores"]).max()
+    require(difference <= 0.05, f"scores differ by {difference:.2g}")
+    return f"{int(same.sum())} of {len(best)} images of the same class, scores within {difference:.1g}"

@@ -1,0 +1,158 @@
+"""A SavedModel under examination, and what a check says of it."""
+
+import dataclasses
+import functools
+import io
+import json
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from keras_vit.export.signature_defs import SERVE_TAG
+from keras_vit.preprocessing import InputSpec
+
+DESCRIPTION = pathlib.Path("assets.extra") / "keras_vit.json"
+DIFFERENCE = 1e-5
+HALF_DIFFERENCE = 3e-2  # where the model computes in bfloat16, whose numbers are 4e-3 apart
+
+
+class NotMet(Exception):
+    """What is wrong, in words for the table."""
+
+
+class DoesNotApply(Exception):
+    """Why a check says nothing of this model."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a check has found.
+
+    Args:
+        check: str, what must hold.
+        passed: bool, or `None` where the check does not apply.
+        finding: str. What was found, what is wrong, or why it does not apply.
+    """
+
+    check: str
+    passed: bool | None
+    finding: str
+
+
+def require(condition, finding):
+    """Raises `NotMet` unless a condition holds."""
+    if not condition:
+        raise NotMet(finding)
+
+
+class Exported:
+    """A version of a SavedModel, parsed at once and loaded when a check calls it.
+
+    Args:
+        path: path of the version.
+        model: the `keras.Model` that was exported, or `None`.
+        files: paths of images to try it with; empty: images are drawn.
+    """
+
+    def __init__(self, path, model=None, files=()):
+        self.path = pathlib.Path(path).resolve()
+        self.model = model
+        self._files = [pathlib.Path(file) for file in files]
+        if not (self.path / "saved_model.pb").is_file():
+            raise ValueError(f"there must be a SavedModel in the folder of a version. Received: {str(self.path)!r}")
+
+    @functools.cached_property
+    def proto(self):
+        """The whole `SavedModel` message."""
+        from tensorflow.core.protobuf import saved_model_pb2
+
+        return saved_model_pb2.SavedModel.FromString((self.path / "saved_model.pb").read_bytes())
+
+    @property
+    def graph(self):
+        """The `MetaGraphDef` for serving."""
+        graphs = [graph for graph in self.proto.meta_graphs if SERVE_TAG in graph.meta_info_def.tags]
+        require(graphs, f"no MetaGraph has the tag {SERVE_TAG!r}")
+        return graphs[0]
+
+    def nodes(self):
+        """Every node of the graph and of its functions."""
+        yield from self.graph.graph_def.node
+        for function in self.graph.graph_def.library.function:
+            yield from function.node_def
+
+    @property
+    def signatures(self):
+        """dict of `SignatureDef` by name, without TensorFlow's own."""
+        found = self.graph.signature_def
+        return {name: found[name] for name in sorted(found) if not name.startswith("__")}
+
+    @functools.cached_property
+    def description(self):
+        """What `assets.extra/keras_vit.json` says: a dict."""
+        try:
+            return json.loads((self.path / DESCRIPTION).read_text(encoding="utf-8"))
+        except OSError:
+            raise DoesNotApply(f"there is no {DESCRIPTION}") from None
+
+    @property
+    def input_spec(self):
+        """`InputSpec`, from the description."""
+        return InputSpec(**self.description["input_spec"])
+
+    @property
+    def family(self):
+        """str. What the architecture is called, such as `ViT` or `Swin`, from the description."""
+        return self.description["family"]
+
+    @property
+    def has_classifier(self):
+        """bool. Whether there are classes, so all signatures that name them."""
+        return self.description.get("labels") is not None
+
+    @property
+    def feature(self):
+        """str. The feature of a `tf.Example` that holds the image."""
+        return self.description.get("feature", "image_bytes")
+
+    @property
+    def output_activation(self):
+        """str. What makes probabilities of logits."""
+        return self.description.get("output_activation", "softmax")
+
+    @property
+    def is_approximate(self):
+        """bool. Whether weights or computations are rounded on purpose."""
+        return {self.description.get(key, "float32") for key in ("dtype", "weights")} != {"float32"}
+
+    @property
+    def tolerance(self):
+        """float. How much an answer may differ from the same answer in another batch, relative to 1 or the largest."""
+        return HALF_DIFFERENCE if self.description.get("dtype", "float32") != "float32" else DIFFERENCE
+
+    @functools.cached_property
+    def _loaded(self):
+        return tf.saved_model.load(str(self.path))
+
+    def call(self, name, **inputs):
+        """The outputs of a signature as NumPy arrays, by name."""
+        outputs = self._loaded.signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
+        return {key: value.numpy() for key, value in outputs.items()}
+
+    @functools.cached_property
+    def pictures(self):
+        """The bytes of at least five images that every export takes: those given, or JPEGs and PNGs that are drawn."""
+        given = [file.read_bytes() for file in self._files]
+        return given + [_picture(seed) for seed in range(max(0, 5 - len(given)))]
+
+
+def _picture(seed):
+    """A smooth coloured image of its own size, as the bytes of a JPEG or, every other one, of a PNG."""
+    random = np.random.default_rng(seed)
+    width, height = (int(side) for side in random.integers(60, 400, 2))
+    small = Image.fromarray(random.integers(0, 256, (5, 6, 3), "uint8"))
+    buffer = io.BytesIO()
+    small.resize((width, height), Image.Resampling.BICUBIC).save(buffer, "PNG" if seed % 2 else "JPEG")
+    return buffer.getvalue()
