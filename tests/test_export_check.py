@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from faulty_model import Weights, write
+from PIL import Image
 
 import keras_vit_cli
 from keras_vit.export import check, write_server_files, write_warmup
@@ -162,7 +163,11 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 
 
 def test_the_images_that_are_given_are_tried(right, tmp_path):
-    """A text is no image, so that the check of what is right fails with it."""
-    file = tmp_path / "text.jpg"
+    file = tmp_path / "white.png"
+    Image.new("RGB", (9, 9), "white").save(file)
+    pictures = Exported(right, files=[file]).pictures
+    assert pictures[0] == file.read_bytes()
+    assert len(pictures) == 5
     file.write_text("no image")
-    assert [result.check for result in check(right, images=[file]).failed] == ["bad images"]
+    with pytest.raises(ValueError, match=r"white\.png"):
+        check(right, images=[file])

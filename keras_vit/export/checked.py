@@ -59,7 +59,7 @@ class Exported:
     def __init__(self, path, model=None, files=()):
         self.path = pathlib.Path(path).resolve()
         self.model = model
-        self._files = [pathlib.Path(file) for file in files]
+        self._given = [_readable(file) for file in files]
         if not (self.path / "saved_model.pb").is_file():
             raise ValueError(f"there must be a SavedModel in the folder of a version. Received: {str(self.path)!r}")
 
@@ -144,8 +144,17 @@ class Exported:
     @functools.cached_property
     def pictures(self):
         """The bytes of at least five images that every export takes: those given, or JPEGs and PNGs that are drawn."""
-        given = [file.read_bytes() for file in self._files]
-        return given + [_picture(seed) for seed in range(max(0, 5 - len(given)))]
+        return self._given + [_picture(seed) for seed in range(max(0, 5 - len(self._given)))]
+
+
+def _readable(file):
+    """The bytes of an image file; a `ValueError` unless Pillow can read it."""
+    try:
+        data = pathlib.Path(file).read_bytes()
+        Image.open(io.BytesIO(data)).load()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"an image must be a readable file. Received: {str(file)!r} ({error})") from error
+    return data
 
 
 def _picture(seed):
