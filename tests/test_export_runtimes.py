@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import pathlib
 import sys
 import zipfile
 
@@ -12,6 +13,7 @@ import onnxruntime
 import openvino
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from PIL import Image
 from random_configs import SWINS, VITS, swin, vit
 from tiny import CONFIG, randomize, tiny_vit
 
@@ -258,3 +260,17 @@ def test_without_the_runtime_the_file_is_written_untried(name, module, model, tm
     written = WRITERS[name](model, tmp_path / name)
     assert (written.runtime, written.difference) == (None, None)
     assert written.path.stat().st_size > 4 * model.count_params()
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_page_of_runtimes_shows_programs_that_run(name, model, tmp_path, monkeypatch, capsys):
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "runtimes.md").read_text()
+    programs = [part.partition("```")[0] for part in page.split("```python\n")[1:]]
+    (program,) = [text for text in programs if f'"flowers{pathlib.Path(name).suffix}"' in text]
+    monkeypatch.chdir(tmp_path)
+    WRITERS[name](model, f"flowers{pathlib.Path(name).suffix}")
+    Image.new("RGB", (40, 30), "red").save("rose.jpg")
+    exec(program, {})
+    spec = keras_vit.metadata(model).input_spec
+    best = model.predict(spec.load("rose.jpg")[None], verbose=0)[0].argmax()
+    assert capsys.readouterr().out.splitlines()[-1] == LABELS[best]
