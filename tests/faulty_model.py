@@ -5,6 +5,8 @@ import json
 import numpy as np
 import tensorflow as tf
 
+from keras_vit.export.check_signatures import signature_table
+from keras_vit.export.signature_defs import signature_defs
 from keras_vit.preprocessing import InputSpec
 
 LABELS = ("red", "green", "blue", "grüngrau")
@@ -47,6 +49,7 @@ class Faulty(tf.Module):
             images = tf.TensorSpec((4, None, None, 3), tf.float32, name="images")
         examples = [tf.TensorSpec((None,), tf.string, name="inputs")]
         specs = {"serving_default": _STRINGS, "strict": _STRINGS, "images": [images], "embeddings": _STRINGS}
+        specs["images_uint8"] = [tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")]
         specs |= {"explain": _STRINGS, "classify": examples}
         if self.fault == "no strict":
             del specs["strict"]
@@ -97,11 +100,11 @@ class Faulty(tf.Module):
             "scores": tf.where(keep[:, None], scores, 0),
             "classes": tf.gather(tf.constant(names), ids),
             "class_ids": ids,
+            "valid": valid,
         }
 
     def serving_default(self, image_bytes):
-        pixels, valid = self._decode(image_bytes)
-        return {**self._best(pixels, valid), "valid": valid}
+        return self._best(*self._decode(image_bytes))
 
     def strict(self, image_bytes):
         pixels, valid = self._decode(image_bytes)
@@ -133,20 +136,37 @@ class Faulty(tf.Module):
             outputs["logits"] += 1e-3
         return outputs
 
+    def images_uint8(self, images):
+        logits = self._representation(self._resize(tf.cast(images, tf.float32))) @ self.head
+        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+
     def embeddings(self, image_bytes):
-        raw = self._representation(self._decode(image_bytes)[0])
+        pixels, valid = self._decode(image_bytes)
+        raw = self._representation(pixels)
         unit = raw if self.fault == "length" else tf.math.l2_normalize(raw, axis=1)
-        return {"representation": raw, "embedding": unit}
+        return {"representation": raw, "embedding": unit, "valid": valid}
 
     def explain(self, image_bytes):
         pixels, valid = self._decode(image_bytes)
         grid = tf.reduce_mean(tf.reshape(pixels, (-1, 2, 4, 2, 4, 3)), (2, 4, 5))
-        return {"heat_map": tf.zeros_like(grid) if self.fault == "flat" else grid, **self._best(pixels, valid)}
+        best = self._best(pixels, valid)
+        column = 1 if self.fault == "second class" else 0
+        return {
+            "heat_map": tf.zeros_like(grid) if self.fault == "flat" else grid,
+            "class": best["classes"][:, column],
+            "class_id": best["class_ids"][:, column],
+            "score": best["scores"][:, column],
+            "valid": valid,
+        }
 
     def classify(self, inputs):
         parsed = tf.io.parse_example(inputs, {FEATURE: tf.io.FixedLenFeature((), tf.string)})
         best = self._best(*self._decode(parsed[FEATURE]))
-        return best if self.fault == "third output" else {key: best[key] for key in ("classes", "scores")}
+        return (
+            {k: best[k] for k in ("classes", "scores", "class_ids")}
+            if self.fault == "third output"
+            else {key: best[key] for key in ("classes", "scores")}
+        )
 
 
 def write(path, fault=None):
@@ -158,6 +178,19 @@ def write(path, fault=None):
     updater.replace_method_name("classify", "tensorflow/serving/classify", tags="serve")
     updater.save()
     (path / "assets.extra").mkdir()
-    description = {"family": "ViT", "input_spec": SPEC.get_config(), "labels": LABELS, "dtype": "float32"}
+    table = signature_table(signature_defs(path))
+    if fault == "another description":
+        table["images"]["outputs"]["logits"]["shape"] = [-1, 5]
+    told = {name: {key: signature[key] for key in ("inputs", "outputs")} for name, signature in table.items()}
+    told |= {} if fault != "no strict" else {"strict": told["serving_default"]}
+    description = {
+        "family": "ViTConfig",
+        "config": {},
+        "input_spec": SPEC.get_config(),
+        "labels": LABELS,
+        "options": {"activation": "softmax", "formats": ["jpeg", "png"], "max_pixels": 2**20, "upright": True},
+        "difference": None,
+        "signatures": told,
+    }
     (path / "assets.extra" / "keras_vit.json").write_text(json.dumps(description))
     return path

@@ -5,19 +5,19 @@ import re
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image, ImageOps
 
 from keras_vit.export.check_answers import inputs
 from keras_vit.export.checked import DoesNotApply, NotMet, require
 
-MOST_DIFFERENCE = 1e-5  # of logits, relative to the largest where that is above 1
 BAD = (b"", b"no image", b"\xff\xd8\xff")
 _MOST_SUM = 1 + 1e-5
 
 
 def _classified(exported, pictures=None):
     """The outputs of `serving_default`."""
-    if "serving_default" not in exported.signatures:
-        raise DoesNotApply("the model has no classifier")
+    if not exported.is_classifier or not exported.takes_bytes:
+        raise DoesNotApply("the model has no classifier of encoded images")
     return exported.call("serving_default", image_bytes=np.array(pictures or exported.pictures, object))
 
 
@@ -27,7 +27,7 @@ def scores_are_sorted(exported):
     require((np.diff(scores, axis=1) <= 0).all(), "scores do not fall")
     require(((scores >= 0) & (scores <= 1)).all(), f"scores are from {scores.min():.3g} to {scores.max():.3g}")
     found = exported.call("images", **inputs(exported, "images", 3))
-    if exported.output_activation == "sigmoid":
+    if not _sums_to_one(exported):
         return "of classes that do not exclude each other"
     sums = found["probabilities"].sum(axis=1)
     require(np.abs(sums - 1).max() <= 1e-5, f"probabilities sum to {sums.min():.6f} to {sums.max():.6f}")
@@ -37,9 +37,18 @@ def scores_are_sorted(exported):
     return f"the best {scores.shape[1]} of {found['probabilities'].shape[1]}"
 
 
+def _sums_to_one(exported):
+    """Whether scores are those of a softmax: that of the graph, or one that the model ends in."""
+    activation = exported.description["options"]["activation"]
+    return (activation or exported.description["config"].get("classifier_activation")) == "softmax"
+
+
 def labels_are_right(exported):
-    """Names belong to the numbers beside them, as the description has them."""
+    """Names belong to the numbers beside them, as the description has them; without names they are the numbers."""
     outputs, labels = _classified(exported), exported.description["labels"]
+    count = exported.signatures["images"].outputs["probabilities"].tensor_shape.dim[1].size
+    labels = [str(number) for number in range(count)] if labels is None else labels
+    require(len(labels) == count, f"there are {len(labels)} labels for {count} classes")
     names = np.array([name.encode() for name in labels], object)[outputs["class_ids"]]
     require(np.array_equal(names, outputs["classes"]), "classes are not the labels of class_ids")
     require(all(len(set(row)) == len(row) for row in outputs["class_ids"].tolist()), "a class comes twice")
@@ -63,8 +72,8 @@ def a_bad_image_is_told(exported):
 
 def a_bad_image_is_an_error_in_strict(exported):
     """`strict` answers INVALID_ARGUMENT, with the number of the row."""
-    if "strict" not in exported.signatures:
-        raise DoesNotApply("the model has no classifier")
+    if not exported.is_classifier or not exported.takes_bytes:
+        raise DoesNotApply("the model has no classifier of encoded images")
     good = exported.pictures[0]
     try:
         exported.call("strict", image_bytes=np.array([good, good, BAD[1]], object))
@@ -79,15 +88,18 @@ def logits_equal_keras(exported):
     """The graph computes what the model computes."""
     if exported.model is None:
         raise DoesNotApply("no model was given to compare with")
-    if exported.is_approximate:
-        raise DoesNotApply("weights or computations are rounded, as was asked for")
+    if difference := exported.description["difference"]:
+        agreement = difference.get("top1_agreement")
+        raise DoesNotApply(
+            f"rounded, as was asked for: the same class for {agreement:.1%} of {difference['images']} images"
+        )
     spec = exported.input_spec
     pixels = np.random.default_rng(0).integers(0, 256, (4, *spec.size, spec.num_channels)).astype("float32")
     expected = np.asarray(exported.model(spec.normalize(pixels), training=False))
     found = exported.call("images", images=pixels)
     outputs = found["logits"] if "logits" in found else found["probabilities"]
     difference = np.abs(outputs - expected).max() / max(1.0, np.abs(expected).max())
-    require(difference <= MOST_DIFFERENCE, f"logits differ by {difference:.2g}")
+    require(difference <= exported.tolerance, f"logits differ by {difference:.2g}")
     return f"within {difference:.1g}"
 
 
@@ -95,7 +107,7 @@ def bytes_are_prepared_as_by_pillow(exported):
     """Bytes give the class and nearly the scores that their pixels give, prepared by Pillow as the description says."""
     spec = exported.input_spec
     outputs = _classified(exported)
-    pixels = np.stack([spec.resize(io.BytesIO(picture)) for picture in exported.pictures]).astype("float32")
+    pixels = np.stack([spec.resize(_opened(picture, exported)) for picture in exported.pictures]).astype("float32")
     expected = exported.call("images", images=pixels)["probabilities"]
     best = expected.argmax(axis=1)
     # A grey level may turn a tie.
@@ -105,3 +117,9 @@ def bytes_are_prepared_as_by_pillow(exported):
     difference = np.abs(np.take_along_axis(expected, outputs["class_ids"], axis=1) - outputs["scores"]).max()
     require(difference <= 0.05, f"scores differ by {difference:.2g}")
     return f"{int(same.sum())} of {len(best)} images of the same class, scores within {difference:.1g}"
+
+
+def _opened(picture, exported):
+    """An image as Pillow has it, turned where the export turns it."""
+    image = Image.open(io.BytesIO(picture))
+    return ImageOps.exif_transpose(image) if exported.description["options"]["upright"] else image

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import io
 import json
+import math
 import pathlib
 
 import numpy as np
@@ -14,7 +15,9 @@ from keras_vit.export.signature_defs import SERVE_TAG
 from keras_vit.preprocessing import InputSpec
 
 DESCRIPTION = pathlib.Path("assets.extra") / "keras_vit.json"
+_PICTURES, _LARGEST_SIDE = 5, 400
 DIFFERENCE = 1e-5
+_PRODUCTS = ("MatMul", "BatchMatMulV2", "BatchMatMulV3", "Conv2D", "Einsum")
 HALF_DIFFERENCE = 3e-2  # where the model computes in bfloat16, whose numbers are 4e-3 apart
 
 
@@ -94,8 +97,8 @@ class Exported:
         """What `assets.extra/keras_vit.json` says: a dict."""
         try:
             return json.loads((self.path / DESCRIPTION).read_text(encoding="utf-8"))
-        except OSError:
-            raise DoesNotApply(f"there is no {DESCRIPTION}") from None
+        except (OSError, ValueError) as error:
+            raise NotMet(f"there is no readable {DESCRIPTION}: {error}") from None
 
     @property
     def input_spec(self):
@@ -105,32 +108,28 @@ class Exported:
     @property
     def family(self):
         """str. What the architecture is called, such as `ViT` or `Swin`, from the description."""
-        return self.description["family"]
+        return self.description["family"].removesuffix("Config")
 
     @property
-    def has_classifier(self):
-        """bool. Whether there are classes, so all signatures that name them."""
-        return self.description.get("labels") is not None
+    def is_classifier(self):
+        """bool. Whether there should be scores of classes."""
+        return "images" in self.description["signatures"]
 
     @property
-    def feature(self):
-        """str. The feature of a `tf.Example` that holds the image."""
-        return self.description.get("feature", "image_bytes")
+    def takes_bytes(self):
+        """bool. Whether images may come encoded: those of 1 or 3 channels."""
+        return self.input_spec.num_channels in (1, 3)
 
-    @property
-    def output_activation(self):
-        """str. What makes probabilities of logits."""
-        return self.description.get("output_activation", "softmax")
-
-    @property
-    def is_approximate(self):
-        """bool. Whether weights or computations are rounded on purpose."""
-        return {self.description.get(key, "float32") for key in ("dtype", "weights")} != {"float32"}
+    @functools.cached_property
+    def computes_in_half(self):
+        """bool. Whether some products are of bfloat16 or float16."""
+        half = (tf.bfloat16.as_datatype_enum, tf.float16.as_datatype_enum)
+        return any(node.op in _PRODUCTS and node.attr["T"].type in half for node in self.nodes())
 
     @property
     def tolerance(self):
         """float. How much an answer may differ from the same answer in another batch, relative to 1 or the largest."""
-        return HALF_DIFFERENCE if self.description.get("dtype", "float32") != "float32" else DIFFERENCE
+        return HALF_DIFFERENCE if self.computes_in_half else DIFFERENCE
 
     @functools.cached_property
     def _loaded(self):
@@ -143,8 +142,12 @@ class Exported:
 
     @functools.cached_property
     def pictures(self):
-        """The bytes of at least five images that every export takes: those given, or JPEGs and PNGs that are drawn."""
-        return self._given + [_picture(seed) for seed in range(max(0, 5 - len(self._given)))]
+        """The bytes of at least five images that every export takes: those given, or some that are drawn."""
+        options = self.description.get("options", {})
+        formats = options.get("formats", ["jpeg", "png"])
+        side = min(_LARGEST_SIDE, math.isqrt(options.get("max_pixels", _LARGEST_SIDE**2)))
+        missing = range(max(0, _PICTURES - len(self._given)))
+        return self._given + [_picture(seed, formats[seed % len(formats)], side) for seed in missing]
 
 
 def _readable(file):
@@ -157,11 +160,12 @@ def _readable(file):
     return data
 
 
-def _picture(seed):
-    """A smooth coloured image of its own size, as the bytes of a JPEG or, every other one, of a PNG."""
+def _picture(seed, format, side):
+    """The bytes of a smooth coloured image whose sides are at most `side`."""
     random = np.random.default_rng(seed)
-    width, height = (int(side) for side in random.integers(60, 400, 2))
+    size = [int(length) for length in random.integers(side // 4 + 1, side + 1, 2)]
     small = Image.fromarray(random.integers(0, 256, (5, 6, 3), "uint8"))
     buffer = io.BytesIO()
-    small.resize((width, height), Image.Resampling.BICUBIC).save(buffer, "PNG" if seed % 2 else "JPEG")
+    lossless = {"lossless": True} if format == "webp" else {}
+    small.resize(size, Image.Resampling.BICUBIC).save(buffer, format, **lossless)
     return buffer.getvalue()

@@ -178,6 +178,8 @@ def difference(source, load):
     pixels = np.random.default_rng(0).integers(0, 256, (max(BATCHES), *spec.size, spec.num_channels))
     images = spec.normalize(pixels)
     expected = keras.ops.convert_to_numpy(source.model(images, training=False))
+    if not np.isfinite(expected).all():
+        raise ValueError(f"the outputs of a model must be finite. Received: model={source.model.name!r}, whose are not")
     try:
         run = load()
         outputs = [np.asarray(run(images[:batch])) for batch in BATCHES]
