@@ -40,7 +40,7 @@ FAULTS = {
     "neighbours": ("bad images", "scores of the neighbours changes"),
     "lenient": ("strict", "there is no error"),
     "nameless": ("strict", "does not name the row: .*bad image"),
-    "other logits": ("equals Keras", "logits differ by"),
+    "other logits": ("equals Keras", "outputs differ by"),
     "BGR": ("equals Pillow", "other classes"),
 }
 

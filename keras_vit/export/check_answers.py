@@ -68,20 +68,20 @@ def a_batch_equals_its_rows(exported):
         for row in range(count):
             alone = exported.call(name, **inputs(exported, name, 1, row))
             for key, value in alone.items():
-                difference = _difference(together[key][row : row + 1], value)
-                largest = max(largest, difference)
-                require(difference <= exported.tolerance, f"{name}: {key} of row {row} differs by {difference:.2g}")
+                found = difference(together[key][row : row + 1], value)
+                largest = max(largest, found)
+                require(found <= exported.tolerance, f"{name}: {key} of row {row} differs by {found:.2g}")
     return f"within {largest:.1g}"
 
 
-def _difference(one, other):
+def difference(one, other):
     """The largest difference relative to the largest value where that is above 1; infinity for others than floats."""
     if one.dtype.kind != "f":
         return 0.0 if np.array_equal(one, other) else np.inf
     if not one.size:
         return 0.0
-    difference = np.abs(one - other).max() / max(1.0, np.abs(one).max())
-    return np.inf if np.isnan(difference) else float(difference)
+    found = np.abs(one - other).max() / max(1.0, np.abs(one).max())
+    return np.inf if np.isnan(found) else float(found)
 
 
 def answers_are_repeated(exported):

@@ -10,7 +10,7 @@ DiagPart Div DivNoNan Einsum Elu EnsureShape Equal Erf Erfc Exp ExpandDims Expm1
 FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual Identity IdentityN InvertPermutation IsFinite IsNan
 L2Loss LeakyRelu LeftShift Less LessEqual LinSpace Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr MatMul
 MatrixBandPart MatrixDiagV3 Max MaxPool MaxPoolV2 Maximum Mean Min Minimum Mul MulNoNan Neg NotEqual OneHot OnesLike
-Pack Pad PadV2 Pow Prod Range Rank RealDiv Reciprocal Relu Relu6 Reshape ReverseV2 RightShift Roll Round Rsqrt
+Pack Pad PadV2 Pow Prod Range Rank RealDiv Reciprocal Relu Relu6 Reshape Reverse ReverseV2 RightShift Roll Round Rsqrt
 ScatterNd Select SelectV2 Selu Shape ShapeN Sigmoid Sign Sin Size Slice Snapshot Softmax Softplus Softsign Split SplitV
 Sqrt Square SquaredDifference Squeeze StopGradient StridedSlice Sub Sum Tanh TensorScatterUpdate Tile TopKV2 Transpose
 TruncateDiv TruncateMod Unpack Where ZerosLike
@@ -24,11 +24,11 @@ StringLength StringSplitV2 StringToNumber Substr
 """
 # Control flow, datasets of rows in memory, and lists of tensors.
 _FLOW = """
-Assert Case DatasetToSingleElement FilterDataset IgnoreErrorsDataset If LoopCond MapDataset Merge NextIteration NoOp
-OptionsDataset ParallelMapDatasetV2 PartitionedCall Placeholder PlaceholderWithDefault PreventGradient
-StatefulPartitionedCall StatelessCase StatelessIf StatelessWhile Switch TensorDataset TensorListConcatV2
-TensorListElementShape TensorListFromTensor TensorListGetItem TensorListLength TensorListPushBack TensorListReserve
-TensorListResize TensorListSetItem TensorListStack TensorSliceDataset While Enter Exit
+Assert BatchDatasetV2 Case ConcatenateDataset DatasetToSingleElement Enter Exit FilterDataset IgnoreErrorsDataset If
+LoopCond MapDataset Merge NextIteration NoOp OptionsDataset ParallelMapDatasetV2 PartitionedCall Placeholder
+PlaceholderWithDefault PreventGradient StatefulPartitionedCall StatelessCase StatelessIf StatelessWhile Switch
+TensorDataset TensorListConcatV2 TensorListElementShape TensorListFromTensor TensorListGetItem TensorListLength
+TensorListPushBack TensorListReserve TensorListResize TensorListSetItem TensorListStack TensorSliceDataset While
 """
 # Variables, and how a SavedModel reads and writes its own checkpoint: the name of a file comes from the loader alone.
 _WEIGHTS = """

@@ -93,7 +93,7 @@ def signatures_are_as_promised(exported):
 def embeddings_have_unit_length(exported):
     """`embeddings` gives the pooled representation as it is, and at length one, for comparisons by their products."""
     if not exported.takes_bytes:
-        raise DoesNotApply("images of this number of channels are never encoded")
+        raise DoesNotApply(exported.WITHOUT_BYTES)
     outputs = exported.call("embeddings", **inputs(exported, "embeddings", 3))
     raw, unit = outputs["representation"], outputs["embedding"]
     lengths = np.linalg.norm(unit, axis=1)
@@ -108,8 +108,8 @@ def embeddings_have_unit_length(exported):
 def explains_or_says_why_not(exported):
     """`explain` gives a heat map of the grid; a model without attention over the whole image has none."""
     if "explain" not in exported.signatures:
-        if not (exported.is_classifier and exported.takes_bytes):
-            raise DoesNotApply("absent: it tells what speaks for a class, of which there are none")
+        if not exported.takes_bytes or not exported.is_classifier:
+            raise DoesNotApply(exported.WITHOUT_CLASSES if exported.takes_bytes else exported.WITHOUT_BYTES)
         family = exported.family
         require(family in ("Swin", "ConvNet"), f"there is no explain, though a {family} has attention")
         raise DoesNotApply(f"absent: no token of a {family} ever attends to the whole image")
@@ -125,7 +125,7 @@ def explains_or_says_why_not(exported):
 def classify_keeps_its_contract(exported):
     """TF Serving's Classify takes serialised examples as `inputs`, and nothing but `classes` and `scores` of rank 2."""
     if "classify" not in exported.signatures:
-        raise DoesNotApply("the model has no classifier")
+        raise DoesNotApply(exported.WITHOUT_CLASSES)
     for name, signature in exported.signatures.items():
         method = CLASSIFY_METHOD if name == "classify" else PREDICT_METHOD
         if signature.method_name != method:

@@ -3,7 +3,6 @@
 import hashlib
 import os
 
-import numpy as np
 import tensorflow as tf
 
 from keras_vit.export.checked import NotMet, require
@@ -57,9 +56,9 @@ def weights_are_stored_once(exported):
     reader = tf.train.load_checkpoint(str(folder / "variables"))
     hashes, total, extra = {}, 0, 0
     for key in reader.get_variable_to_shape_map():
-        value = np.asarray(reader.get_tensor(key))
-        if value.dtype == object:  # the description of the objects that hold them
-            extra += len(value.item())
+        value = reader.get_tensor(key)
+        if isinstance(value, bytes):  # the description of the objects that hold them
+            extra += len(value)
             continue
         total += value.nbytes
         if value.nbytes >= _LEAST_COMPARED and (value != value.flat[0]).any():

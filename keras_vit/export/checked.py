@@ -59,6 +59,9 @@ class Exported:
         files: paths of images to try it with; empty: images are drawn.
     """
 
+    WITHOUT_CLASSES = "it has no classifier of encoded images"
+    WITHOUT_BYTES = "images of this number of channels are never encoded"
+
     def __init__(self, path, model=None, files=()):
         self.path = pathlib.Path(path).resolve()
         self.model = model
@@ -106,6 +109,11 @@ class Exported:
         return InputSpec(**self.description["input_spec"])
 
     @property
+    def formats(self):
+        """list of str. The formats of encoded images that are accepted, such as `jpeg`."""
+        return self.description["options"]["formats"]
+
+    @property
     def family(self):
         """str. What the architecture is called, such as `ViT` or `Swin`, from the description."""
         return self.description["family"].removesuffix("Config")
@@ -143,11 +151,9 @@ class Exported:
     @functools.cached_property
     def pictures(self):
         """The bytes of at least five images that every export takes: those given, or some that are drawn."""
-        options = self.description.get("options", {})
-        formats = options.get("formats", ["jpeg", "png"])
-        side = min(_LARGEST_SIDE, math.isqrt(options.get("max_pixels", _LARGEST_SIDE**2)))
+        side = min(_LARGEST_SIDE, math.isqrt(self.description["options"]["max_pixels"]))
         missing = range(max(0, _PICTURES - len(self._given)))
-        return self._given + [_picture(seed, formats[seed % len(formats)], side) for seed in missing]
+        return self._given + [_picture(seed, self.formats[seed % len(self.formats)], side) for seed in missing]
 
 
 def _readable(file):

@@ -35,7 +35,7 @@ CHECKS = (
     ("labels", check_classes.labels_are_right),
     ("bad images", check_classes.a_bad_image_is_told),
     ("strict", check_classes.a_bad_image_is_an_error_in_strict),
-    ("equals Keras", check_classes.logits_equal_keras),
+    ("equals Keras", check_classes.outputs_equal_keras),
     ("equals Pillow", check_classes.bytes_are_prepared_as_by_pillow),
     ("warm-up", check_files.warm_up_records_run),
     ("server files", check_files.the_configuration_parses),
