@@ -79,11 +79,12 @@ test-lower-bounds:
 
 benchmark: $(VENV)/.installed
 	$(PYTHON) -m venv $(VENV)-peers
-	$(VENV)-peers/bin/pip install --quiet --editable . keras-hub timm $(TORCH)
+	$(VENV)-peers/bin/pip install --quiet --editable '.[serving,onnx,openvino]' keras-hub timm $(TORCH)
 	$(VENV)-peers/bin/python benchmarks/train_step.py
 	$(VENV)-peers/bin/python benchmarks/train_loop.py
 	$(VENV)-peers/bin/python benchmarks/inference.py
 	$(VENV)-peers/bin/python benchmarks/loading.py
+	test -z "$(KERAS_VIT_DATA)" || $(VENV)-peers/bin/python benchmarks/serving.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist *.egg-info runs

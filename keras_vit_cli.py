@@ -67,13 +67,28 @@ def _parser():
     )
     predict.add_argument("--top", type=int, default=5, help="how many classes to print (default 5)")
 
-    export = commands.add_parser("export", help="write a model as a SavedModel for TF Serving")
+    export = commands.add_parser("export", help="write a model as a SavedModel for TF Serving, or for other runtimes")
     export.add_argument("model", help=_MODEL)
     export.add_argument(
-        "--to", required=True, metavar="DIR", help="folder of the versions, such as saved_models/flowers"
+        "--to",
+        required=True,
+        metavar="PATH",
+        help="folder of the versions, such as saved_models/flowers; with another --format a file "
+        "(.onnx; .tflite for litert; .xml for openvino)",
+    )
+    export.add_argument(
+        "--format",
+        choices=("saved_model", "onnx", "litert", "openvino", "torch"),
+        default="saved_model",
+        help="default saved_model; torch only tells the ways to PyTorch",
     )
     export.add_argument("--version", dest="number", type=int, help="version number (default: the next one)")
     export.add_argument("--top-k", type=int, default=5, help="classes in an answer (default 5)")
+
+    check = commands.add_parser("check", help="examine a SavedModel before it is served; exit code 1 if anything fails")
+    check.add_argument("path", help="folder of a version, or of versions, whose highest is taken")
+    check.add_argument("--model", help=f"what was exported, to compare its logits and its size: {_MODEL}")
+    check.add_argument("--images", nargs="+", default=[], help="image files to try it with (default: some are drawn)")
 
     publish = commands.add_parser("publish", help="copy a SavedModel to a server's folder as its next version")
     publish.add_argument("source", help="folder of a version, or of versions, whose highest is taken")

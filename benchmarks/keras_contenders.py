@@ -125,7 +125,7 @@ def build(task, library):
     """The model of a library under the global dtype policy that belongs to the precision."""
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy("mixed_bfloat16" if task.precision == "bfloat16" else "float32")
-    return {"keras_vit": _keras_vit, "kerashub": _kerashub}[library](task.config)
+    return {"keras_vit": _keras_vit, "kerashub": kerashub_model}[library](task.config)
 
 
 def _keras_vit(config):
@@ -134,7 +134,7 @@ def _keras_vit(config):
     return build_vit(ViTConfig.from_config(config))
 
 
-def _kerashub(config):
+def kerashub_model(config):
     """KerasHub's backbone with a dense head on the class token, in float32 as Keras' guide on precision asks."""
     import keras_hub
 

@@ -4,6 +4,7 @@ Every contender has a process of its own: memory and thread pools are separate, 
 """
 
 import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -72,9 +73,10 @@ def answer(session, request):
             return session, find_factory(contender)(**contender.options, **request["arguments"])
         return prepare(contender, Task(**request["task"]))
     if request["do"] == "run":
+        step = functools.partial(session.step, **request.get("arguments", {}))
         for _ in range(request["warm"]):
-            session.step()
-        return session, {"seconds": [timed(session.step) for _ in range(request["steps"])]}
+            step()
+        return session, {"seconds": [timed(step) for _ in range(request["steps"])]}
     peak = memory("VmHWM")
     return session, {"memory": None if peak is None else peak - session.memory_after_import}
 

@@ -63,6 +63,8 @@ def benchmark_table(folder):
     parts = []
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text())
+        if record["benchmark"] == "serving":  # docs/serving.md has its tables
+            continue
         if record["benchmark"] in REPORTS:
             parts.append(own_tables(record, path.name))
             continue

@@ -8,8 +8,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from keras_vit import experiment
+from keras_vit import cli_runtimes, experiment
 from keras_vit.applications import decode_predictions
+from keras_vit.cli_check import check
 from keras_vit.cli_models import check_classifier, is_saved_model, load_model
 from keras_vit.cli_publish import publish, rollback
 from keras_vit.data import Stream, evaluation_dataset, evaluation_stream, load_source
@@ -23,7 +24,7 @@ from keras_vit.weights import catalog_entry, save_weights
 from keras_vit.weights.catalog import imagenet_ids, read_labels
 from keras_vit.zoo import list_models
 
-__all__ = ["convert", "evaluate", "export", "list", "predict", "publish", "rollback", "train"]
+__all__ = ["check", "convert", "evaluate", "export", "list", "predict", "publish", "rollback", "train"]
 
 _CONSOLE = Console(highlight=False, soft_wrap=True)
 
@@ -170,7 +171,10 @@ def predict(options):
 
 
 def export(options):
-    """Writes a model as a SavedModel."""
+    """Writes a model as a SavedModel, or as a file for another runtime."""
+    if options.format != "saved_model":
+        _say(cli_runtimes.export_runtime(options))
+        return
     path = saved_model(load_model(options.model), options.to, top_k=options.top_k, version=options.number)
     _say(f"exported: {path}")
 

@@ -16,7 +16,7 @@ CLIENT = PACKAGE.parent / "keras_vit_client"
 
 # A room may import rooms of its own line and of those above it.
 ORDER = [
-    {"validation", "backend", "fused", "resample"},
+    {"validation", "backend", "fused", "portable", "resample"},
     {"preprocessing"},
     {"metadata"},
     {"layers"},
@@ -27,6 +27,7 @@ ORDER = [
     {"interpret", "evaluation", "training"},
     {"data", "distribution", "sharding", "export"},
     {"cli_models", "cli_publish"},
+    {"cli_check", "cli_runtimes"},
     {"experiment", "recipe_files"},
     {"cli", "recipes", "__main__"},
 ]

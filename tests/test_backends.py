@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from keras_vit import features, metadata
-from keras_vit.interpret import attention_maps
+from keras_vit.interpret import attention_maps, rollout
 from keras_vit.models import ViTConfig, build_vit
 from keras_vit.training import DataConfig, OptimizerConfig, Recipe, TrainingConfig, compile_model, fit
 from keras_vit.training import run as run_module
@@ -89,6 +89,22 @@ def test_attention_rows_sum_to_one(case):
     model, images, _ = case
     for attention in attention_maps(model, images).values():
         np.testing.assert_allclose(attention.sum(axis=-1), 1, atol=1e-5)
+
+
+def test_heat_maps_follow_the_attention(case):
+    """Of the class token and the distillation token the product of all blocks' `A + I`, of patches the last `A`."""
+    model, images, _ = case
+    maps, config = list(attention_maps(model, images).values()), metadata(model).config
+    height, width = config.grid_size
+    relevance, tokens = maps[-1].mean(axis=1), maps[-1].shape[-1]
+    queries = slice(tokens - height * width, None)
+    if config.pooling == "token":
+        relevance, queries = np.eye(tokens), slice(1 + int(config.distillation_token))
+        for attention in maps:
+            relevance = (attention.mean(axis=1) + np.eye(tokens)) / 2 @ relevance
+    expected = relevance[:, queries, -height * width :].mean(axis=1)
+    expected = (expected / expected.sum(axis=1, keepdims=True)).reshape(-1, height, width)
+    np.testing.assert_allclose(rollout(model, images), expected, rtol=1e-3)
 
 
 def test_attention_changes_no_output(case):

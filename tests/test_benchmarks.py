@@ -21,6 +21,7 @@ def _programs(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     names = ("command", "contenders", "flops", "harness", "report", "train_step", "train_loop", "inference", "worker")
     names += ("loading", "loading_report", "input_pipeline", "pipeline_contenders")
+    names += ("serving", "serving_report", "serving_contenders", "keras_contenders")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield
@@ -277,3 +278,79 @@ def test_a_pipeline_makes_its_passes(tmp_path):
         for thread in os.listdir("/proc/self/task"):
             os.sched_setaffinity(int(thread), cores)
     assert len(pipeline_contenders.photographs(task)) == 4
+
+
+def test_contenders_of_serving_exist():
+    import serving
+
+    text = (BENCHMARKS / "serving_contenders.py").read_text()
+    assert set(serving.BASELINES) == {"bytes", "floats"}
+    assert set(serving.BASELINES.values()) | set(serving._NEEDS) <= {c.name for c in serving.CONTENDERS}
+    for contender in serving.CONTENDERS:
+        assert f"def {contender.factory.split(':')[1]}(task" in text
+    for contender in (serving.WRITER, serving.HUB_WRITER, serving.SIZES, serving.STAGES, serving.COLD_START):
+        assert f"def {contender.factory.split(':')[1]}(" in text
+
+
+def test_percentiles_are_measured_values():
+    import serving_report
+
+    values = [5.0, 1.0, 4.0, 2.0, 3.0]
+    assert [serving_report.percentile(values, share) for share in (0.0, 0.2, 0.5, 0.99)] == [1.0, 1.0, 3.0, 5.0]
+    assert serving_report.percentile([float(i) for i in range(1, 1001)], 0.99) == 990.0
+
+
+def test_rows_and_tables_of_serving():
+    import report
+    import serving
+    import serving_report
+
+    results = {
+        serving.BASELINES["bytes"]: {"times": {1: [0.01, 0.03, 0.02], 8: [0.08]}, "memory": 10.0},
+        "ours": {"times": {1: [0.005, 0.01, 0.015], 8: [0.16]}, "memory": None},
+        "absent": {"note": "not installed: a | b"},
+    }
+    rows = serving_report.rows_of("vit", "bytes", results, serving.BASELINES["bytes"])
+    assert [(row["batch"], round(row["p50"], 9), row["calls"], row["ratio"]) for row in rows[2:4]] == [
+        (1, 10.0, 3, pytest.approx(2.0)),
+        (8, 160.0, 1, pytest.approx(0.5)),
+    ]
+    record = report.make_record("serving", {"rounds": 1, "threads": 1}, "x") | {
+        "rows": rows,
+        "baselines": serving.BASELINES,
+        "stages": [{"model": "vit", "batch": 8, "total": 10.0, "model_milliseconds": 9.0, "decoding": 0.5}],
+        "cold_starts": [
+            {"model": "vit", "batch": 1, "warm": False, "load": 5.0, "first": 80.0, "second": 9.0},
+            {"model": "vit", "batch": 1, "warm": False, "load": 7.0, "first": 60.0, "second": 7.0},
+            {"model": "vit", "batch": 1, "warm": True, "note": "not installed: tensorflow_serving"},
+        ],
+        "sizes": [{"model": "vit", "parameters": 2**20, "saved_model": 2**23}],
+    }
+    lines = serving_report.markdown(json.loads(report.to_json(record))).splitlines()
+    assert "| vit | ours | 10.0 / 15.0 | 160.0 / 160.0 | 50.0 | 2.00 and 0.50 | - |" in lines
+    assert r"| vit | absent | not installed: a \| b |  |  |  |  |" in lines
+    assert "| vit | 8 | 10.0 | 9.0 | 10.0% | 0.5 |" in lines
+    assert "| vit | 1 | no | 6 | - | 70 | 8 |" in lines
+    assert "| vit | 1 | yes | not installed: tensorflow_serving | | | |" in lines
+    assert "| vit | 4.0 | 8.0 | - | - | - | - |" in lines
+
+
+def test_a_failing_server_is_a_row(monkeypatch, tmp_path):
+    import contenders
+    import serving
+
+    (tmp_path / "flaky.py").write_text(
+        "def fit(task):\n"
+        "    def step(batch=1):\n"
+        "        if batch > 1:\n"
+        "            raise ValueError('out of room')\n"
+        "    return step, 0\n"
+        "def works(task):\n"
+        "    return lambda batch=1: None, 0\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    task = contenders.Task("m", {}, 2, "float32", training=False)
+    chosen = [contenders.Contender(name, ("json",), f"flaky:{how}") for name, how in (("a", "fit"), ("b", "works"))]
+    results = serving.measure(chosen, task, [1, 2], {}, rounds=2, seconds=0.001, threads=None)
+    assert results["a"] == {"note": "ValueError: out of room"}
+    assert {batch: len(times) > 1 for batch, times in results["b"]["times"].items()} == {1: True, 2: True}

@@ -237,6 +237,14 @@ def test_export_writes_the_next_version(trained, tmp_path, capsys):
         assert (tmp_path / "digits" / version / "saved_model.pb").exists()
 
 
+def test_export_writes_files_for_other_runtimes(trained, tmp_path, capsys):
+    assert _main("export", trained / "model.keras", "--to", tmp_path / "digits.onnx", "--format", "onnx") == 0
+    answer = capsys.readouterr().out
+    assert f"exported: {tmp_path / 'digits.onnx'}; in onnxruntime " in answer
+    assert "at batches of 1, 2, 5" in answer
+    assert [path.name for path in tmp_path.iterdir()] == ["digits.onnx"]
+
+
 def test_list_prints_names(capsys):
     assert _main("list", "vit_huge*") == 0
     assert "vit_huge_patch14_224" in capsys.readouterr().out.split()
@@ -255,6 +263,7 @@ def test_list_prints_names(capsys):
             "Did you mean 'deit_tiny_patch16",
         ),
         (["export", "nothing.keras", "--to", "x"], "must be an existing .keras file"),
+        (["export", "nothing.keras", "--to", "x.pt", "--format", "torch"], "written from PyTorch alone"),
     ],
 )
 def test_an_error_is_one_line_and_a_code(arguments, message, capsys, tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ def test_a_record_would_be_read(page, tmp_path):
 def test_its_commands_are_commands():
     lines = [line for _, block in BLOCKS for line in block.splitlines() if line.startswith("keras_vit ")]
     commands = [keras_vit_cli._parser().parse_args(shlex.split(line)[1:]).command for line in lines]
-    assert commands == ["export", "predict", "publish", "rollback"]
+    assert commands == ["export", "predict", "check", "publish", "rollback"]
 
 
 def test_its_program_runs(tmp_path, monkeypatch, capsys):

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 import yaml
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format, wrappers_pb2
+from google.protobuf import text_format
 from model_server import free_ports
 from served_model import write_model
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
@@ -14,55 +14,9 @@ from tf_serving import ServedModel, rest_server
 from keras_vit.export import write_server_files
 from keras_vit.export.client import RestClient
 from keras_vit.export.server_files import FILES, server_flags
+from keras_vit.export.server_messages import BatchingParameters, MonitoringConfig
 
 SIZES = (1, 2, 4, 16)
-
-
-def _message(package_file, name, fields):
-    """A message class; fields are `(name, number, type, repeated)`, where a type may be the name of a message."""
-    file = descriptor_pb2.FileDescriptorProto(name=package_file, package="tensorflow.serving", syntax="proto3")
-    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
-    kinds = descriptor_pb2.FieldDescriptorProto
-    for message, members in fields.items():
-        proto = file.message_type.add(name=message)
-        for key, number, kind, repeated in members:
-            field = proto.field.add(name=key, number=number)
-            field.label = kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL
-            if "." in kind:
-                field.type, field.type_name = kinds.TYPE_MESSAGE, f".{kind}"
-            else:
-                field.type = kinds.Type.Value(f"TYPE_{kind}")
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"tensorflow.serving.{name}"))
-
-
-# `servables/tensorflow/session_bundle_config.proto` and `config/monitoring_config.proto` of TF Serving, which
-# tensorflow-serving-api has not.
-BatchingParameters = _message(
-    "batching.proto",
-    "BatchingParameters",
-    {
-        "BatchingParameters": [
-            ("max_batch_size", 1, "google.protobuf.Int64Value", False),
-            ("batch_timeout_micros", 2, "google.protobuf.Int64Value", False),
-            ("max_enqueued_batches", 3, "google.protobuf.Int64Value", False),
-            ("num_batch_threads", 4, "google.protobuf.Int64Value", False),
-            ("thread_pool_name", 5, "google.protobuf.StringValue", False),
-            ("allowed_batch_sizes", 6, "INT64", True),
-            ("pad_variable_length_inputs", 7, "BOOL", False),
-        ]
-    },
-)
-MonitoringConfig = _message(
-    "monitoring.proto",
-    "MonitoringConfig",
-    {
-        "PrometheusConfig": [("enable", 1, "BOOL", False), ("path", 2, "STRING", False)],
-        "MonitoringConfig": [("prometheus_config", 1, "tensorflow.serving.PrometheusConfig", False)],
-    },
-)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vit.layers import PatchEncoder
+from keras_vit.layers import PatchEncoder, patch_encoder
 from keras_vit.layers.positions import sincos2d
 from keras_vit.resample import METHODS, resize_positions
 
@@ -55,6 +55,14 @@ def test_fixed_positions_leave_the_class_token_alone():
     tokens = layer(np.zeros_like(PATCHES))
     np.testing.assert_array_equal(tokens[:1, :1], layer.weights[0])
     np.testing.assert_allclose(tokens[:1, 1:], sincos2d(GRID, 8), atol=1e-6)
+
+
+@pytest.mark.parametrize("fields", [{}, {"class_token": False}, {"position_on_prefix": False, "dtype": "bfloat16"}])
+def test_large_fixed_positions_are_put_together_of_their_axes(fields, monkeypatch):
+    layer = PatchEncoder(8, GRID, position_embedding="sincos2d", **fields)
+    expected = layer(PATCHES)
+    monkeypatch.setattr(patch_encoder, "LARGEST_CONSTANT", 0)
+    np.testing.assert_array_equal(layer(PATCHES), expected)
 
 
 @pytest.mark.parametrize(("grid", "hidden_dim"), [((2, 3), 8), ((4, 1), 12), ((3, 5), 4)])

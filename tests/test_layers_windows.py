@@ -10,9 +10,11 @@ from keras_vit.layers.windows import (
     pad_grid,
     padded_size,
     partition_windows,
+    region_mask,
     relative_position_index,
     roll_grid,
     shift_mask,
+    shift_regions,
     window_and_shift,
 )
 
@@ -76,10 +78,11 @@ def test_only_tokens_that_were_neighbours_see_each_other(shift):
     columns = np.where(columns + shift[1] >= size[1], columns + shift[1] - size[1], columns + shift[1])
     near = [abs(a[:, :, None] - a[:, None, :]) < side for a, side in ((rows, window[0]), (columns, window[1]))]
     np.testing.assert_array_equal(mask, np.where(near[0] & near[1], 0, MASKED))
+    np.testing.assert_array_equal(region_mask(shift_regions(size, window, shift)), mask)
 
 
 def test_without_shift_there_is_no_mask():
-    assert shift_mask((6, 8), (3, 4), (0, 0)) is None
+    assert shift_regions((6, 8), (3, 4), (0, 0)) is None
 
 
 @pytest.mark.parametrize("window", [(2, 3), (4, 4), (1, 5)])

@@ -9,7 +9,7 @@ from tiny import randomize
 
 import keras_vit
 from keras_vit import InputSpec, SwinConfig, features
-from keras_vit.layers import SwinBlock
+from keras_vit.layers import SwinBlock, swin_block, window_attention
 from keras_vit.models import build_swin
 
 CONFIG = SwinConfig(
@@ -152,6 +152,21 @@ def test_the_graph_holds_masks_and_indices_as_constants():
     masks = [c for c in constants if c.dtype == np.float32 and c.size > 1 and set(np.unique(c)) == {0, -100}]
     assert [mask.size for mask in masks] == [6 * 16 * 16, 2 * 16 * 16]  # windows, tokens, tokens of the odd blocks
     assert sum(c.dtype == np.int32 and c.shape == (256,) for c in constants) == 4
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_large_masks_and_indices_are_computed(version, monkeypatch):
+    import tensorflow as tf
+
+    model = tiny_swin(version=version)
+    expected = np.array(model(IMAGES))
+    for module in (swin_block, window_attention):
+        monkeypatch.setattr(module, "LARGEST_CONSTANT", 0)
+    function = tf.function(lambda x: model(x)).get_concrete_function(tf.TensorSpec((None, 32, 48, 3)))
+    np.testing.assert_allclose(function(tf.constant(IMAGES)), expected, atol=1e-5)
+    constants = [tf.make_ndarray(op.get_attr("value")) for op in function.graph.get_operations() if op.type == "Const"]
+    # What is left are the numbers of the tokens of each window; of version 2 also the coordinates.
+    assert max(c.size for c in constants) <= 7 * 7 * 2
 
 
 def test_windows_see_their_neighbours_only_after_the_shift():

@@ -32,7 +32,7 @@ def test_every_package_is_declared(declared):
 def test_the_lower_bounds_that_are_tested_are_those_that_are_declared(declared):
     extras = declared["options.extras_require"]
     wanted = _lines(declared["options"]["install_requires"])
-    for extra in ("data", "plots", "serving", "test"):
+    for extra in ("data", "plots", "serving", "onnx", "litert", "openvino", "test"):
         wanted += [line for line in _lines(extras[extra]) if not line.startswith("keras_vit")]
     bounds = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)", line).groups() for line in wanted)
     tested = dict(line.split("==") for line in _lines((ROOT / "tests" / "lower_bounds.txt").read_text()))

@@ -4,6 +4,9 @@ import numpy as np
 import tensorflow as tf
 
 METHODS = {"nearest": "nearest", "bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos3"}
+# Their names in `ScaleAndTranslate`, and how many pixels they reach to each side.
+KERNELS = {"bilinear": ("triangle", 1), "bicubic": ("keyscubic", 2), "lanczos": ("lanczos3", 3)}
+_PART = 2**20  # pixels
 
 
 def decode(data, num_channels):
@@ -29,21 +32,90 @@ def resize(image, input_spec):
     """Resizes and crops as `InputSpec.resize`, antialiased, rounded to whole pixels.
 
     Args:
-        image: uint8 tensor `(height, width, channels)`.
+        image: uint8 tensor `(height, width, channels)`, or a batch of them.
         input_spec: `InputSpec`.
 
     Returns:
-        float32 tensor `(*input_spec.size, channels)`, pixels 0 to 255.
+        float32 tensor `(*input_spec.size, channels)`, or a batch of them, pixels 0 to 255.
     """
-    height, width = input_spec.size
-    size = _resized_size(tf.shape(image)[:2], input_spec)
-    method = METHODS[input_spec.interpolation]
-    resized = tf.image.resize(image, size, method=method, antialias=input_spec.interpolation != "nearest")
-    resized = tf.clip_by_value(tf.round(tf.cast(resized, tf.float32)), 0.0, 255.0)
+    pixels = whole_pixels(resample(image, input_spec))
+    return tf.ensure_shape(pixels, (*image.shape[:-3], *input_spec.size, input_spec.num_channels))
+
+
+def whole_pixels(pixels):
+    """Pixels of any kind as whole numbers from 0 to 255, float32; halves go up, as in Pillow."""
+    return tf.clip_by_value(tf.floor(tf.cast(pixels, tf.float32) + 0.5), 0.0, 255.0)
+
+
+def resample(image, input_spec):
+    """The values that `resize` rounds, of any number of channels.
+
+    Only what lies inside the crop is computed, of the pixels that it depends on alone: an image of one row and
+    thousands of columns, which would grow to millions of columns before its crop, costs no more than any other.
+
+    Args:
+        image: tensor `(height, width, channels)` or `(batch, height, width, channels)`.
+        input_spec: `InputSpec`.
+
+    Returns:
+        Tensor `(*input_spec.size, channels)`, or a batch of them: float32, or of the type of `image` where the
+        interpolation is `nearest`.
+    """
+    if len(image.shape) == 3:
+        return resample(image[None], input_spec)[0]
+    size = tf.shape(image)[1:3]
+    resized = _resized_size(size, input_spec)
     # Python's and TensorFlow's `round` both go to the even neighbour.
-    offset = tf.cast(tf.round(tf.cast(size - input_spec.size, tf.float32) / 2), tf.int32)
-    image = tf.slice(resized, [offset[0], offset[1], 0], [height, width, -1])
-    return tf.ensure_shape(image, (height, width, input_spec.num_channels))
+    first = tf.round(tf.cast(resized - input_spec.size, tf.float64) / 2)
+    if input_spec.interpolation == "nearest":
+        rows, columns = (_nearest(first, size, resized, input_spec.size, axis) for axis in (0, 1))
+        return tf.gather(tf.gather(image, rows, axis=1), columns, axis=2)
+    # Pixels of the image to one of the resized image.
+    ratio = tf.cast(size, tf.float64) / tf.cast(resized, tf.float64)
+    _, radius = KERNELS[input_spec.interpolation]
+    reach = radius * tf.maximum(ratio, 1) + 1
+    low = tf.cast(tf.maximum(tf.floor(first * ratio - reach), 0), tf.int32)
+    high = tf.minimum(tf.cast(tf.math.ceil((first + input_spec.size) * ratio + reach), tf.int32), size)
+    scale = 1 / ratio
+    translation = tf.cast(low, tf.float64) * scale - first
+    return _two_passes(image[:, low[0] : high[0], low[1] : high[1]], scale, translation, input_spec)
+
+
+def _two_passes(images, scale, translation, input_spec):
+    """Columns, then rows, with whole pixels between, as Pillow does it: what overshoots at an edge is cut twice."""
+    kernel, _ = KERNELS[input_spec.interpolation]
+    (height, width), channels, shape = input_spec.size, images.shape[-1], tf.shape(images)
+
+    def scale_and_translate(images, size, axis):
+        along = tf.one_hot(axis, 2)
+        return tf.raw_ops.ScaleAndTranslate(
+            images=images,
+            size=size,
+            scale=tf.where(along > 0, tf.cast(scale, tf.float32), 1.0),
+            translation=along * tf.cast(translation, tf.float32),
+            kernel_type=kernel,
+            antialias=True,
+        )
+
+    rows = tf.reshape(images, (shape[0] * shape[1], 1, shape[2], channels))
+    # The operation copies its input as float32, so the rows of a large image go through it in parts.
+    part = tf.maximum(_PART // shape[2], 1)
+    parts = tf.maximum(-(-tf.shape(rows)[0] // part), 1)  # one of nothing, for a batch without images
+    narrow = tf.TensorArray(tf.uint8, parts, infer_shape=False, element_shape=(None, 1, width, channels))
+
+    def add(i, narrow):
+        columns = scale_and_translate(rows[i * part : (i + 1) * part], (1, width), 1)
+        return i + 1, narrow.write(i, tf.cast(whole_pixels(columns), tf.uint8))
+
+    _, narrow = tf.while_loop(lambda i, narrow: i < parts, add, (0, narrow))
+    narrow = tf.reshape(narrow.concat(), (shape[0], shape[1], 1, width * channels))
+    return tf.reshape(scale_and_translate(narrow, (height, 1), 0), (-1, height, width, channels))
+
+
+def _nearest(first, size, resized, count, axis):
+    """Which pixels of one axis are nearest to `count` resized ones behind `first`; exact, in whole numbers."""
+    first, size, resized = (tf.cast(sides[axis], tf.int64) for sides in (first, size, resized))
+    return (2 * (first + tf.range(count[axis], dtype=tf.int64)) + 1) * size // (2 * resized)
 
 
 def normalize(images, input_spec):

@@ -1,5 +1,6 @@
 """What the model attends to."""
 
 from keras_vit.interpret.attention import attention_maps, attention_model
+from keras_vit.interpret.rollout import rollout, rollout_model
 
-__all__ = ["attention_maps", "attention_model"]
+__all__ = ["attention_maps", "attention_model", "rollout", "rollout_model"]

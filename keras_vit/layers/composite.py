@@ -5,6 +5,10 @@ import contextlib
 import keras
 import numpy as np
 
+# Bytes. What is larger is no constant of a graph, which would make a SavedModel large, but computed in each call, at
+# little cost.
+LARGEST_CONSTANT = 2**20
+
 # More random masks than any layer draws in a call.
 _DRAWS = 64
 

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit.fused import fused_layer_norm, fuses
+from keras_vit.portable import is_portable
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -41,8 +42,11 @@ class LayerNormalization(keras.layers.LayerNormalization):
         if fuses():
             return fused_layer_norm(inputs, self.gamma, self.beta, self.epsilon)
         x = ops.cast(inputs, "float32")
-        centered = x - ops.mean(x, axis=-1, keepdims=True)
-        variance = ops.mean(centered * centered, axis=-1, keepdims=True)
-        normed = centered * ops.rsqrt(variance + self.epsilon)
+        centered = x - ops.mean(x, axis=(-1,), keepdims=True)
+        if is_portable():  # spelt like this, ONNX Runtime and OpenVINO make one kernel of it
+            normed = centered / ops.sqrt(ops.mean(ops.power(centered, 2.0), axis=(-1,), keepdims=True) + self.epsilon)
+        else:
+            variance = ops.mean(centered * centered, axis=-1, keepdims=True)
+            normed = centered * ops.rsqrt(variance + self.epsilon)
         gamma, beta = ops.cast(self.gamma, "float32"), ops.cast(self.beta, "float32")
         return ops.cast(normed * gamma + beta, self.compute_dtype)

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_vit.layers.composite import CompositeLayer
+from keras_vit.layers.composite import LARGEST_CONSTANT, CompositeLayer
 from keras_vit.layers.dense import dense
 from keras_vit.layers.dropout import dropout
-from keras_vit.layers.positions import sincos2d
+from keras_vit.layers.positions import sincos2d, sincos_axes
 from keras_vit.resample import METHODS, resize_positions
 from keras_vit.validation import as_pair, check_choice, check_positive
 
@@ -122,10 +122,20 @@ class PatchEncoder(CompositeLayer):
         """The position table `(1, entries, hidden_dim)`: a variable, or an array where it is fixed."""
         return self._positions
 
+    def _table(self):
+        """The position table as a tensor, which is put together of its axes where it would be a large constant."""
+        if self.position_embedding == "learned" or self._positions.nbytes <= LARGEST_CONSTANT:
+            return ops.cast(self._positions, self.compute_dtype)
+        shape, axes = (*self.grid_size, self.hidden_dim // 2), sincos_axes(self.grid_size, self.hidden_dim)
+        table = ops.concatenate([ops.broadcast_to(axis, shape) for axis in axes], axis=-1)
+        empty = ops.zeros((1, self.num_positioned_prefix, self.hidden_dim), "float32")
+        table = ops.concatenate([empty, ops.reshape(table, (1, -1, self.hidden_dim))], axis=1)
+        return ops.cast(table, self.compute_dtype)
+
     def call(self, patches, training=False):
         self._check(patches.shape)
         tokens = self.projection(patches)
-        positions = ops.cast(self._positions, self.compute_dtype)
+        positions = self._table()
         first = self.num_positioned_prefix
         tokens = tokens + positions[:, first:]
         if self._prefix:

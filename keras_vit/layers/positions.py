@@ -16,10 +16,23 @@ def sincos2d(grid_size, hidden_dim, temperature=10_000.0):
 
     Source: big_vision `models/vit.py` `posemb_sincos_2d`.
     """
-    rows, columns = np.mgrid[: grid_size[0], : grid_size[1]]
+    columns, rows = sincos_axes(grid_size, hidden_dim, temperature)
+    shape = (*grid_size, hidden_dim // 2)
+    table = np.concatenate([np.broadcast_to(axis, shape) for axis in (columns, rows)], axis=-1)
+    return table.reshape(1, -1, hidden_dim)
+
+
+def sincos_axes(grid_size, hidden_dim, temperature=10_000.0):
+    """The two halves of that table's channels, each of which depends on one axis alone.
+
+    Args:
+        grid_size, hidden_dim, temperature: as for `sincos2d`.
+
+    Returns:
+        float32 arrays: of the columns, `(1, w, hidden_dim / 2)`, and of the rows, `(h, 1, hidden_dim / 2)`.
+    """
     quarter = hidden_dim // 4
     frequencies = temperature ** -(np.arange(quarter) / max(quarter - 1, 1))
-    x = columns.reshape(-1, 1) * frequencies
-    y = rows.reshape(-1, 1) * frequencies
-    table = np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1)
-    return table[None].astype("float32")
+    rows, columns = (np.arange(side)[:, None] * frequencies for side in grid_size)
+    rows, columns = (np.concatenate([np.sin(x), np.cos(x)], axis=1).astype("float32") for x in (rows, columns))
+    return columns[None], rows[:, None]

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers.attention import attention_spec
-from keras_vit.layers.composite import CompositeLayer
+from keras_vit.layers.composite import LARGEST_CONSTANT, CompositeLayer
 from keras_vit.layers.dropout import drop_path
 from keras_vit.layers.layer_norm import LayerNormalization
 from keras_vit.layers.mlp import MLP
@@ -17,8 +17,10 @@ from keras_vit.layers.windows import (
     pad_grid,
     padded_size,
     partition_windows,
+    region_mask,
     roll_grid,
     shift_mask,
+    shift_regions,
 )
 from keras_vit.validation import as_pair
 
@@ -158,7 +160,10 @@ class SwinBlock(CompositeLayer):
         check_tokens(tokens.shape, self.resolution)
         pre = self.attention.version == 1
         windows = self._windows(self.attention_norm(tokens) if pre else tokens)
-        windows = self.attention(windows, self._mask, training=training, return_attention=return_attention)
+        mask = self._mask
+        if mask is not None and mask.nbytes > LARGEST_CONSTANT:
+            mask = region_mask(shift_regions(self._padded, self.attention.window_size, self.shift), self.masked)
+        windows = self.attention(windows, mask, training=training, return_attention=return_attention)
         windows, attention = windows if return_attention else (windows, None)
         branch = self._tokens(windows)
         if not pre:

@@ -6,10 +6,10 @@ import keras
 from keras import ops
 
 from keras_vit.layers.attention import attend, attention_spec, rows, split_heads
-from keras_vit.layers.composite import CompositeLayer
+from keras_vit.layers.composite import LARGEST_CONSTANT, CompositeLayer
 from keras_vit.layers.dense import dense, initial, on_rows
 from keras_vit.layers.dropout import dropout
-from keras_vit.layers.windows import log_coordinates, relative_position_index
+from keras_vit.layers.windows import log_coordinates, relative_position_index, token_offsets
 from keras_vit.validation import as_pair, check_choice, check_heads, check_positive
 
 # Width inside the network that turns coordinates into biases; the same in every published model.
@@ -46,7 +46,7 @@ class WindowAttention(CompositeLayer):
 
     Call arguments:
         inputs: tensor `(batch * windows, h * w, hidden_dim)`, the windows of an image side by side.
-        window_mask: float32 array `(windows, h * w, h * w)` that is added to the logits, or `None`.
+        window_mask: float32 tensor `(windows, h * w, h * w)` that is added to the logits, or `None`.
         training: bool.
         return_attention: bool. Default False.
 
@@ -141,7 +141,11 @@ class WindowAttention(CompositeLayer):
             table = 16 * ops.sigmoid(ops.matmul(inner, kernel_2))
         # Gathered along the second axis the gradient is a dense tensor, along the first it would be sparse.
         table = ops.transpose(ops.cast(table, "float32"))
-        return ops.reshape(ops.take(table, self._index, axis=1), (self.num_heads, *2 * [math.prod(self.window_size)]))
+        index = self._index
+        if index.nbytes > LARGEST_CONSTANT:
+            offsets = token_offsets(self.window_size)
+            index = ops.reshape(ops.subtract(offsets[:, None] + offsets[-1], offsets), -1)
+        return ops.reshape(ops.take(table, index, axis=1), (self.num_heads, *2 * [math.prod(self.window_size)]))
 
     def _query_key_value(self, inputs):
         length = math.prod(self.window_size)

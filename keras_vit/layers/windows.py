@@ -3,6 +3,8 @@
 import numpy as np
 from keras import ops
 
+from keras_vit.portable import is_portable
+
 WINDOW_RULES = ("timm", "microsoft", "huggingface")
 # Added to the logits of pairs that are no neighbours; as in every public implementation.
 MASKED = -100.0
@@ -62,7 +64,10 @@ def pad_grid(grid, size):
 def roll_grid(grid, shift):
     """`(batch, h, w, channels)` moved cyclically by `shift` rows and columns."""
     for axis, by in enumerate(shift, start=1):
-        if by:
+        if by and is_portable():  # LiteRT has no roll
+            before, after = ops.split(grid, [grid.shape[axis] - by % grid.shape[axis]], axis=axis)
+            grid = ops.concatenate([after, before], axis=axis)
+        elif by:
             grid = ops.roll(grid, by, axis=axis)
     return grid
 
@@ -84,16 +89,15 @@ def merge_windows(windows, window_size, size):
     return ops.reshape(x, (-1, *size, channels))
 
 
-def shift_mask(size, window_size, shift, masked=MASKED):
-    """Which tokens of a window came together only through the cyclic shift.
+def shift_regions(size, window_size, shift):
+    """Where the tokens of the windows were before the cyclic shift: neighbours have the same number.
 
     Args:
         size: `(h, w)`, the padded grid.
         window_size, shift: `(h, w)`.
-        masked: float, what they get.
 
     Returns:
-        float32 array `(windows, tokens, tokens)` of 0 and `masked`, or `None` without a shift.
+        int32 array `(windows, tokens)`, or `None` without a shift.
 
     Source: Liu et al., arXiv:2103.14030, figure 4.
     """
@@ -105,17 +109,45 @@ def shift_mask(size, window_size, shift, masked=MASKED):
             region[side - window : side - by], region[side - by :] = 1, 2
     grid = 3 * regions[0][:, None] + regions[1]
     (h, w), (height, width) = size, window_size
-    windows = grid.reshape(h // height, height, w // width, width).transpose(0, 2, 1, 3).reshape(-1, height * width)
-    return np.where(windows[:, :, None] == windows[:, None, :], 0, masked).astype("float32")
+    windows = grid.reshape(h // height, height, w // width, width).transpose(0, 2, 1, 3)
+    return windows.reshape(-1, height * width).astype("int32")
+
+
+def shift_mask(size, window_size, shift, masked=MASKED):
+    """What is added to the logits of a window's tokens, so that only those see each other that were neighbours.
+
+    Args:
+        size: `(h, w)`, the padded grid.
+        window_size, shift: `(h, w)`.
+        masked: float, what the others get.
+
+    Returns:
+        float32 array `(windows, tokens, tokens)` of 0 and `masked`, or `None` without a shift.
+    """
+    regions = shift_regions(size, window_size, shift)
+    if regions is None:
+        return None
+    return np.where(regions[:, :, None] == regions[:, None, :], 0, masked).astype("float32")
+
+
+def region_mask(regions, masked=MASKED):
+    """`shift_mask` of the array of `shift_regions`, as operations of a graph."""
+    return ops.where(ops.equal(regions[:, :, None], regions[:, None, :]), 0.0, masked)
+
+
+def token_offsets(window_size):
+    """Numbers of a window's tokens whose differences tell their relative positions: int32 `(tokens,)`.
+
+    The row of the bias table for the tokens i and j is `offsets[i] - offsets[j] + offsets[-1]`.
+    """
+    rows, columns = (axis.ravel() for axis in np.indices(window_size))
+    return (rows * (2 * window_size[1] - 1) + columns).astype("int32")
 
 
 def relative_position_index(window_size):
     """The row of the bias table for every pair of tokens of a window: int32 `(tokens * tokens,)`."""
-    height, width = window_size
-    rows, columns = (axis.ravel() for axis in np.indices(window_size))
-    down = rows[:, None] - rows[None, :] + height - 1
-    across = columns[:, None] - columns[None, :] + width - 1
-    return (down * (2 * width - 1) + across).astype("int32").ravel()
+    offsets = token_offsets(window_size)
+    return (offsets[:, None] - offsets + offsets[-1]).ravel()
 
 
 def log_coordinates(window_size, pretrained_window_size):

@@ -1,0 +1,84 @@
+"""What must hold of the files of a SavedModel, without running it."""
+
+import hashlib
+import os
+
+import tensorflow as tf
+
+from keras_vit.export.checked import NotMet, require
+from keras_vit.export.signature_defs import SERVE_TAG
+
+MOST_CONSTANT_BYTES = 2**20
+MOST_WEIGHTS = 1.02  # times the model's
+# Smaller weights may be equal by chance, as may those of one value alone: zeros of biases, ones of norms.
+_LEAST_COMPARED = 4096
+
+
+def version_is_an_integer(exported):
+    """TF Serving takes folders of integers for versions, and no others."""
+    name = exported.path.name
+    require(name.isascii() and name.isdigit() and int(name) > 0, f"the folder is called {name!r}")
+    return f"version {name}"
+
+
+def one_graph_for_serving(exported):
+    """One MetaGraph, tagged `serve`, with its default attributes stripped, so that older servers read it."""
+    tags = [sorted(graph.meta_info_def.tags) for graph in exported.proto.meta_graphs]
+    require(tags == [[SERVE_TAG]], f"the MetaGraphs have the tags {tags}")
+    info = exported.graph.meta_info_def
+    require(info.stripped_default_attrs, "default attributes are not stripped")
+    return f"written by TensorFlow {info.tensorflow_version}"
+
+
+def has_a_fingerprint(exported):
+    """`fingerprint.pb`, by which a server's logs tell which model they are of."""
+    try:
+        found = tf.saved_model.experimental.read_fingerprint(str(exported.path))
+    except (FileNotFoundError, tf.errors.NotFoundError):
+        raise NotMet("there is no fingerprint.pb") from None
+    require(found.saved_model_checksum and found.graph_def_program_hash, "fingerprint.pb is empty")
+    return f"checksum {found.saved_model_checksum:x}"
+
+
+def constants_are_small(exported):
+    """Weights are variables: a large constant would be loaded with every graph, and is often a weight by mistake."""
+    largest, where = 0, None
+    for node in exported.nodes():
+        if node.op == "Const" and node.attr["value"].tensor.ByteSize() > largest:
+            largest, where = node.attr["value"].tensor.ByteSize(), node.name
+    require(largest <= MOST_CONSTANT_BYTES, f"the constant {where!r} has {largest:,} bytes")
+    return f"the largest has {largest:,} bytes"
+
+
+def weights_are_stored_once(exported):
+    """One set of weights, and little else in the checkpoint."""
+    folder = exported.path / "variables"
+    reader = tf.train.load_checkpoint(str(folder / "variables"))
+    hashes, total, extra = {}, 0, 0
+    for key in reader.get_variable_to_shape_map():
+        value = reader.get_tensor(key)
+        if isinstance(value, bytes):  # the description of the objects that hold them
+            extra += len(value)
+            continue
+        total += value.nbytes
+        if value.nbytes >= _LEAST_COMPARED and (value != value.flat[0]).any():
+            hashes.setdefault(hashlib.sha256(value.tobytes()).digest(), []).append(key)
+    twins = [keys for keys in hashes.values() if len(keys) > 1]
+    require(not twins, f"the same weights are stored as {' and '.join(twins[0])}" if twins else "")
+    stored = sum(file.stat().st_size for file in folder.glob("variables.data*")) - extra
+    require(stored <= MOST_WEIGHTS * total, f"{stored:,} bytes hold weights of {total:,}")
+    if exported.model is not None:
+        weights = sum(weight.numpy().nbytes for weight in exported.model.weights)
+        require(total <= MOST_WEIGHTS * weights, f"weights of {total:,} bytes; the model's have {weights:,}")
+    return f"{total:,} bytes"
+
+
+def no_path_of_this_machine(exported):
+    """Nothing in the graph names a place on the machine that wrote it."""
+    for node in exported.nodes():
+        if node.op == "Const" and node.attr["value"].tensor.dtype == tf.string.as_datatype_enum:
+            for value in node.attr["value"].tensor.string_val:
+                text = value.decode(errors="replace")
+                found = text.startswith("/") and len(text) > 1 and os.path.exists(text)
+                require(not found, f"the constant {node.name!r} is the path {text!r}")
+    return "no constant is a path"

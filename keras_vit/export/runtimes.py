@@ -1,0 +1,215 @@
+"""What the files for other runtimes have in common: a function, a description, a check, an atomic write."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_vit.export.version_folders import sync_folder
+from keras_vit.metadata import LAYER_NAME, has_classifier, metadata, output_activation
+from keras_vit.models import build_model
+from keras_vit.portable import portable_graph
+
+BATCHES = (1, 2, 5)  # what a written file is tried with
+TOLERANCE = 1e-4  # of the outputs, relative to the largest where that is above 1
+INPUT = "images"
+SIGNATURE = "serving_default"
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeFile:
+    """A file that has been written.
+
+    Args:
+        path: `pathlib.Path`.
+        runtime: str or `None`. Name and version of the runtime that tried it; `None` where that is not installed.
+        difference: float or `None`. The largest difference between its outputs and those of Keras.
+    """
+
+    path: pathlib.Path
+    runtime: str | None = None
+    difference: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A model that is ready to be converted.
+
+    Args:
+        model: `keras.Model` that computes in float32.
+        output: str. What its output is called: `logits`, `probabilities`, or `representation` without a classifier.
+        labels: tuple of str or `None`.
+    """
+
+    model: keras.Model
+    output: str
+    labels: tuple | None
+
+    @property
+    def signature(self):
+        """The input: float32 `(batch, h, w, channels)`, normalised, of the model's size and a batch of any size."""
+        spec = metadata(self.model).input_spec
+        return [tf.TensorSpec((None, *spec.size, spec.num_channels), tf.float32, name=INPUT)]
+
+    def function(self):
+        """The model as a `tf.function` of operations that other runtimes know."""
+
+        def call(images):
+            with portable_graph():
+                return {self.output: self.model(images, training=False)}
+
+        return tf.function(call, input_signature=self.signature, autograph=False)
+
+    def save(self, path):
+        """Writes a SavedModel that holds this function alone, for converters that read one."""
+        archive = keras.export.ExportArchive()
+        archive.add_endpoint(SIGNATURE, self.function())
+        archive.write_out(str(path), verbose=False)
+
+    def description(self):
+        """What a user of the file must know: a dict of JSON types."""
+        content = metadata(self.model)
+        return {
+            "name": self.model.name,
+            "input": INPUT,
+            "output": self.output,
+            "layout": "NHWC",
+            "input_spec": content.input_spec.get_config(),
+            "preprocessing": "resize and crop as input_spec says, then (pixel / 255 - mean) / std",
+            "labels": None if self.labels is None else [*self.labels],
+            "origin": content.origin,
+        }
+
+
+def source(model, labels=None, most_bytes=None):
+    """Checks that a model can be converted.
+
+    Args:
+        model: a model of keras_vit, or one with a head of one's own. Under a mixed dtype policy its weights are
+            converted with computations in float32, which is what the runtimes know.
+        labels: class names; `None`: the model's own.
+        most_bytes: int or `None`. How much the weights may take in float32.
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        ValueError: if the model does not take its images as keras_vit prepares them, has several outputs, cannot be
+            computed in float32 or is too large; if the labels do not fit it.
+    """
+    content = metadata(model)
+    direct = any(
+        layer.name == LAYER_NAME and any(layer.input is tensor for tensor in model.inputs) for layer in model.layers
+    )
+    if not direct:
+        raise ValueError(
+            "a model to export must take its images as keras_vit prepares them; export the inner model. "
+            f"Received: model={model.name!r}, whose input does not go straight to its {LAYER_NAME!r} layer"
+        )
+    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+        raise ValueError(f"a model to export must give one vector an image. Received: model={model.name!r}")
+    if most_bytes is not None and 4 * model.count_params() > most_bytes:
+        raise ValueError(
+            f"a file of this format holds at most {most_bytes / 1e9:.1f} GB. "
+            f"Received: model={model.name!r} with {4 * model.count_params() / 1e9:.1f} GB of weights in float32"
+        )
+    labels = content.labels if labels is None else tuple(str(label) for label in labels)
+    count = model.outputs[0].shape[-1]
+    if labels is not None and has_classifier(model) and len(labels) != count:
+        raise ValueError(f"labels must name every class. Received: {len(labels)} labels for {count} classes")
+    if not has_classifier(model):
+        return Source(_in_float32(model), "representation", None)
+    return Source(_in_float32(model), "probabilities" if output_activation(model) else "logits", labels)
+
+
+def _in_float32(model):
+    """The model, or its twin with the same weights where it computes in another dtype."""
+    dtypes = {layer.compute_dtype for layer in model.layers} | {weight.dtype for weight in model.weights}
+    if dtypes <= {"float32"}:
+        return model
+    content = metadata(model)
+    twin = build_model(content.config, content.input_spec, content.labels, content.origin, "float32", model.name)
+    if [weight.path for weight in twin.weights] != [weight.path for weight in model.weights]:
+        raise ValueError(
+            "a quantized model, or one with a head of one's own, must compute in float32 to be exported to other "
+            f"runtimes. Received: model={model.name!r} with {', '.join(sorted(dtypes))}"
+        )
+    twin.set_weights([keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32")) for weight in model.weights])
+    return twin
+
+
+def check_suffix(path, suffix):
+    """`path` as a `pathlib.Path`; raises a `ValueError` unless it ends in `suffix`."""
+    path = pathlib.Path(path)
+    if path.suffix != suffix:
+        raise ValueError(f"a file of this format must end in {suffix}. Received: {str(path)!r}")
+    return path
+
+
+def require(module, extra, what):
+    """Raises an `ImportError` that names the extra unless a module is there."""
+    try:
+        __import__(module)
+    except ImportError as error:
+        raise ImportError(f"{what} needs {module}: pip install 'keras_vit[{extra}]' ({error})") from error
+
+
+def difference(source, load):
+    """The largest difference between a written file and Keras, at batches of `BATCHES` images.
+
+    Args:
+        source: `Source`.
+        load: callable that loads the file and gives a callable from float32 images `(batch, h, w, channels)` to outputs
+            `(batch, outputs)`.
+
+    Returns:
+        float.
+
+    Raises:
+        ValueError: if the runtime fails, or its outputs have another shape or differ by more than `TOLERANCE`.
+    """
+    spec = metadata(source.model).input_spec
+    pixels = np.random.default_rng(0).integers(0, 256, (max(BATCHES), *spec.size, spec.num_channels))
+    images = spec.normalize(pixels)
+    expected = keras.ops.convert_to_numpy(source.model(images, training=False))
+    if not np.isfinite(expected).all():
+        raise ValueError(f"the outputs of a model must be finite. Received: model={source.model.name!r}, whose are not")
+    try:
+        run = load()
+        outputs = [np.asarray(run(images[:batch])) for batch in BATCHES]
+    except Exception as error:  # every runtime has errors of its own
+        raise ValueError(f"the runtime must run the written file. Received: {error}") from error
+    shapes, wanted = [found.shape for found in outputs], [expected[:batch].shape for batch in BATCHES]
+    if shapes != wanted:
+        raise ValueError(f"the written file must give outputs of the shapes {wanted}. Received: {shapes}")
+    most = float(np.max([np.abs(found - expected[: len(found)]).max() for found in outputs]))
+    # Written so that NaN does not pass.
+    if not most <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        raise ValueError(f"the written file must give the outputs of Keras. Received: a difference of {most:.2g}")
+    return most
+
+
+@contextlib.contextmanager
+def beside(path):
+    """A hidden temporary folder beside `path`, on the same file system; gone in the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=".partial-", dir=path.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def put(written, path):
+    """Moves a finished file to its place, where it appears whole; an older file there is replaced."""
+    with open(written, "rb") as file:
+        os.fsync(file.fileno())
+    os.chmod(written, 0o644)
+    os.replace(written, path)
+    sync_folder(path.parent)

@@ -1,0 +1,175 @@
+"""`keras_vit check`: what is right passes, and every check fails for a SavedModel with the fault that it looks for."""
+
+import re
+import shutil
+
+import pytest
+from faulty_model import Weights, write
+from PIL import Image
+
+import keras_vit_cli
+from keras_vit.export import check, write_server_files, write_warmup
+from keras_vit.export.checked import Exported
+from keras_vit.export.conformance import CHECKS, run
+
+SIZES = (1, 2)
+# Faults of the graph, the check that finds them, and what it says.
+FAULTS = {
+    "Python": ("operations", "PyFunc"),
+    "XLA": ("no XLA", "must be compiled by XLA"),
+    "large constant": ("small constants", "has 2,097,1.. bytes"),
+    "weights twice": ("weights stored once", "the same weights are stored as kernel.* and copy"),
+    "path": ("no paths", "is the path '/usr'"),
+    "no strict": ("signatures", "there is no strict"),
+    "batch of four": ("signatures", "its batch must be -1"),
+    "half precision": ("signatures", "logits is bfloat16"),
+    "another description": ("signatures", "images is not as the description says"),
+    "length": ("embeddings", "has the lengths"),
+    "flat": ("explain", "the same everywhere"),
+    "second class": ("explain", "not that of serving_default"),
+    "no explain": ("explain", "though a ViT has attention"),
+    "third output": ("Classify", "the outputs are .*class_ids"),
+    "no empty batch": ("batches", "InvalidArgumentError: .*Condition x > 0"),
+    "rows depend on the batch": ("batch equals rows", "of row 0 differs"),
+    "random": ("repeatable", "changes"),
+    "NaN": ("JSON", "images: logits is no JSON"),
+    "unsorted": ("scores", "scores do not fall"),
+    "sums": ("scores", "probabilities sum to 0.9"),
+    "labels": ("labels", "not the labels of class_ids"),
+    "silent": ("bad images", "valid is .True, True"),
+    "neighbours": ("bad images", "scores of the neighbours changes"),
+    "lenient": ("strict", "there is no error"),
+    "nameless": ("strict", "does not name the row: .*bad image"),
+    "other logits": ("equals Keras", "outputs differ by"),
+    "BGR": ("equals Pillow", "other classes"),
+}
+
+
+@pytest.fixture(scope="module")
+def right(tmp_path_factory):
+    """A version without a fault, with the files for a server."""
+    folder = tmp_path_factory.mktemp("models") / "colours"
+    path = write(folder / "1")
+    write_warmup(path, "colours", SIZES)
+    write_server_files(folder, batch_sizes=SIZES)
+    return path
+
+
+@pytest.fixture
+def copied(right, tmp_path):
+    """A copy to be damaged."""
+    return shutil.copytree(right.parent, tmp_path / "colours") / "1"
+
+
+def _result(name, path, model=None):
+    return run(name, dict(CHECKS)[name], Exported(path, model))
+
+
+def test_everything_holds_of_what_is_right(right):
+    report = check(right, model=Weights())
+    assert [result for result in report.results if not result.passed] == []
+    assert [result.check for result in report.results] == [name for name, _ in CHECKS]
+    assert all(result.finding for result in report.results)
+    assert report.failed == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_the_graph_is_found(fault, tmp_path):
+    name, finding = FAULTS[fault]
+    result = _result(name, write(tmp_path / "1", fault), Weights())
+    assert result.passed is False, result
+    assert re.search(finding, result.finding), result
+
+
+def _rename(path):
+    return path.rename(path.with_name("v1"))
+
+
+def _without(name):
+    def damage(path):
+        (path / name).unlink()
+        return path
+
+    return damage
+
+
+def _replaced(name, old, new):
+    def damage(path):
+        file = (path / name).resolve()
+        content = file.read_bytes()
+        assert old in content
+        file.write_bytes(content.replace(old, new))
+        return path
+
+    return damage
+
+
+def _keep_defaults(path):
+    proto = Exported(path).proto
+    proto.meta_graphs[0].meta_info_def.stripped_default_attrs = False
+    (path / "saved_model.pb").write_bytes(proto.SerializeToString())
+    return path
+
+
+def _second_graph(path):
+    proto = Exported(path).proto
+    proto.meta_graphs.add().meta_info_def.tags.append("train")
+    (path / "saved_model.pb").write_bytes(proto.SerializeToString())
+    return path
+
+
+BATCHING = "../batching.config"
+WARMUP = "assets.extra/tf_serving_warmup_requests"
+DAMAGE = {
+    "a name": ("version", _rename, "called 'v1'"),
+    "default attributes": ("one graph for serving", _keep_defaults, "not stripped"),
+    "a second graph": ("one graph for serving", _second_graph, "the tags .*train"),
+    "no fingerprint": ("fingerprint", _without("fingerprint.pb"), "there is no fingerprint.pb"),
+    "broken records": ("warm-up", _replaced(WARMUP, b"colours", b"colourz"), "corrupted record"),
+    "an unknown field": ("server files", _replaced(BATCHING, b"num_batch_threads", b"threads"), "no field named"),
+    "a larger batch": (
+        "server files",
+        _replaced(BATCHING, b"value: 2", b"value: 3"),
+        "must be the last",
+    ),
+    "a file less": ("server files", _without("../monitoring.config"), "only models.config, batching.config"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_to_the_files_is_found(damage, copied):
+    name, function, finding = DAMAGE[damage]
+    result = _result(name, function(copied))
+    assert result.passed is False, result
+    assert re.search(finding, result.finding), result
+
+
+def test_every_check_has_something_that_fails_it():
+    found = {name for name, *_ in (*FAULTS.values(), *DAMAGE.values())}
+    assert found == {name for name, _ in CHECKS}
+
+
+def test_the_command_prints_a_table_and_fails_for_a_fault(right, copied, capsys):
+    assert keras_vit_cli.main(["check", str(right.parent)]) == 0
+    answer = capsys.readouterr().out
+    assert all(name in answer for name, _ in CHECKS)
+    assert "no model was given" in answer
+    (copied / "fingerprint.pb").unlink()
+    assert keras_vit_cli.main(["check", str(copied)]) == 1
+    assert f"1 of {len(CHECKS)} do not: fingerprint" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="there must be a SavedModel"):
+        check(tmp_path)
+
+
+def test_the_images_that_are_given_are_tried(right, tmp_path):
+    file = tmp_path / "white.png"
+    Image.new("RGB", (9, 9), "white").save(file)
+    pictures = Exported(right, files=[file]).pictures
+    assert pictures[0] == file.read_bytes()
+    assert len(pictures) == 5
+    file.write_text("no image")
+    with pytest.raises(ValueError, match=r"white\.png"):
+        check(right, images=[file])
