@@ -10,10 +10,11 @@ from rich.table import Table
 
 from keras_vit import experiment
 from keras_vit.applications import decode_predictions
+from keras_vit.cli_export import explain as explain  # commands, as those below
+from keras_vit.cli_export import export as export
 from keras_vit.cli_models import check_classifier, is_saved_model, load_model
 from keras_vit.data import Stream, evaluation_dataset, evaluation_stream, load_source
 from keras_vit.export import predict as saved_model_predict
-from keras_vit.export import saved_model
 from keras_vit.metadata import metadata, output_activation
 from keras_vit.recipe_files import load_recipe
 from keras_vit.training import DataConfig, apply_overrides, record
@@ -162,12 +163,6 @@ def predict(options):
         answers = [[(name, score) for _, name, score in row] for row in decoded]
     for path, answer in zip(options.images, answers, strict=True):
         _say(f"{path}: " + ", ".join(f"{name} {score:.3f}" for name, score in answer[: options.top]))
-
-
-def export(options):
-    """Writes a model as a SavedModel."""
-    path = saved_model(load_model(options.model), options.to, top_k=options.top_k, version=options.number)
-    _say(f"exported: {path}")
 
 
 def convert(options):

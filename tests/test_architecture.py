@@ -26,6 +26,7 @@ ORDER = [
     {"interpret", "evaluation", "training"},
     {"data", "distribution", "sharding", "export"},
     {"cli_models"},
+    {"cli_export"},
     {"experiment", "recipe_files"},
     {"cli", "recipes", "__main__"},
 ]

@@ -48,7 +48,7 @@ def test_every_command_has_its_function():
     from keras_vit import cli
 
     commands = keras_vit_cli._parser()._subparsers._group_actions[0].choices
-    assert set(commands) == {"train", "evaluate", "predict", "export", "convert", "list"}
+    assert set(commands) == {"train", "evaluate", "predict", "export", "explain", "convert", "list"}
     assert all(callable(getattr(cli, name)) for name in commands)
 
 
