@@ -12,6 +12,7 @@ _MODEL = (
     "a .keras file, a checkpoint or a folder with model.safetensors, hub:organisation/repository, or a name of "
     "`keras_vit list --pretrained`"
 )
+_FORMATS = ("jpeg", "png", "webp", "bmp", "gif")
 
 
 def _recipe_arguments(parser):
@@ -33,6 +34,34 @@ def _recipe_arguments(parser):
     parser.add_argument("--export", metavar="DIR", help="folder of the SavedModel (default: saved_models/<recipe>)")
     parser.add_argument("--no-export", action="store_true", help="train and evaluate only")
     parser.add_argument("--record", action="store_true", help="write a run record to recipes/results/<recipe>/")
+
+
+def _serving_arguments(parser):
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="what the model computes in (default: as it is)"
+    )
+    parser.add_argument(
+        "--weights", choices=("float32", "bfloat16", "int8"), default="float32", help="how weights are stored"
+    )
+    parser.add_argument(
+        "--compare", metavar="IMAGE", nargs="+", help="images that --dtype and --weights are judged by (default: noise)"
+    )
+    parser.add_argument(
+        "--activation", choices=("softmax", "sigmoid"), help="what makes probabilities of logits (default softmax)"
+    )
+    parser.add_argument(
+        "--accept",
+        metavar="FORMAT",
+        nargs="+",
+        default=_FORMATS,
+        help=f"encodings that are accepted (default: {' '.join(_FORMATS)})",
+    )
+    parser.add_argument(
+        "--max-pixels", type=int, default=2**25, help="larger images are refused unseen (default 2 ** 25)"
+    )
+    parser.add_argument(
+        "--as-stored", dest="upright", action="store_false", help="do not turn JPEGs as their Exif orientation says"
+    )
 
 
 def _parser():
@@ -84,6 +113,12 @@ def _parser():
     )
     export.add_argument("--version", dest="number", type=int, help="version number (default: the next one)")
     export.add_argument("--top-k", type=int, default=5, help="classes in an answer (default 5)")
+    _serving_arguments(export)
+
+    explain = commands.add_parser("explain", help="draw which patches of images a model attends to")
+    explain.add_argument("images", nargs="+", help="image files")
+    explain.add_argument("--model", required=True, help=_MODEL)
+    explain.add_argument("--to", metavar="DIR", default=".", help="folder of the pictures (default: this one)")
 
     check = commands.add_parser("check", help="examine a SavedModel before it is served; exit code 1 if anything fails")
     check.add_argument("path", help="folder of a version, or of versions, whose highest is taken")
@@ -111,6 +146,12 @@ def _parser():
     models.add_argument("pattern", nargs="?", default="*", help="for example 'vit_base*'")
     models.add_argument("--pretrained", action="store_true", help="published weights, with size and accuracy")
     return parser
+
+
+def defaults(command):
+    """The values of a command's options that nobody has set, by name."""
+    actions = _parser()._subparsers._group_actions[0].choices[command]._actions
+    return {action.dest: action.default for action in actions}
 
 
 def main(arguments=None):

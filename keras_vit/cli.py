@@ -8,14 +8,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from keras_vit import cli_runtimes, experiment
+from keras_vit import experiment
 from keras_vit.applications import decode_predictions
 from keras_vit.cli_check import check
+from keras_vit.cli_export import explain, export
 from keras_vit.cli_models import check_classifier, is_saved_model, load_model
 from keras_vit.cli_publish import publish, rollback
 from keras_vit.data import Stream, evaluation_dataset, evaluation_stream, load_source
 from keras_vit.export import predict as saved_model_predict
-from keras_vit.export import saved_model
 from keras_vit.metadata import metadata, output_activation
 from keras_vit.recipe_files import load_recipe
 from keras_vit.training import DataConfig, apply_overrides, record
@@ -24,7 +24,8 @@ from keras_vit.weights import catalog_entry, save_weights
 from keras_vit.weights.catalog import imagenet_ids, read_labels
 from keras_vit.zoo import list_models
 
-__all__ = ["check", "convert", "evaluate", "export", "list", "predict", "publish", "rollback", "train"]
+# Commands that are found here.
+__all__ = ["check", "convert", "evaluate", "explain", "export", "list", "predict", "publish", "rollback", "train"]
 
 _CONSOLE = Console(highlight=False, soft_wrap=True)
 
@@ -168,15 +169,6 @@ def predict(options):
         answers = [[(name, score) for _, name, score in row] for row in decoded]
     for path, answer in zip(options.images, answers, strict=True):
         _say(f"{path}: " + ", ".join(f"{name} {score:.3f}" for name, score in answer[: options.top]))
-
-
-def export(options):
-    """Writes a model as a SavedModel, or as a file for another runtime."""
-    if options.format != "saved_model":
-        _say(cli_runtimes.export_runtime(options))
-        return
-    path = saved_model(load_model(options.model), options.to, top_k=options.top_k, version=options.number)
-    _say(f"exported: {path}")
 
 
 def convert(options):

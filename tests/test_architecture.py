@@ -28,6 +28,7 @@ ORDER = [
     {"data", "distribution", "sharding", "export"},
     {"cli_models", "cli_publish"},
     {"cli_check", "cli_runtimes"},
+    {"cli_export"},
     {"experiment", "recipe_files"},
     {"cli", "recipes", "__main__"},
 ]

@@ -48,7 +48,8 @@ def test_every_command_has_its_function():
     from keras_vit import cli
 
     commands = keras_vit_cli._parser()._subparsers._group_actions[0].choices
-    assert set(commands) == {"train", "evaluate", "predict", "export", "publish", "rollback", "convert", "list"}
+    names = {"check", "train", "evaluate", "predict", "export", "explain", "publish", "rollback", "convert", "list"}
+    assert set(commands) == names
     assert all(callable(getattr(cli, name)) for name in commands)
 
 
@@ -243,6 +244,19 @@ def test_export_writes_files_for_other_runtimes(trained, tmp_path, capsys):
     assert f"exported: {tmp_path / 'digits.onnx'}; in onnxruntime " in answer
     assert "at batches of 1, 2, 5" in answer
     assert [path.name for path in tmp_path.iterdir()] == ["digits.onnx"]
+
+
+SAVED_MODELS_ALONE = (
+    *("--version 3", "--top-k 2", "--dtype bfloat16", "--weights int8", "--compare a.png", "--activation sigmoid"),
+    *("--accept png", "--max-pixels 9", "--as-stored"),
+)
+
+
+@pytest.mark.parametrize("option", SAVED_MODELS_ALONE)
+def test_options_of_saved_models_belong_to_no_other_format(option, tmp_path, capsys):
+    arguments = ["export", "a.keras", "--to", tmp_path / "a.onnx", "--format", "onnx"]
+    assert _main(*arguments, *option.split()) == 1
+    assert f"{option.split()[0]}: options of SavedModels alone" in capsys.readouterr().err
 
 
 def test_list_prints_names(capsys):

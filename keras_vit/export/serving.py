@@ -1,129 +1,198 @@
 """Write a model as a SavedModel that TF Serving serves, and ask one."""
 
-import os
 import pathlib
-import shutil
-import tempfile
+import re
 
-import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_vit.data.preprocess import decode, resize
-from keras_vit.metadata import LAYER_NAME, has_classifier, metadata, output_activation
-from keras_vit.validation import check_positive
+from keras_vit.export.decode import MAX_PIXELS
+from keras_vit.export.description import describe, write_description
+from keras_vit.export.difference import fixed_pixels, measure_difference
+from keras_vit.export.flatten import flat, with_compute_dtype
+from keras_vit.export.headers import FORMATS
+from keras_vit.export.signatures import Servable
+from keras_vit.export.stored import STORAGE, StoredWeights
+from keras_vit.export.versions import versions, write_version
+from keras_vit.metadata import has_classifier, metadata, output_activation
+from keras_vit.validation import check_choice, check_positive
+
+COMPUTE_DTYPES = ("float32", "bfloat16")
+# They are a constant of the graph.
+_MOST_LABEL_BYTES = 2**20
 
 
-def next_version(directory):
-    """The integer after the highest version in `directory`, 1 where there is none."""
-    directory = pathlib.Path(directory)
-    versions = [int(p.name) for p in directory.iterdir() if p.name.isdigit()] if directory.is_dir() else []
-    return max(versions, default=0) + 1
-
-
-def _signatures(model, content, labels, top_k):
-    """The functions behind the signatures, closing over the model."""
-    spec, names = content.input_spec, tf.constant(labels)
-    is_probability = output_activation(model) is not None
-
-    def probabilities(outputs):
-        outputs = tf.cast(outputs, tf.float32)
-        return outputs if is_probability else tf.nn.softmax(outputs)
-
-    def prepare(data):
-        return resize(decode(data, spec.num_channels), spec)
-
-    def classify(image_bytes):
-        shape = tf.TensorSpec((*spec.size, spec.num_channels), tf.float32)
-        pixels = tf.map_fn(prepare, image_bytes, fn_output_signature=shape)
-        scores, ids = tf.math.top_k(probabilities(model(spec.normalize(pixels), training=False)), top_k)
-        return {"scores": scores, "classes": tf.gather(names, ids), "class_ids": ids}
-
-    def images(images):
-        outputs = tf.cast(model(images, training=False), tf.float32)
-        return (
-            {"probabilities": outputs}
-            if is_probability
-            else {"logits": outputs, "probabilities": probabilities(outputs)}
-        )
-
-    return classify, images
-
-
-def saved_model(model, directory, labels=None, top_k=5, version=None):
+def saved_model(
+    model,
+    directory,
+    labels=None,
+    input_spec=None,
+    top_k=5,
+    version=None,
+    *,
+    dtype=None,
+    weights="float32",
+    activation=None,
+    formats=FORMATS,
+    max_pixels=MAX_PIXELS,
+    upright=True,
+    compare=None,
+):
     """Writes `<directory>/<version>/`, a SavedModel with the preprocessing in the graph.
 
-    The version appears whole or not at all: it is written beside and renamed. Signatures:
+    The version appears whole or not at all, and is on the disk before it has its number. Signatures, all with n = any
+    number of images, 0 included; outputs are float32, int32, bool or strings under every dtype policy:
 
-    * `serving_default`: `image_bytes`, string `(n,)`, encoded images of any size, to `scores` float32 `(n, k)`,
-      `classes` string `(n, k)`, `class_ids` int32 `(n, k)`, best first.
-    * `images`: `images`, float32 `(n, h, w, c)`, normalised and of the model's size, to `logits` and
-      `probabilities`, float32 `(n, num_classes)`; without `logits` where the model ends in a softmax or sigmoid.
+    * `serving_default`: `image_bytes`, string `(n,)`, encoded images of any size, to `scores` `(n, k)`, `classes`
+      `(n, k)`, `class_ids` `(n, k)`, best first, and `valid` `(n,)`. An image that is no JPEG, PNG, WebP, BMP or GIF
+      (the first frame counts), is damaged or too large gets `valid` False, zeros and empty names; its neighbours in the
+      batch, which a server may have put together from several clients, are not touched by it.
+    * `strict`: the same, but a bad image is the error INVALID_ARGUMENT, which names its row and the reason.
+    * `images` and `images_uint8`: `images`, float32 or uint8 `(n, h, w, c)`, pixels from 0 to 255 as decoders give
+      them, to `logits` and `probabilities` `(n, num_classes)`; without `logits` where the model itself ends in a
+      softmax or sigmoid. Images of the model's size go in as they are; all others are resized and cropped as encoded
+      ones. Two signatures, as one has one type: float32 for JSON, uint8 for gRPC, where it is a quarter of the bytes.
+    * `embeddings`: `image_bytes` to `representation` `(n, width)`, what the classifier starts from, `embedding`, the
+      same with length one, and `valid`.
+    * `explain`, where every token attends to every other: `image_bytes` to `heat_map` `(n, h, w)` on the grid of the
+      patches (see `keras_vit.interpret.rollout_model`), `class`, `class_id`, `score`, `valid` `(n,)`. Swin Transformers
+      attend inside windows and have none.
+    * `classify`: `inputs`, serialised `tf.Example`s with the feature `image_bytes` or `image/encoded`, to `classes` and
+      `scores` `(n, k)`, as TF Serving's Classify API wants it; a bad image gets empty names and zeros.
+
+    A model without a classifier has `embeddings` alone, which is then also `serving_default`; one whose images have
+    neither 1 nor 3 channels has `images` and `images_uint8`.
 
     Args:
-        model: a model of keras_vit with a classifier.
-        directory: path, for example `saved_models/flowers`.
+        model: a model of keras_vit, or one that takes its images with such a model and goes on with its output.
+        directory: path, for example `saved_models/flowers`; its name is what a server will call the model.
         labels: class names; `None` for the model's own, or the numbers of the classes.
-        top_k: int. How many classes `serving_default` returns, at most all. Default 5.
+        input_spec: `InputSpec`, of the model's size and channels; `None` for the model's own.
+        top_k: int. How many classes an answer has, at most all. Default 5.
         version: int or `None`: the next one.
+        dtype: what the model computes in, `float32` or `bfloat16`; `None`: as it does.
+        weights: how weights are stored: `float32`; `bfloat16`, half of the bytes; `int8`, a quarter (dense layers and
+            convolutions, a step size an output channel). They are unpacked in each call.
+        activation: what makes probabilities of logits, `softmax` or `sigmoid` (several labels an image); `None`:
+            `softmax`, and `sigmoid` for a single logit. A model that ends in one of them keeps it.
+        formats: those of `jpeg`, `png`, `webp`, `bmp`, `gif` that are accepted. Default all.
+        max_pixels: int. Larger images are refused by their header. Default 2 ** 25; while it is decoded, an image takes
+            three bytes a pixel, a progressive JPEG nine.
+        upright: bool. Whether a JPEG with an Exif orientation, as telephones write it, is turned as a person would see
+            it. `InputSpec.load` and the training data do not look at it. Default True.
+        compare: images by which the difference from the model in float32 is measured where `dtype` or `weights` ask
+            for less: paths, or uint8 arrays `(h, w, channels)`; `None`: sixteen images of smooth noise.
 
     Returns:
-        The path of the version.
+        The path of the version. `keras_vit.export.read_description` tells what it holds, and the difference.
 
     Raises:
-        ValueError: if the version exists, the model has no classifier or changes its images before the
-            preprocessing of keras_vit, or the labels do not fit it.
+        ValueError: if the version exists, the model changes its images before the preprocessing of keras_vit or has
+            neither a classifier nor images that can be encoded, or an argument does not fit.
     """
-    content = metadata(model)
-    _check_exportable(model)
-    count = model.outputs[0].shape[-1]
-    check_positive(top_k, "top_k")
-    if version is not None:
-        check_positive(version, "version")
+    given = flat(model)
+    wanted = given if dtype is None else with_compute_dtype(given, check_choice(dtype, COMPUTE_DTYPES, "dtype"))
+    servable = Servable(
+        model=wanted,
+        weights=StoredWeights(wanted, check_choice(weights, STORAGE, "weights")),
+        input_spec=_input_spec(given, input_spec),
+        labels=_labels(given, labels),
+        top_k=_top_k(given, top_k),
+        activation=_activation(given, activation),
+        formats=_formats(formats),
+        max_pixels=check_positive(max_pixels, "max_pixels"),
+        upright=bool(upright),
+    )
+    functions = {name: function.get_concrete_function() for name, function in servable.signatures().items()}
+    is_exact = weights == "float32" and wanted is given
+    difference = None if is_exact else _difference(servable, given, compare)
+    options = {
+        "top_k": servable.top_k,
+        "dtype": dtype,
+        "weights": weights,
+        "activation": servable.activation,
+        "formats": list(servable.formats),
+        "max_pixels": max_pixels,
+        "upright": servable.upright,
+    }
+    description = describe(servable, functions, options, difference)
+    name = pathlib.Path(directory).resolve().name
+
+    def write(path, number):
+        if not (path / "saved_model.pb").exists():
+            # Not `ExportArchive.track` or `model.export`, which store every variable twice.
+            tf.saved_model.save(servable.weights, str(path), functions)
+        write_description(path, name, number, description)
+        # What else belongs into a version, such as warm-up records, is written here: it appears with the rest.
+
+    return write_version(directory, write, version)
+
+
+def _input_spec(model, input_spec):
+    own = metadata(model).input_spec
+    if input_spec is None:
+        return own
+    if input_spec.size != own.size or input_spec.num_channels != own.num_channels:
+        raise ValueError(
+            "input_spec must have the size and the channels of the model. "
+            f"Received: {input_spec.size} and {input_spec.num_channels}, for {own.size} and {own.num_channels}"
+        )
+    return input_spec
+
+
+def _labels(model, labels):
+    """The class names, a tuple of str; `None` for numbers."""
+    if not has_classifier(model):
+        if labels is not None:
+            raise ValueError(f"a model without a classifier has no labels. Received: model={model.name!r}")
+        return None
+    labels, count = metadata(model).labels if labels is None else labels, model.outputs[0].shape[-1]
     if labels is None:
-        labels = [str(i) for i in range(count)] if content.labels is None else content.labels
+        return None
+    labels = tuple(str(label) for label in labels)
     if len(labels) != count:
         raise ValueError(f"labels must name every class. Received: {len(labels)} labels for {count} classes")
-    directory = pathlib.Path(directory)
-    version = next_version(directory) if version is None else version
-    target = directory / str(version)
-    if target.exists():
-        raise ValueError(f"a version is never overwritten. Received: {str(target)!r}, which exists")
-    directory.mkdir(parents=True, exist_ok=True)
-    # A hidden folder beside the target: on the same file system, and no integer, so the server ignores it.
-    partial = pathlib.Path(tempfile.mkdtemp(prefix=".partial-", dir=directory))
-    try:
-        _write(model, content, [str(label) for label in labels], min(top_k, count), partial)
-        os.chmod(partial, 0o755)
-        os.replace(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return target
+    size = sum(len(label.encode()) for label in labels)
+    if size > _MOST_LABEL_BYTES:
+        raise ValueError(f"labels must have at most {_MOST_LABEL_BYTES} bytes together. Received: {size} bytes")
+    return labels
 
 
-def _check_exportable(model):
-    """The graph of the signatures prepares the images: nothing else may, and a classifier must follow."""
-    direct = any(
-        layer.name == LAYER_NAME and any(layer.input is tensor for tensor in model.inputs) for layer in model.layers
-    )
-    if not direct:
+def _top_k(model, top_k):
+    check_positive(top_k, "top_k")
+    if len(model.outputs[0].shape) != 2:
         raise ValueError(
-            "a model to export must take its images as keras_vit prepares them; export the inner model. "
-            f"Received: model={model.name!r}, whose input does not go straight to its {LAYER_NAME!r} layer"
+            "a model to export must return one vector an image. "
+            f"Received: model={model.name!r} with outputs of the shape {tuple(model.outputs[0].shape)}"
         )
-    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2 or not has_classifier(model):
-        raise ValueError(f"only a model with a classifier can be exported. Received: model={model.name!r}")
+    return min(top_k, model.outputs[0].shape[-1])
 
 
-def _write(model, content, labels, top_k, path):
-    classify, images = _signatures(model, content, labels, top_k)
-    spec = content.input_spec
-    # `add_endpoint` alone stores every variable once; `track` or `model.export` would store it twice.
-    archive = keras.export.ExportArchive()
-    archive.add_endpoint("serving_default", classify, [tf.TensorSpec((None,), tf.string, name="image_bytes")])
-    pixels = tf.TensorSpec((None, *spec.size, spec.num_channels), tf.float32, name="images")
-    archive.add_endpoint("images", images, [pixels])
-    archive.write_out(str(path), verbose=False)
+def _activation(model, activation):
+    """What makes probabilities of the model's outputs: `softmax`, `sigmoid`, or `None` where they are."""
+    check_choice(activation, (None, "softmax", "sigmoid"), "activation")
+    own = output_activation(model)
+    if own is not None:
+        if activation not in (None, own):
+            raise ValueError(f"the model ends in {own} already. Received: activation={activation!r}")
+        return None
+    return activation or ("sigmoid" if model.outputs[0].shape[-1] == 1 else "softmax")
+
+
+def _formats(formats):
+    formats = (formats,) if isinstance(formats, str) else tuple(formats)
+    for name in formats:
+        check_choice(name, FORMATS, "formats")
+    if not formats:
+        raise ValueError("at least one format must be accepted. Received: formats=()")
+    return tuple(dict.fromkeys(formats))
+
+
+def _difference(servable, model, compare):
+    """How far the outputs are from those of the model in float32."""
+    spec = servable.input_spec
+    pixels = fixed_pixels(spec) if compare is None else np.stack([spec.resize(image) for image in compare])
+    return measure_difference(servable, with_compute_dtype(model, "float32"), pixels)
 
 
 def predict(path, files):
@@ -137,22 +206,29 @@ def predict(path, files):
         A list with a list of `(class name, score)` for each file, best first.
 
     Raises:
-        ValueError: if there is no SavedModel, or a file cannot be read or decoded.
+        ValueError: if there is no SavedModel, or it does not classify; or if a file cannot be read or decoded.
     """
     path = pathlib.Path(path)
-    if not (path / "saved_model.pb").exists() and next_version(path) > 1:
-        path = path / str(next_version(path) - 1)
+    numbers = versions(path)
+    if not (path / "saved_model.pb").exists() and numbers:
+        path = path / str(numbers[-1])
     if not (path / "saved_model.pb").exists():
         raise ValueError(
             f"there must be a SavedModel in the folder or in a numbered folder in it. Received: {str(path)!r}"
         )
-    serve = tf.saved_model.load(str(path)).signatures["serving_default"]
+    signatures = tf.saved_model.load(str(path)).signatures
+    if "strict" not in signatures:
+        raise ValueError(
+            f"the SavedModel must classify encoded images. Received: {str(path)!r} with {list(signatures)}"
+        )
     results = []
     for file in files:
         try:
-            outputs = serve(image_bytes=tf.constant([pathlib.Path(file).read_bytes()]))
+            outputs = signatures["strict"](image_bytes=tf.constant([pathlib.Path(file).read_bytes()]))
         except (OSError, tf.errors.InvalidArgumentError) as error:
-            raise ValueError(f"an image must be a readable file. Received: {str(file)!r} ({error})") from error
+            found = re.search(r"image_bytes\[0\] (must be .*?)(?:\]|\n|$)", str(error))
+            why = found[1] if found else error
+            raise ValueError(f"an image must be a readable file. Received: {str(file)!r} ({why})") from error
         names = [name.decode() for name in outputs["classes"][0].numpy()]
         results.append(list(zip(names, outputs["scores"][0].numpy().tolist(), strict=True)))
     return results

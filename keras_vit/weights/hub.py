@@ -80,7 +80,7 @@ def _card(model, license_id, repository):
         content.config,
         content.input_spec,
         model.count_params(),
-        summary=f"Made with keras_vit. Origin of the weights: {_shown(content.origin)}.",
+        summary=f"Made with keras_vit. Origin of the weights: {shown_origin(content.origin)}.",
         license_id=license_id,
         has_classes=has_classes,
         command=f"keras_vit evaluate {where} --data NAME --split SPLIT",
@@ -91,7 +91,7 @@ def _card(model, license_id, repository):
     return front_matter(license_id, has_classes) + card
 
 
-def _shown(origin):
+def shown_origin(origin):
     """An origin as a card may tell it: without the folders of this machine, or what lets one into a server."""
     if origin is None:
         return "trained from scratch"

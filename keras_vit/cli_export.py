@@ -1,0 +1,75 @@
+"""The commands that make something of a trained model: a SavedModel, pictures of what it looks at."""
+
+import pathlib
+
+import keras
+from rich.console import Console
+
+from keras_vit.applications import decode_predictions
+from keras_vit.cli_models import load_model
+from keras_vit.cli_runtimes import export_runtime
+from keras_vit.export import read_description, saved_model
+from keras_vit.interpret import rollout_model
+from keras_vit.interpret.plots import overlay
+from keras_vit.metadata import has_classifier, metadata, output_activation
+
+_CONSOLE = Console(highlight=False, soft_wrap=True)
+
+
+def _say(text):
+    _CONSOLE.print(text, markup=False)
+
+
+def export(options):
+    """Writes a model as a SavedModel, and tells what fewer bits cost; or as a file for another runtime."""
+    if options.format != "saved_model":
+        _say(export_runtime(options))
+        return
+    path = saved_model(
+        load_model(options.model),
+        options.to,
+        top_k=options.top_k,
+        version=options.number,
+        dtype=options.dtype,
+        weights=options.weights,
+        activation=options.activation,
+        max_pixels=options.max_pixels,
+        upright=options.upright,
+        compare=options.compare,
+        formats=options.accept,
+    )
+    size = sum(file.stat().st_size for file in (path / "variables").iterdir())
+    _say(f"exported: {path}, {size / 1e6:.1f} MB of weights")
+    if difference := read_description(path)["difference"]:
+        _say("beside the model in float32: " + _costs(difference, options.compare))
+
+
+def _costs(difference, compared):
+    """A line of what `measure_difference` found."""
+    of = f"{difference['images']} {'images' if compared else 'images of noise'}"
+    text = f"outputs of {of} differ by {difference['outputs_max']:.1e} of the largest one at most"
+    if "top1_agreement" in difference:
+        text += f", probabilities by {difference['probabilities_max']:.1e}"
+        text += f"; the best class is the same for {difference['top1_agreement']:.1%}"
+    return text
+
+
+def explain(options):
+    """Draws which patches are in what the classifier sees, one picture an image."""
+    model = load_model(options.model)
+    spec, maps = metadata(model).input_spec, rollout_model(model)
+    folder = pathlib.Path(options.to)
+    folder.mkdir(parents=True, exist_ok=True)
+    for image in options.images:
+        pixels = spec.resize(image)
+        answer = maps.predict(spec.normalize(pixels)[None], verbose=0)
+        title = _best(model, answer["outputs"]) if has_classifier(model) else ""
+        path = overlay(pixels, answer["heat_map"][0], folder / f"{pathlib.Path(image).stem}_explained.png", title)
+        _say(f"{image}: {title + ', ' if title else ''}{path}")
+
+
+def _best(model, outputs):
+    """The name and score of the best class of one image."""
+    scores = outputs if output_activation(model) else keras.ops.convert_to_numpy(keras.ops.softmax(outputs))
+    (((_, name, score),),) = decode_predictions(scores, top=1, model=model)
+    return f"{name} {score:.3f}"

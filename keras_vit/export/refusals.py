@@ -1,0 +1,61 @@
+"""Errors of the graph: what a request is refused with, as INVALID_ARGUMENT, by name and number."""
+
+import tensorflow as tf
+
+from keras_vit.export.decode import DAMAGED, FORMAT, MAX_SIDE, SIZE, VALID
+
+
+def assert_readable(image_bytes, reasons, formats, max_pixels):
+    """An assertion that names the first bad image, the rule that it breaks, and its number of bytes.
+
+    Args:
+        image_bytes: string tensor `(n,)`.
+        reasons: int32 tensor `(n,)`, see `decode_images`.
+        formats, max_pixels: as for `decode_images`.
+
+    Returns:
+        An operation that fails where an image is bad.
+    """
+    rules = {
+        VALID: "",
+        DAMAGED: "an image that can be decoded to its end",
+        FORMAT: f"an image of one of the formats {', '.join(formats)}",
+        SIZE: f"an image of at most {max_pixels} pixels, no side of which is longer than {MAX_SIDE}",
+    }
+    texts = tf.constant([rules[reason] for reason in sorted(rules)])
+    # Behind the last image stands a valid one, for batches of none.
+    reasons, lengths = tf.concat([reasons, [VALID]], 0), tf.concat([tf.strings.length(image_bytes), [0]], 0)
+    row = tf.argmax(tf.cast(reasons != VALID, tf.int32))
+    received = tf.strings.join([". Received: ", tf.strings.as_string(lengths[row]), " bytes"])
+    text = ["image_bytes[", tf.strings.as_string(row), "] must be ", tf.gather(texts, reasons[row]), received]
+    return tf.debugging.Assert(tf.reduce_all(reasons == VALID), [tf.strings.join(text)])
+
+
+def checked_images(images, channels, max_pixels):
+    """Images, unless their shape is wrong: a server hands over tensors of any shape, whatever the signature says.
+
+    Args:
+        images: tensor that should be `(batch, height, width, channels)`.
+        channels: int.
+        max_pixels: int, of one image.
+
+    Returns:
+        `images`, behind an assertion.
+    """
+    # The graph's own idea of the shape is forgotten, or TensorFlow would take the check for granted.
+    shape = tf.shape(tf.raw_ops.PlaceholderWithDefault(input=images, shape=tf.TensorShape(None)), out_type=tf.int64)
+    sides = shape[1:3]
+    is_right = [
+        tf.size(shape) == 4,
+        tf.reduce_all(shape[-1:] == channels),
+        tf.reduce_all((sides > 0) & (sides <= MAX_SIDE)),
+        tf.reduce_prod(tf.minimum(sides, MAX_SIDE)) <= max_pixels,
+    ]
+    rule = (
+        f"images must have the shape (batch, height, width, {channels}), at most {max_pixels} pixels each and no side "
+        f"longer than {MAX_SIDE}. Received: shape=("
+    )
+    received = tf.strings.reduce_join(tf.strings.as_string(shape), separator=", ")
+    text = tf.strings.join([rule, received, ")"])
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(tf.stack(is_right)), [text])]):
+        return tf.identity(images)

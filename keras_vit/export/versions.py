@@ -1,0 +1,98 @@
+"""Versions of a model on disk: a folder of integers, of which each appears whole or not at all."""
+
+import errno
+import os
+import pathlib
+import shutil
+import uuid
+
+from keras_vit.validation import check_positive
+
+# A hidden folder beside the versions: on their file system, and no integer, so that a server passes it by.
+PARTIAL = ".partial-"
+
+
+def versions(directory):
+    """The versions in a folder, a sorted list of int; empty where there is no such folder."""
+    directory = pathlib.Path(directory)
+    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit()) if directory.is_dir() else []
+
+
+def next_version(directory):
+    """The integer after the highest version in `directory`, 1 where there is none."""
+    return max(versions(directory), default=0) + 1
+
+
+def write_version(directory, write, number=None):
+    """Writes a version beside the others, then gives it its number: atomically, and never that of another one.
+
+    Everything is on the disk before the folder gets its name, and several processes may write at once.
+
+    Args:
+        directory: folder of the versions; it is made where it is missing.
+        write: callable from the path of a folder and the number that it will have. Where another process has taken the
+            number meanwhile, it is called again with the same folder, as it left it, and the next number.
+        number: int, or `None`: the next one.
+
+    Returns:
+        The path of the version.
+
+    Raises:
+        ValueError: if `number` is no positive int, or the version exists.
+    """
+    if number is not None:
+        check_positive(number, "version")
+    directory = pathlib.Path(directory)
+    wanted = next_version(directory) if number is None else number
+    if (directory / str(wanted)).exists():
+        raise _exists(directory / str(wanted))
+    directory.mkdir(parents=True, exist_ok=True)
+    partial = directory / f"{PARTIAL}{uuid.uuid4().hex}"
+    partial.mkdir()
+    try:
+        write(partial, wanted)
+        sync(partial)
+        while not _rename(partial, directory / str(wanted)):
+            if number is not None:
+                raise _exists(directory / str(wanted))
+            wanted = next_version(directory)
+            write(partial, wanted)
+            sync(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _sync_one(directory)
+    return directory / str(wanted)
+
+
+def _exists(target):
+    return ValueError(f"a version is never overwritten. Received: {str(target)!r}, which exists")
+
+
+def _rename(partial, target):
+    """Whether a folder could be given its name. A folder with files in it is never replaced by that."""
+    try:
+        os.rename(partial, target)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            return False
+        raise
+    return True
+
+
+def sync(directory):
+    """Returns when every file and folder under a folder, and itself, is on the disk."""
+    for path, _, files in os.walk(directory):
+        for name in files:
+            _sync_one(os.path.join(path, name))
+        _sync_one(path)
+
+
+def _sync_one(path):
+    if os.name == "nt":
+        return  # Windows opens no folders, and syncs nothing that is open for reading
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
