@@ -107,8 +107,9 @@ def fit(
         every = settings.save_steps, settings.save_minutes
         saver = CheckpointCallback(writer, saved, steps_per_epoch, stop, workers, every, validates)
         bar = ProgressBar(settings.epochs, steps_per_epoch, recipe.data.batch_size, first_step=begin[1])
-        stack.callback(bar.close)
         wanted = [*_callbacks(recipe, directory, saver, validates), *([bar] if workers.is_chief else [])]
+        for callback in wanted:
+            stack.callback(getattr(callback, "close", lambda: None))
         stack.enter_context(fused_training() if compiler == "fused" else contextlib.nullcontext())
         if saver.place[1] == steps_per_epoch:
             _validate(model, saver.place[0], validation_data, wanted)

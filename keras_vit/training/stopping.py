@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import threading
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later.
@@ -49,6 +50,9 @@ class StopRequest:
         if not self.waits or (number == signal.SIGINT and self.signal is not None):
             end_by(number)
         self.signal = number
+        if number == signal.SIGINT:
+            with contextlib.suppress(RuntimeError):  # It may come in the middle of another line.
+                print(" Finishing the step to save it; once more to stop at once.", file=sys.stderr)
 
 
 def end_by(number, message="the run was asked to end"):
