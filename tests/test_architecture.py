@@ -24,8 +24,8 @@ ORDER = [
     {"zoo"},
     {"applications"},
     {"interpret", "evaluation", "training"},
-    {"data", "distribution", "sharding", "export"},
-    {"cli_models"},
+    {"data", "distribution", "distributed_data", "distributed_fit", "cluster", "sharding", "export"},
+    {"cli_models", "recipe_data"},
     {"experiment", "recipe_files"},
     {"cli", "recipes", "__main__"},
 ]

@@ -20,7 +20,7 @@ from keras_vit.training.workers import ALONE
 from keras_vit.training.writer import Writer
 
 # What a run may go on with otherwise than it began.
-_OF_NO_EFFECT = {"training.save_steps", "training.save_minutes"}
+_OF_NO_EFFECT = {"training.save_steps", "training.save_minutes", "distribution.name", "data.service"}
 
 
 def compile_model(model, recipe, steps_per_epoch, compiler, smoothed_targets=False, optimizer=None):
