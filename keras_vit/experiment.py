@@ -13,6 +13,7 @@ from keras_vit import distribution
 from keras_vit.cli_models import load_model
 from keras_vit.data import load_source, plain_errors, train_and_evaluation
 from keras_vit.data.invented import NAME as INVENTED
+from keras_vit.distributed_errors import ends_with_others
 from keras_vit.export import saved_model
 from keras_vit.metadata import metadata
 from keras_vit.models import build_model
@@ -49,6 +50,7 @@ class Run:
     is_chief: bool = True
 
 
+@ends_with_others()
 def run(recipe, directory, fresh=False, log=print):
     """Trains a recipe to its end, or goes on with an interrupted run, and evaluates it.
 
@@ -64,7 +66,8 @@ def run(recipe, directory, fresh=False, log=print):
     Raises:
         ValueError: on bad data or settings, see `keras_vit.data` and `keras_vit.training`; if another run is at work in
             the directory.
-        RuntimeError, OSError, KeyboardInterrupt, Preempted: as `keras_vit.training.fit`.
+        RuntimeError, OSError, KeyboardInterrupt, Preempted: as `keras_vit.training.fit`; `Preempted` also where another
+            worker is gone.
     """
     directory = pathlib.Path(directory)
     strategy = distribution.strategy(recipe.distribution.name)

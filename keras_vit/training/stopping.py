@@ -9,7 +9,10 @@ EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later.
 
 
 class Preempted(SystemExit):
-    """Raised where a run was asked to end by SIGTERM; a program that does not catch it ends with `EXIT_CODE`."""
+    """Raised where a run was asked to end by SIGTERM, or lost a worker; a program that does not catch it ends with 75.
+
+    That is `EXIT_CODE`: the same command goes on.
+    """
 
     def __init__(self, message):
         super().__init__(EXIT_CODE)
