@@ -19,9 +19,18 @@ RUNS = {
     "two": "two/2/-",
     "two_in_parts": "two_in_parts/2/1:KILL,0:KILL,01:KILL,1:TERM,-",
 }
+# With a validation part that chooses the best epoch, and averages that are kept beside.
 RECIPE = '''"""The recipe of the test."""
 
-from tests.test_resume import RECIPE as recipe  # noqa: F401
+import dataclasses
+
+from tests.test_resume import RECIPE
+
+recipe = RECIPE.replace(
+    data=dataclasses.replace(RECIPE.data, validation_fraction=0.1),
+    optimizer=dataclasses.replace(RECIPE.optimizer, ema_evaluate=False),
+    training=dataclasses.replace(RECIPE.training, early_stopping=4),
+)
 '''
 LIMIT = 600  # seconds, of machines that do much else
 pytestmark = pytest.mark.slow
@@ -60,8 +69,13 @@ def _assert_same(runs, parts, whole):
     first, second = (load(folder / name / "0" / "checkpoint.npz") for name in (parts, whole))
     for a, b in zip(first.values, second.values, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+    names = ("loss", "accuracy", "val_loss", "val_accuracy")
     for ours, theirs in zip(first.state["history"], second.state["history"], strict=True):
-        assert (ours["loss"], ours["accuracy"]) == pytest.approx((theirs["loss"], theirs["accuracy"]), abs=1e-5)
+        assert [ours[name] for name in names] == pytest.approx([theirs[name] for name in names], abs=1e-5)
+    first, second = (json.loads((folder / name / "0" / "record.json").read_text()) for name in (parts, whole))
+    for name in ("best_epoch", "validation_accuracy", "validation_examples"):
+        assert first[name] == second[name]
+    assert (folder / parts / "0" / "average.weights.h5").exists()
 
 
 def test_a_run_of_one_worker(runs):
