@@ -43,9 +43,16 @@ def runs(tmp_path_factory):
     (folder / "recipe.py").write_text(RECIPE)
     command = [sys.executable, "-m", "tests.kill_runs", str(folder / "recipe.py"), str(folder), *RUNS.values()]
     root = pathlib.Path(__file__).parents[1]
-    # A session of its own, so that what it has started can be killed with it.
+    (folder / "temporary").mkdir()  # What a killed process had there stays.
+    environment = {**os.environ, "TMPDIR": str(folder / "temporary")}
     process = subprocess.Popen(
-        command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # so that what it has started can be killed with it
     )
     try:
         said, _ = process.communicate(timeout=LIMIT)
