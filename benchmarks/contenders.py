@@ -16,12 +16,14 @@ class Contender:
         factory: `module:function` in this folder. The function gets the task and `options` and returns a pair:
             a callable that does one step, and the number of weights.
         options: dict of keyword arguments of the function.
+        processes: int. How many do each step together, as the workers that `TF_CONFIG` tells each of. Default 1.
     """
 
     name: str
     packages: tuple
     factory: str
     options: dict = dataclasses.field(default_factory=dict)
+    processes: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""Runs contenders side by side: one process each, in turns, so that a busy moment hits all of them."""
+"""Runs contenders side by side: one process each, or a team, in turns, so that a busy moment hits all of them."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import json
@@ -7,6 +8,7 @@ import os
 import pathlib
 import random
 import select
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,9 +25,9 @@ class WorkerError(Exception):
 
 
 class Worker:
-    """The process of one contender, driven over pipes."""
+    """The process of one contender, driven over pipes; `variables` are added to its environment."""
 
-    def __init__(self, contender, threads=None):
+    def __init__(self, contender, threads=None, variables=None):
         self.contender = contender
         self._log = tempfile.TemporaryFile()  # noqa: SIM115, closed with the worker
         self._process = subprocess.Popen(
@@ -35,7 +37,7 @@ class Worker:
             stderr=self._log,
             text=True,
             bufsize=1,
-            env={**os.environ, **_environment(threads)},
+            env={**os.environ, **_environment(threads), **(variables or {})},
         )
 
     def ask(self, do, **arguments):
@@ -76,6 +78,38 @@ class Worker:
             self._process.wait()
         self._process.stdout.close()
         self._log.close()
+
+
+class Team:
+    """The processes of one contender, asked together as if they were one: it is as slow as its slowest."""
+
+    def __init__(self, contender, threads=None):
+        self.contender = contender
+        self._workers = [Worker(contender, threads, {"TF_CONFIG": config}) for config in _clusters(contender.processes)]
+
+    def ask(self, do, **arguments):
+        """As `Worker.ask`; seconds and sizes are the largest."""
+        with concurrent.futures.ThreadPoolExecutor(len(self._workers)) as pool:
+            replies = list(pool.map(lambda worker: worker.ask(do, **arguments), self._workers))
+        if do == "run":
+            return {"seconds": [max(times) for times in zip(*(reply["seconds"] for reply in replies), strict=True)]}
+        return {name: max(reply[name] for reply in replies) for name in replies[0] if replies[0][name] is not None}
+
+    def close(self):
+        """Ends all processes."""
+        for worker in self._workers:
+            worker.close()
+
+
+def _clusters(count):
+    """The `TF_CONFIG` of each of so many processes on free ports of this machine."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        addresses = [f"127.0.0.1:{sock.getsockname()[1]}" for sock in sockets]
+    tasks = [{"type": "worker", "index": index} for index in range(count)]
+    return [json.dumps({"cluster": {"worker": addresses}, "task": task}) for task in tasks]
 
 
 def _environment(threads):
@@ -141,7 +175,7 @@ def _start(contender, task, threads, log):
     missing = missing_packages(contender)
     if missing:
         return None, {"note": f"not installed: {', '.join(missing)}"}
-    worker = Worker(contender, threads)
+    worker = Team(contender, threads) if contender.processes > 1 else Worker(contender, threads)
     try:
         reply = worker.ask("prepare", contender=dataclasses.asdict(contender), task=dataclasses.asdict(task))
     except WorkerError as error:

@@ -55,6 +55,8 @@ def train(options):
         raise ValueError(f"a run record is never overwritten. Received: {str(record_path)!r}, which exists")
     directory = pathlib.Path(options.out or f"runs/{recipe.name}/seed{recipe.training.seed}")
     finished = experiment.run(recipe, directory, options.fresh, _say)
+    if not finished.is_chief:
+        return
     _report(finished, module)
     if options.record:
         record.write_json(record_path, finished.record)

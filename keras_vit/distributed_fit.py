@@ -1,7 +1,7 @@
 """`fit`, `evaluate` and `predict` of Keras, mended for several replicas. What is private to Keras is in this file.
 
-What Keras 3.15 does on several replicas, and what `prepare` puts in its place, is told at each function;
-`tests/test_distribution_keras.py` fails when a later version has mended one of them, so that it can go here.
+What Keras 3.15 does, and what `prepare` puts in its place, is told at each function. The tests of `keras_3_15` in
+`tests/test_distribution_fit.py` fail when a later version does one of them right, so that it can go here.
 """
 
 import contextvars
@@ -34,8 +34,8 @@ def prepare(model):
     numbers of them, as in a short last batch; losses and metrics are those of all examples, and `predict` gives the
     rows of all workers, in order, to each of them.
 
-    Call it before `fit`; it may be before or after `compile`, and `compile` may be called again. A model of one replica
-    stays as it is. Saving and loading know nothing of it: prepare a loaded model again.
+    Call it before `fit`; it may be before or after `compile`, and `compile` may be called again. A model without a
+    strategy stays as it is. Saving and loading know nothing of it: prepare a loaded model again.
 
     Args:
         model: a `keras.Model` made within the scope of its strategy, changed in place. Its `train_step`, `compute_loss`
@@ -49,34 +49,34 @@ def prepare(model):
             `keras_vit.distribution.strategy`'s. When a step is made: if a loss is no mean over the examples, as its sum
             or weighted mean cannot be told from those of the replicas; if XLA is to compile a step of several replicas.
     """
-    strategy = model.distribute_strategy
-    if model._distribute_strategy is None and tf.distribute.has_strategy():
-        raise ValueError("a model must be made within the scope of its strategy. Received: one that was not")
+    strategy = model._distribute_strategy
+    if strategy is None:
+        if tf.distribute.has_strategy():
+            raise ValueError("a model must be made within the scope of its strategy. Received: one that was not")
+        return model
     workers = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
     if workers and not isinstance(strategy, MultiWorkerStrategy) and strategy.num_replicas_in_sync > 1:
         raise ValueError(
             "several workers need the strategy of keras_vit.distribution.strategy('multi_worker'), which divides the "
             f"batches among them. Received: {type(strategy).__name__}"
         )
-    if strategy.num_replicas_in_sync == 1:
-        return model
     model._maybe_symbolic_build = lambda iterator=None, data_batch=None: _build(model, iterator, data_batch)
-    for name, step in (("train_function", "train_step"), ("test_function", "test_step")):
-        setattr(model, f"make_{name}", _maker(model, name, _step_function, step))
-    model.make_predict_function = _maker(model, "predict_function", _predict_function, "predict_step")
+    for name, make in (("train", _step_function), ("test", _step_function), ("predict", _predict_function)):
+        setattr(model, f"{name}_function", None)
+        setattr(model, f"make_{name}_function", _maker(model, name, make))
     return model
 
 
-def _maker(model, name, make, step):
-    """What stands for `make_train_function` and the like, which Keras leaves to a model to define."""
+def _maker(model, name, make):
+    """What stands for `make_train_function` and the like, which Keras lets a model define."""
 
     def make_function(force=False):
-        if getattr(model, name) is None or force:
+        if getattr(model, f"{name}_function") is None or force:
             _check(model)
             if model.optimizer is not None:
                 _reduce_first(model.optimizer)
-            setattr(model, name, make(model, getattr(model, step)))
-        return getattr(model, name)
+            setattr(model, f"{name}_function", make(model, getattr(model, f"{name}_step")))
+        return getattr(model, f"{name}_function")
 
     return make_function
 
@@ -87,7 +87,7 @@ def _check(model):
         raise ValueError(
             f"on several replicas a loss must be reduced by one of {list(_MEANS)}. Received: reduction={wrong[0]!r}"
         )
-    if model.jit_compile:
+    if model.jit_compile and model.distribute_strategy.num_replicas_in_sync > 1:
         raise ValueError(
             "a step on several replicas holds their all-reduce, which XLA does not compile. Received: jit_compile=True"
         )
@@ -120,22 +120,24 @@ def _step_function(model, step):
             return keras.tree.map_structure(lambda value: strategy.experimental_local_results(value)[0], logs)
         return keras.tree.map_structure(lambda value: strategy.reduce("MEAN", value, axis=None), logs)
 
-    def more_steps(iterator, logs):
+    one_step = _by_xla(model, one_step)
+
+    def steps(iterator):
+        logs = one_step(iterator.get_next())
+        if model.steps_per_execution == 1:
+            return logs
+
+        def goes_on(number, going, logs):
+            return going & (number < model.steps_per_execution)
+
         def next_step(number, going, logs):
             following = iterator.get_next_as_optional()
             going = following.has_value()
             return number + 1, going, tf.cond(going, lambda: one_step(following.get_value()), lambda: logs)
 
-        def goes_on(number, going, logs):
-            return going & (number < model.steps_per_execution)
-
         return tf.while_loop(goes_on, next_step, (1, True, logs))[2]
 
-    def steps(iterator):
-        logs = one_step(iterator.get_next())
-        return logs if model.steps_per_execution == 1 else more_steps(iterator, logs)
-
-    on_iterator, on_batch = (_compiled(model, function) for function in (steps, one_step))
+    on_iterator, on_batch = _compiled(model, steps), _compiled(model, one_step)
 
     def function(iterator):
         if isinstance(iterator, tf.data.Iterator | tf.distribute.DistributedIterator):
@@ -148,33 +150,44 @@ def _step_function(model, step):
 def _predict_function(model, step):
     """The function of `predict`: from a list of batches to the outputs of their rows, of all replicas, in order.
 
-    Keras puts the rows of several workers in an order that takes each to have as many replicas; here every row is told
-    by its replica.
+    Keras takes the replicas of several workers to have got their rows by turns, and of `predict_on_batch`, whose rows
+    every replica gets, returns them as often. Here every row is told by its replica.
     """
-    strategy = model.distribute_strategy
+    strategy, step = model.distribute_strategy, _by_xla(model, step)
 
     def numbered(batch):
         outputs = step(batch)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         return outputs, tf.fill([_count(batch)], replica)
 
-    def one_step(batch):
+    def of_all(batch):
         outputs, replicas = _run(strategy, numbered, batch)
         order = tf.argsort(strategy.gather(replicas, axis=0), stable=True)
         return keras.tree.map_structure(lambda rows: tf.gather(strategy.gather(rows, axis=0), order), outputs)
 
-    on_batch = _compiled(model, one_step)
+    def of_one(batch):
+        outputs = _run(strategy, step, batch)
+        return keras.tree.map_structure(lambda rows: strategy.experimental_local_results(rows)[0], outputs)
+
+    of_all, of_one = _compiled(model, of_all), _compiled(model, of_one)
 
     def function(batches):
-        outputs = [on_batch(batch) for batch in batches]
+        is_divided = any(isinstance(x, tf.distribute.DistributedValues) for x in keras.tree.flatten(batches))
+        outputs = [(of_all if is_divided else of_one)(batch) for batch in batches]
         return keras.tree.map_structure(lambda *parts: tf.concat(parts, axis=0), *outputs)
 
     return function
 
 
 def _compiled(model, function):
+    """A function as a graph, where the model is not to run eagerly."""
     function = tf.autograph.experimental.do_not_convert(function)
     return function if model.run_eagerly else tf.function(function, reduce_retracing=True)
+
+
+def _by_xla(model, function):
+    """A step as one XLA program, where the model asks for it."""
+    return tf.function(function, jit_compile=True, autograph=False) if model.jit_compile else function
 
 
 def _count(batch):
@@ -230,7 +243,9 @@ def _summed(grads):
     context = tf.distribute.get_replica_context()
     known = [tf.convert_to_tensor(grad) for grad in grads if grad is not None]  # no IndexedSlices
     rows = _rows.get()
-    if rows is None:
+    if context.num_replicas_in_sync == 1:
+        summed = known
+    elif rows is None:
         summed = context.all_reduce("SUM", known)
     else:
         rows = tf.cast(rows, tf.float32)

@@ -10,15 +10,17 @@
 `prepare` is the one line that Keras does not have. `tests/test_distribution_keras.py` shows what goes wrong without it.
 """
 
+import functools
 import os
-import random
 import re
 
+import numpy as np
 import tensorflow as tf
 
 from keras_vit.cluster import read_cluster
 from keras_vit.distributed_data import MultiWorkerStrategy, distribute_parts, with_sharding
 from keras_vit.distributed_fit import prepare
+from keras_vit.training.workers import Workers
 from keras_vit.validation import nearest
 
 __all__ = [
@@ -26,15 +28,15 @@ __all__ = [
     "accelerators",
     "device_kind",
     "distribute_parts",
-    "from_chief",
-    "is_chief",
     "prepare",
+    "resolved",
     "strategy",
-    "sum_over_workers",
     "with_sharding",
+    "workers",
 ]
 
 NAMES = ("auto", "one", "mirrored", "multi_worker", "tpu", "cpu:<n>")
+_PIECE = 2**21  # numbers of 8 bytes that go from the chief to the others at once
 
 
 def strategy(name="auto"):
@@ -54,16 +56,19 @@ def strategy(name="auto"):
             - `cpu:<n>`: `n` logical CPUs, which must be asked for before TensorFlow has used its devices.
 
     Returns:
-        A `tf.distribute.Strategy`. Build and compile models within its `scope()`, then `prepare` them.
+        A `tf.distribute.Strategy`, the same one whenever its name is asked for in a process: a second one would take
+        the first one's sums for its own. Build and compile models within its `scope()`, then `prepare` them.
 
     Raises:
         ValueError: on an unknown name; when logical devices are asked for too late; on a `TF_CONFIG` that is none, or
             is missing; where there is no TPU.
     """
-    if name == "auto":
-        name = _name_at_hand()
-    if name == "one":
-        return tf.distribute.get_strategy()
+    name = resolved(name)
+    return tf.distribute.get_strategy() if name == "one" else _made(name)
+
+
+@functools.cache
+def _made(name):
     if name == "multi_worker":
         return _multi_worker()
     if name == "tpu":
@@ -78,8 +83,10 @@ def strategy(name="auto"):
     return tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(count)])
 
 
-def _name_at_hand():
-    """What `auto` stands for on this machine."""
+def resolved(name):
+    """The name that `auto` stands for on this machine; any other one itself."""
+    if name != "auto":
+        return name
     if len(read_cluster().workers) > 1:
         return "multi_worker"
     if os.environ.get("TPU_NAME") or tf.config.list_physical_devices("TPU"):
@@ -95,7 +102,8 @@ def _multi_worker():
         )
     strategy = MultiWorkerStrategy()
     if tf.compat.v1.get_seed(None)[0] is None:
-        tf.random.set_seed(from_chief(strategy, random.SystemRandom().randrange(2**31)))
+        seed = workers(strategy).from_chief(os.urandom(4))
+        tf.random.set_seed(int.from_bytes(seed, "little"))
     return strategy
 
 
@@ -127,32 +135,42 @@ def _split_cpu(count):
         ) from error
 
 
-def is_chief(strategy):
-    """bool. Whether this process writes what a run leaves behind: the first of several workers, or the only one."""
-    resolver = strategy.cluster_resolver
-    if not isinstance(strategy, MultiWorkerStrategy) or resolver is None:
-        return True
-    chiefs = "chief" in resolver.cluster_spec().jobs
-    return resolver.task_type == "chief" or (not chiefs and resolver.task_id == 0)
+def workers(strategy):
+    """What the processes of a strategy agree about.
 
+    Args:
+        strategy: as `strategy` gives it.
 
-def sum_over_workers(strategy, number):
-    """An int of every worker, summed up over them; without several workers the number itself."""
+    Returns:
+        `keras_vit.training.Workers`, with `is_chief`: whether this process writes what a run leaves behind.
+    """
     if not isinstance(strategy, MultiWorkerStrategy):
-        return number
+        return Workers()
+    spec, task = strategy.cluster_resolver.cluster_spec(), strategy.cluster_resolver.task_type
+    is_chief = task == "chief" or ("chief" not in spec.jobs and strategy.cluster_resolver.task_id == 0)
     local = strategy.num_replicas_in_sync // strategy.num_workers
 
-    def share():
-        # Of the replicas of a worker the first one counts.
-        is_first = tf.distribute.get_replica_context().replica_id_in_sync_group % local == 0
-        return tf.where(is_first, tf.constant(number, tf.int64), 0)
+    @tf.function
+    def summed(numbers):
+        def of_worker(numbers):  # of whose replicas the first one counts
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            return numbers * tf.cast(replica % local == 0, numbers.dtype)
 
-    return int(strategy.reduce("SUM", strategy.run(share), axis=None))
+        return strategy.reduce("SUM", strategy.run(of_worker, args=(numbers,)), axis=None)
 
+    def total(number):
+        return int(summed(tf.constant(number, tf.int64)))
 
-def from_chief(strategy, number):
-    """An int of the chief, on every worker; without several workers the number itself."""
-    return sum_over_workers(strategy, number if is_chief(strategy) else 0)
+    def from_chief(content):
+        length = total(len(content) if is_chief else 0)
+        padded = np.zeros(-(-length // 8) * 8, "uint8")
+        if is_chief:
+            padded[:length] = np.frombuffer(content, "uint8")
+        numbers = padded.view("int64")
+        parts = [summed(tf.constant(numbers[i : i + _PIECE])).numpy() for i in range(0, len(numbers), _PIECE)]
+        return np.concatenate([np.zeros(0, "int64"), *parts]).tobytes()[:length]
+
+    return Workers(is_chief, strategy.num_workers, total, from_chief)
 
 
 def accelerators():

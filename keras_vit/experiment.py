@@ -11,13 +11,14 @@ from PIL import Image
 
 from keras_vit import distribution
 from keras_vit.cli_models import load_model
-from keras_vit.data import evaluation_dataset, load_source, plain_errors, train_and_evaluation, training_dataset
+from keras_vit.data import load_source, plain_errors, train_and_evaluation
 from keras_vit.data.invented import NAME as INVENTED
+from keras_vit.distributed_errors import ends_with_others
 from keras_vit.export import saved_model
 from keras_vit.metadata import metadata
 from keras_vit.models import build_model
+from keras_vit.recipe_data import evaluation_data, training_data
 from keras_vit.training import Recipe, compile_model, fit, initial_model, make_distiller, plot, record, trained_model
-from keras_vit.training.durable import replaced
 from keras_vit.training.fine_tune import MODEL_FILE
 from keras_vit.training.hardware import choose_compiler, choose_precision
 from keras_vit.training.lock import empty, locked
@@ -36,7 +37,8 @@ class Run:
         record: dict, the run record.
         splits: the training and the evaluation `Split`.
         directory: path with `checkpoint.npz`, `log.csv`, `model.keras`, `curve.png`, `record.json`; with a validation
-            part also `best.weights.h5`.
+            part also `best.weights.h5`. Several workers of a run name the chief's.
+        is_chief: bool. Whether this process is the one of several workers that reports and exports.
     """
 
     recipe: Recipe
@@ -45,8 +47,10 @@ class Run:
     record: dict
     splits: tuple
     directory: pathlib.Path
+    is_chief: bool = True
 
 
+@ends_with_others()
 def run(recipe, directory, fresh=False, log=print):
     """Trains a recipe to its end, or goes on with an interrupted run, and evaluates it.
 
@@ -62,42 +66,59 @@ def run(recipe, directory, fresh=False, log=print):
     Raises:
         ValueError: on bad data or settings, see `keras_vit.data` and `keras_vit.training`; if another run is at work in
             the directory.
-        RuntimeError, OSError, KeyboardInterrupt, Preempted: as `keras_vit.training.fit`.
+        RuntimeError, OSError, KeyboardInterrupt, Preempted: as `keras_vit.training.fit`; `Preempted` also where another
+            worker is gone.
     """
     directory = pathlib.Path(directory)
-    with locked(directory):
-        if fresh:
-            empty(directory)
-        return _run(recipe, directory, log)
-
-
-def _run(recipe, directory, log):
     strategy = distribution.strategy(recipe.distribution.name)
-    source = load_source(recipe.data)
-    if (source_classes := len(source.class_names)) != recipe.model.num_classes:
-        log(f"the model gets the {source_classes} classes of {source.name} instead of {recipe.model.num_classes}")
-    recipe = recipe.for_data(source_classes, source.num_channels)
-    train, test, split = train_and_evaluation(source, recipe.data, recipe.input_spec, recipe.augment)
+    workers = distribution.workers(strategy)
+    with locked(directory, workers):
+        with workers.together():
+            if fresh and workers.is_chief:
+                empty(directory)
+        return _run(recipe, directory, strategy, workers, log if workers.is_chief else _say_nothing)
+
+
+def _say_nothing(text):
+    """What the others of several workers log: the chief says the same."""
+
+
+def _run(recipe, directory, strategy, workers, log):
+    for turn in (True, False):  # The chief first: others find what it has downloaded or cached.
+        with workers.together():
+            if workers.is_chief is turn:
+                source = load_source(recipe.data)
+                recipe = _for_data(recipe, source, log)
+                train, test, split = train_and_evaluation(source, recipe.data, recipe.input_spec, recipe.augment)
     log(f"data: {source.name}, {len(train):,} training images, {len(test):,} images in {split!r}")
 
-    trainer, dataset, steps, how = _prepare(recipe, source, train, strategy, log)
+    trainer, dataset, steps, how = _prepare(recipe, source, train, strategy, workers, log)
     # The test set chooses nothing; a validation part may.
-    judge = _evaluation_data(recipe, test) if recipe.data.validation_fraction else None
+    judge = evaluation_data(recipe, test, strategy) if recipe.data.validation_fraction else None
     with plain_errors():
-        result = fit(trainer, recipe, dataset, steps, directory, strategy.scope, judge, how["compiler"])
+        scope, compiler = strategy.scope, how["compiler"]
+        result = fit(trainer, recipe, dataset, steps, directory, scope, judge, compiler, workers)
     model = trained_model(trainer)
     place = result["resumed_from"], result["resumed_step"]
     if any(place):
         log(f"went on {describe(*place)} of an earlier run in {directory}")
-    evaluation = {"split": split, **_evaluate(model, recipe, test, strategy)}
-    with replaced(directory / MODEL_FILE) as partial:
+    evaluation = {"split": split, **_evaluate(model, recipe, test, strategy, workers)}
+    with workers.replaced(directory / MODEL_FILE) as partial:
         model.save(partial)
-    how |= {"strategy": recipe.distribution.name, "data": source.name, "training_examples": len(train)}
+    how |= {"data": source.name, "training_examples": len(train)}
     how["accelerators"] = distribution.accelerators()
     run_record = record.run_record(recipe, result, model, evaluation, **how)
-    record.write_json(directory / "record.json", run_record)
-    plot.training_curve(run_record, directory / "curve.png", log)
-    return Run(recipe, model, evaluation, run_record, (train, test), directory)
+    if workers.is_chief:
+        record.write_json(directory / "record.json", run_record)
+        plot.training_curve(run_record, directory / "curve.png", log)
+    return Run(recipe, model, evaluation, run_record, (train, test), directory, workers.is_chief)
+
+
+def _for_data(recipe, source, log):
+    """The recipe, its model fitted to a source."""
+    if (source_classes := len(source.class_names)) != recipe.model.num_classes:
+        log(f"the model gets the {source_classes} classes of {source.name} instead of {recipe.model.num_classes}")
+    return recipe.for_data(source_classes, source.num_channels)
 
 
 def with_data_at_hand(recipe, log=print):
@@ -117,32 +138,13 @@ def with_data_at_hand(recipe, log=print):
     return recipe
 
 
-def _prepare(recipe, source, train, strategy, log):
+def _prepare(recipe, source, train, strategy, workers, log):
     """The compiled model, the callable that gives its data, the steps in an epoch, and how they are computed."""
     replicas, device = strategy.num_replicas_in_sync, distribution.device_kind()
     precision = choose_precision(recipe, device)
     compiler = choose_compiler(recipe, device, replicas)
-    settings = recipe.training
-    keras.utils.set_random_seed(settings.seed)
-
-    def dataset(first_epoch, first_step):
-        return training_dataset(
-            train,
-            recipe.model.num_classes,
-            recipe.input_spec,
-            recipe.data.batch_size,
-            settings.epochs,
-            settings.seed,
-            recipe.augment,
-            first_epoch,
-            settings.steps_per_epoch,
-            first_step=first_step,
-            repeats=recipe.data.repeats,
-            class_weights=recipe.data.class_weights,
-            skip_unreadable=recipe.data.skip_unreadable,
-        )[0]
-
-    steps = settings.steps_per_epoch or max(len(train) // recipe.data.batch_size, 1)
+    keras.utils.set_random_seed(recipe.training.seed)
+    dataset, steps, sharding = training_data(recipe, train, strategy, workers)
     with strategy.scope():
         model = initial_model(recipe, source.class_names, precision)
         teach = recipe.distillation
@@ -150,11 +152,14 @@ def _prepare(recipe, source, train, strategy, log):
         compile_model(trainer, recipe, steps, compiler)
         if teach:  # The student is evaluated on its own, and saved with the optimizer that has trained it.
             compile_model(model, recipe, steps, compiler, optimizer=trainer.optimizer)
+    distribution.prepare(trainer)
     log(
         f"model: {model.count_params():,} parameters, {precision}, compiler {compiler}, "
         f"{replicas} replica{'s' if replicas > 1 else ''} on {device}"
+        + (f" of {workers.count} workers, data divided by {sharding}" if workers.count > 1 else "")
     )
-    return trainer, dataset, steps, {"precision": precision, "compiler": compiler}
+    how = {"precision": precision, "compiler": compiler, "strategy": distribution.resolved(recipe.distribution.name)}
+    return trainer, dataset, steps, how | ({"workers": workers.count} if workers.count > 1 else {})
 
 
 def _teacher(recipe):
@@ -164,30 +169,19 @@ def _teacher(recipe):
     return load_model(recipe.distillation.teacher)
 
 
-def _evaluation_data(recipe, split, skipped=None):
-    """The batches that a model is judged by; the names of unreadable images go to the list `skipped`."""
-    batches = evaluation_dataset(
-        split,
-        recipe.model.num_classes,
-        recipe.input_spec,
-        recipe.data.batch_size,
-        skip_unreadable=recipe.data.skip_unreadable,
-        skipped=skipped,
-    )
-    limit = recipe.training.evaluation_steps
-    return batches.take(limit) if limit else batches
-
-
-def _evaluate(model, recipe, split, strategy):
+def _evaluate(model, recipe, split, strategy, workers):
     """Loss, without label smoothing, and accuracy over every example of a split, as a dict."""
     skipped, limit = [], recipe.training.evaluation_steps
     with strategy.scope():
         judged = keras.Model(model.inputs, model.outputs)  # Of the same weights; `model` stays compiled as it was.
         judged.compile(loss=make_loss(recipe.training.loss), metrics=[make_accuracy(recipe.data.multi_label)])
+    distribution.prepare(judged)
     with plain_errors():
-        results = judged.evaluate(_evaluation_data(recipe, split, skipped), return_dict=True, verbose=0)
-    count = len(split) - len(skipped)
-    count = min(count, limit * recipe.data.batch_size) if limit else count
+        batches = evaluation_data(recipe, split, strategy, skipped)
+        results = judged.evaluate(batches, return_dict=True, verbose=0)
+    count = len(split) - workers.total(len(skipped))
+    step = -(-recipe.data.batch_size // workers.count) * workers.count
+    count = min(count, limit * step) if limit else count
     return {"examples": count, **{name: float(value) for name, value in results.items()}}
 
 

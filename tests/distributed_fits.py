@@ -2,14 +2,29 @@
 
 import functools
 
+import distributed_faults
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vit import distribution
+from keras_vit import distribution, experiment
 from keras_vit.layers import Dropout
 from keras_vit.models import SwinConfig, ViTConfig, build_model
-from keras_vit.training import SGD, AdamW, Distiller, Lamb, fused_training, trained_model
+from keras_vit.training import (
+    SGD,
+    AdamW,
+    AugmentConfig,
+    DataConfig,
+    DistillationConfig,
+    Distiller,
+    DistributionConfig,
+    Lamb,
+    OptimizerConfig,
+    Recipe,
+    TrainingConfig,
+    fused_training,
+    trained_model,
+)
 
 CLASSES, BATCH, EPOCHS = 3, 12, 3
 EXAMPLES = 3 * BATCH + 5  # of the last batch one of two replicas may get none
@@ -19,6 +34,16 @@ SWIN = SwinConfig(
     image_size=8, patch_size=2, embed_dim=8, depths=(2,), num_heads=(2,), window_size=2, num_classes=CLASSES
 )
 MIXING = (0.9, 0.6, 0.75, 0.5)  # mixup's weights of the batches
+RECIPE = Recipe(
+    name="recipe",
+    model=VIT.replace(num_channels=1, num_classes=10),
+    data=DataConfig(name="digits", batch_size=50, validation_fraction=0.1),
+    augment=AugmentConfig(shift=1.0, erasing=0.5, mixup=0.5, cutmix=1.0, mixing="batch"),
+    optimizer=OptimizerConfig(name="sgd", learning_rate=0.1, warmup_epochs=1, clip_norm=0.5, ema_momentum=0.8),
+    training=TrainingConfig(epochs=3, steps_per_epoch=4, precision="float32", compiler="plain"),
+    distillation=DistillationConfig(teacher=None),
+)
+LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 _random = np.random.default_rng(0)
 IMAGES = _random.normal(size=(EXAMPLES, 8, 8, 3)).astype("float32")
@@ -26,17 +51,20 @@ TARGETS = np.eye(CLASSES, dtype="float32")[_random.integers(0, CLASSES, EXAMPLES
 WEIGHTS = _random.uniform(0.2, 2.0, EXAMPLES).astype("float32")
 
 
-def cases(kind):
+def cases(kind, folder):
     """The functions from a strategy to a dict of arrays."""
-    few = {"vit": vit, "masks": masks, "rows": rows}
+    few = {"masks": masks, "rows": rows}
     if kind == "workers:3":
-        return few
+        return {"vit": functools.partial(vit, False), **few}
     smalls = {name: functools.partial(small, name) for name in SMALL}
-    return {**few, "deit": deit, "swin": swin, "bfloat16": bfloat16, **smalls}
+    run = functools.partial(recipe, "multi_worker" if kind.startswith("workers") else kind, folder)
+    fits = {"vit": functools.partial(vit, True), "deit": deit, "swin": swin, "bfloat16": bfloat16, "recipe": run}
+    refused = {} if kind == "one" else {"refusals": refusals}
+    return {**few, **fits, **smalls, "on_batch": on_batch, **refused, **distributed_faults.cases(kind)}
 
 
-def vit(strategy):
-    """AdamW with all that it may have, as the small XLA programs of a CPU."""
+def vit(fuses, strategy):
+    """AdamW with all that it may have; as the small XLA programs of a CPU, or as plain operations."""
 
     def make():
         optimizer = AdamW(
@@ -50,7 +78,7 @@ def vit(strategy):
         )
         return _compiled(build_model(VIT), optimizer, label_smoothing=0.1)
 
-    with fused_training():
+    with fused_training(fuses):
         model, arrays = _fit(strategy, make, _batches(), judges=True)
     averages = {f"average of {v.path}": a.numpy() for v, a in model.optimizer.averages()}
     return {**arrays, **averages}
@@ -120,15 +148,66 @@ def small(name, strategy):
     """Keras' own optimizers, a regulariser, weighted examples and a step of the model's own."""
 
     def make():
-        inputs = keras.Input((8, 8, 3))
-        hidden = keras.layers.Dense(8, "tanh", kernel_regularizer="l2")(keras.layers.Flatten()(inputs))
-        kind = OwnStep if name == "own_step" else keras.Model
-        model = kind(inputs, keras.layers.Dense(CLASSES)(hidden))
         if name == "own_step":
-            return _compiled(model, SMALL[name](), metrics=False)
-        return _compiled(model, SMALL[name](), weighted=True, steps_per_execution=3 if name == "overwritten" else 1)
+            return _compiled(_dense(OwnStep), SMALL[name](), metrics=False)
+        steps = 3 if name == "overwritten" else 1
+        return _compiled(_dense(), SMALL[name](), weighted=True, steps_per_execution=steps)
 
     return _fit(strategy, make, _batches(weighted=True), judges=name == "overwritten")[1]
+
+
+def _dense(kind=keras.Model):
+    inputs = keras.Input((8, 8, 3))
+    hidden = keras.layers.Dense(8, "tanh", kernel_regularizer="l2")(keras.layers.Flatten()(inputs))
+    return kind(inputs, keras.layers.Dense(CLASSES)(hidden))
+
+
+def recipe(name, folder, strategy):
+    """`experiment.run`, under a strategy of this name: its losses, scores and weights, and the files it leaves."""
+    run = experiment.run(RECIPE.replace(distribution=DistributionConfig(name=name)), folder, log=lambda text: None)
+    files = [path.name for path in folder.iterdir()] if run.is_chief else []
+    logs = {f"logs of {key}": np.array([epoch[key] for epoch in run.record["epochs"]]) for key in LOGGED}
+    scores = {key: np.array(run.evaluation[key]) for key in ("examples", "loss", "accuracy")}
+    return {**logs, **scores, **{v.path: v.numpy() for v in run.model.weights}, "files": np.array(sorted(files), str)}
+
+
+def on_batch(strategy):
+    """`train_on_batch` and the like."""
+    model = _prepared(strategy, lambda: _compiled(_dense(), _optimizers.SGD(0.3, global_clipnorm=0.1)))
+    logs = [model.train_on_batch(IMAGES, TARGETS) for _ in range(3)]
+    return {
+        "logs": np.array(logs),
+        "scores": np.array(model.test_on_batch(IMAGES, TARGETS)),
+        "logits": model.predict_on_batch(IMAGES),
+    }
+
+
+def refusals(strategy):
+    """What is said about what cannot be right."""
+    with strategy.scope():
+        models = {name: _dense() for name in ("sum", "weighted", "xla", "foreign")}
+    outside = _dense()
+    losses = keras.losses.CategoricalCrossentropy
+    models["sum"].compile("sgd", losses(reduction="sum"), jit_compile=False)
+    models["weighted"].compile("sgd", [losses(reduction="mean_with_sample_weight")], jit_compile=False)
+    models["xla"].compile("sgd", losses(), jit_compile=True)
+    calls = {name: lambda model=models[name]: distribution.prepare(model).evaluate(_batches()) for name in models}
+
+    def prepare_outside():
+        with strategy.scope():
+            distribution.prepare(outside)
+
+    def prepare_foreign():
+        model = models["foreign"]
+        model._distribute_strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        distribution.prepare(model)
+
+    calls["outside"] = prepare_outside
+    if type(strategy) is distribution.MultiWorkerStrategy:
+        calls["foreign"] = prepare_foreign
+    else:
+        del calls["foreign"]
+    return {name: distributed_faults.failure(call) for name, call in calls.items()}
 
 
 def masks(strategy):

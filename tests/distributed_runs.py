@@ -2,9 +2,9 @@
 
     python tests/distributed_runs.py MODULE FOLDER one cpu:2 workers:3
 
-MODULE defines `cases(kind)`, a dict of functions from a strategy to a dict of arrays; what the functions return goes
-to `FOLDER/<kind>-<worker>/<case>.npz`. All processes are forked from this one, which has imported TensorFlow and not
-used it: that takes them no time.
+MODULE defines `cases(kind, folder)`, a dict of functions from a strategy to a dict of arrays; the folder is one of all
+workers. What the functions return goes to `FOLDER/<kind>-<worker>/<case>.npz`. All processes are forked from this one,
+which has imported TensorFlow and not used it: that takes them no time.
 """
 
 import contextlib
@@ -79,7 +79,7 @@ def _run(module, folder, kind, name):
 
     folder.mkdir(parents=True)
     strategy = distribution.strategy(name)
-    for case, function in module.cases(kind).items():
+    for case, function in module.cases(kind, folder.parent / "shared" / kind).items():
         begin = time.perf_counter(), time.process_time()
         arrays = function(strategy)
         wall, cpu = time.perf_counter() - begin[0], time.process_time() - begin[1]

@@ -1,11 +1,15 @@
 """Runs `keras_vit train` again and again, sends it signals at random moments, and prints how every part ended.
 
-    python -m tests.kill_runs RECIPE DIRECTORY
+    python -m tests.kill_runs RECIPE FOLDER whole/2/- parts/2/1:KILL,0:KILL,01:KILL,1:TERM,-
 
-One process imports everything and forks a child for every part of the run, which saves every second step. A line of the
-output has the place of the last save and the exit code of the part, negative for a signal that it did not survive.
+Two runs here, of two workers each on this machine. In the first part of the second one the worker of number 1 gets
+SIGKILL, in the next one the chief, then both; nobody in the last. One process imports everything and forks a child for
+every worker of a part, which saves every second step. A line of the output is JSON: the run, the place of the last
+save, the exit codes of the part, negative for a signal that was not survived, and its seconds. `FOLDER/parts/0` is the
+chief's folder, `FOLDER/parts/1` that of the other. A single worker has two replicas.
 """
 
+import json
 import os
 import pathlib
 import random
@@ -14,12 +18,14 @@ import sys
 import time
 
 import keras
+import matplotlib.pyplot  # noqa: F401 - what a run imports, before the fork
+import sklearn.datasets  # noqa: F401
 
 import keras_vit_cli
-from keras_vit import cli, experiment  # noqa: F401 - before the fork
+from keras_vit import cli  # noqa: F401
 from keras_vit.training.saved_state import load
+from tests.distributed_runs import cluster
 
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL)
 _SECONDS = 120
 
 
@@ -37,45 +43,60 @@ def _tell_steps(pipe):
     keras.Model.fit = fit
 
 
-def _child(recipe, directory, pipe):
-    """A part of the run; never returns."""
+def _child(recipe, folder, pipe, config):
+    """A worker of a part of the run; never returns."""
     code = 1
     try:
         _tell_steps(pipe)
-        arguments = ["train", recipe, "--out", directory, "--no-export", "--set", "training.save_steps=2"]
+        strategy = "cpu:2"
+        if config is not None:
+            os.environ["TF_CONFIG"], strategy = config, "multi_worker"
+        arguments = ["train", recipe, "--out", folder, "--no-export"]
+        arguments += ["--set", "training.save_steps=2", "--set", f"distribution.name={strategy}"]
         code = keras_vit_cli.main(arguments)
     finally:
+        sys.stdout.flush()
         os._exit(code)
 
 
-def _part(recipe, directory, number, steps):
-    """The exit code of a part that gets a signal in one of its first steps; `None`: no signal."""
+def _part(recipe, folder, count, victims, number):
+    """The exit codes of a part, of whose workers some get a signal in one of its first steps."""
     reads, writes = os.pipe()
-    child = os.fork()
-    if not child:
-        _child(recipe, directory, writes)
+    children = []
+    for index, config in enumerate(cluster(count) if count > 1 else [None]):
+        child = os.fork()
+        if not child:
+            os.close(reads)
+            _child(recipe, os.path.join(folder, str(index)), writes, config)
+        children.append(child)
     os.close(writes)
-    signal.alarm(_SECONDS)  # Ends this program, and its child finds nobody to write to.
-    seen = 0
-    while number is not None and seen < steps and (got := os.read(reads, 1)):
-        seen += len(got)
-    if number is not None:
-        time.sleep(random.uniform(0, 0.01))
-        os.kill(child, number)
+    signal.alarm(_SECONDS)  # Ends this program; who started it ends the children.
+    steps = random.randint(2, 4) * count
+    while victims and steps and (got := os.read(reads, 1)):
+        steps -= len(got)
+    time.sleep(random.uniform(0, 0.01))
+    for victim in victims:
+        os.kill(children[victim], number)
     while os.read(reads, 64):
         pass
     os.close(reads)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
-def main(recipe, directory):
-    """Prints a line a part; the last part gets no signal."""
+def main(recipe, folder, *runs):
+    """Prints a line a part."""
     random.seed(0)
-    for number in (*SIGNALS, None):
-        code = _part(recipe, directory, number, random.randint(2, 6))
-        saved = load(pathlib.Path(directory) / "checkpoint.npz")
-        place = (saved.state["epoch"], saved.state["step"]) if saved else (0, 0)
-        print("part", *place, code, flush=True)
+    for run in runs:
+        name, count, plan = run.split("/")
+        for item in plan.split(","):
+            victims, _, number = item.partition(":")
+            victims, number = ([int(v) for v in victims], getattr(signal, f"SIG{number}")) if number else ([], None)
+            begin = time.perf_counter()
+            codes = _part(recipe, os.path.join(folder, name), int(count), victims, number)
+            saved = load(pathlib.Path(folder) / name / "0" / "checkpoint.npz")
+            place = (saved.state["epoch"], saved.state["step"]) if saved else (0, 0)
+            told = {"run": name, "place": place, "codes": codes, "seconds": round(time.perf_counter() - begin, 1)}
+            print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,32 +1,23 @@
-"""Strategies by name, and a recipe on two logical CPUs (which a process must ask for at its start)."""
+"""Strategies by name and by `TF_CONFIG`, and which rows of a batch a replica gets. How they train: `..._fit.py`."""
 
 import json
-import subprocess
-import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_vit import distribution
+from keras_vit.cluster import Cluster, read_cluster
+from keras_vit.data import Part
+from keras_vit.distributed_data import SHARDINGS, replica_rows, with_sharding
+from keras_vit.training import DistributionConfig
 
-_MIRRORED = """
-import json, sys
-import numpy as np, keras
-from keras_vit import experiment
-from keras_vit.training import DistributionConfig, OptimizerConfig
-from test_resume import RECIPE
-# Without clipping and masks: Keras clips before the gradients are summed, and every replica has its own masks.
-recipe = RECIPE.replace(
-    model=RECIPE.model.replace(dropout_rate=0.0, drop_path_rate=0.0),
-    optimizer=OptimizerConfig(weight_decay=0.5, ema_momentum=0.9),
-    distribution=DistributionConfig(name=sys.argv[1]),
-)
-run = experiment.run(recipe, sys.argv[2], log=lambda text: None)
-logits = run.model.predict(np.linspace(-1, 1, 4 * 64).reshape(4, 8, 8, 1), verbose=0)
-epochs = [{name: epoch[name] for name in ("loss", "accuracy")} for epoch in run.record["epochs"]]
-print(json.dumps({"epochs": epochs, "test": run.evaluation, "logits": logits.tolist()}))
-"""
+TWO = {"worker": ["a:1", "b:2"]}
+
+
+def _config(machines, kind="worker", index=0):
+    return json.dumps({"cluster": machines, "task": {"type": kind, "index": index}})
 
 
 def test_one_is_the_default_strategy():
@@ -47,25 +38,138 @@ def test_logical_devices_must_be_asked_for_in_time():
         distribution.strategy("cpu:7")
 
 
+def test_a_name_is_one_strategy_in_a_process():
+    """TensorFlow would number the sums of a second one as those of the first."""
+    assert distribution.strategy("cpu:1") is distribution.strategy("cpu:1")
+
+
+def test_a_tpu_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setenv("TPU_NAME", "nowhere")
+    monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", lambda name: _fail(name))
+    with pytest.raises(ValueError, match=r"needs the TPU.*TPU_NAME='nowhere' \(no such nowhere\)"):
+        distribution.strategy("tpu")
+
+
+def _fail(name):
+    raise ValueError(f"no such {name}\nand a long story")
+
+
 def test_the_device_kind_is_what_tensorflow_sees():
     assert distribution.device_kind() == ("gpu" if tf.config.list_physical_devices("GPU") else "cpu")
 
 
-def _run(name, directory, tests):
-    answer = subprocess.run(
-        [sys.executable, "-c", _MIRRORED, name, str(directory)], capture_output=True, text=True, cwd=tests
-    )
-    assert answer.returncode == 0, answer.stderr[-3000:]
-    return json.loads(answer.stdout.splitlines()[-1])
+@pytest.mark.parametrize(
+    ("config", "tpu", "gpus", "name"),
+    [
+        ("", None, 0, "one"),
+        ("", None, 1, "one"),
+        ("", None, 4, "mirrored"),
+        ("", "local", 4, "tpu"),
+        (_config({"worker": ["a:1"]}), None, 2, "mirrored"),
+        (_config(TWO), "local", 4, "multi_worker"),
+    ],
+)
+def test_auto_is_the_largest_that_is_there(monkeypatch, config, tpu, gpus, name):
+    monkeypatch.setenv("TF_CONFIG", config)
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    if tpu:
+        monkeypatch.setenv("TPU_NAME", tpu)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a device"] * (gpus if kind == "GPU" else 0))
+    assert distribution.resolved("auto") == name
+    assert distribution.resolved("cpu:3") == "cpu:3"
 
 
-@pytest.mark.slow
-def test_two_replicas_end_as_one_device(tmp_path, request):
-    """Same data, same weights, weight decay with its exclusions and an average: the same model."""
-    tests = request.path.parent
-    one, two = (_run(name, tmp_path / name, tests) for name in ("one", "mirrored"))
-    assert two["test"]["examples"] == one["test"]["examples"] == 899
-    assert two["test"]["accuracy"] == pytest.approx(one["test"]["accuracy"], abs=0.003)
-    for a, b in zip(one["epochs"], two["epochs"], strict=True):
-        assert b == pytest.approx(a, abs=1e-3)
-    np.testing.assert_allclose(two["logits"], one["logits"], atol=1e-3)
+@pytest.mark.parametrize(
+    ("text", "cluster"),
+    [
+        ("", Cluster()),
+        ("{}", Cluster()),
+        (_config(TWO, index=1), Cluster(("a:1", "b:2"), 1)),
+        (_config({"chief": ["c:3"], **TWO}, index=1), Cluster(("c:3", "a:1", "b:2"), 2)),
+        (_config({"chief": ["c:3"], **TWO}, "chief"), Cluster(("c:3", "a:1", "b:2"), 0)),
+    ],
+)
+def test_tf_config_names_the_workers_and_which_one_this_is(monkeypatch, text, cluster):
+    assert read_cluster(text) == cluster
+    monkeypatch.setenv("TF_CONFIG", text)
+    assert read_cluster() == cluster
+    assert cluster.is_chief == (cluster.index == 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "must be JSON"),
+        ("[1]", "must be JSON"),
+        ('{"cluster": 3}', "must be JSON"),
+        (_config({"ps": ["a:1"], **TWO}), "made of `worker` tasks"),
+        (_config({"chief": ["c:3", "d:4"], **TWO}), "one `chief` at most"),
+        (_config(TWO, index=2), "must be one of its cluster"),
+        (_config(TWO, "evaluator"), "must be one of its cluster"),
+        (_config({"worker": ["a:1", "a:1"]}), "an address of its own"),
+    ],
+)
+def test_a_tf_config_that_is_none_is_explained(text, message):
+    with pytest.raises(ValueError, match=message):
+        read_cluster(text)
+
+
+@pytest.mark.parametrize("text", ["", _config({"worker": ["a:1"]})])
+def test_several_workers_need_a_tf_config(monkeypatch, text):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match="TF_CONFIG that names several workers"):
+        distribution.strategy("multi_worker")
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 6])
+@pytest.mark.parametrize(("workers", "local"), [(1, 2), (2, 1), (2, 3), (3, 1)])
+def test_every_row_goes_to_one_replica_in_order(batch, workers, local):
+    replicas = workers * local
+    batches = tf.data.Dataset.range(17).batch(batch)
+    parts = [list(replica_rows(batches, replicas, w * local, local).as_numpy_iterator()) for w in range(workers)]
+    whole = list(batches.as_numpy_iterator())
+    assert {len(part) for part in parts} == {len(whole) * local}
+    for step, rows in enumerate(whole):
+        found = [part[step * local + i] for part in parts for i in range(local)]
+        np.testing.assert_array_equal(np.concatenate(found), rows)
+        sizes = [len(rows) for rows in found]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_rows_keep_their_nest_and_what_is_known_of_their_shapes():
+    batches = tf.data.Dataset.from_tensors(({"a": tf.zeros([6, 2]), "b": tf.zeros([6])}, tf.zeros([6, 3])))
+    spec = replica_rows(batches, 3, 1, 1, rows=2).element_spec
+    assert (spec[0]["a"].shape, spec[0]["b"].shape, spec[1].shape) == ((2, 2), (2,), (2, 3))
+    assert replica_rows(batches, 3, 1, 2).element_spec[1].shape.as_list() == [None, 3]
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_a_data_set_says_how_it_is_divided(sharding):
+    options = with_sharding(tf.data.Dataset.range(3), sharding).options()
+    assert options.experimental_distribute.auto_shard_policy.name.lower() == sharding
+
+
+def test_an_unknown_sharding_is_named():
+    with pytest.raises(ValueError, match="Did you mean 'file'"):
+        with_sharding(tf.data.Dataset.range(3), "files")
+    with pytest.raises(ValueError, match="Did you mean 'data'"):
+        DistributionConfig(sharding="dat")
+
+
+def test_without_several_workers_there_is_one_part():
+    strategy, seen = tf.distribute.get_strategy(), []
+    batches = tf.data.Dataset.range(3)
+    assert distribution.distribute_parts(strategy, lambda part: seen.append(part) or batches, 3) is batches
+    assert seen == [None]
+    assert Part(0, 2) != Part(0, 2, by_files=True)
+    alone = distribution.workers(strategy)
+    assert (alone.is_chief, alone.count, alone.total(3), alone.from_chief(b"x")) == (True, 1, 3, b"x")
+
+
+def test_a_model_without_a_strategy_stays_as_it_was():
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    model.compile("sgd", "mse")
+    before = dict(vars(model)), dict(vars(model.optimizer))
+    assert distribution.prepare(model) is model
+    assert (dict(vars(model)), dict(vars(model.optimizer))) == before

@@ -3,12 +3,8 @@
 import concurrent.futures
 import dataclasses
 import errno
-import json
 import os
-import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import keras
@@ -282,25 +278,3 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path):
         _run(tmp_path, bad)
     saved = load(tmp_path / "checkpoint.npz")
     assert saved is None or all(np.isfinite(value).all() for value in saved.values)
-
-
-@pytest.mark.slow
-def test_kills_at_random_moments_and_the_same_command_again_end_as_an_uninterrupted_run(uninterrupted, tmp_path):
-    recipe, directory = tmp_path / "resume.py", tmp_path / "run"
-    recipe.write_text('"""The recipe of the test."""\n\nfrom tests.test_resume import RECIPE as recipe  # noqa: F401\n')
-    command = [sys.executable, "-m", "tests.kill_runs", str(recipe), str(directory)]
-    root = pathlib.Path(__file__).parents[1]
-    answer = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
-    parts = [line.split() for line in answer.stdout.splitlines() if line.startswith("part ")]
-    *places, end = [(int(epoch), int(step)) for _, epoch, step, _ in parts]
-    assert [int(code) for *_, code in parts] == [-9, 75, -9, 130, -9, 0], answer.stderr
-    assert places == sorted(places)
-    assert (0, 0) < places[-1] < end == (4, 0)
-    for a, b in zip(
-        load(directory / "checkpoint.npz").values, load(uninterrupted.directory / "checkpoint.npz").values, strict=True
-    ):
-        np.testing.assert_allclose(a, b, atol=1e-5)
-    epochs = json.loads((directory / "record.json").read_text())["epochs"]
-    for ours, theirs in zip(epochs, uninterrupted.record["epochs"], strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
-        assert ours["accuracy"] == pytest.approx(theirs["accuracy"], abs=1e-5)

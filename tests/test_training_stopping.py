@@ -88,7 +88,7 @@ def test_a_signal_acts_at_once_where_there_is_nothing_to_finish():
     assert raised.value.code == EXIT_CODE == 75
 
 
-def test_a_signal_is_noted_where_there_is_and_a_second_ctrl_c_acts():
+def test_a_signal_is_noted_where_there_is_and_a_second_ctrl_c_acts(capsys):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
         stop.waits = True
@@ -99,6 +99,7 @@ def test_a_signal_is_noted_where_there_is_and_a_second_ctrl_c_acts():
         stop.waits = True
         _send(signal.SIGINT)
         assert stop.signal == signal.SIGINT
+        assert "once more to stop at once" in capsys.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             _send(signal.SIGINT)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

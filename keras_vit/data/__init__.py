@@ -2,7 +2,7 @@
 
 from keras_vit.data.encoded import EncodedFiles, EncodedShards
 from keras_vit.data.part import Part
-from keras_vit.data.pipeline import evaluation_dataset, training_dataset
+from keras_vit.data.pipeline import evaluation_dataset, steps_of_epoch, training_dataset
 from keras_vit.data.readable import plain_errors
 from keras_vit.data.service import Service
 from keras_vit.data.sources import Source, array_source, load_source, train_and_evaluation
@@ -23,6 +23,7 @@ __all__ = [
     "evaluation_stream",
     "load_source",
     "plain_errors",
+    "steps_of_epoch",
     "train_and_evaluation",
     "training_dataset",
     "write_tfrecords",

@@ -114,17 +114,31 @@ def training_dataset(
     return (service.does(batches) if service else batches).prefetch(tf.data.AUTOTUNE), steps
 
 
-def _course(split, batch_size, steps_per_epoch, epochs, seed, place, repeats, augment, part, service):
-    """`(split, Course, steps)`: what is read, in which order, and the steps of an epoch."""
-    if part and part.by_files and not service:
-        split, batch_size, seed, whole = by_files(split, batch_size, seed, part)
-        part = None
-    else:
-        whole = len(split) // batch_size
+def steps_of_epoch(split, batch_size, part=None):
+    """The whole batches of an epoch; with a `Part` by files those that every worker has.
+
+    Args:
+        split, batch_size, part: as for `training_dataset`.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    whole = by_files(split, batch_size, 0, part)[3] if part and part.by_files else len(split) // batch_size
     if not whole:
         raise ValueError(
             f"a training split must hold at least one batch. Received: {len(split)} images, batch_size={batch_size}"
         )
+    return whole
+
+
+def _course(split, batch_size, steps_per_epoch, epochs, seed, place, repeats, augment, part, service):
+    """`(split, Course, steps)`: what is read, in which order, and the steps of an epoch."""
+    if service and part:
+        part = dataclasses.replace(part, by_files=False)
+    whole = steps_of_epoch(split, batch_size, part)
+    if part and part.by_files:
+        split, batch_size, seed, _ = by_files(split, batch_size, seed, part)
+        part = None
     steps, (first_epoch, first_step) = steps_per_epoch or whole, place
     if steps > whole:
         raise ValueError(
@@ -175,13 +189,17 @@ def evaluation_dataset(
     weights, count = split.weights, len(split)
     if part:
         weights = None if weights is None else weights[part.index :: part.count]
-        count, batch_size = len(range(part.index, count, part.count)), -(-batch_size // part.count)
+        count, batch_size = -(-count // part.count), -(-batch_size // part.count)  # of the first worker
     batches = examples.batch(batch_size)
     if pad:
         batches = _padded(batches, count, batch_size, weights)
     elif weights is not None:
         rows = tf.data.Dataset.from_tensor_slices(tf.constant(weights, tf.float32)).batch(batch_size)
         batches = tf.data.Dataset.zip(batches, rows).map(lambda batch, row: (*batch, row))
+    if part and len(range(part.index, len(split), part.count)) == (count - 1) // batch_size * batch_size:
+        # The first worker has one batch more.
+        empty = tuple(tf.zeros([0, *spec.shape[1:]], spec.dtype) for spec in batches.element_spec)
+        batches = batches.concatenate(tf.data.Dataset.from_tensors(empty))
 
     def prepare(images, *rest):
         return normalize(images, input_spec), *rest

@@ -63,12 +63,19 @@ def is_stalled(history, patience):
 class EvaluateAverages(keras.callbacks.Callback):
     """Validates the moving averages of the weights, as the run ends with them."""
 
+    def __init__(self):
+        super().__init__()
+        self._swapped = contextlib.ExitStack()
+
     def on_test_begin(self, logs=None):
-        self._swapped = averaged_weights(self.model)
-        self._swapped.__enter__()
+        self._swapped.enter_context(averaged_weights(self.model))
 
     def on_test_end(self, logs=None):
-        self._swapped.__exit__(None, None, None)
+        self.close()
+
+    def close(self):
+        """Puts the weights back; also after a validation that was left."""
+        self._swapped.close()
 
 
 class KeepBest(keras.callbacks.Callback):

@@ -114,10 +114,19 @@ class DistributionConfig:
     """Which tf.distribute strategy the run uses.
 
     Args:
-        name: as for `keras_vit.distribution.strategy`: `one`, `mirrored` or `cpu:<n>`. Default `one`.
+        name: as for `keras_vit.distribution.strategy`: `auto`, `one`, `mirrored`, `multi_worker`, `tpu` or `cpu:<n>`.
+            Default `auto`: all that is there.
+        sharding: how several workers divide the training data. `data`: each makes its rows of every batch of one
+            device; of a stream (TFRecords, TFDS) it reads all records. `file`: each reads other files of a stream, and
+            makes batches of its own of them. `auto`, the default: `file` for a stream of as many files as workers at
+            least, else `data`.
     """
 
-    name: str = "one"
+    name: str = "auto"
+    sharding: str = "auto"
+
+    def __post_init__(self):
+        check_choice(self.sharding, ("auto", "data", "file"), "sharding")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

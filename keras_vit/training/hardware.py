@@ -38,11 +38,12 @@ def choose_precision(recipe, device, flags=None):
 def choose_compiler(recipe, device, replicas):
     """How a recipe's training step is compiled: `xla`, `fused` or `plain`.
 
-    On one replica, accelerators get all of the step as one XLA program, and CPUs the mixture of
-    `keras_vit.backend.fused_training`, which is faster there (`benchmarks/results`). Several replicas get neither.
+    CPUs get the mixture of `keras_vit.training.fused_training`, which is faster there (`benchmarks/results`), an
+    accelerator all of the step as one XLA program. Several accelerators do not: their step holds the sum of the
+    gradients over them, which XLA does not compile but on TPUs; and on those TensorFlow compiles every step by itself.
     """
     if recipe.training.compiler != "auto":
         return recipe.training.compiler
-    if replicas > 1:
-        return "plain"
-    return "fused" if device == "cpu" else "xla"
+    if device == "cpu":
+        return "fused"
+    return "plain" if replicas > 1 else "xla"

@@ -20,7 +20,7 @@ from keras_vit.training.workers import ALONE
 from keras_vit.training.writer import Writer
 
 # What a run may go on with otherwise than it began.
-_OF_NO_EFFECT = {"training.save_steps", "training.save_minutes"}
+_OF_NO_EFFECT = {"training.save_steps", "training.save_minutes", "distribution.name", "data.service"}
 
 
 def compile_model(model, recipe, steps_per_epoch, compiler, smoothed_targets=False, optimizer=None):
@@ -107,8 +107,9 @@ def fit(
         every = settings.save_steps, settings.save_minutes
         saver = CheckpointCallback(writer, saved, steps_per_epoch, stop, workers, every, validates)
         bar = ProgressBar(settings.epochs, steps_per_epoch, recipe.data.batch_size, first_step=begin[1])
-        stack.callback(bar.close)
         wanted = [*_callbacks(recipe, directory, saver, validates), *([bar] if workers.is_chief else [])]
+        for callback in wanted:
+            stack.callback(getattr(callback, "close", lambda: None))
         stack.enter_context(fused_training() if compiler == "fused" else contextlib.nullcontext())
         if saver.place[1] == steps_per_epoch:
             _validate(model, saver.place[0], validation_data, wanted)

@@ -2,13 +2,17 @@
 
 import contextlib
 import signal
+import sys
 import threading
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later.
 
 
 class Preempted(SystemExit):
-    """Raised where a run was asked to end by SIGTERM; a program that does not catch it ends with `EXIT_CODE`."""
+    """Raised where a run was asked to end by SIGTERM, or lost a worker; a program that does not catch it ends with 75.
+
+    That is `EXIT_CODE`: the same command goes on.
+    """
 
     def __init__(self, message):
         super().__init__(EXIT_CODE)
@@ -49,6 +53,9 @@ class StopRequest:
         if not self.waits or (number == signal.SIGINT and self.signal is not None):
             end_by(number)
         self.signal = number
+        if number == signal.SIGINT:
+            with contextlib.suppress(RuntimeError):  # It may come in the middle of another line.
+                print(" Finishing the step to save it; once more to stop at once.", file=sys.stderr)
 
 
 def end_by(number, message="the run was asked to end"):

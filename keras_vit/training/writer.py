@@ -62,6 +62,7 @@ class Writer:
 
     def _save(self, values, state, metrics):
         if not all_finite([*values, *metrics]):
+            self._wanted = ()
             return
         place = saved_state.describe(state["epoch"], state["step"])
         try:
