@@ -40,8 +40,8 @@ def export_runtime(options):
         )
     if others := _given(options):
         raise ValueError(
-            f"{', '.join(others)}: options of SavedModels alone; for another runtime it is fixed what goes in and how it is "
-            f"computed. Received: --format {options.format}"
+            f"{', '.join(others)}: options of SavedModels alone; for another runtime it is fixed what goes in and how "
+            f"it is computed. Received: --format {options.format}"
         )
     written = _WRITERS[options.format](load_model(options.model), options.to)
     if written.runtime is None:

@@ -119,12 +119,21 @@ def _second_graph(path):
 
 
 BATCHING = "../batching.config"
+
+
+def _of_other_weights(path):
+    index = path / "variables" / "variables.index"
+    index.write_bytes(index.read_bytes() + b"more")
+    return path
+
+
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 DAMAGE = {
     "a name": ("version", _rename, "called 'v1'"),
     "default attributes": ("one graph for serving", _keep_defaults, "not stripped"),
     "a second graph": ("one graph for serving", _second_graph, "the tags .*train"),
     "no fingerprint": ("fingerprint", _without("fingerprint.pb"), "there is no fingerprint.pb"),
+    "another fingerprint": ("fingerprint", _of_other_weights, "of other weights"),
     "broken records": ("warm-up", _replaced(WARMUP, b"colours", b"colourz"), "corrupted record"),
     "an unknown field": ("server files", _replaced(BATCHING, b"num_batch_threads", b"threads"), "no field named"),
     "a larger batch": (

@@ -11,6 +11,7 @@ from keras_vit.export.description import describe, write_description
 from keras_vit.export.difference import fixed_pixels, measure_difference
 from keras_vit.export.flatten import flat, with_compute_dtype
 from keras_vit.export.headers import FORMATS
+from keras_vit.export.signature_defs import CLASSIFY_METHOD, SERVE_TAG
 from keras_vit.export.signatures import Servable
 from keras_vit.export.stored import STORAGE, StoredWeights
 from keras_vit.export.versions import versions, write_version
@@ -122,10 +123,19 @@ def saved_model(
         if not (path / "saved_model.pb").exists():
             # Not `ExportArchive.track` or `model.export`, which store every variable twice.
             tf.saved_model.save(servable.weights, str(path), functions)
+            _name_methods(path, functions)
         write_description(path, name, number, description)
         # What else belongs into a version, such as warm-up records, is written here: it appears with the rest.
 
     return write_version(directory, write, version)
+
+
+def _name_methods(path, functions):
+    """Gives `classify` the name of the method that TF Serving's Classify API asks for; TensorFlow 2 writes Predict."""
+    if "classify" in functions:
+        updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(path))
+        updater.replace_method_name("classify", CLASSIFY_METHOD, tags=SERVE_TAG)
+        updater.save()
 
 
 def _input_spec(model, input_spec):
