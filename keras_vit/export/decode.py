@@ -94,7 +94,7 @@ def decode_image(data, input_spec, formats=headers.FORMATS, max_pixels=MAX_PIXEL
     image, reason = tf.switch_case(headers.format_index(head, formats), branches)
     pixels = resample(image, input_spec)
     if input_spec.num_channels == 1:
-        # Before it is rounded: so the result is within one grey level of Pillow's, which converts first.
+        # Before it is rounded: so the result is within two grey levels of Pillow's, which converts first.
         pixels = tf.tensordot(tf.cast(pixels, tf.float32), tf.constant([19595, 38470, 7471], tf.float32) / 65536, 1)
         pixels = pixels[..., None]
     pixels = tf.cast(whole_pixels(pixels), tf.uint8)
@@ -159,10 +159,14 @@ def _png(data, head, guard):
 
 def _webp(data, head, guard):
     def decode():
-        # With `channels=3` TensorFlow refuses alpha, and animations.
-        return tf.io.decode_image(data, expand_animations=False)[..., :3], tf.constant(VALID)
+        # With `channels=3` TensorFlow refuses alpha. It returns frames, of which there is one.
+        return tf.io.decode_webp(data)[0, ..., :3], tf.constant(VALID)
 
-    return guard(*headers.webp_size(head), decode)
+    def decode_still():
+        # TensorFlow 2.21 writes beyond its memory when it decodes the first frame of some animations.
+        return _either(~headers.is_animated_webp(head), decode, FORMAT)
+
+    return guard(*headers.webp_size(head), decode_still)
 
 
 def _bmp(data, head, guard):
