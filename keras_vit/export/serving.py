@@ -11,15 +11,8 @@ from keras_vit.export.description import describe, write_description
 from keras_vit.export.difference import fixed_pixels, measure_difference
 from keras_vit.export.flatten import flat, with_compute_dtype
 from keras_vit.export.headers import FORMATS
-from keras_vit.export.signatures import Servable
-from keras_vit.export.stored import STORAGE, StoredWeights
-from keras_vit.export.versions import versions, write_version
-from keras_vit.metadata import has_classifier, metadata, output_activation
-from keras_vit.validation import check_choice, check_positive
-
-COMPUTE_DTYPES = ("float32", "bfloat16")
-# They are a constant of the graph.
-_MOST_LABEL_BYTES = 2**20
+from keras_vit.export.servable import make_servable
+from keras_vit.export.versions import check_version, versions, write_version
 
 
 def saved_model(
@@ -90,22 +83,10 @@ def saved_model(
         ValueError: if the version exists, the model changes its images before the preprocessing of keras_vit or has
             neither a classifier nor images that can be encoded, or an argument does not fit.
     """
-    given = flat(model)
-    wanted = given if dtype is None else with_compute_dtype(given, check_choice(dtype, COMPUTE_DTYPES, "dtype"))
-    servable = Servable(
-        model=wanted,
-        weights=StoredWeights(wanted, check_choice(weights, STORAGE, "weights")),
-        input_spec=_input_spec(given, input_spec),
-        labels=_labels(given, labels),
-        top_k=_top_k(given, top_k),
-        activation=_activation(given, activation),
-        formats=_formats(formats),
-        max_pixels=check_positive(max_pixels, "max_pixels"),
-        upright=bool(upright),
-    )
+    check_version(directory, version)
+    servable = make_servable(model, labels, input_spec, top_k, dtype, weights, activation, formats, max_pixels, upright)
     functions = {name: function.get_concrete_function() for name, function in servable.signatures().items()}
-    is_exact = weights == "float32" and wanted is given
-    difference = None if is_exact else _difference(servable, given, compare)
+    difference = _difference(servable, model, compare) if servable.is_inexact else None
     options = {
         "top_k": servable.top_k,
         "dtype": dtype,
@@ -120,79 +101,21 @@ def saved_model(
 
     def write(path, number):
         if not (path / "saved_model.pb").exists():
-            # Not `ExportArchive.track` or `model.export`, which store every variable twice.
-            tf.saved_model.save(servable.weights, str(path), functions)
+            # These variables and no model: `model.export` and `ExportArchive.track` store each of them twice.
+            module = tf.Module()
+            module.weights = servable.weights.variables
+            tf.saved_model.save(module, str(path), functions)
         write_description(path, name, number, description)
         # What else belongs into a version, such as warm-up records, is written here: it appears with the rest.
 
     return write_version(directory, write, version)
 
 
-def _input_spec(model, input_spec):
-    own = metadata(model).input_spec
-    if input_spec is None:
-        return own
-    if input_spec.size != own.size or input_spec.num_channels != own.num_channels:
-        raise ValueError(
-            "input_spec must have the size and the channels of the model. "
-            f"Received: {input_spec.size} and {input_spec.num_channels}, for {own.size} and {own.num_channels}"
-        )
-    return input_spec
-
-
-def _labels(model, labels):
-    """The class names, a tuple of str; `None` for numbers."""
-    if not has_classifier(model):
-        if labels is not None:
-            raise ValueError(f"a model without a classifier has no labels. Received: model={model.name!r}")
-        return None
-    labels, count = metadata(model).labels if labels is None else labels, model.outputs[0].shape[-1]
-    if labels is None:
-        return None
-    labels = tuple(str(label) for label in labels)
-    if len(labels) != count:
-        raise ValueError(f"labels must name every class. Received: {len(labels)} labels for {count} classes")
-    size = sum(len(label.encode()) for label in labels)
-    if size > _MOST_LABEL_BYTES:
-        raise ValueError(f"labels must have at most {_MOST_LABEL_BYTES} bytes together. Received: {size} bytes")
-    return labels
-
-
-def _top_k(model, top_k):
-    check_positive(top_k, "top_k")
-    if len(model.outputs[0].shape) != 2:
-        raise ValueError(
-            "a model to export must return one vector an image. "
-            f"Received: model={model.name!r} with outputs of the shape {tuple(model.outputs[0].shape)}"
-        )
-    return min(top_k, model.outputs[0].shape[-1])
-
-
-def _activation(model, activation):
-    """What makes probabilities of the model's outputs: `softmax`, `sigmoid`, or `None` where they are."""
-    check_choice(activation, (None, "softmax", "sigmoid"), "activation")
-    own = output_activation(model)
-    if own is not None:
-        if activation not in (None, own):
-            raise ValueError(f"the model ends in {own} already. Received: activation={activation!r}")
-        return None
-    return activation or ("sigmoid" if model.outputs[0].shape[-1] == 1 else "softmax")
-
-
-def _formats(formats):
-    formats = (formats,) if isinstance(formats, str) else tuple(formats)
-    for name in formats:
-        check_choice(name, FORMATS, "formats")
-    if not formats:
-        raise ValueError("at least one format must be accepted. Received: formats=()")
-    return tuple(dict.fromkeys(formats))
-
-
 def _difference(servable, model, compare):
     """How far the outputs are from those of the model in float32."""
     spec = servable.input_spec
     pixels = fixed_pixels(spec) if compare is None else np.stack([spec.resize(image) for image in compare])
-    return measure_difference(servable, with_compute_dtype(model, "float32"), pixels)
+    return measure_difference(servable, with_compute_dtype(flat(model), "float32"), pixels)
 
 
 def predict(path, files):

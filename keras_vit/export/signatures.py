@@ -32,6 +32,7 @@ class Servable:
         activation: `softmax` or `sigmoid`, which makes probabilities of the model's logits; `None` where the model
             gives probabilities.
         formats, max_pixels, upright: as for `decode_images`.
+        is_inexact: bool. Whether it stores or computes in other types than the model that it was made of.
     """
 
     model: keras.Model
@@ -43,6 +44,7 @@ class Servable:
     formats: tuple
     max_pixels: int
     upright: bool
+    is_inexact: bool = False
 
     @property
     def is_classifier(self):
