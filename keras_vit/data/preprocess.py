@@ -82,7 +82,10 @@ def resample(image, input_spec):
 
 
 def _two_passes(images, scale, translation, input_spec):
-    """Columns, then rows, with whole pixels between, as Pillow does it: what overshoots at an edge is cut twice."""
+    """Columns, then rows, with whole pixels between, as Pillow does it: what overshoots at an edge is cut twice.
+
+    Pillow 13 begins with the rows where an image shrinks by more than twice as many rows as columns.
+    """
     kernel, _ = KERNELS[input_spec.interpolation]
     (height, width), channels, shape = input_spec.size, images.shape[-1], tf.shape(images)
 
