@@ -221,6 +221,15 @@ def test_models_that_do_not_fit_are_refused():
     np.testing.assert_allclose(_probabilities(quantized), tf.nn.softmax(_expected(quantized)), atol=1e-5)
 
 
+def test_random_states_of_training_are_not_served():
+    with keras.RematScope(None):
+        model = tiny_vit(dropout_rate=0.1, drop_path_rate=0.2)
+    for function in (make_servable(model).signatures()[name] for name in ("images", "explain")):
+        variables = function.get_concrete_function().variables
+        assert {variable.dtype for variable in variables} == {tf.float32}
+        assert variables
+
+
 def test_images_of_other_channels_are_not_encoded():
     model = tiny_vit(num_channels=5)
     functions = make_servable(model).signatures()

@@ -103,12 +103,18 @@ def saved_model(
         if not (path / "saved_model.pb").exists():
             # These variables and no model: `model.export` and `ExportArchive.track` store each of them twice.
             module = tf.Module()
-            module.weights = servable.weights.variables
+            module.weights = _variables(servable, functions)
             tf.saved_model.save(module, str(path), functions)
         write_description(path, name, number, description)
         # What else belongs into a version, such as warm-up records, is written here: it appears with the rest.
 
     return write_version(directory, write, version)
+
+
+def _variables(servable, functions):
+    """What a SavedModel stores, each once: the weights, and what layers of one's own read beside them."""
+    read = [variable for function in functions.values() for variable in function.variables]
+    return list({id(variable): variable for variable in [*servable.weights.variables, *read]}.values())
 
 
 def _difference(servable, model, compare):
