@@ -2,6 +2,8 @@
 
 import functools
 import io
+import os
+import pathlib
 
 import hostile
 import numpy as np
@@ -99,6 +101,19 @@ def test_models_of_one_channel_see_the_grey_of_pillow():
     assert max(differences) <= 2, dict(zip(FILES, differences, strict=True))
     assert len(grey) == 4
     assert max(grey) <= 1
+
+
+def test_photographs_are_what_pillow_sees():
+    if "KERAS_VIT_DATA" not in os.environ:
+        pytest.skip("KERAS_VIT_DATA is not set")
+    spec = InputSpec((224, 224), crop_fraction=0.9)
+    files = sorted((pathlib.Path(os.environ["KERAS_VIT_DATA"]) / "imagenet_samples").glob("*.JPEG"))
+    pixels, reasons = _decode([file.read_bytes() for file in files], input_spec=spec)
+    assert len(files) > 10
+    assert not reasons.any()
+    differences = np.abs(pixels.astype(int) - np.stack([spec.resize(file) for file in files]))
+    assert differences.max() <= 1
+    assert np.mean(differences > 0) < 1e-3
 
 
 @pytest.mark.parametrize("channels", [1, 3])

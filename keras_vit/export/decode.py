@@ -14,7 +14,7 @@ from keras_vit.export.orientation import orientation, turn_upright
 from keras_vit.export.walks import gif_frame, jpeg_scans, png_core
 
 MAX_PIXELS = 2**25  # the cameras of 33 megapixels; 100 MB while they are decoded, 300 MB where they are progressive
-# WebP's limit. The resize needs memory for the height of the model times the width of the image.
+# WebP's limit. The resize needs memory for a side of the image times one of the model.
 MAX_SIDE = 2**14
 # As many images of a batch are decoded at the same time at most.
 _PARALLEL = 8
