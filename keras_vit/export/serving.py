@@ -103,7 +103,7 @@ def saved_model(
         if not (path / "saved_model.pb").exists():
             # These variables and no model: `model.export` and `ExportArchive.track` store each of them twice.
             module = tf.Module()
-            module.weights = _variables(servable, functions)
+            module.weights = _variables(functions.values())
             tf.saved_model.save(module, str(path), functions)
         write_description(path, name, number, description)
         # What else belongs into a version, such as warm-up records, is written here: it appears with the rest.
@@ -111,10 +111,9 @@ def saved_model(
     return write_version(directory, write, version)
 
 
-def _variables(servable, functions):
-    """What a SavedModel stores, each once: the weights, and what layers of one's own read beside them."""
-    read = [variable for function in functions.values() for variable in function.variables]
-    return list({id(variable): variable for variable in [*servable.weights.variables, *read]}.values())
+def _variables(functions):
+    """What functions read, each once: weights as they are stored; of those of a strategy the copy of one device."""
+    return list({id(variable): variable for function in functions for variable in function.variables}.values())
 
 
 def _difference(servable, model, compare):

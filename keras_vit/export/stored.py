@@ -26,12 +26,6 @@ class StoredWeights:
         self._packed = [
             (variable, _pack(variable, storage)) for variable in model.weights if _is_packed(variable, storage)
         ]
-        self._own = [variable.value for variable in model.weights if not _is_packed(variable, storage)]
-
-    @property
-    def variables(self):
-        """List of `tf.Variable`: what a SavedModel holds, the model's own where they are not packed."""
-        return [*self._own, *(part for _, parts in self._packed for part in parts)]
 
     def scope(self):
         """A context in which the model takes its weights from here."""
