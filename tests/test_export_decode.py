@@ -116,6 +116,17 @@ def test_photographs_are_what_pillow_sees():
     assert np.mean(differences > 0) < 1e-3
 
 
+def test_a_frame_that_does_not_fill_its_screen_lies_where_it_should():
+    data = encode(picture(1, (32, 24)).quantize(64), "GIF")
+    first = data.index(b",", 13 + 3 * 2 ** ((data[10] & 7) + 1))
+    data = hostile.patched(hostile.patched(data, 6, "<HH", 64, 48), first + 1, "<HH", 20, 10)
+    (pixels,), (reason,) = _decode([data], input_spec=InputSpec((48, 64)))
+    expected = np.zeros((48, 64, 3))
+    expected[10:34, 20:52] = picture(1, (32, 24)).quantize(64).convert("RGB")
+    assert reason == VALID
+    np.testing.assert_array_equal(pixels, expected)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_sixteen_bits_are_cut_to_eight(channels):
     wide = np.random.default_rng(0).integers(0, 2**16, (24, 32, channels)).astype("uint16")

@@ -23,12 +23,8 @@ _MOST_SCANS = 32
 # Metadata of a PNG, or a film behind a JPEG, beside eight bytes a pixel.
 _OTHER_BYTES = 2**24
 
+# What is wrong with an image: nothing, it cannot be decoded to its end, it is of no accepted format, it is too large.
 VALID, DAMAGED, FORMAT, SIZE = range(4)
-REASONS = {
-    DAMAGED: "an image that can be decoded to its end",
-    FORMAT: "one of the formats",
-    SIZE: "an image of an allowed size",
-}
 
 
 def decode_images(strings, input_spec, formats=headers.FORMATS, max_pixels=MAX_PIXELS, upright=True, find=None):
@@ -44,7 +40,7 @@ def decode_images(strings, input_spec, formats=headers.FORMATS, max_pixels=MAX_P
 
     Returns:
         Pixels, uint8 tensor `(n, *input_spec.size, channels)`, zeros where an image is bad; and int32 `(n,)`: `VALID`,
-        or one of the keys of `REASONS`.
+        `DAMAGED`, `FORMAT` or `SIZE`.
     """
     row = functools.partial(
         decode_image, input_spec=input_spec, formats=formats, max_pixels=max_pixels, upright=upright
@@ -203,7 +199,7 @@ def _gif(data, head, guard):
             image = tf.io.decode_gif(frame["data"])[0]
             return tf.image.pad_to_bounding_box(image, frame["top"], frame["left"], height, width), tf.constant(VALID)
 
-        return _either(inside, decode_frame, SIZE)
+        return _either(inside, decode_frame, DAMAGED)
 
     return guard(height, width, decode)
 
