@@ -8,7 +8,7 @@ from rich.console import Console
 from keras_vit.applications import decode_predictions
 from keras_vit.cli_models import load_model
 from keras_vit.cli_runtimes import export_runtime
-from keras_vit.export import read_description, saved_model
+from keras_vit.export import read_description, saved_model, write_server_files
 from keras_vit.interpret import rollout_model
 from keras_vit.interpret.plots import overlay
 from keras_vit.metadata import has_classifier, metadata, output_activation
@@ -40,6 +40,8 @@ def export(options):
     )
     size = sum(file.stat().st_size for file in (path / "variables").iterdir())
     _say(f"exported: {path}, {size / 1e6:.1f} MB of weights")
+    if files := write_server_files(options.to):
+        _say("for a server: " + ", ".join(str(file) for file in files))
     if difference := read_description(path)["difference"]:
         _say("beside the model in float32: " + _costs(difference, options.compare))
 

@@ -15,7 +15,7 @@ from keras_vit.data import load_source, plain_errors, train_and_evaluation
 from keras_vit.data.invented import NAME as INVENTED
 from keras_vit.distributed_errors import ends_with_others
 from keras_vit.export import saved_model
-from keras_vit.metadata import metadata
+from keras_vit.metadata import metadata, output_activation
 from keras_vit.models import build_model
 from keras_vit.recipe_data import evaluation_data, training_data
 from keras_vit.training import Recipe, compile_model, fit, initial_model, make_distiller, plot, record, trained_model
@@ -196,7 +196,9 @@ def export_and_ask(finished, directory, log=print):
     Returns:
         The path of the version.
     """
-    path = saved_model(finished.model, directory)
+    # What was trained for several labels an image has no one best class.
+    activation = "sigmoid" if finished.recipe.data.multi_label and output_activation(finished.model) is None else None
+    path = saved_model(finished.model, directory, activation=activation)
     _, test = finished.splits
     pixels, number = test.example(finished.recipe.input_spec)
     label = metadata(finished.model).labels[int(number.argmax() if number.ndim else number)]

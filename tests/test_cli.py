@@ -236,6 +236,30 @@ def test_export_writes_the_next_version(trained, tmp_path, capsys):
     for version in ("1", "2"):
         assert _main("export", trained / "model.keras", "--to", tmp_path / "digits") == 0
         assert (tmp_path / "digits" / version / "saved_model.pb").exists()
+    assert re.search(r"exported: .*digits/2, 0\.\d MB of weights$", capsys.readouterr().out.strip())
+
+
+def test_export_tells_what_fewer_bytes_cost(trained, tmp_path, capsys):
+    arguments = ["--weights", "int8", "--dtype", "bfloat16", "--accept", "png", "--max-pixels", "64", "--as-stored"]
+    assert _main("export", trained / "model.keras", "--to", tmp_path / "digits", *arguments) == 0
+    assert re.search(r"outputs of 16 images of noise differ by \d\.\de-0\d of the largest", capsys.readouterr().out)
+    options = keras_vit.export.read_description(tmp_path / "digits" / "1")["options"]
+    expected = {"formats": ["png"], "max_pixels": 64, "upright": False, "weights": "int8", "dtype": "bfloat16"}
+    assert options | expected == options
+    for name, size in (("small", 8), ("large", 9)):
+        Image.new("L", (size, size), 100).save(tmp_path / f"{name}.png")
+    assert _main("predict", tmp_path / "small.png", "--model", tmp_path / "digits") == 0
+    assert _main("predict", tmp_path / "large.png", "--model", tmp_path / "digits") == 1
+    assert "at most 64 pixels" in capsys.readouterr().err
+
+
+def test_explain_draws_what_the_model_looks_at(trained, tmp_path, capsys):
+    for name in ("a", "b"):
+        Image.new("L", (8, 8), 100).save(tmp_path / f"{name}.png")
+    images = [tmp_path / "a.png", tmp_path / "b.png"]
+    assert _main("explain", *images, "--model", trained / "model.keras", "--to", tmp_path / "maps") == 0
+    assert re.search(r"a.png: \d 0\.\d{3}, .*maps/a_explained.png\n.*b.png: ", capsys.readouterr().out)
+    assert Image.open(tmp_path / "maps" / "b_explained.png").size[0] > 400
 
 
 def test_export_writes_files_for_other_runtimes(trained, tmp_path, capsys):

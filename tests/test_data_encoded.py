@@ -430,9 +430,8 @@ def test_the_graph_prepares_photographs_as_pillow_does(tmp_path):
     spec = InputSpec(size=64, crop_fraction=0.9)
     ((images, _),) = evaluation_dataset(source.encoded("val"), 1, spec, 4)
     difference = np.abs(np.round((images.numpy() + 1) * 127.5) - source.split("val", spec).images)
-    # Pillow rounds between its two passes.
-    assert difference.max() <= 3
-    assert np.mean(difference > 1) < 0.001
+    assert difference.max() <= 1
+    assert np.mean(difference > 0) < 0.001
 
 
 @pytest.mark.filterwarnings("error:Your input ran out")

@@ -6,7 +6,6 @@ import tensorflow as tf
 METHODS = {"nearest": "nearest", "bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos3"}
 # Their names in `ScaleAndTranslate`, and how many pixels they reach to each side.
 KERNELS = {"bilinear": ("triangle", 1), "bicubic": ("keyscubic", 2), "lanczos": ("lanczos3", 3)}
-_PART = 2**20  # pixels
 
 
 def decode(data, num_channels):
@@ -82,34 +81,29 @@ def resample(image, input_spec):
 
 
 def _two_passes(images, scale, translation, input_spec):
-    """Columns, then rows, with whole pixels between, as Pillow does it: what overshoots at an edge is cut twice."""
+    """Columns, then rows, with whole pixels between, as Pillow does it: what overshoots at an edge is cut twice.
+
+    Pillow 13 begins with the rows where an image shrinks by more than twice as many rows as columns.
+    """
     kernel, _ = KERNELS[input_spec.interpolation]
     (height, width), channels, shape = input_spec.size, images.shape[-1], tf.shape(images)
 
-    def scale_and_translate(images, size, axis):
-        along = tf.one_hot(axis, 2)
+    def resized_rows(images, size, axis):
+        """Of images with one column, whose channels are whole rows: the fast direction of the operation."""
         return tf.raw_ops.ScaleAndTranslate(
             images=images,
-            size=size,
-            scale=tf.where(along > 0, tf.cast(scale, tf.float32), 1.0),
-            translation=along * tf.cast(translation, tf.float32),
+            size=(size, 1),
+            scale=tf.stack([tf.cast(scale[axis], tf.float32), 1.0]),
+            translation=tf.stack([tf.cast(translation[axis], tf.float32), 0.0]),
             kernel_type=kernel,
             antialias=True,
         )
 
-    rows = tf.reshape(images, (shape[0] * shape[1], 1, shape[2], channels))
-    # The operation copies its input as float32, so the rows of a large image go through it in parts.
-    part = tf.maximum(_PART // shape[2], 1)
-    parts = tf.maximum(-(-tf.shape(rows)[0] // part), 1)  # one of nothing, for a batch without images
-    narrow = tf.TensorArray(tf.uint8, parts, infer_shape=False, element_shape=(None, 1, width, channels))
-
-    def add(i, narrow):
-        columns = scale_and_translate(rows[i * part : (i + 1) * part], (1, width), 1)
-        return i + 1, narrow.write(i, tf.cast(whole_pixels(columns), tf.uint8))
-
-    _, narrow = tf.while_loop(lambda i, narrow: i < parts, add, (0, narrow))
-    narrow = tf.reshape(narrow.concat(), (shape[0], shape[1], 1, width * channels))
-    return tf.reshape(scale_and_translate(narrow, (height, 1), 0), (-1, height, width, channels))
+    columns = tf.reshape(tf.transpose(images, (0, 2, 1, 3)), (shape[0], shape[2], 1, shape[1] * channels))
+    columns = tf.cast(whole_pixels(resized_rows(columns, width, 1)), tf.uint8)
+    columns = tf.reshape(columns, (shape[0], width, shape[1], channels))
+    rows = tf.reshape(tf.transpose(columns, (0, 2, 1, 3)), (shape[0], shape[1], 1, width * channels))
+    return tf.reshape(resized_rows(rows, height, 0), (-1, height, width, channels))
 
 
 def _nearest(first, size, resized, count, axis):

@@ -14,7 +14,7 @@ from keras_vit.export.orientation import orientation, turn_upright
 from keras_vit.export.walks import gif_frame, jpeg_scans, png_core
 
 MAX_PIXELS = 2**25  # the cameras of 33 megapixels; 100 MB while they are decoded, 300 MB where they are progressive
-# WebP's limit. The resize needs memory for the height of the model times the width of the image.
+# WebP's limit. The resize needs memory for a side of the image times one of the model.
 MAX_SIDE = 2**14
 # As many images of a batch are decoded at the same time at most.
 _PARALLEL = 8
@@ -23,12 +23,8 @@ _MOST_SCANS = 32
 # Metadata of a PNG, or a film behind a JPEG, beside eight bytes a pixel.
 _OTHER_BYTES = 2**24
 
+# What is wrong with an image: nothing, it cannot be decoded to its end, it is of no accepted format, it is too large.
 VALID, DAMAGED, FORMAT, SIZE = range(4)
-REASONS = {
-    DAMAGED: "an image that can be decoded to its end",
-    FORMAT: "one of the formats",
-    SIZE: "an image of an allowed size",
-}
 
 
 def decode_images(strings, input_spec, formats=headers.FORMATS, max_pixels=MAX_PIXELS, upright=True, find=None):
@@ -44,7 +40,7 @@ def decode_images(strings, input_spec, formats=headers.FORMATS, max_pixels=MAX_P
 
     Returns:
         Pixels, uint8 tensor `(n, *input_spec.size, channels)`, zeros where an image is bad; and int32 `(n,)`: `VALID`,
-        or one of the keys of `REASONS`.
+        `DAMAGED`, `FORMAT` or `SIZE`.
     """
     row = functools.partial(
         decode_image, input_spec=input_spec, formats=formats, max_pixels=max_pixels, upright=upright
@@ -94,7 +90,7 @@ def decode_image(data, input_spec, formats=headers.FORMATS, max_pixels=MAX_PIXEL
     image, reason = tf.switch_case(headers.format_index(head, formats), branches)
     pixels = resample(image, input_spec)
     if input_spec.num_channels == 1:
-        # Before it is rounded: so the result is within one grey level of Pillow's, which converts first.
+        # Before it is rounded: so the result is within two grey levels of Pillow's, which converts first.
         pixels = tf.tensordot(tf.cast(pixels, tf.float32), tf.constant([19595, 38470, 7471], tf.float32) / 65536, 1)
         pixels = pixels[..., None]
     pixels = tf.cast(whole_pixels(pixels), tf.uint8)
@@ -159,10 +155,14 @@ def _png(data, head, guard):
 
 def _webp(data, head, guard):
     def decode():
-        # With `channels=3` TensorFlow refuses alpha, and animations.
-        return tf.io.decode_image(data, expand_animations=False)[..., :3], tf.constant(VALID)
+        # With `channels=3` TensorFlow refuses alpha. It returns frames, of which there is one.
+        return tf.io.decode_webp(data)[0, ..., :3], tf.constant(VALID)
 
-    return guard(*headers.webp_size(head), decode)
+    def decode_still():
+        # TensorFlow 2.21 writes beyond its memory when it decodes the first frame of some animations.
+        return _either(~headers.is_animated_webp(head), decode, FORMAT)
+
+    return guard(*headers.webp_size(head), decode_still)
 
 
 def _bmp(data, head, guard):
@@ -199,7 +199,7 @@ def _gif(data, head, guard):
             image = tf.io.decode_gif(frame["data"])[0]
             return tf.image.pad_to_bounding_box(image, frame["top"], frame["left"], height, width), tf.constant(VALID)
 
-        return _either(inside, decode_frame, SIZE)
+        return _either(inside, decode_frame, DAMAGED)
 
     return guard(height, width, decode)
 

@@ -93,7 +93,11 @@ def _weighted(model):
     return [layer for layer in model.layers if layer.weights]
 
 
-def representation(model):
-    """The model from images to the vector of an image that the classifier starts from: `(batch, width)`."""
+def with_representation(model):
+    """A flat model that also returns what its classifier starts from.
+
+    Returns:
+        A `keras.Model` from images to a dict: `outputs`, those of `model`, and `representation`, `(batch, width)`.
+    """
     name = "encoder_norm" if getattr(metadata(model).config, "pool_before_norm", False) else "representation"
-    return keras.Model(model.input, model.get_layer(name).output, name="representation")
+    return keras.Model(model.input, {"outputs": model.output, "representation": model.get_layer(name).output})

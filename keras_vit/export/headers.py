@@ -44,6 +44,11 @@ def png_size(head):
     return _big_endian(head, 20), _big_endian(head, 16)
 
 
+def is_animated_webp(head):
+    """Whether a WebP has frames; scalar bool tensor."""
+    return _is(head, 12, b"VP8X") & (head[20] & 2 > 0)
+
+
 def webp_size(head):
     """`(height, width)`, int64, of the canvas or of the lossy or lossless bitstream; `(0, 0)` where there is none.
 

@@ -20,7 +20,7 @@ def assert_readable(image_bytes, reasons, formats, max_pixels):
         VALID: "",
         DAMAGED: "an image that can be decoded to its end",
         FORMAT: f"an image of one of the formats {', '.join(formats)}",
-        SIZE: f"an image of at most {max_pixels} pixels, no side of which is longer than {MAX_SIDE}",
+        SIZE: f"an image of at most {max_pixels} pixels, no side longer than {MAX_SIDE}, no needless scans or data",
     }
     texts = tf.constant([rules[reason] for reason in sorted(rules)])
     # Behind the last image stands a valid one, for batches of none.

@@ -1,7 +1,9 @@
 """Write a model as a SavedModel that TF Serving serves, and ask one."""
 
+import importlib.util
 import pathlib
 import re
+import warnings
 
 import numpy as np
 import tensorflow as tf
@@ -11,16 +13,12 @@ from keras_vit.export.description import describe, write_description
 from keras_vit.export.difference import fixed_pixels, measure_difference
 from keras_vit.export.flatten import flat, with_compute_dtype
 from keras_vit.export.headers import FORMATS
+from keras_vit.export.servable import make_servable
 from keras_vit.export.signature_defs import CLASSIFY_METHOD, SERVE_TAG
-from keras_vit.export.signatures import Servable
-from keras_vit.export.stored import STORAGE, StoredWeights
-from keras_vit.export.versions import versions, write_version
-from keras_vit.metadata import has_classifier, metadata, output_activation
-from keras_vit.validation import check_choice, check_positive
+from keras_vit.export.versions import check_version, versions, write_version
+from keras_vit.export.warmup import write_warmup
 
-COMPUTE_DTYPES = ("float32", "bfloat16")
-# They are a constant of the graph.
-_MOST_LABEL_BYTES = 2**20
+BATCH_SIZES = (1, 2, 4, 8)
 
 
 def saved_model(
@@ -38,6 +36,7 @@ def saved_model(
     max_pixels=MAX_PIXELS,
     upright=True,
     compare=None,
+    batch_sizes=BATCH_SIZES,
 ):
     """Writes `<directory>/<version>/`, a SavedModel with the preprocessing in the graph.
 
@@ -83,6 +82,9 @@ def saved_model(
             it. `InputSpec.load` and the training data do not look at it. Default True.
         compare: images by which the difference from the model in float32 is measured where `dtype` or `weights` ask
             for less: paths, or uint8 arrays `(h, w, channels)`; `None`: sixteen images of smooth noise.
+        batch_sizes: increasing ints. The batches that a server makes, of which the version gets warm-up records. They
+            take the extra `serving`; without it there are none, and a warning says so. `()`: none. Default
+            (1, 2, 4, 8), which are those of `write_server_files` too.
 
     Returns:
         The path of the version. `keras_vit.export.read_description` tells what it holds, and the difference.
@@ -91,22 +93,10 @@ def saved_model(
         ValueError: if the version exists, the model changes its images before the preprocessing of keras_vit or has
             neither a classifier nor images that can be encoded, or an argument does not fit.
     """
-    given = flat(model)
-    wanted = given if dtype is None else with_compute_dtype(given, check_choice(dtype, COMPUTE_DTYPES, "dtype"))
-    servable = Servable(
-        model=wanted,
-        weights=StoredWeights(wanted, check_choice(weights, STORAGE, "weights")),
-        input_spec=_input_spec(given, input_spec),
-        labels=_labels(given, labels),
-        top_k=_top_k(given, top_k),
-        activation=_activation(given, activation),
-        formats=_formats(formats),
-        max_pixels=check_positive(max_pixels, "max_pixels"),
-        upright=bool(upright),
-    )
+    check_version(directory, version)
+    servable = make_servable(model, labels, input_spec, top_k, dtype, weights, activation, formats, max_pixels, upright)
     functions = {name: function.get_concrete_function() for name, function in servable.signatures().items()}
-    is_exact = weights == "float32" and wanted is given
-    difference = None if is_exact else _difference(servable, given, compare)
+    difference = _difference(servable, model, compare) if servable.is_inexact else None
     options = {
         "top_k": servable.top_k,
         "dtype": dtype,
@@ -118,14 +108,20 @@ def saved_model(
     }
     description = describe(servable, functions, options, difference)
     name = pathlib.Path(directory).resolve().name
+    warms_up = bool(batch_sizes) and importlib.util.find_spec("tensorflow_serving") is not None
+    if batch_sizes and not warms_up:
+        warnings.warn("no warm-up records: pip install 'keras_vit[serving]', or batch_sizes=()", stacklevel=2)
 
     def write(path, number):
         if not (path / "saved_model.pb").exists():
-            # Not `ExportArchive.track` or `model.export`, which store every variable twice.
-            tf.saved_model.save(servable.weights, str(path), functions)
+            # These variables and no model: `model.export` and `ExportArchive.track` store each of them twice.
+            module = tf.Module()
+            module.weights = _variables(functions.values())
+            tf.saved_model.save(module, str(path), functions)
             _name_methods(path, functions)
         write_description(path, name, number, description)
-        # What else belongs into a version, such as warm-up records, is written here: it appears with the rest.
+        if warms_up:
+            write_warmup(path, name, batch_sizes, image_size=servable.input_spec.size)
 
     return write_version(directory, write, version)
 
@@ -138,71 +134,16 @@ def _name_methods(path, functions):
         updater.save()
 
 
-def _input_spec(model, input_spec):
-    own = metadata(model).input_spec
-    if input_spec is None:
-        return own
-    if input_spec.size != own.size or input_spec.num_channels != own.num_channels:
-        raise ValueError(
-            "input_spec must have the size and the channels of the model. "
-            f"Received: {input_spec.size} and {input_spec.num_channels}, for {own.size} and {own.num_channels}"
-        )
-    return input_spec
-
-
-def _labels(model, labels):
-    """The class names, a tuple of str; `None` for numbers."""
-    if not has_classifier(model):
-        if labels is not None:
-            raise ValueError(f"a model without a classifier has no labels. Received: model={model.name!r}")
-        return None
-    labels, count = metadata(model).labels if labels is None else labels, model.outputs[0].shape[-1]
-    if labels is None:
-        return None
-    labels = tuple(str(label) for label in labels)
-    if len(labels) != count:
-        raise ValueError(f"labels must name every class. Received: {len(labels)} labels for {count} classes")
-    size = sum(len(label.encode()) for label in labels)
-    if size > _MOST_LABEL_BYTES:
-        raise ValueError(f"labels must have at most {_MOST_LABEL_BYTES} bytes together. Received: {size} bytes")
-    return labels
-
-
-def _top_k(model, top_k):
-    check_positive(top_k, "top_k")
-    if len(model.outputs[0].shape) != 2:
-        raise ValueError(
-            "a model to export must return one vector an image. "
-            f"Received: model={model.name!r} with outputs of the shape {tuple(model.outputs[0].shape)}"
-        )
-    return min(top_k, model.outputs[0].shape[-1])
-
-
-def _activation(model, activation):
-    """What makes probabilities of the model's outputs: `softmax`, `sigmoid`, or `None` where they are."""
-    check_choice(activation, (None, "softmax", "sigmoid"), "activation")
-    own = output_activation(model)
-    if own is not None:
-        if activation not in (None, own):
-            raise ValueError(f"the model ends in {own} already. Received: activation={activation!r}")
-        return None
-    return activation or ("sigmoid" if model.outputs[0].shape[-1] == 1 else "softmax")
-
-
-def _formats(formats):
-    formats = (formats,) if isinstance(formats, str) else tuple(formats)
-    for name in formats:
-        check_choice(name, FORMATS, "formats")
-    if not formats:
-        raise ValueError("at least one format must be accepted. Received: formats=()")
-    return tuple(dict.fromkeys(formats))
+def _variables(functions):
+    """What functions read, each once: weights as they are stored; of those of a strategy the copy of one device."""
+    return list({id(variable): variable for function in functions for variable in function.variables}.values())
 
 
 def _difference(servable, model, compare):
     """How far the outputs are from those of the model in float32."""
     spec = servable.input_spec
     pixels = fixed_pixels(spec) if compare is None else np.stack([spec.resize(image) for image in compare])
-    return measure_difference(servable, with_compute_dtype(model, "float32"), pixels)
+    return measure_difference(servable, with_compute_dtype(flat(model), "float32"), pixels)
 
 
 def predict(path, files):

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_vit.data.preprocess import normalize, resample, whole_pixels
 from keras_vit.export.decode import VALID, decode_images
-from keras_vit.export.flatten import representation
+from keras_vit.export.flatten import with_representation
 from keras_vit.export.refusals import assert_readable, checked_images
 from keras_vit.export.stored import StoredWeights
 from keras_vit.interpret.rollout import rollout_model
@@ -32,6 +32,7 @@ class Servable:
         activation: `softmax` or `sigmoid`, which makes probabilities of the model's logits; `None` where the model
             gives probabilities.
         formats, max_pixels, upright: as for `decode_images`.
+        is_inexact: bool. Whether it stores or computes in other types than the model that it was made of.
     """
 
     model: keras.Model
@@ -43,6 +44,7 @@ class Servable:
     formats: tuple
     max_pixels: int
     upright: bool
+    is_inexact: bool = False
 
     @property
     def is_classifier(self):
@@ -61,11 +63,11 @@ class Servable:
                 "a model without a classifier must take images of 1 or 3 channels to be exported. "
                 f"Received: model={self.model.name!r} with {self.input_spec.num_channels} channels"
             )
-        read, run, found = self._reader(), self.runner(self.model), {}
+        read, run, found = self._reader(), self.runner(with_representation(self.model)), {}
         if is_classifier:
             found |= self._images(run)
         if is_encoded:
-            found["embeddings"] = self._embeddings(read)
+            found["embeddings"] = self._embeddings(read, run)
         if is_encoded and is_classifier:
             found |= self._classifiers(read, run)
             if any(isinstance(layer, TransformerEncoder) for layer in self.model.layers):
@@ -102,21 +104,21 @@ class Servable:
         @_traced(_strings("image_bytes"))
         def serving_default(image_bytes):
             images, reasons = read(image_bytes)
-            return self._answer(run(images), reasons == VALID)
+            return self._answer(run(images)["outputs"], reasons == VALID)
 
         @_traced(_strings("image_bytes"))
         def strict(image_bytes):
             images, reasons = read(image_bytes)
             check = assert_readable(image_bytes, reasons, self.formats, self.max_pixels)
             with tf.control_dependencies([check]):
-                return self._answer(run(tf.identity(images)), reasons == VALID)
+                return self._answer(run(tf.identity(images))["outputs"], reasons == VALID)
 
         read_example = self._reader(_image_of_example)
 
         @_traced(_strings("inputs"))
         def classify(inputs):
             images, reasons = read_example(inputs)
-            answer = self._answer(run(images), reasons == VALID)
+            answer = self._answer(run(images)["outputs"], reasons == VALID)
             return {name: answer[name] for name in ("classes", "scores")}
 
         return {"serving_default": serving_default, "strict": strict, "classify": classify}
@@ -139,14 +141,12 @@ class Servable:
 
         return explain
 
-    def _embeddings(self, read):
-        run = self.runner(representation(self.model))
-
+    def _embeddings(self, read, run):
         @_traced(_strings("image_bytes"))
         def embeddings(image_bytes):
             images, reasons = read(image_bytes)
             valid = reasons == VALID
-            vectors = tf.where(valid[:, None], run(images), 0.0)
+            vectors = tf.where(valid[:, None], run(images)["representation"], 0.0)
             return {"embedding": tf.math.l2_normalize(vectors, 1), "representation": vectors, "valid": valid}
 
         return embeddings
@@ -154,7 +154,7 @@ class Servable:
     def _images(self, run):
         def classify(images):
             images = checked_images(images, self.input_spec.num_channels, self.max_pixels)
-            outputs = run(normalize(self._resized(images), self.input_spec))
+            outputs = run(normalize(self._resized(images), self.input_spec))["outputs"]
             logits = {"logits": outputs} if self.activation else {}
             return {**logits, "probabilities": self.probabilities(outputs)}
 

@@ -9,7 +9,7 @@ STORAGE = ("float32", "bfloat16", "int8")
 _LARGEST = 127  # of the signed numbers of 8 bits; -128 is left out, so that the range is symmetric
 
 
-class StoredWeights(tf.Module):
+class StoredWeights:
     """The variables of a model as a SavedModel keeps them.
 
     Inside `scope` the model computes with what is read from them. So they are read, and made what they stand for, in
@@ -23,13 +23,9 @@ class StoredWeights(tf.Module):
     """
 
     def __init__(self, model, storage):
-        super().__init__()
         self._packed = [
             (variable, _pack(variable, storage)) for variable in model.weights if _is_packed(variable, storage)
         ]
-        # What the SavedModel tracks: variables of TensorFlow, the model's own where they are not packed.
-        self.own = [variable.value for variable in model.weights if not _is_packed(variable, storage)]
-        self.packed = [part for _, parts in self._packed for part in parts]
 
     def scope(self):
         """A context in which the model takes its weights from here."""

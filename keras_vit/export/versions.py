@@ -40,12 +40,9 @@ def write_version(directory, write, number=None):
     Raises:
         ValueError: if `number` is no positive int, or the version exists.
     """
-    if number is not None:
-        check_positive(number, "version")
+    check_version(directory, number)
     directory = pathlib.Path(directory)
     wanted = next_version(directory) if number is None else number
-    if (directory / str(wanted)).exists():
-        raise _exists(directory / str(wanted))
     directory.mkdir(parents=True, exist_ok=True)
     partial = directory / f"{PARTIAL}{uuid.uuid4().hex}"
     partial.mkdir()
@@ -53,8 +50,7 @@ def write_version(directory, write, number=None):
         write(partial, wanted)
         sync(partial)
         while not _rename(partial, directory / str(wanted)):
-            if number is not None:
-                raise _exists(directory / str(wanted))
+            check_version(directory, number)
             wanted = next_version(directory)
             write(partial, wanted)
             sync(partial)
@@ -65,8 +61,13 @@ def write_version(directory, write, number=None):
     return directory / str(wanted)
 
 
-def _exists(target):
-    return ValueError(f"a version is never overwritten. Received: {str(target)!r}, which exists")
+def check_version(directory, number):
+    """Raises a `ValueError` unless `number` is `None`, or a positive int that no version in the folder has."""
+    if number is None:
+        return
+    target = pathlib.Path(directory) / str(check_positive(number, "version"))
+    if target.exists():
+        raise ValueError(f"a version is never overwritten. Received: {str(target)!r}, which exists")
 
 
 def _rename(partial, target):

@@ -36,6 +36,9 @@ class CompositeLayer(keras.layers.Layer):
 
         In graphs its `recompute_grad` takes no keywords, and dropout would draw another mask the second time.
         """
+        if not kwargs.get("training"):
+            # Nothing is differentiated, and no state may change: a server would write it in every call.
+            return lambda *tensors, **_: layer_call(*tensors, **kwargs)
         generators = self._dropouts_generators() if keras.backend.backend() == "tensorflow" else []
 
         def call(*tensors, **_):
