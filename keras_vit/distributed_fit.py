@@ -4,7 +4,6 @@ What Keras 3.15 does, and what `prepare` puts in its place, is told at each func
 `tests/test_distribution_fit.py` fail when a later version does one of them right, so that it can go here.
 """
 
-import contextvars
 import types
 import weakref
 
@@ -12,10 +11,8 @@ import keras
 import tensorflow as tf
 
 from keras_vit.distributed_data import MultiWorkerStrategy
-from keras_vit.fused import fused_training, fuses
+from keras_vit.distributed_step import count_rows, on_replicas, summed
 
-# The rows of the batch that the step of this replica is working on: a scalar tensor, or `None` where all have as many.
-_rows = contextvars.ContextVar("rows", default=None)
 _prepared = weakref.WeakSet()
 _MEANS = ("sum_over_batch_size", "mean")
 _LOCAL = (
@@ -114,7 +111,7 @@ def _step_function(model, step):
     names = set(model.get_metrics_result())
 
     def one_step(batch):
-        logs = _run(strategy, step, batch)
+        logs = on_replicas(strategy, step, batch)
         # Metrics are the same on every replica: their variables are summed up in every update.
         if isinstance(logs, dict) and set(logs) == names:
             return keras.tree.map_structure(lambda value: strategy.experimental_local_results(value)[0], logs)
@@ -158,15 +155,15 @@ def _predict_function(model, step):
     def numbered(batch):
         outputs = step(batch)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        return outputs, tf.fill([_count(batch)], replica)
+        return outputs, tf.fill([count_rows(batch)], replica)
 
     def of_all(batch):
-        outputs, replicas = _run(strategy, numbered, batch)
+        outputs, replicas = on_replicas(strategy, numbered, batch)
         order = tf.argsort(strategy.gather(replicas, axis=0), stable=True)
         return keras.tree.map_structure(lambda rows: tf.gather(strategy.gather(rows, axis=0), order), outputs)
 
     def of_one(batch):
-        outputs = _run(strategy, step, batch)
+        outputs = on_replicas(strategy, step, batch)
         return keras.tree.map_structure(lambda rows: strategy.experimental_local_results(rows)[0], outputs)
 
     of_all, of_one = _compiled(model, of_all), _compiled(model, of_one)
@@ -190,29 +187,6 @@ def _by_xla(model, function):
     return tf.function(function, jit_compile=True, autograph=False) if model.jit_compile else function
 
 
-def _count(batch):
-    """The rows of a batch: an int where they are known, else a scalar tensor."""
-    first = next(column for column in keras.tree.flatten(batch) if column is not None)
-    return tf.shape(first)[0] if first.shape[0] is None else first.shape[0]
-
-
-def _run(strategy, step, batch):
-    """A step on every replica. Their threads do not inherit the variables of context that this library reads."""
-    fusing = fuses()
-
-    def on_replica(batch):
-        batch = keras.tree.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, batch)
-        rows = _count(batch)
-        token = _rows.set(None if isinstance(rows, int) else rows)
-        try:
-            with fused_training(fusing):
-                return step(batch)
-        finally:
-            _rows.reset(token)
-
-    return strategy.run(on_replica, args=(batch,))
-
-
 def _reduce_first(optimizer):
     """Lets an optimizer sum the gradients of the replicas first, and then do what it does on one device.
 
@@ -226,34 +200,12 @@ def _reduce_first(optimizer):
     apply = optimizer.apply
 
     def apply_sum(grads, trainable_variables=None):
-        return apply(_summed(grads), trainable_variables)
+        return apply(summed(grads), trainable_variables)
 
     optimizer.apply = apply_sum
     _update_locally(optimizer)
     if hasattr(optimizer, "inner_optimizer"):  # of LossScaleOptimizer
         _update_locally(optimizer.inner_optimizer)
-
-
-def _summed(grads):
-    """The gradients of the whole batch.
-
-    Keras divides the mean over the rows of a replica by the number of replicas; where these have different numbers of
-    rows, that weighs their examples differently.
-    """
-    context = tf.distribute.get_replica_context()
-    known = [tf.convert_to_tensor(grad) for grad in grads if grad is not None]  # no IndexedSlices
-    rows = _rows.get()
-    if context.num_replicas_in_sync == 1:
-        summed = known
-    elif rows is None:
-        summed = context.all_reduce("SUM", known)
-    else:
-        rows = tf.cast(rows, tf.float32)
-        *summed, total = context.all_reduce("SUM", [*(grad * tf.cast(rows, grad.dtype) for grad in known), rows])
-        scale = context.num_replicas_in_sync / total
-        summed = [grad * tf.cast(scale, grad.dtype) for grad in summed]
-    summed = iter(summed)
-    return [None if grad is None else next(summed) for grad in grads]
 
 
 def _update_locally(optimizer):

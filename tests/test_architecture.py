@@ -31,6 +31,7 @@ ORDER = [
         "distributed_data",
         "distributed_errors",
         "distributed_fit",
+        "distributed_step",
         "cluster",
         "sharding",
         "export",

@@ -180,7 +180,7 @@ def test_the_optimizer_of_a_recipe_has_its_settings():
     [
         ("cpu", {"avx2", "avx512f"}, 1, "auto", "float32", "fused"),
         ("cpu", {"avx512f", "avx512_bf16"}, 1, "auto", "mixed_bfloat16", "fused"),
-        ("cpu", {"amx_bf16"}, 2, "auto", "mixed_bfloat16", "plain"),
+        ("cpu", {"amx_bf16"}, 2, "auto", "mixed_bfloat16", "fused"),
         ("cpu", {"avx512_bf16"}, 1, "float32", "float32", "fused"),
         ("cpu", set(), 1, "mixed_bfloat16", "mixed_bfloat16", "fused"),
         ("gpu", set(), 1, "auto", "mixed_bfloat16", "xla"),
