@@ -9,11 +9,12 @@ WORKERS ?= auto
 TORCH ?= torch
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test lint format wheel test-wheel test-backends test-lower-bounds test-goldens test-peers benchmark clean
+.PHONY: help demo test test-long lint format wheel test-wheel test-backends test-lower-bounds test-goldens test-peers benchmark clean
 
 help:
 	@echo "make demo                train, evaluate and export the digits ViT, and ask the SavedModel"
 	@echo "make test                run the tests (PYTEST_ARGS=... for pytest's options)"
+	@echo "make test-long           run those that make test leaves out for their time"
 	@echo "make lint / make format  ruff"
 	@echo "make wheel               build the wheel; make test-wheel tries it in a clean environment"
 	@echo "make test-backends       install JAX and PyTorch and run the model tests on them"
@@ -33,7 +34,10 @@ demo: $(VENV)/.installed
 	$(BIN)/keras_vit train recipes/vit_digits.py
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest --strict-skips -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --strict-skips -m 'not long' -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+test-long: $(VENV)/.installed
+	$(BIN)/python -m pytest -m long -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -75,7 +79,7 @@ test-peers:
 test-lower-bounds:
 	$(PYTHON) -m venv $(VENV)-lower
 	$(VENV)-lower/bin/pip install --quiet --editable '.[test]' --constraint tests/lower_bounds.txt
-	$(VENV)-lower/bin/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+	$(VENV)-lower/bin/python -m pytest -m 'not slow and not long' $(PYTEST_ARGS)
 
 benchmark: $(VENV)/.installed
 	$(PYTHON) -m venv $(VENV)-peers

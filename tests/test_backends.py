@@ -135,6 +135,7 @@ def test_mixed_precision(case, policy):
     np.testing.assert_allclose(outputs, logits, atol=0.1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", ["map"], indirect=True)
 def test_quantized_model_can_be_saved(case, tmp_path):
     model, images, logits = case

@@ -7,7 +7,7 @@ import pytest
 from tests import distributed_fits as fits
 from tests.distributed_runs import run_cases
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 KINDS = ("one", "cpu:2", "workers:2", "workers:3")
 SEVERAL = KINDS[1:]
 REPLICAS = {"one": 1, "cpu:2": 2, "workers:2": 2, "workers:3": 3}

@@ -28,6 +28,12 @@ FAMILIES = {
     "swin": swin(**SWINS["swin"]),
     "swin v2, bfloat16": swin(**SWINS["swin v2"]),
 }
+# The three that the others are variations of are exported and checked with every change.
+_EVERY_TIME = ("vit", "distilled", "swin")
+CASES = [
+    pytest.param(name, marks=pytest.mark.slow if name in _EVERY_TIME else pytest.mark.long, id=name)
+    for name in FAMILIES
+]
 _NO_CLASSES = ("explain", "Classify", "scores", "labels", "strict", "equals Pillow")
 # Checks that say nothing of a family, and why.
 ABSENT = {
@@ -54,8 +60,7 @@ def exports(tmp_path_factory):
     return functools.cache(functools.partial(_export, folder=tmp_path_factory.mktemp("exports")))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CASES)
 def test_every_check_holds(family, exports):
     model, path = exports(family)
     report = check(path, model)
@@ -67,8 +72,7 @@ def test_every_check_holds(family, exports):
     assert len(report.results) == len(CHECKS)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CASES)
 def test_signatures_equal_the_goldens(family, exports):
     """Clients depend on them; a change must be one of the golden file."""
     table = signature_table(signature_defs(exports(family)[1]))

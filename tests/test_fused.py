@@ -79,6 +79,7 @@ def test_a_fit_ends_with_the_weights_of_a_plain_one():
         np.testing.assert_allclose(other, plain, atol=2e-5, err_msg=path)
 
 
+@pytest.mark.long
 def test_only_the_trained_graph_holds_xla_programs(tmp_path):
     model = tiny_vit(num_classes=5)
     model.compile(AdamW(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))

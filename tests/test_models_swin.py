@@ -201,6 +201,7 @@ def test_metadata_travels_inside_the_model(tmp_path):
         assert (content.labels, content.origin) == (("ant", "bee", "cat"), "a test")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", [1, 2])
 def test_quantized_models_are_close_and_can_be_saved(version, tmp_path):
     model = tiny_swin(version=version)

@@ -13,6 +13,8 @@ tfds = pytest.importorskip("tensorflow_datasets")
 
 # One of every kind in the fast suite: fused crops of large files with a teacher, and small images in memory.
 FAST = ("deit_tiny_distilled_i1k", "vit_lite_cifar10")
+# Nothing but the size of the model, which `tiny` replaces, tells them from another recipe.
+SIZES = ("deit3_base_i1k", "deit_base_i1k", "deit_base_distilled_i1k", "deit_small_i1k", "deit_small_distilled_i1k")
 
 
 def tiny(recipe):
@@ -31,7 +33,11 @@ def tiny(recipe):
     return apply_overrides(recipe.smoke(), settings)
 
 
-@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in list_recipes()])
+def _marks(name):
+    return [] if name in FAST else [pytest.mark.long] if name in SIZES else [pytest.mark.slow]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=_marks(name)) for name in list_recipes()])
 def test_a_recipe_runs_from_its_file_to_its_evaluation(name, tmp_path):
     recipe = tiny(load_recipe(name).recipe)
     with tfds.testing.mock_data(num_examples=16):

@@ -35,7 +35,7 @@ def answers():
     return json.loads(_python("sharded_training.py")[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["data", "model"])
 @pytest.mark.parametrize("case", ["vit", "map", "deit", "swin"])
 def test_four_devices_end_as_one(answers, case, kind):
@@ -46,7 +46,7 @@ def test_four_devices_end_as_one(answers, case, kind):
     assert max(value for path, value in found["weights"].items() if path not in key_biases) <= 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_wide_kernels_are_cut_and_the_rest_is_whole(answers):
     assert set(answers["vit"]["data"]["pieces"].values()) == {1}
     for case in ("vit", "map", "swin"):
