@@ -4,6 +4,7 @@ import pathlib
 
 import keras
 
+from keras_vit.export.versions import version_folders
 from keras_vit.metadata import has_classifier, metadata
 from keras_vit.training.fine_tune import model_file
 from keras_vit.validation import nearest
@@ -55,10 +56,7 @@ def load_model(name, **overrides):
 def is_saved_model(path):
     """Whether a path is the folder of a SavedModel, or of its versions."""
     path = pathlib.Path(path)
-    if not path.is_dir():
-        return False
-    versions = [folder for folder in path.iterdir() if folder.name.isdigit()]
-    return any((folder / "saved_model.pb").is_file() for folder in (path, *versions))
+    return any((folder / "saved_model.pb").is_file() for folder in (path, *version_folders(path).values()))
 
 
 def check_classifier(model):

@@ -11,8 +11,10 @@ import tensorflow as tf
 from served_model import write_model
 
 import keras_vit_cli
-from keras_vit.export import publish, publish_version, replay_warmup, roll_back, write_server_files, write_warmup
-from keras_vit.export.version_folders import remove_old_versions, versions
+from keras_vit.export import publish_version, replay_warmup, roll_back, write_server_files, write_warmup
+from keras_vit.export.old_versions import remove_old_versions
+from keras_vit.export.versions import sync as sync_versions
+from keras_vit.export.versions import version_folders as versions
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,7 @@ def test_a_version_is_never_overwritten(source, tmp_path):
 
 def test_two_that_publish_at_once_get_two_numbers(source, tmp_path, monkeypatch):
     served, barrier, paths = tmp_path / "served", threading.Barrier(2), []
-    original, waited = publish.sync, threading.local()
+    original, waited = sync_versions, threading.local()
 
     def sync(path):
         original(path)
@@ -101,7 +103,7 @@ def test_two_that_publish_at_once_get_two_numbers(source, tmp_path, monkeypatch)
             # Both have chosen the number 1 now.
             barrier.wait(20)
 
-    monkeypatch.setattr(publish, "sync", sync)
+    monkeypatch.setattr("keras_vit.export.versions.sync", sync)
     threads = [threading.Thread(target=lambda: paths.append(publish_version(source, served))) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -140,7 +142,7 @@ def test_a_copy_that_fails_leaves_nothing(source, tmp_path, monkeypatch):
     def fail(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(publish, "sync", fail)
+    monkeypatch.setattr("keras_vit.export.versions.sync", fail)
     with pytest.raises(OSError, match="No space left"):
         publish_version(source, served)
     assert _names(served) == ["1"]

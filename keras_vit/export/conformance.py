@@ -12,7 +12,7 @@ from keras_vit.export import (
     check_structure,
 )
 from keras_vit.export.checked import DoesNotApply, Exported, NotMet, Result
-from keras_vit.export.version_folders import versions
+from keras_vit.export.versions import newest
 
 CHECKS = (
     ("version", check_structure.version_is_an_integer),
@@ -78,13 +78,6 @@ def check(path, model=None, images=()):
     """
     exported = Exported(newest(path), model, images)
     return Report(exported.path, tuple(run(name, function, exported) for name, function in CHECKS))
-
-
-def newest(path):
-    """`path`, or the highest version in it."""
-    path = pathlib.Path(path)
-    found = versions(path)
-    return found[max(found)] if found and not (path / "saved_model.pb").exists() else path
 
 
 def run(name, function, exported):

@@ -1,6 +1,7 @@
 """`assets.extra/keras_vit.json`: what a SavedModel says of itself. TF Serving leaves that folder alone."""
 
 import json
+import os
 import pathlib
 import platform
 
@@ -65,10 +66,16 @@ def _spec(spec):
 
 def write_description(path, name, version, description):
     """Writes the file into the folder of a version, with the name that a server will know the model by."""
+    replace_description(path, {"name": name, "version": version, **description})
+
+
+def replace_description(path, content):
+    """Writes a dict as the file, in the place of one that may be linked to another version."""
     file = pathlib.Path(path) / FILE
     file.parent.mkdir(exist_ok=True)
-    text = json.dumps({"name": name, "version": version, **description}, indent=1, ensure_ascii=False)
-    file.write_text(text + "\n", encoding="utf-8")
+    fresh = file.with_suffix(".new")
+    fresh.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(fresh, file)
 
 
 def read_description(path):

@@ -5,21 +5,19 @@ every server as any version does, needs no change of a configuration, and a numb
 """
 
 import datetime
-import errno
-import json
 import os
 import pathlib
 import shutil
-import tempfile
 
 import tensorflow as tf
 
+from keras_vit.export.description import read_description, replace_description
+from keras_vit.export.old_versions import check_keep, remove_old_versions
 from keras_vit.export.server_files import FILES
 from keras_vit.export.signature_defs import signature_defs
-from keras_vit.export.version_folders import check_keep, remove_old_versions, sync, sync_folder, versions
+from keras_vit.export.versions import newest, version_folders, versions, write_version
 from keras_vit.validation import check_positive
 
-METADATA_FILE = pathlib.Path("assets.extra") / "keras_vit.json"
 _CHECKPOINT = pathlib.Path("variables") / "variables"
 
 
@@ -43,7 +41,7 @@ def publish_version(source, directory, version=None, keep=None):
     Raises:
         ValueError: if there is no whole SavedModel, or `version` exists or is not above all that exist.
     """
-    source, directory = _version_of(source), pathlib.Path(directory)
+    source, directory = newest(source), pathlib.Path(directory)
     check_keep(keep)
     _check_number(version, directory)
     target = _add(source, directory, _copy, version, content_of=None)
@@ -68,7 +66,7 @@ def roll_back(directory, to=None, keep=None):
     Raises:
         ValueError: if there is no such version, or it is the one that is served.
     """
-    found, directory = versions(directory), pathlib.Path(directory)
+    found, directory = version_folders(directory), pathlib.Path(directory)
     check_keep(keep)
     if not found:
         raise ValueError(f"the folder must have versions. Received: {str(directory)!r}")
@@ -91,40 +89,21 @@ def roll_back(directory, to=None, keep=None):
 def _add(source, directory, copy, version, content_of):
     """Makes a version of the content of another folder; returns its path."""
     signature_defs(source)
-    directory.mkdir(parents=True, exist_ok=True)
-    partial = pathlib.Path(tempfile.mkdtemp(prefix=".partial-", dir=directory))
-    try:
-        shutil.copytree(source, partial, copy_function=copy, dirs_exist_ok=True)
-        for folder, _, _ in os.walk(partial):
-            os.chmod(folder, 0o755)
-        _check_whole(partial)
-        for file in FILES:
-            if (source.parent / file).is_file() and not (directory / file).exists():
-                _copy(source.parent / file, directory / file)
-        while True:
-            number = max(versions(directory), default=0) + 1 if version is None else version
-            _write_metadata(partial, number, content_of)
-            sync(partial)
-            try:
-                os.rename(partial, directory / str(number))
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                # Somebody else was faster with this number.
-                _check_number(version, directory)
-                continue
-            sync_folder(directory)
-            return directory / str(number)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
+    def write(path, number):
+        if not (path / "saved_model.pb").exists():
+            shutil.copytree(source, path, copy_function=copy, dirs_exist_ok=True)
+            for folder, _, _ in os.walk(path):
+                os.chmod(folder, 0o755)
+            _check_whole(path)
+            for file in FILES:
+                if (source.parent / file).is_file() and not (directory / file).exists():
+                    _copy(source.parent / file, directory / file)
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        published = {"at": now, "content_of": content_of}
+        replace_description(path, {**_described(path), "version": number, "published": published})
 
-def _version_of(source):
-    """The folder of a version: the path itself, or its highest version."""
-    source = pathlib.Path(source)
-    found = versions(source)
-    return found[max(found)] if found and not (source / "saved_model.pb").exists() else source
+    return write_version(directory, write, version)
 
 
 def _check_number(version, directory):
@@ -150,28 +129,18 @@ def _check_whole(path):
         raise ValueError(f"the variables of a SavedModel must be whole. Received: {error}") from error
 
 
-def _read_metadata(path):
+def _described(path):
+    """What a SavedModel says of itself; of those that others have written nothing."""
     try:
-        content = json.loads((path / METADATA_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_description(path)
+    except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def _content_of(path):
     """The version whose content a rolled back version has, or `None`."""
-    return _read_metadata(path).get("published", {}).get("content_of")
-
-
-def _write_metadata(path, number, content_of):
-    """Notes number, time and origin; in a new file, since the old one may be linked to another version."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    content = {**_read_metadata(path), "version": number, "published": {"at": now, "content_of": content_of}}
-    file = path / METADATA_FILE
-    file.parent.mkdir(exist_ok=True)
-    fresh = file.with_suffix(".new")
-    fresh.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(fresh, file)
+    return _described(path).get("published", {}).get("content_of")
 
 
 def _copy(source, target):

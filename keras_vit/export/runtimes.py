@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.export.version_folders import sync_folder
 from keras_vit.metadata import LAYER_NAME, has_classifier, metadata, output_activation
 from keras_vit.models import build_model
 from keras_vit.portable import portable_graph
+from keras_vit.training.durable import keep_names
 
 BATCHES = (1, 2, 5)  # what a written file is tried with
 TOLERANCE = 1e-4  # of the outputs, relative to the largest where that is above 1
@@ -212,4 +212,4 @@ def put(written, path):
         os.fsync(file.fileno())
     os.chmod(written, 0o644)
     os.replace(written, path)
-    sync_folder(path.parent)
+    keep_names(path.parent)

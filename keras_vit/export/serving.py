@@ -15,7 +15,7 @@ from keras_vit.export.flatten import flat, with_compute_dtype
 from keras_vit.export.headers import FORMATS
 from keras_vit.export.servable import make_servable
 from keras_vit.export.signature_defs import CLASSIFY_METHOD, SERVE_TAG
-from keras_vit.export.versions import check_version, versions, write_version
+from keras_vit.export.versions import check_version, newest, write_version
 from keras_vit.export.warmup import write_warmup
 
 BATCH_SIZES = (1, 2, 4, 8)
@@ -159,10 +159,7 @@ def predict(path, files):
     Raises:
         ValueError: if there is no SavedModel, or it does not classify; or if a file cannot be read or decoded.
     """
-    path = pathlib.Path(path)
-    numbers = versions(path)
-    if not (path / "saved_model.pb").exists() and numbers:
-        path = path / str(numbers[-1])
+    path = newest(path)
     if not (path / "saved_model.pb").exists():
         raise ValueError(
             f"there must be a SavedModel in the folder or in a numbered folder in it. Received: {str(path)!r}"

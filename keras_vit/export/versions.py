@@ -3,19 +3,41 @@
 import errno
 import os
 import pathlib
+import re
 import shutil
 import uuid
 
+from keras_vit.training.durable import keep_names
 from keras_vit.validation import check_positive
 
 # A hidden folder beside the versions: on their file system, and no integer, so that a server passes it by.
 PARTIAL = ".partial-"
 
 
-def versions(directory):
-    """The versions in a folder, a sorted list of int; empty where there is no such folder."""
+def version_folders(directory):
+    """The versions in a folder, as a server reads them.
+
+    Args:
+        directory: path.
+
+    Returns:
+        A dict of paths by number, lowest first; empty where there is no folder.
+    """
     directory = pathlib.Path(directory)
-    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit()) if directory.is_dir() else []
+    found = [path for path in directory.iterdir() if re.fullmatch("[0-9]+", path.name)] if directory.is_dir() else []
+    return {int(path.name): path for path in sorted(found, key=lambda path: int(path.name))}
+
+
+def versions(directory):
+    """The numbers of the versions in a folder, a list of int, lowest first."""
+    return list(version_folders(directory))
+
+
+def newest(path):
+    """The highest version in a folder of versions; the path itself where it is a SavedModel, or has no versions."""
+    path = pathlib.Path(path)
+    found = version_folders(path)
+    return found[max(found)] if found and not (path / "saved_model.pb").exists() else path
 
 
 def next_version(directory):
@@ -57,7 +79,7 @@ def write_version(directory, write, number=None):
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    _sync_one(directory)
+    keep_names(directory)
     return directory / str(wanted)
 
 
@@ -85,15 +107,12 @@ def sync(directory):
     """Returns when every file and folder under a folder, and itself, is on the disk."""
     for path, _, files in os.walk(directory):
         for name in files:
-            _sync_one(os.path.join(path, name))
-        _sync_one(path)
+            _sync_file(os.path.join(path, name))
+        keep_names(path)
 
 
-def _sync_one(path):
+def _sync_file(path):
     if os.name == "nt":
-        return  # Windows opens no folders, and syncs nothing that is open for reading
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        return  # Windows syncs nothing that is open for reading.
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

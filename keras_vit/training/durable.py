@@ -31,7 +31,7 @@ def replaced(path, keep=None):
         if keep is not None and path.exists():
             os.replace(path, keep)
         os.replace(partial, path)
-        _keep_names(path.parent)
+        keep_names(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -42,7 +42,7 @@ def remove_partial(directory):
         path.unlink()
 
 
-def _keep_names(directory):
+def keep_names(directory):
     """Makes the names of a directory outlast a power failure, where the file system knows how to."""
     with contextlib.suppress(OSError):  # Windows opens no directories, and not every file system can.
         descriptor = os.open(directory, os.O_RDONLY)
