@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit.export.checked import require
+from keras_vit.export.warmup import EXAMPLES_INPUT, image_example
 
 BATCHES = (1, 2, 5, 0)
 _ANY_SHAPE = (57, 91, 3)  # of images whose size is left open
@@ -30,7 +31,8 @@ def _batch(exported, key, info, count, first):
     pictures = exported.pictures
     chosen = [pictures[(first + i) % len(pictures)] for i in range(count)]
     if info.dtype == tf.string.as_datatype_enum:
-        rows = [example(picture) for picture in chosen] if key == "inputs" else chosen
+        is_example = key == EXAMPLES_INPUT
+        rows = [image_example(picture).SerializeToString() for picture in chosen] if is_example else chosen
         return np.array(rows, object)
     sides = zip(info.tensor_shape.dim[1:], _ANY_SHAPE, strict=True)
     shape = [dim.size if dim.size > 0 else default for dim, default in sides]
@@ -38,12 +40,6 @@ def _batch(exported, key, info, count, first):
     rows = [np.random.default_rng(first + i).integers(0, 256, shape) for i in range(count)]
     dtype = tf.as_dtype(info.dtype).as_numpy_dtype
     return np.array(rows, dtype).reshape(count, *shape)
-
-
-def example(picture):
-    """A serialised `tf.Example` with an image."""
-    value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture]))
-    return tf.train.Example(features=tf.train.Features(feature={"image_bytes": value})).SerializeToString()
 
 
 def answers_every_batch(exported):

@@ -1,17 +1,15 @@
 """What must hold of the files beside the graph: warm-up records, the configuration of a server."""
 
-import importlib.util
-
 from google.protobuf import text_format
 
 from keras_vit.export.checked import DoesNotApply, NotMet, require
 from keras_vit.export.server_files import MODELS_CONFIG
 from keras_vit.export.server_messages import BatchingParameters, MonitoringConfig
-from keras_vit.export.warmup import MAX_RECORDS, WARMUP_FILE, replay_warmup
+from keras_vit.export.warmup import MAX_RECORDS, WARMUP_FILE, has_protos, replay_warmup
 
 
 def _needs_the_api():
-    if importlib.util.find_spec("tensorflow_serving") is None:
+    if not has_protos():
         raise DoesNotApply("needs tensorflow-serving-api: pip install 'keras_vit[serving]'")
 
 

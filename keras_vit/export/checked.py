@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import io
-import json
 import math
 import pathlib
 
@@ -11,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from keras_vit.export.signature_defs import SERVE_TAG
+from keras_vit.export.description import read_description
+from keras_vit.export.signature_defs import SERVE_TAG, graphs_for_serving, named_signatures, read_saved_model
 from keras_vit.preprocessing import InputSpec
 
-DESCRIPTION = pathlib.Path("assets.extra") / "keras_vit.json"
 _PICTURES, _LARGEST_SIDE = 5, 400
 DIFFERENCE = 1e-5
 _PRODUCTS = ("MatMul", "BatchMatMulV2", "BatchMatMulV3", "Conv2D", "Einsum")
@@ -72,14 +71,12 @@ class Exported:
     @functools.cached_property
     def proto(self):
         """The whole `SavedModel` message."""
-        from tensorflow.core.protobuf import saved_model_pb2
-
-        return saved_model_pb2.SavedModel.FromString((self.path / "saved_model.pb").read_bytes())
+        return read_saved_model(self.path)
 
     @property
     def graph(self):
         """The `MetaGraphDef` for serving."""
-        graphs = [graph for graph in self.proto.meta_graphs if SERVE_TAG in graph.meta_info_def.tags]
+        graphs = graphs_for_serving(self.proto)
         require(graphs, f"no MetaGraph has the tag {SERVE_TAG!r}")
         return graphs[0]
 
@@ -92,16 +89,15 @@ class Exported:
     @property
     def signatures(self):
         """dict of `SignatureDef` by name, without TensorFlow's own."""
-        found = self.graph.signature_def
-        return {name: found[name] for name in sorted(found) if not name.startswith("__")}
+        return named_signatures(self.graph)
 
     @functools.cached_property
     def description(self):
-        """What `assets.extra/keras_vit.json` says: a dict."""
+        """What `read_description` tells: a dict."""
         try:
-            return json.loads((self.path / DESCRIPTION).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise NotMet(f"there is no readable {DESCRIPTION}: {error}") from None
+            return read_description(self.path)
+        except ValueError as error:
+            raise NotMet(str(error)) from None
 
     @property
     def input_spec(self):

@@ -29,7 +29,7 @@ def flat(model):
     inner = next(layer for layer in plain.layers if _carries_metadata(layer))
     if isinstance(inner, Metadata):
         if inner.input is not plain.input:
-            raise _changed(model)
+            raise changes_images(model)
         return plain
     core = flat(inner)
 
@@ -37,7 +37,7 @@ def flat(model):
         if layer is not inner:
             return layer(*args, **kwargs)
         if args[0] is not core.input:
-            raise _changed(model)
+            raise changes_images(model)
         return core.output
 
     return keras.models.clone_model(plain, core.input, clone_function=lambda layer: layer, call_function=call)
@@ -49,7 +49,8 @@ def _carries_metadata(layer):
     return any(_carries_metadata(inside) for inside in layer.layers)
 
 
-def _changed(model):
+def changes_images(model):
+    """The error of a model whose images are changed in front of the keras_vit model."""
     return ValueError(
         "a model to export must take its images as keras_vit prepares them; export the inner model. "
         f"Received: model={model.name!r}, whose input does not go straight to its {LAYER_NAME!r} layer"

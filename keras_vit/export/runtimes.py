@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_vit.export.flatten import changes_images
 from keras_vit.metadata import LAYER_NAME, has_classifier, metadata, output_activation
 from keras_vit.models import build_model
 from keras_vit.portable import portable_graph
@@ -108,10 +109,7 @@ def source(model, labels=None, most_bytes=None):
         layer.name == LAYER_NAME and any(layer.input is tensor for tensor in model.inputs) for layer in model.layers
     )
     if not direct:
-        raise ValueError(
-            "a model to export must take its images as keras_vit prepares them; export the inner model. "
-            f"Received: model={model.name!r}, whose input does not go straight to its {LAYER_NAME!r} layer"
-        )
+        raise changes_images(model)
     if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
         raise ValueError(f"a model to export must give one vector an image. Received: model={model.name!r}")
     if most_bytes is not None and 4 * model.count_params() > most_bytes:

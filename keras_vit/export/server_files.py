@@ -11,7 +11,7 @@ import re
 import string
 import tempfile
 
-from keras_vit.export.warmup import check_batch_sizes
+from keras_vit.export.warmup import BATCH_SIZES, check_batch_sizes
 from keras_vit.validation import check_count, check_positive
 
 MODELS_CONFIG = "models.config"
@@ -25,7 +25,7 @@ _LONGEST_KUBERNETES_NAME = 50
 def write_server_files(
     directory,
     name=None,
-    batch_sizes=(1, 2, 4, 8),
+    batch_sizes=BATCH_SIZES,
     *,
     base_path=None,
     cpus=2,

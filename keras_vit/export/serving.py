@@ -1,6 +1,5 @@
 """Write a model as a SavedModel that TF Serving serves, and ask one."""
 
-import importlib.util
 import pathlib
 import re
 import warnings
@@ -16,9 +15,7 @@ from keras_vit.export.headers import FORMATS
 from keras_vit.export.servable import make_servable
 from keras_vit.export.signature_defs import CLASSIFY_METHOD, SERVE_TAG
 from keras_vit.export.versions import check_version, newest, write_version
-from keras_vit.export.warmup import write_warmup
-
-BATCH_SIZES = (1, 2, 4, 8)
+from keras_vit.export.warmup import BATCH_SIZES, has_protos, write_warmup
 
 
 def saved_model(
@@ -108,7 +105,7 @@ def saved_model(
     }
     description = describe(servable, functions, options, difference)
     name = pathlib.Path(directory).resolve().name
-    warms_up = bool(batch_sizes) and importlib.util.find_spec("tensorflow_serving") is not None
+    warms_up = bool(batch_sizes) and has_protos()
     if batch_sizes and not warms_up:
         warnings.warn("no warm-up records: pip install 'keras_vit[serving]', or batch_sizes=()", stacklevel=2)
 

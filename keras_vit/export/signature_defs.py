@@ -9,6 +9,7 @@ SERVE_TAG = "serve"
 DEFAULT = "serving_default"
 PREDICT_METHOD = "tensorflow/serving/predict"
 CLASSIFY_METHOD = "tensorflow/serving/classify"
+_FILE = "saved_model.pb"
 
 
 def signature_defs(version_directory):
@@ -23,15 +24,32 @@ def signature_defs(version_directory):
     Raises:
         ValueError: if there is no SavedModel, or none with one graph for serving.
     """
-    file = pathlib.Path(version_directory) / "saved_model.pb"
+    content = read_saved_model(version_directory)
+    graphs = graphs_for_serving(content)
+    if len(graphs) != 1:
+        file = pathlib.Path(version_directory) / _FILE
+        tags = [list(graph.meta_info_def.tags) for graph in content.meta_graphs]
+        raise ValueError(f"a SavedModel must have one graph with the tag {SERVE_TAG!r}. Received: {file}, tags {tags}")
+    return named_signatures(graphs[0])
+
+
+def read_saved_model(version_directory):
+    """The whole `SavedModel` message of a version; a `ValueError` where there is none."""
+    file = pathlib.Path(version_directory) / _FILE
     content = saved_model_pb2.SavedModel()
     try:
         content.ParseFromString(file.read_bytes())
     except (OSError, DecodeError) as error:
         raise ValueError(f"a SavedModel must have a saved_model.pb. Received: {str(file)!r} ({error})") from error
-    graphs = [graph for graph in content.meta_graphs if SERVE_TAG in graph.meta_info_def.tags]
-    if len(graphs) != 1:
-        tags = [list(graph.meta_info_def.tags) for graph in content.meta_graphs]
-        raise ValueError(f"a SavedModel must have one graph with the tag {SERVE_TAG!r}. Received: {file}, tags {tags}")
-    found = graphs[0].signature_def
+    return content
+
+
+def graphs_for_serving(content):
+    """The `MetaGraphDef`s of a `SavedModel` message that are tagged for serving."""
+    return [graph for graph in content.meta_graphs if SERVE_TAG in graph.meta_info_def.tags]
+
+
+def named_signatures(graph):
+    """The `SignatureDef`s of a `MetaGraphDef` by name, sorted, without TensorFlow's own."""
+    found = graph.signature_def
     return {name: found[name] for name in sorted(found) if not name.startswith("__")}

@@ -6,6 +6,7 @@ Source: `servables/tensorflow/saved_model_warmup_util.cc` of TF Serving.
 """
 
 import contextlib
+import importlib.util
 import io
 import pathlib
 
@@ -21,10 +22,13 @@ WARMUP_FILE = pathlib.Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_RECORDS = 1000
 # What TF Serving calls the input of serialised examples.
 EXAMPLES_INPUT = "inputs"
+# The batches that are warmed up, and that the configuration of a server allows, where nobody says otherwise.
+BATCH_SIZES = (1, 2, 4, 8)
 _SIZE = 224
+_FEATURE = "image_bytes"
 
 
-def write_warmup(version_directory, model_name, batch_sizes=(1, 2, 4, 8), image_size=None, feature="image_bytes"):
+def write_warmup(version_directory, model_name, batch_sizes=BATCH_SIZES, image_size=None, feature=_FEATURE):
     """Writes a record for every signature and batch size into a SavedModel.
 
     String inputs get a JPEG, an input `inputs` a serialised `tf.Example` with the JPEG, numbers get grey images.
@@ -59,7 +63,7 @@ def write_warmup(version_directory, model_name, batch_sizes=(1, 2, 4, 8), image_
             log = log_type()
             if signature.method_name == CLASSIFY_METHOD:
                 request = log.classify_log.request
-                request.input.example_list.examples.extend([_example(jpeg, feature)] * size)
+                request.input.example_list.examples.extend([image_example(jpeg, feature)] * size)
             else:
                 request = log.predict_log.request
                 for key, info in signature.inputs.items():
@@ -193,7 +197,7 @@ def _classify(session, signature, request):
 def _tensor(name, info, size, side, jpeg, feature):
     """The `TensorProto` of an input: `size` images."""
     if info.dtype == tf.string.as_datatype_enum:
-        item = _example(jpeg, feature).SerializeToString() if name == EXAMPLES_INPUT else jpeg
+        item = image_example(jpeg, feature).SerializeToString() if name == EXAMPLES_INPUT else jpeg
         return tf.make_tensor_proto([item] * size, tf.string)
     dims = [dim.size for dim in info.tensor_shape.dim]
     unknown = [size, *side, 3] if len(dims) == 4 else [size] + [1] * (len(dims) - 1)
@@ -207,8 +211,9 @@ def _tensor(name, info, size, side, jpeg, feature):
     return tensor
 
 
-def _example(jpeg, feature):
-    value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[jpeg]))
+def image_example(data, feature=_FEATURE):
+    """A `tf.train.Example` with an encoded image."""
+    value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[data]))
     return tf.train.Example(features=tf.train.Features(feature={feature: value}))
 
 
@@ -230,6 +235,11 @@ def _jpeg(side):
     buffer = io.BytesIO()
     Image.fromarray(pixels.astype("uint8")).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
+
+
+def has_protos():
+    """Whether the messages of TF Serving are installed, the extra `serving`."""
+    return importlib.util.find_spec("tensorflow_serving") is not None
 
 
 def _prediction_log():
