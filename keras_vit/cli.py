@@ -5,15 +5,14 @@ import sys
 
 import keras
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from keras_vit import experiment
-from keras_vit.applications import decode_predictions
 from keras_vit.cli_check import check
 from keras_vit.cli_export import explain, export
-from keras_vit.cli_models import check_classifier, is_saved_model, load_model
+from keras_vit.cli_models import best_classes, check_classifier, is_saved_model, load_model
 from keras_vit.cli_publish import publish, rollback
+from keras_vit.console import CONSOLE, say
 from keras_vit.data import Stream, evaluation_dataset, evaluation_stream, load_source
 from keras_vit.export import predict as saved_model_predict
 from keras_vit.metadata import metadata, output_activation
@@ -26,12 +25,6 @@ from keras_vit.zoo import list_models
 
 # Commands that are found here.
 __all__ = ["check", "convert", "evaluate", "explain", "export", "list", "predict", "publish", "rollback", "train"]
-
-_CONSOLE = Console(highlight=False, soft_wrap=True)
-
-
-def _say(text):
-    _CONSOLE.print(text, markup=False)
 
 
 def _warn(text):
@@ -49,23 +42,23 @@ def train(options):
     if options.smoke:
         # A data set that somebody asked for must be there.
         asked_for = recipe.data != module.recipe.data
-        recipe = recipe.smoke() if asked_for else experiment.with_data_at_hand(recipe.smoke(), _say)
+        recipe = recipe.smoke() if asked_for else experiment.with_data_at_hand(recipe.smoke(), say)
     record_path = record.record_path(recipe)
     if options.record and record_path.exists():
         raise ValueError(f"a run record is never overwritten. Received: {str(record_path)!r}, which exists")
     directory = pathlib.Path(options.out or f"runs/{recipe.name}/seed{recipe.training.seed}")
-    finished = experiment.run(recipe, directory, options.fresh, _say)
+    finished = experiment.run(recipe, directory, options.fresh, say)
     if not finished.is_chief:
         return
     _report(finished, module)
     if options.record:
         record.write_json(record_path, finished.record)
-        _say(f"record: {record_path}")
+        say(f"record: {record_path}")
     if not options.no_export:
         smoke = directory / "saved_model"
         target = options.export or (smoke if options.smoke else f"saved_models/{recipe.name}")
-        experiment.export_and_ask(finished, target, _say)
-    _say(f"files of the run: {finished.directory}")
+        experiment.export_and_ask(finished, target, say)
+    say(f"files of the run: {finished.directory}")
 
 
 def _report(finished, module):
@@ -81,8 +74,8 @@ def _report(finished, module):
     table.add_column("accuracy", justify="right")
     for name, accuracy in rows:
         table.add_row(name, f"{accuracy:.4f}")
-    _CONSOLE.print(table)
-    _say(f"trained in {finished.record['wall_seconds']:.0f} s")
+    CONSOLE.print(table)
+    say(f"trained in {finished.record['wall_seconds']:.0f} s")
 
 
 def evaluate(options):
@@ -110,9 +103,9 @@ def evaluate(options):
         ],
     )
     with stream.one_pass() as dataset:
-        results = model.evaluate(dataset, return_dict=True, verbose="auto" if _CONSOLE.is_terminal else 0)
+        results = model.evaluate(dataset, return_dict=True, verbose="auto" if CONSOLE.is_terminal else 0)
     count = int(results.pop("images"))
-    _say(f"{source.name}, {options.split}: {count:,} images, " + _numbers(results))
+    say(f"{source.name}, {options.split}: {count:,} images, " + _numbers(results))
     if stream.skipped:
         count = len(stream.skipped)
         what = "image is" if count == 1 else "images are"
@@ -165,12 +158,9 @@ def predict(options):
         model = load_model(options.model)
         check_classifier(model)
         images = np.stack([metadata(model).input_spec.load(path) for path in options.images])
-        logits = model.predict(images, verbose=0)
-        scores = logits if output_activation(model) else keras.ops.convert_to_numpy(keras.ops.softmax(logits))
-        decoded = decode_predictions(scores, top=options.top, model=model)
-        answers = [[(name, score) for _, name, score in row] for row in decoded]
+        answers = best_classes(model, model.predict(images, verbose=0), options.top)
     for path, answer in zip(options.images, answers, strict=True):
-        _say(f"{path}: " + ", ".join(f"{name} {score:.3f}" for name, score in answer[: options.top]))
+        say(f"{path}: " + ", ".join(f"{name} {score:.3f}" for name, score in answer[: options.top]))
 
 
 def convert(options):
@@ -178,19 +168,19 @@ def convert(options):
     overrides = {} if options.num_heads is None else {"num_heads": options.num_heads}
     model = load_model(options.source, **overrides)
     save_weights(model, options.target, options.layout)
-    _say(f"{options.source} written to {options.target} with the keys of {options.layout}")
+    say(f"{options.source} written to {options.target} with the keys of {options.layout}")
 
 
 def list(options):
     """Prints the names of the models that match a pattern; of published weights with their size and accuracy."""
     if not options.pretrained:
         for name in list_models(options.pattern):
-            _say(name)
+            say(name)
         return
     columns = "{:<60} {:>6} {:>7} {:>6}  {:<14} {}"
-    _say(columns.format("name", "MB", "pixels", "top-1", "license", "paper"))
+    say(columns.format("name", "MB", "pixels", "top-1", "license", "paper"))
     for name in list_models(options.pattern, pretrained=True):
         entry = catalog_entry(name)
         top1 = "-" if entry.top1 is None else f"{entry.top1:.1f}"
         side = "x".join(str(s) for s in dict.fromkeys(entry.input_spec.size))
-        _say(columns.format(name, f"{entry.size / 1e6:.0f}", side, top1, entry.license, entry.paper))
+        say(columns.format(name, f"{entry.size / 1e6:.0f}", side, top1, entry.license, entry.paper))

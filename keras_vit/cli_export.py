@@ -2,28 +2,19 @@
 
 import pathlib
 
-import keras
-from rich.console import Console
-
-from keras_vit.applications import decode_predictions
-from keras_vit.cli_models import load_model
+from keras_vit.cli_models import best_classes, load_model
 from keras_vit.cli_runtimes import export_runtime
+from keras_vit.console import say
 from keras_vit.export import read_description, saved_model, write_server_files
 from keras_vit.interpret import rollout_model
 from keras_vit.interpret.plots import overlay
-from keras_vit.metadata import has_classifier, metadata, output_activation
-
-_CONSOLE = Console(highlight=False, soft_wrap=True)
-
-
-def _say(text):
-    _CONSOLE.print(text, markup=False)
+from keras_vit.metadata import has_classifier, metadata
 
 
 def export(options):
     """Writes a model as a SavedModel, and tells what fewer bits cost; or as a file for another runtime."""
     if options.format != "saved_model":
-        _say(export_runtime(options))
+        say(export_runtime(options))
         return
     path = saved_model(
         load_model(options.model),
@@ -39,11 +30,11 @@ def export(options):
         formats=options.accept,
     )
     size = sum(file.stat().st_size for file in (path / "variables").iterdir())
-    _say(f"exported: {path}, {size / 1e6:.1f} MB of weights")
+    say(f"exported: {path}, {size / 1e6:.1f} MB of weights")
     if files := write_server_files(options.to):
-        _say("for a server: " + ", ".join(str(file) for file in files))
+        say("for a server: " + ", ".join(str(file) for file in files))
     if difference := read_description(path)["difference"]:
-        _say("beside the model in float32: " + _costs(difference, options.compare))
+        say("beside the model in float32: " + _costs(difference, options.compare))
 
 
 def _costs(difference, compared):
@@ -67,11 +58,10 @@ def explain(options):
         answer = maps.predict(spec.normalize(pixels)[None], verbose=0)
         title = _best(model, answer["outputs"]) if has_classifier(model) else ""
         path = overlay(pixels, answer["heat_map"][0], folder / f"{pathlib.Path(image).stem}_explained.png", title)
-        _say(f"{image}: {title + ', ' if title else ''}{path}")
+        say(f"{image}: {title + ', ' if title else ''}{path}")
 
 
 def _best(model, outputs):
     """The name and score of the best class of one image."""
-    scores = outputs if output_activation(model) else keras.ops.convert_to_numpy(keras.ops.softmax(outputs))
-    (((_, name, score),),) = decode_predictions(scores, top=1, model=model)
+    (((name, score),),) = best_classes(model, outputs, 1)
     return f"{name} {score:.3f}"

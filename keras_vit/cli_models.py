@@ -4,8 +4,9 @@ import pathlib
 
 import keras
 
+from keras_vit.applications import decode_predictions
 from keras_vit.export.versions import version_folders
-from keras_vit.metadata import has_classifier, metadata
+from keras_vit.metadata import has_classifier, metadata, output_activation
 from keras_vit.training.fine_tune import model_file
 from keras_vit.validation import nearest
 from keras_vit.weights import from_checkpoint
@@ -66,3 +67,18 @@ def check_classifier(model):
             "the model has no classifier. "
             f"Received: {model.name!r} with num_classes={metadata(model).config.num_classes}"
         )
+
+
+def best_classes(model, outputs, top):
+    """The best classes of a batch of images.
+
+    Args:
+        model: a classifier.
+        outputs: array `(batch, num_classes)`, what it returned.
+        top: int. How many classes.
+
+    Returns:
+        For every image a list of `(class name, score)`, best first.
+    """
+    scores = outputs if output_activation(model) else keras.ops.convert_to_numpy(keras.ops.softmax(outputs))
+    return [[(name, score) for _, name, score in row] for row in decode_predictions(scores, top=top, model=model)]

@@ -36,7 +36,7 @@ ORDER = [
         "sharding",
         "export",
     },
-    {"cli_models", "cli_publish", "recipe_data"},
+    {"cli_models", "cli_publish", "console", "recipe_data"},
     {"cli_check", "cli_runtimes"},
     {"cli_export"},
     {"experiment", "recipe_files"},
