@@ -1,7 +1,6 @@
 """The command line that both programs share."""
 
 import argparse
-import sys
 
 import report
 from contenders import Task, choose
@@ -93,16 +92,8 @@ def main(benchmark, description, contenders, baseline, defaults, argv=None):
     setting = {name: value for name, value in vars(arguments).items() if name not in ("json", "markdown")}
     record = report.make_record(benchmark, setting, baseline)
     for task, config in pairs:
-        results, peaks = measure(chosen, task, arguments.rounds, arguments.seconds, arguments.threads, _progress)
+        results, peaks = measure(chosen, task, arguments.rounds, arguments.seconds, arguments.threads, report.progress)
         record["rows"] += report.rows_of(task, config, results, peaks, baseline)
         record["peaks"].append({"model": task.label, "precision": task.precision, "flops_per_second": peaks})
-        # After every task, so that an interrupted run leaves what it has.
-        if arguments.json:
-            report.write(report.to_json(record), arguments.json)
-        if arguments.markdown:
-            report.write(report.markdown(record), arguments.markdown)
+        report.save(record, report.markdown(record), arguments)
     print(report.markdown(record))
-
-
-def _progress(line):
-    print(line, file=sys.stderr, flush=True)

@@ -11,7 +11,6 @@ their rates are of comparable work, not of equal. At 32 pixels images lie in mem
 import argparse
 import os
 import pathlib
-import sys
 
 import report
 from contenders import Contender, Task, choose
@@ -143,17 +142,10 @@ def main(argv=None):
         images = arguments.batch * arguments.batches * (25 if small else 1)
         task = Task(policy, config, images, "float32", training=True)
         contenders = [contender for contender in chosen if takes_part(contender, policy)]
-        results = take_turns(contenders, task, arguments.rounds, arguments.seconds, 1, _progress)
+        results = take_turns(contenders, task, arguments.rounds, arguments.seconds, 1, report.progress)
         record["rows"] += rows_of(policy, results)
-        if arguments.json:
-            report.write(report.to_json(record), arguments.json)
-        if arguments.markdown:
-            report.write(markdown(record), arguments.markdown)
+        report.save(record, markdown(record), arguments)
     print(markdown(record))
-
-
-def _progress(line):
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import dataclasses
 import os
 import pathlib
 import random
-import sys
 import tempfile
 
 import report
@@ -64,7 +63,7 @@ def write_files(name, folder, kinds):
     files = {"safetensors": str(folder / f"{name}.safetensors"), "preset": str(folder / name)}
     for kind in kinds:
         if not os.path.exists(files[kind]):
-            _progress(f"writing {files[kind]}: {once(WRITERS[kind], name=name, files=files)}")
+            report.progress(f"writing {files[kind]}: {once(WRITERS[kind], name=name, files=files)}")
     return files
 
 
@@ -75,7 +74,7 @@ def measure_loading(contenders, name, files, rounds, threads):
         results[contender.name] = once(contender, threads, name=name, files=files, watch=True) | {"seconds": []}
     order = random.Random(0)
     for number in range(rounds):
-        _progress(f"{name}: round {number + 1} of {rounds}")
+        report.progress(f"{name}: round {number + 1} of {rounds}")
         for contender in order.sample(contenders, len(contenders)):
             result = results[contender.name]
             if "note" not in result:
@@ -92,7 +91,7 @@ def measure_filling(name, files, rounds, threads):
         return {"note": f"needs {ROOM * size / 1e9:.0f} GB of free memory, {free / 1e9:.0f} GB are"}
     result = once(LOADING[0], threads, name=name, files=files, watch=True) | {"bytes": size}
     for number in range(rounds):
-        _progress(f"{name}, filling: round {number + 1} of {rounds}")
+        report.progress(f"{name}, filling: round {number + 1} of {rounds}")
         answer = once(FILLING, threads, name=name, files=files)
         if "note" in answer:
             return answer
@@ -106,10 +105,6 @@ def _free_memory():
     path = pathlib.Path("/proc/meminfo")
     lines = path.read_text().splitlines() if path.exists() else []
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
-
-
-def _progress(line):
-    print(line, file=sys.stderr, flush=True)
 
 
 def parser():
@@ -140,10 +135,7 @@ def main(argv=None):
     record = report.make_record("loading", setting, BASELINE) | {"filling": []}
 
     def save():
-        if arguments.json:
-            report.write(report.to_json(record), arguments.json)
-        if arguments.markdown:
-            report.write(markdown(record), arguments.markdown)
+        report.save(record, markdown(record), arguments)
 
     place = contextlib.nullcontext(arguments.folder) if arguments.folder else tempfile.TemporaryDirectory()
     with place as name_of_folder:

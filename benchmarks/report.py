@@ -8,6 +8,7 @@ import pathlib
 import platform
 import statistics
 import subprocess
+import sys
 
 from flops import step_flops
 
@@ -186,6 +187,27 @@ def write(text, path):
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+def save(record, tables, arguments):
+    """Writes the record and its tables where the command line asks for them: after every part of a benchmark.
+
+    So an interrupted run leaves what it has.
+
+    Args:
+        record: dict.
+        tables: str.
+        arguments: with `json` and `markdown`, paths or `None`.
+    """
+    if arguments.json:
+        write(to_json(record), arguments.json)
+    if arguments.markdown:
+        write(tables, arguments.markdown)
+
+
+def progress(line):
+    """Tells who waits what is going on."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def to_json(record):

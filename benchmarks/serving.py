@@ -12,7 +12,6 @@ import dataclasses
 import os
 import pathlib
 import random
-import sys
 import tempfile
 
 import report
@@ -82,14 +81,14 @@ def measure(contenders, task, batches, notes, rounds, seconds, threads):
             results[contender.name] = {"note": reason} if reason else {"times": {batch: [] for batch in batches}}
             if reason:
                 continue
-            _progress(f"{task.label}: starting {contender.name}")
+            report.progress(f"{task.label}: starting {contender.name}")
             workers[contender.name] = worker = Worker(contender, threads)
             request = {"contender": dataclasses.asdict(contender), "task": dataclasses.asdict(task)}
             if _ask(worker, results[contender.name], "prepare", **request) is None:
                 workers.pop(contender.name).close()
         order = random.Random(0)
         for batch in batches:
-            _progress(f"{task.label}: batch {batch}")
+            report.progress(f"{task.label}: batch {batch}")
             for number in range(rounds):
                 for name in order.sample(list(workers), len(workers)):
                     if not _turn(workers[name], results[name], batch, seconds, first=number == 0):
@@ -208,16 +207,8 @@ def main(argv=None):
     for name in split(arguments.models):
         with tempfile.TemporaryDirectory() as folder:
             measure_model(name, chosen, arguments, pathlib.Path(folder), record)
-        # After every model, so that an interrupted run leaves what it has.
-        if arguments.json:
-            report.write(report.to_json(record), arguments.json)
-        if arguments.markdown:
-            report.write(markdown(record), arguments.markdown)
+        report.save(record, markdown(record), arguments)
     print(markdown(record))
-
-
-def _progress(line):
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

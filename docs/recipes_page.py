@@ -10,7 +10,7 @@ import re
 import statistics
 import sys
 
-from tables import ROOT, fill
+from tables import ROOT, rewrite
 
 from keras_vit.recipe_files import list_recipes, load_recipe
 
@@ -108,14 +108,7 @@ PARTS = {"recipes": table, "ablation": ablation, "lengths": lengths, "comparison
 
 def main(arguments):
     """Rewrites or checks the page; returns the exit code."""
-    old = PAGE.read_text()
-    new = old
-    for marker, part in PARTS.items():
-        new = fill(new, marker, part())
-    if "--check" in arguments:
-        return int(new != old)
-    PAGE.write_text(new)
-    return 0
+    return rewrite(PAGE, {marker: part() for marker, part in PARTS.items()}, arguments)
 
 
 if __name__ == "__main__":

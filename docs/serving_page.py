@@ -8,7 +8,7 @@ import json
 import pathlib
 import sys
 
-from tables import ROOT, fill, own_tables
+from tables import ROOT, own_tables, rewrite
 
 PAGE = pathlib.Path(__file__).with_name("serving.md")
 RECORD = ROOT / "benchmarks" / "results" / "serving.json"
@@ -24,12 +24,7 @@ def latency(record=RECORD):
 
 def main(arguments):
     """Rewrites or checks the page; returns the exit code."""
-    old = PAGE.read_text()
-    new = fill(old, MARKER, latency())
-    if "--check" in arguments:
-        return int(new != old)
-    PAGE.write_text(new)
-    return 0
+    return rewrite(PAGE, {MARKER: latency()}, arguments)
 
 
 if __name__ == "__main__":

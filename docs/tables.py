@@ -108,16 +108,31 @@ def fill(text, marker, table):
     return re.sub(pattern, lambda match: f"{match[1]}\n{table}\n\n{match[2]}", text, flags=re.DOTALL)
 
 
-def main(arguments):
-    """Rewrites or checks README.md; returns the exit code."""
-    readme = ROOT / "README.md"
-    old = readme.read_text()
-    new = fill(old, "results", recipe_table(ROOT / "recipes" / "results"))
-    new = fill(new, "benchmarks", benchmark_table(ROOT / "benchmarks" / "results"))
+def rewrite(page, parts, arguments):
+    """Fills a page, or with `--check` among the arguments only compares it.
+
+    Args:
+        page: `pathlib.Path`.
+        parts: dict of texts by marker.
+        arguments: list of str, those of the program.
+
+    Returns:
+        The exit code: 1 where the page should be another.
+    """
+    old = new = page.read_text()
+    for marker, part in parts.items():
+        new = fill(new, marker, part)
     if "--check" in arguments:
         return int(new != old)
-    readme.write_text(new)
+    page.write_text(new)
     return 0
+
+
+def main(arguments):
+    """Rewrites or checks README.md; returns the exit code."""
+    results = recipe_table(ROOT / "recipes" / "results")
+    benchmarks = benchmark_table(ROOT / "benchmarks" / "results")
+    return rewrite(ROOT / "README.md", {"results": results, "benchmarks": benchmarks}, arguments)
 
 
 if __name__ == "__main__":

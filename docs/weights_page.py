@@ -12,7 +12,7 @@ import tempfile
 import warnings
 
 import numpy as np
-from tables import fill
+from tables import rewrite
 
 from keras_vit.metadata import metadata
 from keras_vit.models import HybridConfig, SwinConfig, ViTConfig, build_model
@@ -156,18 +156,11 @@ def audit(folder):
 
 def main(arguments):
     """Rewrites or checks the page; returns the exit code."""
-    old = PAGE.read_text()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("error")
         answers = ask_all(pathlib.Path(folder))
         parts = directions(answers), defaults(answers), audit(pathlib.Path(folder))
-    new = old
-    for marker, part in zip(PARTS, parts, strict=True):
-        new = fill(new, marker, part)
-    if "--check" in arguments:
-        return int(new != old)
-    PAGE.write_text(new)
-    return 0
+    return rewrite(PAGE, dict(zip(PARTS, parts, strict=True)), arguments)
 
 
 if __name__ == "__main__":
