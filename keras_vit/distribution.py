@@ -146,8 +146,7 @@ def workers(strategy):
     """
     if not isinstance(strategy, MultiWorkerStrategy):
         return Workers()
-    spec, task = strategy.cluster_resolver.cluster_spec(), strategy.cluster_resolver.task_type
-    is_chief = task == "chief" or ("chief" not in spec.jobs and strategy.cluster_resolver.task_id == 0)
+    is_chief = read_cluster().is_chief
     local = strategy.num_replicas_in_sync // strategy.num_workers
 
     @tf.function
