@@ -1,6 +1,8 @@
 """Models as files of OpenVINO's intermediate representation."""
 
+import contextlib
 import json
+import sys
 
 from keras_vit.export.runtimes import RuntimeFile, beside, check_suffix, difference, put, require, source
 
@@ -27,7 +29,8 @@ def openvino_model(model, path, labels=None):
         ValueError: if OpenVINO cannot read the model, with the reason.
     """
     path = check_suffix(path, ".xml")
-    require("openvino", "openvino", "writing for OpenVINO")
+    with without_telemetry():
+        require("openvino", "openvino", "writing for OpenVINO")
     prepared = source(model, labels)
     with beside(path) as folder:
         written = folder / path.name
@@ -37,6 +40,19 @@ def openvino_model(model, path, labels=None):
         put(written.with_suffix(".bin"), path.with_suffix(".bin"))
         put(written, path)
     return RuntimeFile(path, runtime, found)
+
+
+@contextlib.contextmanager
+def without_telemetry():
+    """Inside it OpenVINO is imported without the package that tells a server of it and writes to the home folder."""
+    name = "openvino_telemetry"
+    before = sys.modules.get(name)
+    sys.modules.setdefault(name, None)  # what Python takes for a package that is not installed
+    try:
+        yield
+    finally:
+        if before is None:
+            sys.modules.pop(name, None)
 
 
 def _convert(prepared, folder, written):
