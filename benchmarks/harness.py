@@ -85,7 +85,12 @@ class Team:
 
     def __init__(self, contender, threads=None):
         self.contender = contender
-        self._workers = [Worker(contender, threads, {"TF_CONFIG": config}) for config in _clusters(contender.processes)]
+        self._ports = [_reserved_port() for _ in range(contender.processes)]
+        machines = {"worker": [f"127.0.0.1:{sock.getsockname()[1]}" for sock in self._ports]}
+        tasks = [{"type": "worker", "index": index} for index in range(contender.processes)]
+        configs = [json.dumps({"cluster": machines, "task": task}) for task in tasks]
+        variables = [{"TF_CONFIG": config, "TF_GRPC_REUSE_PORT": "1"} for config in configs]
+        self._workers = [Worker(contender, threads, own) for own in variables]
 
     def ask(self, do, **arguments):
         """As `Worker.ask`; seconds and sizes are the largest."""
@@ -97,19 +102,16 @@ class Team:
 
     def close(self):
         """Ends all processes."""
-        for worker in self._workers:
-            worker.close()
+        for part in (*self._workers, *self._ports):
+            part.close()
 
 
-def _clusters(count):
-    """The `TF_CONFIG` of each of so many processes on free ports of this machine."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        addresses = [f"127.0.0.1:{sock.getsockname()[1]}" for sock in sockets]
-    tasks = [{"type": "worker", "index": index} for index in range(count)]
-    return [json.dumps({"cluster": {"worker": addresses}, "task": task}) for task in tasks]
+def _reserved_port():
+    """A socket on a free port: bound, not listening, so that it goes to none but programs that are told to share it."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind(("127.0.0.1", 0))
+    return sock
 
 
 def _environment(threads):
@@ -119,6 +121,7 @@ def _environment(threads):
         "KERAS_BACKEND": "tensorflow",
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
+        "CI": "true",  # OpenVINO then tells no server that it was imported
     }
     if threads:
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")

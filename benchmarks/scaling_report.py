@@ -97,8 +97,13 @@ def measured_rows(task, results, devices, baseline):
 
 
 def markdown(record):
-    """The tables of a record, with a line about the machine above and the assumptions of the projection."""
-    lines = [report.headline(record), ""]
+    """The tables of a record, with a line about the machine above."""
+    return f"{report.headline(record)}\n\n{tables(record)}"
+
+
+def tables(record):
+    """What was measured, what was computed, and what is projected, with the assumptions of that."""
+    lines = []
     for label in dict.fromkeys((row["model"], row["precision"]) for row in record["rows"]):
         rows = [row for row in record["rows"] if (row["model"], row["precision"]) == label]
         lines += [f"{label[0]}, {label[1]}, one thread a device, every device with a batch of its own:", ""]

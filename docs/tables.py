@@ -13,7 +13,12 @@ import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
 # The modules of the benchmarks that know how their tables look.
-REPORTS = {"loading": "loading_report", "input_pipeline": "input_pipeline", "serving": "serving_report"}
+REPORTS = {
+    "loading": "loading_report",
+    "input_pipeline": "input_pipeline",
+    "serving": "serving_report",
+    "scaling": "scaling_report",
+}
 
 
 def recipe_table(folder):
@@ -63,7 +68,7 @@ def benchmark_table(folder):
     parts = []
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text())
-        if record["benchmark"] == "serving":  # docs/serving.md has its tables
+        if record["benchmark"] in ("serving", "scaling"):  # docs/serving.md and docs/distributed.md have their tables
             continue
         if record["benchmark"] in REPORTS:
             parts.append(own_tables(record, path.name))

@@ -1,4 +1,4 @@
-"""A step on every replica, and the gradients of the whole batch of which each has a part."""
+"""A step on every replica, and the sum of its gradients, in which every example counts alike."""
 
 import contextvars
 
@@ -18,7 +18,17 @@ def count_rows(batch):
 
 
 def on_replicas(strategy, step, batch):
-    """A step on every replica. Their threads do not inherit the variables of context that this library reads."""
+    """A step on every replica.
+
+    Args:
+        strategy: `tf.distribute.Strategy`.
+        step: callable from a batch, in which `summed` and `fused_training` know what they must.
+        batch: of a distributed data set, or a batch for every replica.
+
+    Returns:
+        What `strategy.run` returns.
+    """
+    # The threads of replicas do not inherit variables of context.
     fusing = fuses()
 
     def on_replica(batch):
@@ -35,22 +45,25 @@ def on_replicas(strategy, step, batch):
 
 
 def summed(grads):
-    """The gradients of the whole batch.
+    """The gradients of the whole batch: their sum over the replicas.
 
     Keras divides the mean over the rows of a replica by the number of replicas; where these have different numbers of
     rows, that weighs their examples differently.
+
+    Args:
+        grads: list of a replica's gradients, within its step; `None` stays `None`.
+
+    Returns:
+        A list of tensors, no `tf.IndexedSlices`.
     """
     context = tf.distribute.get_replica_context()
     known = [tf.convert_to_tensor(grad) for grad in grads if grad is not None]  # no IndexedSlices
     rows = _rows.get()
-    if context.num_replicas_in_sync == 1:
-        sums = known
-    elif rows is None:
-        sums = context.all_reduce("SUM", known)
-    else:
-        rows = tf.cast(rows, tf.float32)
-        *sums, total = context.all_reduce("SUM", [*(grad * tf.cast(rows, grad.dtype) for grad in known), rows])
-        scale = context.num_replicas_in_sync / total
-        sums = [grad * tf.cast(scale, grad.dtype) for grad in sums]
-    total_of = iter(sums)
-    return [None if grad is None else next(total_of) for grad in grads]
+    if context.num_replicas_in_sync > 1:
+        if rows is not None:
+            # What the mean over the rows of this replica must be multiplied with.
+            share = tf.cast(rows, tf.float32) / context.all_reduce("SUM", tf.cast(rows, tf.float32))
+            known = [grad * tf.cast(share * context.num_replicas_in_sync, grad.dtype) for grad in known]
+        known = context.all_reduce("SUM", known)
+    known = iter(known)
+    return [None if grad is None else next(known) for grad in grads]

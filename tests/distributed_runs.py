@@ -60,15 +60,19 @@ def run_cases(module, folder, kinds, limit=600):
     return found
 
 
+@contextlib.contextmanager
 def cluster(workers):
-    """One `TF_CONFIG` for each of so many workers, on free ports of this machine."""
+    """The environment of each of so many workers, on ports of this machine that stay theirs inside the context."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(workers)]
         for sock in sockets:
+            # Bound, and not listening: no other program gets the port, and TensorFlow's server shares it.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(("127.0.0.1", 0))
-        addresses = [f"127.0.0.1:{sock.getsockname()[1]}" for sock in sockets]
-    tasks = [{"type": "worker", "index": index} for index in range(workers)]
-    return [json.dumps({"cluster": {"worker": addresses}, "task": task}) for task in tasks]
+        machines = {"worker": [f"127.0.0.1:{sock.getsockname()[1]}" for sock in sockets]}
+        tasks = [{"type": "worker", "index": index} for index in range(workers)]
+        configs = [json.dumps({"cluster": machines, "task": task}) for task in tasks]
+        yield [{"TF_CONFIG": config, "TF_GRPC_REUSE_PORT": "1"} for config in configs]
 
 
 def _run(module, folder, kind, name):
@@ -87,14 +91,13 @@ def _run(module, folder, kind, name):
         np.savez(folder / f"{case}.npz", **arrays)
 
 
-def _fork(module, folder, kind, name, config):
+def _fork(module, folder, kind, name, variables):
     pid = os.fork()
     if pid:
         return pid
     code = 1
     try:
-        if config:
-            os.environ["TF_CONFIG"] = config
+        os.environ.update(variables)
         _run(module, folder, kind, name)
         code = 0
     except BaseException:
@@ -110,13 +113,13 @@ def _main(name, folder, *kinds):
     module = importlib.import_module(name)
     for kind in kinds:
         count = int(kind.partition(":")[2]) if kind.startswith("workers:") else 0
-        configs = cluster(count) if count else [None]
         strategy = "multi_worker" if count else kind
-        pids = {
-            _fork(module, pathlib.Path(folder) / f"{kind}-{i}", kind, strategy, config)
-            for i, config in enumerate(configs)
-        }
-        _wait(pids, kind)
+        with cluster(count) if count else contextlib.nullcontext([{}]) as environments:
+            pids = {
+                _fork(module, pathlib.Path(folder) / f"{kind}-{i}", kind, strategy, variables)
+                for i, variables in enumerate(environments)
+            }
+            _wait(pids, kind)
 
 
 def _wait(pids, kind):

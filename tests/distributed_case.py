@@ -1,0 +1,82 @@
+"""What the cases of `distributed_small.py` and `distributed_fits.py` have in common: their data, models and `fit`."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_vit import distribution
+from keras_vit.training import trained_model
+
+CLASSES, BATCH, EPOCHS = 3, 12, 3
+EXAMPLES = 3 * BATCH + 5  # of the last batch one of two replicas may get none
+_random = np.random.default_rng(0)
+IMAGES = _random.normal(size=(EXAMPLES, 8, 8, 3)).astype("float32")
+TARGETS = np.eye(CLASSES, dtype="float32")[_random.integers(0, CLASSES, EXAMPLES)]
+WEIGHTS = _random.uniform(0.2, 2.0, EXAMPLES).astype("float32")
+
+
+def batches(weighted=False):
+    """All examples, in order; the last batch is short."""
+    columns = (IMAGES, TARGETS, WEIGHTS) if weighted else (IMAGES, TARGETS)
+    return tf.data.Dataset.from_tensor_slices(columns).batch(BATCH)
+
+
+def fill(model):
+    """The same weights in every process."""
+    for seed, weight in enumerate(model.weights):
+        weight.assign(keras.random.normal(weight.shape, 0.0, 0.2, seed=seed))
+
+
+def compiled(model, optimizer, label_smoothing=0.0, steps_per_execution=1, metrics=True, weighted=False):
+    """A model with the same weights in every process, compiled."""
+    fill(trained_model(model))
+    model.compile(
+        optimizer,
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing),
+        metrics=["accuracy"] if metrics else None,
+        weighted_metrics=["accuracy"] if weighted else None,
+        steps_per_execution=steps_per_execution,
+        jit_compile=False,
+    )
+    return model
+
+
+def prepared(strategy, make):
+    """What `make` makes within the strategy's scope, prepared."""
+    keras.utils.set_random_seed(1)
+    with strategy.scope():
+        model = make()
+    return distribution.prepare(model)
+
+
+def fit(strategy, make, dataset, judges=False):
+    """A model and what can be told of its training: weights, logs of every epoch, and the logits of all examples."""
+    model = prepared(strategy, make)
+    data = dataset if judges else None
+    history = model.fit(dataset, epochs=EPOCHS, validation_data=data, verbose=0, shuffle=False).history
+    trained = trained_model(model)
+    logits = model.predict(dataset, verbose=0) if judges else trained(IMAGES, training=False).numpy()
+    weights = {v.path: v.numpy() for v in trained.weights}
+    logs = {f"logs of {name}": np.array(values) for name, values in history.items()}
+    return model, {**weights, **logs, "logits": logits}
+
+
+def pairs(runs, case, kinds):
+    """What a case gave on one device, and every worker of other kinds, from what `run_cases` returned."""
+    (one,) = (worker[case] for worker in runs["one"])
+    return one, [(kind, worker[case]) for kind in kinds for worker in runs[kind] if case in worker]
+
+
+def assert_same(one, arrays, kind, but=()):
+    """Fails unless two dicts of arrays agree within 1e-4.
+
+    The biases of keys are left out: their true gradient is zero, and Adam divides rounding by itself.
+    """
+    assert arrays.keys() == one.keys()
+    for name in set(arrays) - set(but):
+        expected, found = (_without_keys(name, x[name]) for x in (one, arrays))
+        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0, err_msg=f"{kind}: {name}")
+
+
+def _without_keys(name, array):
+    return np.delete(array, np.s_[len(array) // 3 : len(array) // 3 * 2]) if name.endswith("qkv/bias") else array

@@ -1,0 +1,132 @@
+"""What `test_distribution_small.py` runs on one device and on several: see `distributed_runs.py`."""
+
+import functools
+
+import distributed_faults
+import keras
+import numpy as np
+import tensorflow as tf
+from distributed_case import CLASSES, IMAGES, TARGETS, batches, compiled, fit, prepared
+
+from keras_vit import distribution
+from keras_vit.layers import Dropout
+
+RATE, SAMPLES, DRAWS = 0.25, 200, 5
+
+
+def cases(kind, folder):
+    """The functions from a strategy to a dict of arrays."""
+    few = {"masks": masks, "rows": rows}
+    if kind == "workers:3":
+        return few
+    smalls = {name: functools.partial(small, name) for name in SMALL}
+    refused = {} if kind == "one" else {"refusals": refusals}
+    return {**few, **smalls, "on_batch": on_batch, **refused, **distributed_faults.cases(kind)}
+
+
+class OwnStep(keras.Model):
+    """A model with a step of its own, which tells what the replicas have to be averaged over."""
+
+    def train_step(self, data):
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True), weights)
+        variables = self.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return {"replica": tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.float32)}
+
+
+_optimizers = keras.optimizers
+SMALL = {
+    "clipnorm": lambda: _optimizers.Adam(0.05, clipnorm=0.1),
+    "clipvalue": lambda: _optimizers.SGD(0.3, clipvalue=0.02, weight_decay=0.1, gradient_accumulation_steps=2),
+    "overwritten": lambda: _optimizers.SGD(0.3, global_clipnorm=0.1, use_ema=True, ema_overwrite_frequency=3),
+    "loss_scale": lambda: _optimizers.LossScaleOptimizer(_optimizers.SGD(0.3, global_clipnorm=0.1), 64.0),
+    "own_step": lambda: _optimizers.SGD(0.3, momentum=0.5),
+}
+
+
+def small(name, strategy):
+    """Keras' own optimizers, a regulariser, weighted examples and a step of the model's own."""
+
+    def make():
+        if name == "own_step":
+            return compiled(_dense(OwnStep), SMALL[name](), metrics=False)
+        steps = 3 if name == "overwritten" else 1
+        return compiled(_dense(), SMALL[name](), weighted=True, steps_per_execution=steps)
+
+    return fit(strategy, make, batches(weighted=True), judges=name == "overwritten")[1]
+
+
+def _dense(kind=keras.Model):
+    inputs = keras.Input((8, 8, 3))
+    hidden = keras.layers.Dense(8, "tanh", kernel_regularizer="l2")(keras.layers.Flatten()(inputs))
+    return kind(inputs, keras.layers.Dense(CLASSES)(hidden))
+
+
+def on_batch(strategy):
+    """`train_on_batch` and the like."""
+    model = prepared(strategy, lambda: compiled(_dense(), _optimizers.SGD(0.3, global_clipnorm=0.1)))
+    logs = [model.train_on_batch(IMAGES, TARGETS) for _ in range(3)]
+    return {
+        "logs": np.array(logs),
+        "scores": np.array(model.test_on_batch(IMAGES, TARGETS)),
+        "logits": model.predict_on_batch(IMAGES),
+    }
+
+
+def refusals(strategy):
+    """What is said about what cannot be right."""
+    with strategy.scope():
+        models = {name: _dense() for name in ("sum", "weighted", "xla", "foreign")}
+    outside = _dense()
+    losses = keras.losses.CategoricalCrossentropy
+    models["sum"].compile("sgd", losses(reduction="sum"), jit_compile=False)
+    models["weighted"].compile("sgd", [losses(reduction="mean_with_sample_weight")], jit_compile=False)
+    models["xla"].compile("sgd", losses(), jit_compile=True)
+    calls = {name: lambda model=models[name]: distribution.prepare(model).evaluate(batches()) for name in models}
+
+    def prepare_outside():
+        with strategy.scope():
+            distribution.prepare(outside)
+
+    def prepare_foreign():
+        model = models["foreign"]
+        model._distribute_strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        distribution.prepare(model)
+
+    calls["outside"] = prepare_outside
+    if type(strategy) is distribution.MultiWorkerStrategy:
+        calls["foreign"] = prepare_foreign
+    else:
+        del calls["foreign"]
+    return {name: distributed_faults.failure(call) for name, call in calls.items()}
+
+
+def masks(strategy):
+    """What became of ones, `(draws, replicas, samples)`, and the numbers of the replicas."""
+    with strategy.scope():
+        layer = Dropout(RATE, noise_shape=(None, 1), seed=1)
+
+    @tf.function
+    def draw():
+        def on_replica():
+            context = tf.distribute.get_replica_context()
+            return layer(tf.ones((SAMPLES, 1)), training=True)[None], tf.stack([context.replica_id_in_sync_group])
+
+        return tuple(strategy.gather(value, axis=0) for value in strategy.run(on_replica))
+
+    drawn, replicas = zip(*(draw() for _ in range(DRAWS)), strict=True)
+    return {"masks": np.stack(drawn)[..., 0], "replicas": np.stack(replicas)}
+
+
+def rows(strategy):
+    """The rows of a shuffled data set that the replicas of this worker get, and those that arrays are shuffled to."""
+    numbers = tf.data.Dataset.range(23).shuffle(23)
+    distributed = strategy.experimental_distribute_dataset(numbers.batch(7))
+    return {f"batch {i}": _local(strategy, batch) for i, batch in enumerate(distributed)}
+
+
+def _local(strategy, batch):
+    """The rows of the replicas of this worker."""
+    return np.concatenate([rows.numpy() for rows in strategy.experimental_local_results(batch)])
