@@ -1,8 +1,8 @@
 """Serving: the SavedModel of keras_vit beside KerasHub's export, ONNX Runtime and OpenVINO, interleaved in one run.
 
-Latency and images/s against the batch, from the bytes of photographs and from images that are ready; the share of
-decoding and resizing; the first answers of a fresh process with and without warm-up records; memory and size on disk.
-The weights are random. One client asks, one request at a time.
+Latency and images/s against the batch, from the bytes of photographs and from images that are ready; the time that
+decoding, resizing and normalising take beside the model's; the first answers of a fresh process with and without
+warm-up records; memory and size on disk. The weights are random. One client asks, one request at a time.
 
     KERAS_VIT_DATA=DIR python benchmarks/serving.py --json benchmarks/results/serving.json
 """
@@ -35,7 +35,7 @@ CONTENDERS = (
 WRITER = Contender("writer", (*_TF, "keras"), "serving_contenders:write")
 HUB_WRITER = Contender("writer of KerasHub", (*_TF, "keras", "keras_hub"), "serving_contenders:write_kerashub")
 SIZES = Contender("sizes", (), "serving_contenders:sizes")
-STAGES = Contender("stages", ("tensorflow",), "serving_contenders:stages")
+STAGES = Contender("stages", _TF, "serving_contenders:stages")
 COLD_START = Contender("cold start", (*_TF, "tensorflow_serving"), "serving_contenders:cold_start")
 _NEEDS = {
     "kerashub model.export": "kerashub",
@@ -182,8 +182,8 @@ def measure_model(name, chosen, arguments, folder, record):
         results = measure(contenders, task, batches, told["notes"], *turns)
         record["rows"] += rows_of(name, kind, results, BASELINES[kind])
     stage = {"files": files, "folder": arguments.folder, "batch": arguments.stage_batch}
-    answer = once(STAGES, arguments.threads, **stage, calls=arguments.stage_calls)
-    record["stages"].append({"model": name, "batch": arguments.stage_batch, **answer})
+    answer = once(STAGES, arguments.threads, **stage, input_spec=told["input_spec"], calls=arguments.stage_calls)
+    record["stages"].append({"name": name, "batch": arguments.stage_batch, **answer})
     cold_batches = [int(batch) for batch in split(arguments.cold_batches)]
     starts = cold_starts(files, arguments.folder, cold_batches, arguments.cold_rounds, arguments.threads)
     record["cold_starts"] += [{"model": name, **start} for start in starts]

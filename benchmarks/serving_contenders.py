@@ -145,19 +145,28 @@ def direct(task, how):
     return lambda batch=1: model.predict_on_batch(images(batch)), model.count_params()
 
 
-def stages(files, folder, batch, calls):
-    """Milliseconds of the parts of an answer to bytes: medians of calls in turns.
+def stages(files, folder, input_spec, batch, calls):
+    """Milliseconds of an answer to bytes and of its parts: medians of calls in turns.
 
     Returns:
-        A dict: `total`, the signature `serving_default`; `model_milliseconds`, the signature `images` of images that
-        are ready; `decoding`, the bare decoding of the same JPEGs on all cores, below which no preprocessing gets.
+        A dict: `total`, the signature `serving_default`; `preparing`, the part of its graph that decodes, resizes and
+        normalises; `model`, the Keras model as a function of images that are normalised; `decoding`, the bare decoding
+        of the same JPEGs on all cores, below which no preparing gets.
     """
+    import keras
     import tensorflow as tf
 
-    signatures = tf.saved_model.load(files["saved_model"]).signatures
-    data = tf.constant(photographs(folder, batch))
-    shape = [side or 1 for side in signatures["images"].structured_input_signature[1]["images"].shape[1:]]
-    ready = tf.constant(np.random.default_rng(0).normal(size=(batch, *shape)).astype("float32"))
+    from keras_vit.data.preprocess import normalize
+    from keras_vit.export.decode import decode_images
+    from keras_vit.preprocessing import InputSpec
+
+    spec, data = InputSpec(**input_spec), tf.constant(photographs(folder, batch))
+    serve = tf.saved_model.load(files["saved_model"]).signatures["serving_default"]
+    model = keras.models.load_model(files["keras"])
+
+    @tf.function
+    def prepared(data):
+        return normalize(decode_images(data, spec)[0], spec)
 
     @tf.function(autograph=False)
     def decoded(data):
@@ -166,9 +175,11 @@ def stages(files, folder, batch, calls):
 
         return tf.map_fn(last_pixel, data, fn_output_signature=tf.uint8, parallel_iterations=batch)
 
+    ready, answer = tf.constant(prepared(data)), tf.function(lambda images: model(images, training=False))
     parts = {
-        "total": lambda: signatures["serving_default"](image_bytes=data)["scores"].numpy(),
-        "model_milliseconds": lambda: signatures["images"](images=ready)["logits"].numpy(),
+        "total": lambda: serve(image_bytes=data)["scores"].numpy(),
+        "preparing": lambda: prepared(data).numpy(),
+        "model": lambda: answer(ready).numpy(),
         "decoding": lambda: decoded(data).numpy(),
     }
     seconds = {name: [] for name in parts}

@@ -86,17 +86,18 @@ def _number(value, form):
 
 
 def _stages(rows):
-    lines = [
-        "| share of a request | batch | whole, ms | model, ms | before the model | of that, bare decoding, ms |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    titles = ("parts of an answer to bytes", "batch", "whole, ms", "decode, resize, normalise, ms")
+    titles += ("of that, bare decoding, ms", "model, ms", "preparing / model")
+    lines = [f"| {' | '.join(titles)} |", "|---" + "|---:" * (len(titles) - 1) + "|"]
     for row in rows:
+        cells = [row["name"]]
         if "note" in row:
-            lines.append(f"| {row['model']} | {_escaped(row['note'])} | | | | |")
-            continue
-        share = (row["total"] - row["model_milliseconds"]) / row["total"]
-        times = f"{row['total']:.1f} | {row['model_milliseconds']:.1f} | {share:.1%} | {row['decoding']:.1f}"
-        lines.append(f"| {row['model']} | {row['batch']} | {times} |")
+            cells += [_escaped(row["note"])] + [""] * (len(titles) - 2)
+        else:
+            cells.append(str(row["batch"]))
+            cells += [f"{row[key]:.1f}" for key in ("total", "preparing", "decoding", "model")]
+            cells.append(f"{row['preparing'] / row['model']:.1%}")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) if rows else ""
 
 

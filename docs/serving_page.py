@@ -4,27 +4,19 @@ python docs/serving_page.py           rewrite docs/serving.md
 python docs/serving_page.py --check   exit with 1 if it is not what the record says
 """
 
-import json
 import pathlib
 import sys
 
-from tables import ROOT, own_tables, rewrite
+from tables import ROOT, record_tables, rewrite
 
 PAGE = pathlib.Path(__file__).with_name("serving.md")
 RECORD = ROOT / "benchmarks" / "results" / "serving.json"
 MARKER = "latency"
 
 
-def latency(record=RECORD):
-    """The tables of a record of `benchmarks/serving.py`, or what makes one."""
-    if not record.exists():
-        return f"Not measured yet: `python benchmarks/serving.py --json {RECORD.relative_to(ROOT)}` writes the record."
-    return own_tables(json.loads(record.read_text()), record.name)
-
-
 def main(arguments):
     """Rewrites or checks the page; returns the exit code."""
-    return rewrite(PAGE, {MARKER: latency()}, arguments)
+    return rewrite(PAGE, {MARKER: record_tables(RECORD)}, arguments)
 
 
 if __name__ == "__main__":

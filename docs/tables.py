@@ -107,6 +107,14 @@ def own_tables(record, name):
     )
 
 
+def record_tables(path):
+    """The tables of a record, or what makes one."""
+    if not path.exists():
+        place = f"benchmarks/results/{path.name}"
+        return f"Not measured yet: `python benchmarks/{path.stem}.py --json {place}` writes the record."
+    return own_tables(json.loads(path.read_text()), path.name)
+
+
 def fill(text, marker, table):
     """`text` with what stands between `<!-- marker -->` and `<!-- /marker -->` replaced."""
     pattern = rf"(<!-- {marker} -->\n).*?(<!-- /{marker} -->)"

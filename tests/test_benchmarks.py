@@ -318,7 +318,10 @@ def test_rows_and_tables_of_serving():
     record = report.make_record("serving", {"rounds": 1, "threads": 1}, "x") | {
         "rows": rows,
         "baselines": serving.BASELINES,
-        "stages": [{"model": "vit", "batch": 8, "total": 10.0, "model_milliseconds": 9.0, "decoding": 0.5}],
+        "stages": [
+            {"name": "vit", "batch": 8, "total": 10.0, "preparing": 0.9, "decoding": 0.5, "model": 9.0},
+            {"name": "swin", "batch": 8, "note": "a | b"},
+        ],
         "cold_starts": [
             {"model": "vit", "batch": 1, "warm": False, "load": 5.0, "first": 80.0, "second": 9.0},
             {"model": "vit", "batch": 1, "warm": False, "load": 7.0, "first": 60.0, "second": 7.0},
@@ -329,7 +332,8 @@ def test_rows_and_tables_of_serving():
     lines = serving_report.markdown(json.loads(report.to_json(record))).splitlines()
     assert "| vit | ours | 10.0 / 15.0 | 160.0 / 160.0 | 50.0 | 2.00 and 0.50 | - |" in lines
     assert r"| vit | absent | not installed: a \| b |  |  |  |  |" in lines
-    assert "| vit | 8 | 10.0 | 9.0 | 10.0% | 0.5 |" in lines
+    assert "| vit | 8 | 10.0 | 0.9 | 0.5 | 9.0 | 10.0% |" in lines
+    assert r"| swin | a \| b |  |  |  |  |  |" in lines
     assert "| vit | 1 | no | 6 | - | 70 | 8 |" in lines
     assert "| vit | 1 | yes | not installed: tensorflow_serving | | | |" in lines
     assert "| vit | 4.0 | 8.0 | - | - | - | - |" in lines

@@ -117,12 +117,12 @@ def test_the_page_says_what_the_record_says(monkeypatch, tmp_path):
     page = importlib.import_module("scaling_page")
     assert f"<!-- {page.MARKER} -->" in page.PAGE.read_text()
     assert page.main(["--check"]) == 0, "run: python docs/scaling_page.py"
-    assert "Not measured yet" in page.scaling(tmp_path / "none.json")
+    assert "Not measured yet" in page.record_tables(tmp_path / "none.json")
     record = report.make_record("scaling", {"rounds": 2, "threads": 1}, scaling.BASELINE)
     record |= {"rows": [], "volumes": {"m": {"parameters": 1000, "bytes": 4_000_000}}, "projections": []}
     record["assumptions"] = scaling.assumptions(scaling.options().parse_args([]))
     (tmp_path / "scaling.json").write_text(report.to_json(record))
-    text = page.scaling(tmp_path / "scaling.json")
+    text = page.record_tables(tmp_path / "scaling.json")
     assert "`scaling`, medians of 2 interleaved rounds" in text
     assert scaling_report.tables(record) in text
     assert "| m | 1,000 | 4 |" in text

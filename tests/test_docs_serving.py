@@ -35,11 +35,11 @@ def test_the_page_says_what_the_record_says(page):
 
 
 def test_a_record_would_be_read(page, tmp_path):
-    assert "Not measured yet" in page.latency(tmp_path / "missing.json")
+    assert "Not measured yet" in page.record_tables(tmp_path / "missing.json")
     record = tmp_path / "record.json"
     record.write_text(json.dumps({"benchmark": "no benchmark"}))
     with pytest.raises(KeyError, match="no benchmark"):
-        page.latency(record)
+        page.record_tables(record)
 
 
 def test_its_commands_are_commands():
