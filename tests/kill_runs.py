@@ -9,6 +9,7 @@ save, the exit codes of the part, negative for a signal that was not survived, a
 chief's folder, `FOLDER/parts/1` that of the other. A single worker has two replicas.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -43,14 +44,13 @@ def _tell_steps(pipe):
     keras.Model.fit = fit
 
 
-def _child(recipe, folder, pipe, config):
-    """A worker of a part of the run; never returns."""
+def _child(recipe, folder, pipe, variables):
+    """A worker of a part of the run, with the environment of its cluster; never returns."""
     code = 1
     try:
         _tell_steps(pipe)
-        strategy = "cpu:2"
-        if config is not None:
-            os.environ["TF_CONFIG"], strategy = config, "multi_worker"
+        os.environ.update(variables)
+        strategy = "multi_worker" if variables else "cpu:2"
         arguments = ["train", recipe, "--out", folder, "--no-export"]
         arguments += ["--set", "training.save_steps=2", "--set", f"distribution.name={strategy}"]
         code = keras_vit_cli.main(arguments)
@@ -61,17 +61,29 @@ def _child(recipe, folder, pipe, config):
 
 def _part(recipe, folder, count, victims, number):
     """The exit codes of a part, of whose workers some get a signal in one of its first steps."""
+    with cluster(count) if count > 1 else contextlib.nullcontext([{}]) as environments:
+        children, reads = _children(recipe, folder, environments)
+        return _ended(children, reads, victims, number)
+
+
+def _children(recipe, folder, environments):
+    """The processes of the workers, and a pipe that gets a byte a step."""
     reads, writes = os.pipe()
     children = []
-    for index, config in enumerate(cluster(count) if count > 1 else [None]):
+    for index, variables in enumerate(environments):
         child = os.fork()
         if not child:
             os.close(reads)
-            _child(recipe, os.path.join(folder, str(index)), writes, config)
+            _child(recipe, os.path.join(folder, str(index)), writes, variables)
         children.append(child)
     os.close(writes)
+    return children, reads
+
+
+def _ended(children, reads, victims, number):
+    """The exit codes of processes, some of which get a signal."""
     signal.alarm(_SECONDS)  # Ends this program; who started it ends the children.
-    steps = random.randint(2, 4) * count
+    steps = random.randint(2, 4) * len(children)
     while victims and steps and (got := os.read(reads, 1)):
         steps -= len(got)
     time.sleep(random.uniform(0, 0.01))
