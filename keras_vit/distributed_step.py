@@ -34,7 +34,9 @@ def on_replicas(strategy, step, batch):
     def on_replica(batch):
         batch = keras.tree.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, batch)
         rows = count_rows(batch)
-        token = _rows.set(None if isinstance(rows, int) else rows)
+        # In a graph a number that is known is that of every replica; eagerly it is known of any batch.
+        are_alike = isinstance(rows, int) and not tf.executing_eagerly()
+        token = _rows.set(None if are_alike else tf.convert_to_tensor(rows))
         try:
             with fused_training(fusing):
                 return step(batch)

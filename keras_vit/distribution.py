@@ -12,7 +12,6 @@
 
 import functools
 import os
-import re
 
 import numpy as np
 import tensorflow as tf
@@ -21,7 +20,7 @@ from keras_vit.cluster import read_cluster
 from keras_vit.distributed_data import MultiWorkerStrategy, distribute_parts, with_sharding
 from keras_vit.distributed_fit import prepare
 from keras_vit.training.workers import Workers
-from keras_vit.validation import nearest
+from keras_vit.validation import check_strategy
 
 __all__ = [
     "MultiWorkerStrategy",
@@ -35,7 +34,6 @@ __all__ = [
     "workers",
 ]
 
-NAMES = ("auto", "one", "mirrored", "multi_worker", "tpu", "cpu:<n>")
 _PIECE = 2**21  # numbers of 8 bytes that go from the chief to the others at once
 
 
@@ -63,6 +61,7 @@ def strategy(name="auto"):
         ValueError: on an unknown name; when logical devices are asked for too late; on a `TF_CONFIG` that is none, or
             is missing; where there is no TPU.
     """
+    check_strategy(name)
     name = resolved(name)
     return tf.distribute.get_strategy() if name == "one" else _made(name)
 
@@ -75,10 +74,7 @@ def _made(name):
         return _tpu()
     if name == "mirrored" and tf.config.list_physical_devices("GPU"):
         return tf.distribute.MirroredStrategy()
-    match = re.fullmatch(r"cpu:([1-9]\d*)", "cpu:2" if name == "mirrored" else name)
-    if not match:
-        raise ValueError(f"unknown strategy{nearest(name, NAMES)} Received: name={name!r}, known: {list(NAMES)}")
-    count = int(match[1])
+    count = 2 if name == "mirrored" else int(name.partition(":")[2])
     _split_cpu(count)
     return tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(count)])
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from keras_vit import distribution
 from keras_vit.cli_models import load_model
+from keras_vit.cluster import read_cluster
 from keras_vit.data import load_source, plain_errors, train_and_evaluation
 from keras_vit.data.invented import NAME as INVENTED
 from keras_vit.distributed_errors import ends_with_others
@@ -70,6 +71,8 @@ def run(recipe, directory, fresh=False, log=print):
             worker is gone.
     """
     directory = pathlib.Path(directory)
+    if distribution.resolved(recipe.distribution.name) == "multi_worker":
+        log(f"waiting for all workers: {', '.join(read_cluster().workers)}")
     strategy = distribution.strategy(recipe.distribution.name)
     workers = distribution.workers(strategy)
     with locked(directory, workers):

@@ -20,7 +20,7 @@ def training_data(recipe, split, strategy, workers):
         and how workers divide the data: `data` or `file`, see `DistributionConfig`.
 
     Raises:
-        ValueError: as `keras_vit.data.training_dataset`.
+        ValueError: as `keras_vit.data.training_dataset`; if no service answers at the address of one.
     """
     settings, data = recipe.training, recipe.data
     sharding = recipe.distribution.sharding
@@ -30,6 +30,8 @@ def training_data(recipe, split, strategy, workers):
     # Every start is a job of its own for a service, the same one for all workers.
     job = workers.from_chief(os.urandom(8)).hex() if workers.count > 1 else None
     service = Service(data.service, job) if data.service else None
+    if service:
+        service.check()
     steps = settings.steps_per_epoch or steps_of_epoch(split, data.batch_size, Part(0, workers.count, by_files))
 
     def dataset(first_epoch, first_step):

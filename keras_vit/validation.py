@@ -3,6 +3,10 @@
 import dataclasses
 import difflib
 import numbers
+import re
+
+# Strategies of tf.distribute by name, see `keras_vit.distribution.strategy`.
+STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu", "cpu:<n>")
 
 
 def as_pair(value, name):
@@ -86,6 +90,13 @@ def check_heads(hidden_dim, num_heads):
         raise ValueError(
             f"hidden_dim must be a multiple of num_heads. Received: hidden_dim={hidden_dim}, num_heads={num_heads}"
         )
+
+
+def check_strategy(name):
+    """Raises `ValueError` unless it is the name of a strategy, see `keras_vit.distribution.strategy`."""
+    if not isinstance(name, str) or (name not in STRATEGIES[:-1] and not re.fullmatch(r"cpu:[1-9]\d*", name)):
+        hint = "." if not isinstance(name, str) or name.lower().startswith("cpu") else nearest(name, STRATEGIES)
+        raise ValueError(f"unknown strategy{hint} Received: name={name!r}, known: {list(STRATEGIES)}")
 
 
 def replace_fields(instance, changes):

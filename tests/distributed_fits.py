@@ -37,13 +37,20 @@ RECIPE = Recipe(
     training=TrainingConfig(epochs=3, steps_per_epoch=4, precision="float32", compiler="plain"),
     distillation=DistillationConfig(teacher=None),
 )
+OPTIONS = {
+    "weight_decay": 0.1,
+    "use_ema": True,
+    "ema_momentum": 0.8,
+    "ends_with_average": False,
+    "gradient_accumulation_steps": 2,
+}
 LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
 def cases(kind, folder):
     """The functions from a strategy to a dict of arrays."""
     if kind == "workers:3":
-        return {"vit": functools.partial(vit, False)}
+        return {"vit": functools.partial(vit, False), "deit": deit, "swin": swin}
     run = functools.partial(recipe, "multi_worker" if kind.startswith("workers") else kind, folder)
     return {"vit": functools.partial(vit, True), "deit": deit, "swin": swin, "bfloat16": bfloat16, "recipe": run}
 
@@ -52,21 +59,27 @@ def vit(fuses, strategy):
     """AdamW with all that it may have; as the small XLA programs of a CPU, or as plain operations."""
 
     def make():
-        optimizer = AdamW(
-            1e-2,
-            weight_decay=0.1,
-            global_clipnorm=0.5,
-            use_ema=True,
-            ema_momentum=0.8,
-            ends_with_average=False,
-            gradient_accumulation_steps=2,
-        )
+        optimizer = AdamW(1e-2, global_clipnorm=0.5, **OPTIONS)
         return compiled(build_model(VIT), optimizer, label_smoothing=0.1)
 
     with fused_training(fuses):
-        model, arrays = fit(strategy, make, batches(), judges=True)
+        return _with_averages(*fit(strategy, make, batches(), judges=True))
+
+
+def _with_averages(model, arrays):
     averages = {f"average of {v.path}": a.numpy() for v, a in model.optimizer.averages()}
+    assert averages
     return {**arrays, **averages}
+
+
+def _mixed(data):
+    """Every batch with another weight of its images in the opposite order."""
+
+    def mix(weight, batch):
+        return tuple(weight * x + (1 - weight) * tf.reverse(x, [0]) for x in batch)
+
+    weights = tf.data.Dataset.from_tensor_slices(tf.constant(MIXING))
+    return tf.data.Dataset.zip(weights, data).map(mix)
 
 
 def deit(strategy):
@@ -75,24 +88,19 @@ def deit(strategy):
     def make():
         student, teacher = build_model(VIT.replace(distillation_token=True)), build_model(VIT)
         fill(teacher)
-        optimizer = Lamb(1e-2, weight_decay=0.1, global_clipnorm=0.3)
-        return compiled(Distiller(student, teacher), optimizer)
+        return compiled(Distiller(student, teacher), Lamb(1e-2, global_clipnorm=0.3, **OPTIONS), label_smoothing=0.1)
 
-    def mix(weight, batch):
-        return tuple(weight * x + (1 - weight) * tf.reverse(x, [0]) for x in batch)
-
-    weights = tf.data.Dataset.from_tensor_slices(tf.constant(MIXING))
-    return fit(strategy, make, tf.data.Dataset.zip(weights, batches()).map(mix))[1]
+    return _with_averages(*fit(strategy, make, _mixed(batches())))
 
 
 def swin(strategy):
     """Whose bias tables have sparse gradients."""
 
     def make():
-        optimizer = SGD(0.05, momentum=0.9, nesterov=True, weight_decay=0.1, decay_peak=0.05, global_clipnorm=0.5)
-        return compiled(build_model(SWIN), optimizer)
+        optimizer = SGD(0.05, momentum=0.9, nesterov=True, decay_peak=0.05, global_clipnorm=0.5, **OPTIONS)
+        return compiled(build_model(SWIN), optimizer, label_smoothing=0.1)
 
-    return fit(strategy, make, batches())[1]
+    return _with_averages(*fit(strategy, make, _mixed(batches())))
 
 
 def bfloat16(strategy):

@@ -43,6 +43,7 @@ SMALL = {
     "overwritten": lambda: _optimizers.SGD(0.3, global_clipnorm=0.1, use_ema=True, ema_overwrite_frequency=3),
     "loss_scale": lambda: _optimizers.LossScaleOptimizer(_optimizers.SGD(0.3, global_clipnorm=0.1), 64.0),
     "own_step": lambda: _optimizers.SGD(0.3, momentum=0.5),
+    "eager": lambda: _optimizers.SGD(0.3, global_clipnorm=0.1),
 }
 
 
@@ -52,8 +53,9 @@ def small(name, strategy):
     def make():
         if name == "own_step":
             return compiled(_dense(OwnStep), SMALL[name](), metrics=False)
-        steps = 3 if name == "overwritten" else 1
-        return compiled(_dense(), SMALL[name](), weighted=True, steps_per_execution=steps)
+        model = compiled(_dense(), SMALL[name](), weighted=True, steps_per_execution=3 if name == "overwritten" else 1)
+        model.run_eagerly = name == "eager"
+        return model
 
     return fit(strategy, make, batches(weighted=True), judges=name == "overwritten")[1]
 

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_vit import experiment
 from keras_vit.data import EncodedFiles, EncodedShards, Split, training_dataset
 from keras_vit.data.part import Part
 from keras_vit.data.service import PIECE, Service
+from keras_vit.models import ViTConfig
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig, DataConfig
+from keras_vit.training import AugmentConfig, DataConfig, Recipe, TrainingConfig
 
 COUNT, BATCH, EPOCHS = 120, 4, 3
 GRAY = InputSpec.symmetric((4, 4), 1)
@@ -109,6 +111,31 @@ def test_what_a_service_cannot_do_is_explained(arguments, message):
         _batches(Split(IMAGES, LABELS), service=Service("grpc://nowhere:1"), **arguments)
 
 
-def test_a_service_has_a_protocol():
+@pytest.mark.parametrize("service", ["localhost:5000", "http://localhost:5000", "grpc://localhost"])
+def test_a_service_has_a_protocol_and_a_port(service):
     with pytest.raises(ValueError, match="grpc://host:port"):
-        DataConfig(name="digits", service="localhost:5000")
+        DataConfig(name="digits", service=service)
+
+
+def _recipe(folder, service):
+    images = np.repeat(IMAGES, 3, axis=-1)
+    np.savez(folder / "set.npz", x_train=images, y_train=LABELS, x_test=images[:10], y_test=LABELS[:10])
+    return Recipe(
+        name="served",
+        model=ViTConfig(image_size=4, patch_size=2, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8),
+        data=DataConfig(arrays=str(folder / "set.npz"), batch_size=BATCH, service=service),
+        training=TrainingConfig(epochs=2),
+    )
+
+
+def test_a_recipe_trains_on_what_a_service_makes(address, tmp_path):
+    run = experiment.run(_recipe(tmp_path, address), tmp_path / "run", log=lambda text: None)
+    losses = [epoch["loss"] for epoch in run.record["epochs"]]
+    assert len(losses) == 2
+    assert losses[1] < losses[0]
+    assert run.evaluation["examples"] == 10
+
+
+def test_a_service_that_does_not_answer_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"must answer at its address. Received: service='grpc://localhost:1' \("):
+        experiment.run(_recipe(tmp_path, "grpc://localhost:1"), tmp_path / "run", log=lambda text: None)

@@ -24,10 +24,13 @@ def test_one_is_the_default_strategy():
     assert distribution.strategy("one") is tf.distribute.get_strategy()
 
 
-@pytest.mark.parametrize("name", ["mirrord", "cpu:0", "cpu:two", ""])
+@pytest.mark.parametrize("name", ["mirrord", "cpu", "CPU:2", "cpu:0", "cpu:02", "cpu:two", "", None])
 def test_an_unknown_strategy_is_named(name):
-    with pytest.raises(ValueError, match="unknown strategy"):
-        distribution.strategy(name)
+    for function in (distribution.strategy, lambda name: DistributionConfig(name=name)):
+        with pytest.raises(ValueError, match="unknown strategy") as raised:
+            function(name)
+        assert ("Did you mean 'mirrored'" in str(raised.value)) == (name == "mirrord")
+        assert "Did you mean 'tpu'" not in str(raised.value)
 
 
 def test_logical_devices_must_be_asked_for_in_time():
@@ -84,6 +87,7 @@ def test_auto_is_the_largest_that_is_there(monkeypatch, config, tpu, gpus, name)
     [
         ("", Cluster()),
         ("{}", Cluster()),
+        (json.dumps({"cluster": {"worker": ["a:1"]}}), Cluster(("a:1",), 0)),
         (_config(TWO, index=1), Cluster(("a:1", "b:2"), 1)),
         (_config({"chief": ["c:3"], **TWO}, index=1), Cluster(("c:3", "a:1", "b:2"), 2)),
         (_config({"chief": ["c:3"], **TWO}, "chief"), Cluster(("c:3", "a:1", "b:2"), 0)),
@@ -107,6 +111,14 @@ def test_tf_config_names_the_workers_and_which_one_this_is(monkeypatch, text, cl
         (_config(TWO, index=2), "must be one of its cluster"),
         (_config(TWO, "evaluator"), "must be one of its cluster"),
         (_config({"worker": ["a:1", "a:1"]}), "an address of its own"),
+        (json.dumps({"cluster": TWO}), "must be one of its cluster. Received: type=None"),
+        (_config(TWO, index=1.7), "index=1.7"),
+        (_config({"worker": "a:1"}), "a kind of tasks is a list"),
+        (json.dumps({"cluster": TWO, "task": [0]}), "the task an object"),
+        (_config({"worker": ["a", "b:2"]}), "like host:port. Received: 'a'"),
+        (_config({"worker": ["a:1", "b:99999"]}), "like host:port. Received: 'b:99999'"),
+        (_config({"worker": ["http://a:1", "b:2"]}), "like host:port. Received: 'http://a:1'"),
+        (_config({"worker": [1, "b:2"]}), "like host:port. Received: 1"),
     ],
 )
 def test_a_tf_config_that_is_none_is_explained(text, message):

@@ -21,7 +21,7 @@ def runs(tmp_path_factory):
 def test_weights_logs_and_logits_are_those_of_one_device(runs, case):
     """After twelve steps, every fourth of which is of a short batch, all numbers agree within 1e-4."""
     one, others = pairs(runs, case, SEVERAL)
-    assert len(others) == (6 if case == "vit" else 3)
+    assert len(others) == (3 if case == "recipe" else 6)
     for kind, arrays in others:
         assert_same(one, arrays, kind, but=["files"])
 

@@ -12,9 +12,25 @@ import yaml
 from keras_vit_cli import _parser
 
 FOLDER = pathlib.Path(__file__).parents[1] / "docs" / "distributed"
-# Tells what it was called with; keras_vit ends with the code that the test wants.
-_KERAS_VIT = '#!/bin/sh\necho "$TF_CONFIG" >> "$LOG/configs"\nprintf "%s\\n" "$*" >> "$LOG/calls"\nexit "$CODE"\n'
-_SRUN = '#!/bin/bash\nshift\nfor SLURM_PROCID in 0 1; do export SLURM_PROCID; "$@"; code=$?; done\nexit $code\n'
+# Tells what it was called with; ends with the code that the test wants of a worker.
+_KERAS_VIT = """#!/bin/bash
+echo "$TF_CONFIG" >> "$LOG/configs"
+printf "%s\\n" "$*" >> "$LOG/calls"
+codes=($CODES)
+exit "${codes[${SLURM_PROCID:-0}]}"
+"""
+# Ends with the highest of the codes, as the real one.
+_SRUN = """#!/bin/bash
+shift
+most=0
+for SLURM_PROCID in 0 1; do
+  export SLURM_PROCID
+  "$@"
+  code=$?
+  if [ $code -gt $most ]; then most=$code; fi
+done
+exit $most
+"""
 _SCONTROL = '#!/bin/sh\nif [ "$1" = show ]; then echo "alpha\nbeta"; else echo "$*" >> "$LOG/scontrol"; fi\n'
 
 
@@ -27,9 +43,9 @@ def cluster(tmp_path):
         path.write_text(text)
         path.chmod(0o755)
 
-    def run(*command, code=0, **environment):
+    def run(*command, codes="0 0", **environment):
         path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": path, "LOG": str(tmp_path), "CODE": str(code), **environment}
+        environment = {**os.environ, "PATH": path, "LOG": str(tmp_path), "CODES": codes, **environment}
         return subprocess.run(command, cwd=FOLDER, env=environment).returncode
 
     run.read = lambda name: (tmp_path / name).read_text().splitlines() if (tmp_path / name).exists() else []
@@ -56,12 +72,22 @@ def test_two_hosts_name_each_other(cluster):
     assert {_recipe_of(call).seed for call in cluster.read("calls")} == {1}
 
 
-@pytest.mark.parametrize(("code", "requeued"), [(0, False), (1, False), (75, True)])
-def test_a_slurm_job_goes_into_the_queue_again_where_it_was_preempted(cluster, code, requeued):
-    job = {"SLURM_JOB_ID": "41", "SLURM_JOB_NODELIST": "nodes[1-2]"}
-    returned = cluster("bash", "slurm.sh", "vit_digits", "--out", "/shared/run", code=code, **job)
-    assert returned == (0 if requeued else code)
-    assert cluster.read("scontrol") == (["requeue 41"] if requeued else [])
+@pytest.mark.parametrize(
+    ("codes", "restarts", "ends"),
+    [
+        ("0 0", 0, 0),
+        ("75 75", 0, "requeued"),
+        ("75 137", 0, "requeued"),  # one was killed
+        ("1 75", 0, 100),  # one has failed, without which the other cannot go on
+        ("75 75", 49, "requeued"),
+        ("75 75", 50, 75),
+    ],
+)
+def test_a_slurm_job_goes_into_the_queue_again_where_it_was_preempted(cluster, codes, restarts, ends):
+    job = {"SLURM_JOB_ID": "41", "SLURM_JOB_NODELIST": "nodes[1-2]", "SLURM_RESTART_COUNT": str(restarts)}
+    returned = cluster("bash", "slurm.sh", "vit_digits", "--out", "/shared/run", codes=codes, **job)
+    assert returned == (0 if ends == "requeued" else ends)
+    assert cluster.read("scontrol") == (["requeue 41"] if ends == "requeued" else [])
     _check(cluster.read("configs"), ["alpha:20041", "beta:20041"])
     assert [_recipe_of(call).out for call in cluster.read("calls")] == ["/shared/run"] * 2
 

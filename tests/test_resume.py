@@ -247,9 +247,16 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(tmp_path, at):
 
 
 def test_where_no_checkpoint_is_whole_the_run_does_not_begin_anew(tmp_path):
-    (tmp_path / "checkpoint.npz").write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(ValueError, match=r"a checkpoint must be a whole file of this library.*checkpoint.npz"):
-        _run(tmp_path)
+    for name, message in (
+        (
+            "checkpoint.npz",
+            r"a checkpoint must be a whole file of this library.*checkpoint.npz.*\(--fresh\)",
+        ),
+        ("checkpoint.previous.npz", r"checkpoint.npz'.*Nor can the save before it.*checkpoint.previous.npz'.*--fresh"),
+    ):
+        (tmp_path / name).write_bytes(b"PK\x03\x04 cut short")
+        with pytest.raises(ValueError, match=message):
+            _run(tmp_path)
 
 
 def test_a_run_in_a_directory_that_is_in_use_is_refused_and_removes_nothing(tmp_path):

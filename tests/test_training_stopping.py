@@ -1,6 +1,7 @@
 """One run at a time in a directory, and what signals do to it."""
 
 import concurrent.futures
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -8,6 +9,7 @@ import time
 
 import pytest
 
+from keras_vit.training import stopping
 from keras_vit.training.lock import LOCK_FILE, OWNER_FILE, empty, locked
 from keras_vit.training.stopping import EXIT_CODE, Preempted, StopRequest, ends_at_sigterm
 
@@ -138,3 +140,32 @@ def test_sigterm_is_an_exit_within_a_command():
         with pytest.raises(Preempted, match="asked to end"):
             command()
         assert signal.getsignal(signal.SIGTERM) is before
+
+
+@ends_at_sigterm()
+def _wait_deaf(pipe, waits):
+    """Waits in C for what will never come, and hears of no signal."""
+    stopping._PATIENCE, stopping._heard[0] = 0.3, float("-inf")
+    with StopRequest() as stop:
+        stop.waits = waits
+        mutex = ctypes.create_string_buffer(128)  # zeros are an open one
+        lock = ctypes.CDLL(None).pthread_mutex_lock
+        lock(mutex)
+        pipe.send("waits")
+        lock(mutex)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_sigterm_ends_a_process_that_cannot_hear_of_it_unless_it_has_something_to_save(waits, capfd):
+    ours, theirs = FORK.Pipe()
+    process = FORK.Process(target=_wait_deaf, args=(theirs, waits), daemon=True)
+    process.start()
+    try:
+        assert ours.poll(30)
+        process.terminate()
+        process.join(2 if waits else 30)
+        assert process.exitcode == (None if waits else EXIT_CODE)
+        assert ("there was nothing to save" in capfd.readouterr().err) is not waits
+    finally:
+        process.kill()
+        process.join()

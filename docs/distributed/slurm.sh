@@ -19,14 +19,18 @@ mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 addresses=$(printf '"%s:'"$PORT"'", ' "${hosts[@]}")
 export CLUSTER="{\"worker\": [${addresses%, }]}"
 
-# One worker a node: SLURM_PROCID counts them in the order of the hosts.
+# One worker a node: SLURM_PROCID counts them in the order of the hosts. srun ends with the highest of their codes: 100 where
+# one of them has failed for good, else 75 where there is something to be gone on with (saved, or killed by a signal).
 srun --kill-on-bad-exit=0 bash -c '
   export TF_CONFIG="{\"cluster\": $CLUSTER, \"task\": {\"type\": \"worker\", \"index\": $SLURM_PROCID}}"
-  exec keras_vit train "$@" --set distribution.name=multi_worker
+  trap : TERM  # It is for keras_vit, which gets it too.
+  keras_vit train "$@" --set distribution.name=multi_worker
+  code=$?
+  if [ "$code" -gt 128 ]; then code=75; fi
+  case $code in 0 | 75) exit "$code" ;; *) exit 100 ;; esac
 ' worker "$@"
 code=$?
-# 75: saved and to be gone on with. What else fails is not tried again.
-if [ "$code" -eq 75 ]; then
+if [ "$code" -eq 75 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt "${RESTARTS:-50}" ]; then
   exec scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -6,6 +6,7 @@ differ in their order, and a run that goes on may see some of the last batches a
 """
 
 import dataclasses
+import socket
 
 import tensorflow as tf
 
@@ -13,6 +14,7 @@ from keras_vit.data.course import Course
 from keras_vit.data.encoded import BLOCK, CYCLE
 from keras_vit.data.order import shuffled
 
+_ANSWER = 30.0  # seconds
 PIECE = 16  # batches that a worker of the service makes one after the other
 
 
@@ -28,6 +30,16 @@ class Service:
 
     address: str
     job: str | None = None
+
+    def check(self):
+        """Raises `ValueError` unless somebody answers at the address: TensorFlow would ask again for an hour, deaf."""
+        host, _, port = self.address.partition("://")[2].rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER).close()
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"a tf.data service must answer at its address. Received: service={self.address!r} ({error})"
+            ) from None
 
     def does(self, dataset):
         """A data set whose elements the service makes."""

@@ -10,7 +10,7 @@ from keras_vit.training.distillation import KINDS
 from keras_vit.training.initialization import SCHEMES
 from keras_vit.training.losses import LOSSES
 from keras_vit.training.optimizer_config import OptimizerConfig
-from keras_vit.validation import check_choice, check_positive, check_rate, is_number
+from keras_vit.validation import check_choice, check_positive, check_rate, check_strategy, is_number
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,6 +126,7 @@ class DistributionConfig:
     sharding: str = "auto"
 
     def __post_init__(self):
+        check_strategy(self.name)
         check_choice(self.sharding, ("auto", "data", "file"), "sharding")
 
 

@@ -1,6 +1,7 @@
 """Where the images of a recipe come from, and how they become batches."""
 
 import dataclasses
+import re
 import typing
 
 from keras_vit.validation import check_choice, check_positive, check_rate, is_number
@@ -93,7 +94,7 @@ class DataConfig:
         numbers = isinstance(weights, tuple | list) and all(is_number(w) and w >= 0 for w in weights)
         if weights is not None and not (numbers and weights):
             raise ValueError(f"class_weights must be numbers of at least 0. Received: class_weights={weights!r}")
-        if self.service is not None and "://" not in self.service:
+        if self.service is not None and not re.fullmatch(r"grpc://\S+:\d+", self.service):
             raise ValueError(f"a tf.data service must look like grpc://host:port. Received: service={self.service!r}")
         if not any(getattr(self, name) for name in SOURCES):
             raise ValueError(f"data needs one of {', '.join(SOURCES)}. Received: none of them")

@@ -109,7 +109,8 @@ def load(path):
             warnings.warn(f"{problems[0]}; the save before it is {saved.place()}: {str(candidate)!r}", stacklevel=2)
         return saved
     if problems:
-        raise problems[0]
+        both = f" Nor can the save before it be used: {problems[1]}" if len(problems) > 1 else ""
+        raise ValueError(f"{problems[0]}.{both} Put a copy in its place, or begin anew (--fresh)") from problems[0]
     return None
 
 

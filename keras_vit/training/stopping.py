@@ -1,11 +1,17 @@
 """How a run ends when the system or somebody at the keyboard asks it to: at the end of a step, saved."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
+import time
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later.
+_PATIENCE = 5.0  # seconds in which Python should have heard of SIGTERM
+
+# When Python has last heard of SIGTERM, and the requests that are in force.
+_heard, _requests = [float("-inf")], []
 
 
 class Preempted(SystemExit):
@@ -43,13 +49,17 @@ class StopRequest:
             for number, handlers in usual.items():
                 if signal.getsignal(number) in handlers:
                     self._before[number] = signal.signal(number, self._note)
+        _requests.append(self)
         return self
 
     def __exit__(self, *error):
+        _requests.remove(self)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _note(self, number, frame):
+        if number == signal.SIGTERM:
+            _heard[0] = time.monotonic()
         if not self.waits or (number == signal.SIGINT and self.signal is not None):
             end_by(number)
         self.signal = number
@@ -66,17 +76,45 @@ def end_by(number, message="the run was asked to end"):
 
 
 def _end(number, frame):
+    _heard[0] = time.monotonic()
     end_by(number)
 
 
 @contextlib.contextmanager
 def ends_at_sigterm():
-    """A context, or a decorator, in which SIGTERM raises `Preempted`, where it would kill the process otherwise."""
+    """A context, or a decorator, in which SIGTERM raises `Preempted`, where it would kill the process otherwise.
+
+    Python hears of a signal between two of its instructions, and so never while TensorFlow waits for a machine that
+    does not answer. If it has not heard within five seconds, and no `StopRequest` has anything to finish, the process
+    ends, with `EXIT_CODE` too.
+    """
     usual = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if usual:
-        signal.signal(signal.SIGTERM, _end)
+    if not usual:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _end)
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    before = signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
+    ended = threading.Event()
+    threading.Thread(target=_watch, args=(reads, ended), daemon=True).start()
     try:
         yield
     finally:
-        if usual:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        ended.set()
+        signal.set_wakeup_fd(before)
+        os.close(writes)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _watch(reads, ended):
+    """Ends a process that got SIGTERM and cannot hear of it. The C part of Python writes the numbers of signals."""
+    while number := os.read(reads, 1):
+        if number[0] != signal.SIGTERM or ended.wait(_PATIENCE):
+            continue
+        # What came while this thread waited for Python to hear of the one before is read that much later.
+        is_heard = _heard[0] > time.monotonic() - 3 * _PATIENCE
+        if not is_heard and not any(request.waits for request in _requests):
+            os.write(2, b"keras_vit: asked to end while it waits for another machine; there was nothing to save\n")
+            os._exit(EXIT_CODE)
+    os.close(reads)
