@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit.export.check_signatures import signature_table
+from keras_vit.export.fingerprint import write_fingerprint
 from keras_vit.export.signature_defs import signature_defs
 from keras_vit.preprocessing import InputSpec
 
@@ -177,6 +178,7 @@ def write(path, fault=None):
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(path))
     updater.replace_method_name("classify", "tensorflow/serving/classify", tags="serve")
     updater.save()
+    write_fingerprint(path)
     (path / "assets.extra").mkdir()
     table = signature_table(signature_defs(path))
     if fault == "another description":

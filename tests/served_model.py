@@ -6,6 +6,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from keras_vit.export.fingerprint import write_fingerprint
+
 LABELS = ("red", "green", "blue", "grüngrau")
 _MAGIC = (b"\xff\xd8", b"\x89P")
 
@@ -71,6 +73,7 @@ def write_model(path, bias=0.0):
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(path))
     updater.replace_method_name("classify", "tensorflow/serving/classify", tags="serve")
     updater.save()
+    write_fingerprint(path)
     return path
 
 

@@ -4,11 +4,12 @@ import re
 import shutil
 
 import pytest
+import tensorflow as tf
 from faulty_model import Weights, write
 from PIL import Image
 
 import keras_vit_cli
-from keras_vit.export import check, write_server_files, write_warmup
+from keras_vit.export import check, fingerprint, write_server_files, write_warmup
 from keras_vit.export.checked import Exported
 from keras_vit.export.conformance import CHECKS, run
 
@@ -134,6 +135,7 @@ DAMAGE = {
     "a second graph": ("one graph for serving", _second_graph, "the tags .*train"),
     "no fingerprint": ("fingerprint", _without("fingerprint.pb"), "there is no fingerprint.pb"),
     "another fingerprint": ("fingerprint", _of_other_weights, "of other weights"),
+    "another graph": ("fingerprint", _replaced("saved_model.pb", b"green", b"greed"), "of other .*saved_model.pb"),
     "broken records": ("warm-up", _replaced(WARMUP, b"colours", b"colourz"), "corrupted record"),
     "an unknown field": ("server files", _replaced(BATCHING, b"num_batch_threads", b"threads"), "no field named"),
     "a larger batch": (
@@ -151,6 +153,22 @@ def test_damage_to_the_files_is_found(damage, copied):
     result = _result(name, function(copied))
     assert result.passed is False, result
     assert re.search(finding, result.finding), result
+
+
+def test_a_fingerprint_is_as_tensorflow_makes_it(copied, monkeypatch):
+    """By a name that is not public; where it is gone, or its rules are others, the weights are compared alone."""
+    assert fingerprint._hashes is not None
+    tf.saved_model.save(tf.Module(), str(copied.with_name("2")))
+    assert fingerprint.altered_parts(copied.with_name("2")) == []
+    _replaced("saved_model.pb", b"green", b"greed")(copied)
+    assert "saved_model.pb" in fingerprint.altered_parts(copied)
+    monkeypatch.setattr(fingerprint, "_hashes", None)
+    assert fingerprint.altered_parts(copied) == []
+    _of_other_weights(copied)
+    assert fingerprint.altered_parts(copied) == ["weights"]
+    fingerprint.write_fingerprint(copied)
+    with pytest.raises(FileNotFoundError):
+        fingerprint.altered_parts(copied)
 
 
 def test_every_check_has_something_that_fails_it():

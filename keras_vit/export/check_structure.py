@@ -6,6 +6,7 @@ import os
 import tensorflow as tf
 
 from keras_vit.export.checked import NotMet, require
+from keras_vit.export.fingerprint import altered_parts, read_fingerprint
 from keras_vit.export.signature_defs import SERVE_TAG
 
 MOST_CONSTANT_BYTES = 2**20
@@ -31,16 +32,13 @@ def one_graph_for_serving(exported):
 
 
 def has_a_fingerprint(exported):
-    """`fingerprint.pb`, by which a server's logs tell which model they are of."""
+    """`fingerprint.pb`, by which a server's logs tell which model they are of: that of this graph and these weights."""
     try:
-        found = tf.saved_model.experimental.read_fingerprint(str(exported.path))
-    except (FileNotFoundError, tf.errors.NotFoundError):
+        altered = altered_parts(exported.path)
+    except FileNotFoundError:
         raise NotMet("there is no fingerprint.pb") from None
-    index = exported.path / "variables" / "variables.index"
-    hashed = tf.fingerprint(tf.constant([index.read_bytes()]))[0].numpy()
-    same = int.from_bytes(hashed.tobytes(), "little") == found.checkpoint_hash
-    require(same, "fingerprint.pb is that of other weights")
-    return f"checksum {found.saved_model_checksum:x}"
+    require(not altered, f"fingerprint.pb is that of other {', '.join(altered)}")
+    return f"checksum {read_fingerprint(exported.path).saved_model_checksum:x}"
 
 
 def constants_are_small(exported):

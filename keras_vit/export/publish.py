@@ -12,6 +12,7 @@ import shutil
 import tensorflow as tf
 
 from keras_vit.export.description import read_description, replace_description
+from keras_vit.export.fingerprint import altered_parts
 from keras_vit.export.old_versions import check_keep, remove_old_versions
 from keras_vit.export.server_files import FILES
 from keras_vit.export.signature_defs import signature_defs
@@ -24,8 +25,8 @@ _CHECKPOINT = pathlib.Path("variables") / "variables"
 def publish_version(source, directory, version=None, keep=None):
     """Copies a SavedModel to the folder that a server watches, as its next version.
 
-    The copy is made under a hidden name, read back (the graph, and every variable against its checksum), forced to the
-    disk and renamed: a server sees all of it or nothing. Files of `write_server_files` beside the source are
+    The copy is made under a hidden name, read back (the graph and every variable, against their checksums), forced to
+    the disk and renamed: a server sees all of it or nothing. Files of `write_server_files` beside the source are
     copied too where the folder has none.
 
     Args:
@@ -120,6 +121,7 @@ def _check_number(version, directory):
 def _check_whole(path):
     """Reads the graph and every variable; a `ValueError` where a byte is missing or another."""
     signature_defs(path)
+    _check_fingerprint(path)
     try:
         checkpoint = tf.train.load_checkpoint(str(path / _CHECKPOINT))
         for name in checkpoint.get_variable_to_shape_map():
@@ -127,6 +129,18 @@ def _check_whole(path):
     # Where the data end too early the reader raises an IndexError.
     except (tf.errors.OpError, ValueError, IndexError) as error:
         raise ValueError(f"the variables of a SavedModel must be whole. Received: {error}") from error
+
+
+def _check_fingerprint(path):
+    try:
+        altered = altered_parts(path)
+    except FileNotFoundError:
+        return  # Others may have written none, and then nobody can tell.
+    if altered:
+        raise ValueError(
+            "a SavedModel must be what its fingerprint.pb was made of. "
+            f"Received: {str(path)!r} with other {', '.join(altered)}"
+        )
 
 
 def _described(path):

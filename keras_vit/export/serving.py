@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_vit.export.decode import MAX_PIXELS
 from keras_vit.export.description import describe, write_description
 from keras_vit.export.difference import fixed_pixels, measure_difference
+from keras_vit.export.fingerprint import write_fingerprint
 from keras_vit.export.flatten import flat, with_compute_dtype
 from keras_vit.export.headers import FORMATS
 from keras_vit.export.servable import make_servable
@@ -129,6 +130,8 @@ def _name_methods(path, functions):
         updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(path))
         updater.replace_method_name("classify", CLASSIFY_METHOD, tags=SERVE_TAG)
         updater.save()
+        # That of TensorFlow is of the signatures as they were.
+        write_fingerprint(path)
 
 
 def _variables(functions):
