@@ -5,6 +5,7 @@ import json
 import numpy as np
 import tensorflow as tf
 
+from keras_vit.data import preprocess
 from keras_vit.export.check_signatures import signature_table
 from keras_vit.export.fingerprint import write_fingerprint
 from keras_vit.export.signature_defs import signature_defs
@@ -65,17 +66,16 @@ class Faulty(tf.Module):
         """One encoded image to pixels of the model's size, and whether it is one."""
 
         def decode():
-            image = tf.io.decode_image(data, channels=3, expand_animations=False)
+            image = preprocess.decode(data, 3)
             image = image[..., ::-1] if self.fault == "BGR" else image
-            return self._resize(image[None])[0]
+            return self._resize(image[None], "bilinear" if self.fault == "bilinear" else "bicubic")[0]
 
         valid = (tf.strings.substr(data, 0, 1) == b"\xff") | (tf.strings.substr(data, 0, 1) == b"\x89")
         valid &= tf.strings.length(data) > 50
         return tf.cond(valid, decode, lambda: tf.zeros((8, 8, 3))), valid
 
-    def _resize(self, images):
-        pixels = tf.image.resize(images, SPEC.size, "bicubic", antialias=True)
-        return tf.clip_by_value(tf.round(pixels), 0, 255)
+    def _resize(self, images, method="bicubic"):
+        return preprocess.resize(images, SPEC.replace(interpolation=method))
 
     def _decode(self, image_bytes):
         pixels, valid = tf.map_fn(self._pixels, image_bytes, fn_output_signature=(tf.float32, tf.bool))

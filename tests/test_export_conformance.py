@@ -3,6 +3,7 @@
 The program `serve.cc` loads a SavedModel by `LoadSavedModel`, with XLA disabled and no Python in the process.
 """
 
+import copy
 import functools
 import json
 import os
@@ -43,7 +44,7 @@ FAMILIES = {
 # Variations of the others, which are exported and checked with every change.
 LONG = ("map, softmax", "swin v2, bfloat16")
 CASES = [pytest.param(name, marks=[pytest.mark.long] if name in LONG else [], id=name) for name in FAMILIES]
-_NO_CLASSES = ("explain", "Classify", "scores", "labels", "strict", "equals Pillow")
+_NO_CLASSES = ("explain", "Classify", "scores", "labels", "strict")
 # Checks that say nothing of a family, and why.
 ABSENT = {
     "no classes, bfloat16": {
@@ -103,7 +104,17 @@ def test_photographs_are_prepared_as_by_pillow(exports):
     result = run("equals Pillow", dict(CHECKS)["equals Pillow"], exported)
     assert len(exported.pictures) == len(photographs) >= 50
     assert result.passed, result
-    assert result.finding.startswith(f"{len(photographs)} of {len(photographs)} images of the same class")
+    count = len(photographs) + len(exported.detailed)
+    assert result.finding.startswith(f"{count} of {count} images of the same class")
+
+
+def test_another_resize_than_the_description_s_is_found(exports):
+    """By the least of differences: that of bicubic and bilinear."""
+    exported = copy.copy(exports("vit"))
+    spec = {**exported.description["input_spec"], "interpolation": "bilinear"}
+    exported.description = {**exported.description, "input_spec": spec}
+    result = run("equals Pillow", dict(CHECKS)["equals Pillow"], exported)
+    assert result.passed is False, result
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,9 @@
-"""What must hold of a classifier's answers: scores, labels, bad images, the same as Keras and Pillow."""
+"""What must hold of a classifier's answers: scores, labels, bad images."""
 
-import io
 import re
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps
 
 from keras_vit.export.check_answers import difference, inputs
 from keras_vit.export.checked import DoesNotApply, NotMet, require
@@ -88,57 +86,3 @@ def a_bad_image_is_an_error_in_strict(exported):
         require(re.search(r"\b2\b", text), f"the error does not name the row: {text[:200]}")
         return f"... {text[-60:]}"
     raise NotMet("there is no error")
-
-
-def outputs_equal_keras(exported):
-    """The graph computes what the model computes: its logits, or its representation where it has no classes."""
-    if exported.model is None:
-        raise DoesNotApply("no model was given to compare with")
-    if rounded := exported.description["difference"]:
-        moved = f"outputs moved by {rounded['outputs_max']:.1g} of the largest"
-        raise DoesNotApply(f"rounded, as was asked for: {moved} for {rounded['images']} images")
-    spec = exported.input_spec
-    pixels = np.random.default_rng(0).integers(0, 256, (4, *spec.size, spec.num_channels), "uint8")
-    expected = np.asarray(exported.model(spec.normalize(pixels), training=False), "float32")
-    if exported.is_classifier:
-        outputs = exported.call("images", images=pixels.astype("float32"))
-        found = outputs.get("logits", outputs["probabilities"])
-    else:
-        files = np.array([_lossless(image, exported) for image in pixels], object)
-        found = exported.call("embeddings", image_bytes=files)["representation"]
-    most = difference(found, expected)
-    require(most <= exported.tolerance, f"outputs differ by {most:.2g}")
-    return f"within {most:.1g}"
-
-
-def _lossless(pixels, exported):
-    """The bytes of an image in a format that keeps its pixels."""
-    known = ("png", "bmp", "webp") if pixels.shape[-1] == 3 else ("png",)
-    formats = [name for name in known if name in exported.formats]
-    if not formats:
-        raise DoesNotApply("it takes no format that keeps the pixels")
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.squeeze()).save(buffer, formats[0], **({"lossless": True} if formats[0] == "webp" else {}))
-    return buffer.getvalue()
-
-
-def bytes_are_prepared_as_by_pillow(exported):
-    """Bytes give the class and nearly the scores that their pixels give, prepared by Pillow as the description says."""
-    spec = exported.input_spec
-    outputs = _classified(exported)
-    pixels = np.stack([spec.resize(_opened(picture, exported)) for picture in exported.pictures]).astype("float32")
-    expected = exported.call("images", images=pixels)["probabilities"]
-    best = expected.argmax(axis=1)
-    # A grey level may turn a tie.
-    near = np.take_along_axis(expected, outputs["class_ids"][:, :1], axis=1)[:, 0] >= expected.max(axis=1) - 0.02
-    same = outputs["class_ids"][:, 0] == best
-    require((same | near).all(), f"other classes for {int((~(same | near)).sum())} of {len(best)} images")
-    most = np.abs(np.take_along_axis(expected, outputs["class_ids"], axis=1) - outputs["scores"]).max()
-    require(most <= 0.05, f"scores differ by {most:.2g}")
-    return f"{int(same.sum())} of {len(best)} images of the same class, scores within {most:.1g}"
-
-
-def _opened(picture, exported):
-    """An image as Pillow has it, turned where the export turns it."""
-    image = Image.open(io.BytesIO(picture))
-    return ImageOps.exif_transpose(image) if exported.description["options"]["upright"] else image

@@ -15,6 +15,7 @@ from keras_vit.export.signature_defs import SERVE_TAG, graphs_for_serving, named
 from keras_vit.preprocessing import InputSpec
 
 _PICTURES, _LARGEST_SIDE = 5, 400
+_DETAILED, _SHRINKING = 2, 1.6
 DIFFERENCE = 1e-5
 _PRODUCTS = ("MatMul", "BatchMatMulV2", "BatchMatMulV3", "Conv2D", "Einsum")
 HALF_DIFFERENCE = 3e-2  # where the model computes in bfloat16, whose numbers are 4e-3 apart
@@ -151,6 +152,13 @@ class Exported:
         missing = range(max(0, _PICTURES - len(self._given)))
         return self._given + [_picture(seed, self.formats[seed % len(self.formats)], side) for seed in missing]
 
+    @functools.cached_property
+    def detailed(self):
+        """The bytes of images of which every pixel is another, so that it tells how they are resized."""
+        most = math.isqrt(self.description["options"]["max_pixels"])
+        size = [min(most, math.ceil(_SHRINKING * side)) for side in self.input_spec.size]
+        return [_noise(seed, self.formats[seed % len(self.formats)], size) for seed in range(_DETAILED)]
+
 
 def _readable(file):
     """The bytes of an image file; a `ValueError` unless Pillow can read it."""
@@ -167,7 +175,16 @@ def _picture(seed, format, side):
     random = np.random.default_rng(seed)
     size = [int(length) for length in random.integers(side // 4 + 1, side + 1, 2)]
     small = Image.fromarray(random.integers(0, 256, (5, 6, 3), "uint8"))
-    buffer = io.BytesIO()
-    lossless = {"lossless": True} if format == "webp" else {}
-    small.resize(size, Image.Resampling.BICUBIC).save(buffer, format, **lossless)
+    return _encoded(small.resize(size, Image.Resampling.BICUBIC), format)
+
+
+def _noise(seed, format, size):
+    """The bytes of an image of grey and coloured noise, dim enough that a resized edge is neither black nor white."""
+    pixels = np.random.default_rng(seed).integers(64, 192, (*size, 3), "uint8")
+    return _encoded(Image.fromarray(pixels), format)
+
+
+def _encoded(image, format):
+    buffer, options = io.BytesIO(), {"lossless": True} if format == "webp" else {}
+    image.save(buffer, format, **options)
     return buffer.getvalue()

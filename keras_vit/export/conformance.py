@@ -8,6 +8,7 @@ from keras_vit.export import (
     check_classes,
     check_files,
     check_operations,
+    check_pixels,
     check_signatures,
     check_structure,
 )
@@ -35,8 +36,8 @@ CHECKS = (
     ("labels", check_classes.labels_are_right),
     ("bad images", check_classes.a_bad_image_is_told),
     ("strict", check_classes.a_bad_image_is_an_error_in_strict),
-    ("equals Keras", check_classes.outputs_equal_keras),
-    ("equals Pillow", check_classes.bytes_are_prepared_as_by_pillow),
+    ("equals Keras", check_pixels.outputs_equal_keras),
+    ("equals Pillow", check_pixels.bytes_are_prepared_as_by_pillow),
     ("warm-up", check_files.warm_up_records_run),
     ("server files", check_files.the_configuration_parses),
 )
