@@ -88,6 +88,12 @@ def _rename(path):
     return path.rename(path.with_name("v1"))
 
 
+def _added(path, name):
+    (path / name).parent.mkdir(exist_ok=True)
+    (path / name).touch()
+    return path
+
+
 def _without(name):
     def damage(path):
         (path / name).unlink()
@@ -133,6 +139,8 @@ def _of_other_weights(path):
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 DAMAGE = {
     "a name": ("version", _rename, "called 'v1'"),
+    "a version in it": ("version", lambda path: _added(path, "1/saved_model.pb"), "there are 1 in the folder"),
+    "a file in it": ("version", lambda path: _added(path, "models.config"), "there are models.config in the folder"),
     "default attributes": ("one graph for serving", _keep_defaults, "not stripped"),
     "a second graph": ("one graph for serving", _second_graph, "the tags .*train"),
     "no fingerprint": ("fingerprint", _without("fingerprint.pb"), "there is no fingerprint.pb"),

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from keras_vit.export.server_files import write_server_files
 from keras_vit.export.versions import PARTIAL, next_version, versions, write_version
 
 
@@ -34,6 +35,17 @@ def test_a_version_is_never_overwritten(tmp_path):
         with pytest.raises(ValueError, match="version must be a positive int"):
             write_version(tmp_path, _write, number)
     assert versions(tmp_path) == [3]
+
+
+def test_nothing_is_written_into_a_version(tmp_path):
+    path = write_version(tmp_path, _write)
+    before = sorted(path.iterdir())
+    for number in (None, 1):
+        with pytest.raises(ValueError, match=r"must be no version itself. Received: '.*/1'"):
+            write_version(path, _write, number)
+    with pytest.raises(ValueError, match="must be no version itself"):
+        write_server_files(path, "flowers")
+    assert sorted(path.iterdir()) == before
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])

@@ -11,14 +11,17 @@ from keras_vit.export.signature_defs import SERVE_TAG
 
 MOST_CONSTANT_BYTES = 2**20
 MOST_WEIGHTS = 1.02  # times the model's
+_CHILDREN = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra")
 # Smaller weights may be equal by chance, as may those of one value alone: zeros of biases, ones of norms.
 _LEAST_COMPARED = 4096
 
 
 def version_is_an_integer(exported):
-    """TF Serving takes folders of integers for versions, and no others."""
+    """TF Serving takes folders of integers for versions, and no others; a SavedModel is all that lies in one."""
     name = exported.path.name
     require(name.isascii() and name.isdigit() and int(name) > 0, f"the folder is called {name!r}")
+    others = sorted(path.name for path in exported.path.iterdir() if path.name not in _CHILDREN)
+    require(not others, f"there are {', '.join(others[:5])} in the folder, which are no part of a SavedModel")
     return f"version {name}"
 
 

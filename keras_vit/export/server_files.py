@@ -11,6 +11,7 @@ import re
 import string
 import tempfile
 
+from keras_vit.export.versions import check_folder
 from keras_vit.export.warmup import BATCH_SIZES, check_batch_sizes
 from keras_vit.validation import check_count, check_positive
 
@@ -52,9 +53,10 @@ def write_server_files(
         A list with the paths of the files that were written.
 
     Raises:
-        ValueError: if the name or a number is none.
+        ValueError: if the name or a number is none, or `directory` is a version.
     """
     directory = pathlib.Path(directory)
+    check_folder(directory)
     values = _values(
         directory.resolve().name if name is None else name,
         check_batch_sizes(batch_sizes),

@@ -12,6 +12,7 @@ from keras_vit.validation import check_positive
 
 # A hidden folder beside the versions: on their file system, and no integer, so that a server passes it by.
 PARTIAL = ".partial-"
+MODEL_FILE = "saved_model.pb"
 
 
 def version_folders(directory):
@@ -37,7 +38,7 @@ def newest(path):
     """The highest version in a folder of versions; the path itself where it is a SavedModel, or has no versions."""
     path = pathlib.Path(path)
     found = version_folders(path)
-    return found[max(found)] if found and not (path / "saved_model.pb").exists() else path
+    return found[max(found)] if found and not (path / MODEL_FILE).exists() else path
 
 
 def next_version(directory):
@@ -60,7 +61,7 @@ def write_version(directory, write, number=None):
         The path of the version.
 
     Raises:
-        ValueError: if `number` is no positive int, or the version exists.
+        ValueError: if `number` is no positive int, the version exists, or `directory` is itself a version.
     """
     check_version(directory, number)
     directory = pathlib.Path(directory)
@@ -84,12 +85,19 @@ def write_version(directory, write, number=None):
 
 
 def check_version(directory, number):
-    """Raises a `ValueError` unless `number` is `None`, or a positive int that no version in the folder has."""
+    """Raises a `ValueError` unless versions may lie in the folder, and `number` is `None` or a positive int of none."""
+    check_folder(directory)
     if number is None:
         return
     target = pathlib.Path(directory) / str(check_positive(number, "version"))
     if target.exists():
         raise ValueError(f"a version is never overwritten. Received: {str(target)!r}, which exists")
+
+
+def check_folder(directory):
+    """Raises a `ValueError` if a folder is a version: nothing is written into one, least of all another."""
+    if (pathlib.Path(directory) / MODEL_FILE).exists():
+        raise ValueError(f"the folder of the versions must be no version itself. Received: {str(directory)!r}")
 
 
 def _rename(partial, target):
