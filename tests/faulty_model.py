@@ -186,6 +186,7 @@ def write(path, fault=None):
     told = {name: {key: signature[key] for key in ("inputs", "outputs")} for name, signature in table.items()}
     told |= {} if fault != "no strict" else {"strict": told["serving_default"]}
     description = {
+        "name": path.parent.name,
         "family": "ViTConfig",
         "config": {},
         "input_spec": SPEC.get_config(),

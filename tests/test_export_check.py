@@ -127,7 +127,14 @@ def _second_graph(path):
     return path
 
 
-BATCHING = "../batching.config"
+BATCHING, MODELS = "../batching.config", "../models.config"
+
+
+def _larger_batches(path):
+    """As an editor of `batching.config` who knows nothing of the records."""
+    for old, new in ((b"value: 2 }", b"value: 16 }"), (b"sizes: 2", b"sizes: 16")):
+        _replaced(BATCHING, old, new)(path)
+    return path
 
 
 def _of_other_weights(path):
@@ -147,6 +154,17 @@ DAMAGE = {
     "another fingerprint": ("fingerprint", _of_other_weights, "of other weights"),
     "another graph": ("fingerprint", _replaced("saved_model.pb", b"green", b"greed"), "of other .*saved_model.pb"),
     "broken records": ("warm-up", _replaced(WARMUP, b"colours", b"colourz"), "corrupted record"),
+    "batches without a record": (
+        "warm-up",
+        _larger_batches,
+        "no record is for classify with 16 images, .* and 4 others",
+    ),
+    "another name": ("server files", _replaced(MODELS, b'"colours"', b'"other"'), "names other; .* is one of colours"),
+    "another place": (
+        "server files",
+        _replaced(MODELS, b'"/models/colours"', b'"/nowhere"'),
+        "where compose.yaml mounts",
+    ),
     "an unknown field": ("server files", _replaced(BATCHING, b"num_batch_threads", b"threads"), "no field named"),
     "a larger batch": (
         "server files",

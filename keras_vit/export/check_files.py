@@ -1,9 +1,11 @@
 """What must hold of the files beside the graph: warm-up records, the configuration of a server."""
 
+import re
+
 from google.protobuf import text_format
 
 from keras_vit.export.checked import DoesNotApply, NotMet, require
-from keras_vit.export.server_files import MODELS_CONFIG
+from keras_vit.export.server_files import BATCHING_CONFIG, MODELS_CONFIG, allowed_batch_sizes
 from keras_vit.export.server_messages import BatchingParameters, MonitoringConfig
 from keras_vit.export.warmup import MAX_RECORDS, WARMUP_FILE, has_protos, replay_warmup
 
@@ -14,7 +16,10 @@ def _needs_the_api():
 
 
 def warm_up_records_run(exported):
-    """1 to 1,000 records, for every signature, each of which the graph answers: one that fails makes a load fail."""
+    """1 to 1,000 records, for every signature and batch that a server makes, each of which the graph answers.
+
+    One that fails makes a load fail; a batch without one makes the first requests of its size slow.
+    """
     if not (exported.path / WARMUP_FILE).exists():
         raise DoesNotApply(f"there is no {WARMUP_FILE}: a server's first answers are slow")
     _needs_the_api()
@@ -23,16 +28,27 @@ def warm_up_records_run(exported):
     except ValueError as error:
         raise NotMet(str(error)) from error
     require(1 <= len(replayed) <= MAX_RECORDS, f"there are {len(replayed)} records")
-    missing = sorted(set(exported.signatures) - {name for name, _ in replayed})
-    require(not missing, f"no record is for {', '.join(missing)}")
-    sizes = sorted({size for _, size in replayed})
+    sizes = sorted(_allowed(exported) or {size for _, size in replayed})
+    missing = sorted({(name, size) for name in exported.signatures for size in sizes} - set(replayed))
+    text = ", ".join(f"{name} with {size} images" for name, size in missing[:3])
+    require(not missing, f"no record is for {text}" + (f" and {len(missing) - 3} others" if len(missing) > 3 else ""))
     return f"{len(replayed)} records, batches of {', '.join(map(str, sizes))}"
 
 
+def _allowed(exported):
+    try:
+        return allowed_batch_sizes(exported.path.parent)
+    except ValueError as error:
+        raise NotMet(str(error)) from error
+
+
 def the_configuration_parses(exported):
-    """`models.config`, `batching.config` and `monitoring.config` are the messages that a server reads, and agree."""
+    """`models.config`, `batching.config` and `monitoring.config` are the messages that a server reads, and agree.
+
+    With each other, with what the version is called, and with the place where the other files have the folder mounted.
+    """
     folder = exported.path.parent
-    files = [folder / name for name in (MODELS_CONFIG, "batching.config", "monitoring.config")]
+    files = [folder / name for name in (MODELS_CONFIG, BATCHING_CONFIG, "monitoring.config")]
     found = [file for file in files if file.exists()]
     if not found:
         raise DoesNotApply("there are no files for a server beside the versions")
@@ -46,10 +62,22 @@ def the_configuration_parses(exported):
     )
     names = [model.name for model in models.model_config_list.config]
     require(names, f"{MODELS_CONFIG} names no model")
+    wanted = exported.description["name"]
+    require(wanted in names, f"{MODELS_CONFIG} names {', '.join(names)}; the version is one of {wanted}")
+    _is_mounted(models.model_config_list.config[names.index(wanted)].base_path, folder)
     sizes = list(batching.allowed_batch_sizes)
     require(sizes == sorted(set(sizes)), f"allowed_batch_sizes must increase: {sizes}")
     require(not sizes or sizes[-1] == batching.max_batch_size.value, f"max_batch_size must be the last of {sizes}")
     return f"{', '.join(names)}; batches up to {batching.max_batch_size.value}"
+
+
+def _is_mounted(base_path, folder):
+    """Requires that a server sees the place from which `models.config` has it load."""
+    for file in (folder / name for name in ("compose.yaml", "kubernetes.yaml")):
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        places = re.findall(r"\b(?:target|mountPath):\s*[\"']?(/[\w.+/-]*)", text)
+        seen = any(f"{base_path}/".startswith(f"{place.rstrip('/')}/") for place in places)
+        require(seen or not places, f"{MODELS_CONFIG} has the base_path {base_path}, where {file.name} mounts nothing")
 
 
 def _parse(file, message):

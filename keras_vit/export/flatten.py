@@ -43,6 +43,16 @@ def flat(model):
     return keras.models.clone_model(plain, core.input, clone_function=lambda layer: layer, call_function=call)
 
 
+def check_backend():
+    """Raises a `ValueError` under another backend than TensorFlow's: what is exported is a graph of its operations."""
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise ValueError(
+            "models are exported from the TensorFlow backend; a .keras file loads under all of them. "
+            f"Received: KERAS_BACKEND={backend}"
+        )
+
+
 def _carries_metadata(layer):
     if not isinstance(layer, keras.Model):
         return isinstance(layer, Metadata)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.export.flatten import changes_images
+from keras_vit.export.flatten import changes_images, check_backend
 from keras_vit.metadata import LAYER_NAME, has_classifier, metadata, output_activation
 from keras_vit.models import build_model
 from keras_vit.portable import portable_graph
@@ -102,8 +102,9 @@ def source(model, labels=None, most_bytes=None):
 
     Raises:
         ValueError: if the model does not take its images as keras_vit prepares them, has several outputs, cannot be
-            computed in float32 or is too large; if the labels do not fit it.
+            computed in float32 or is too large; if the labels do not fit it; under another backend of Keras.
     """
+    check_backend()
     content = metadata(model)
     direct = any(
         layer.name == LAYER_NAME and any(layer.input is tensor for tensor in model.inputs) for layer in model.layers

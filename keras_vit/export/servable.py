@@ -1,7 +1,7 @@
 """From a model and what is asked of it to a `Servable`, or to an error that says what does not fit."""
 
 from keras_vit.export.decode import MAX_PIXELS
-from keras_vit.export.flatten import flat, with_compute_dtype
+from keras_vit.export.flatten import check_backend, flat, with_compute_dtype
 from keras_vit.export.headers import FORMATS
 from keras_vit.export.signatures import Servable
 from keras_vit.export.stored import STORAGE, StoredWeights
@@ -35,8 +35,9 @@ def make_servable(
         A `Servable`.
 
     Raises:
-        ValueError: if the model cannot be exported, or an argument does not fit it.
+        ValueError: if the model cannot be exported, or an argument does not fit it; under another backend of Keras.
     """
+    check_backend()
     given = flat(model)
     wanted = given if dtype is None else with_compute_dtype(given, check_choice(dtype, COMPUTE_DTYPES, "dtype"))
     return Servable(

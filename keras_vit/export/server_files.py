@@ -11,12 +11,15 @@ import re
 import string
 import tempfile
 
+from google.protobuf import text_format
+
+from keras_vit.export.server_messages import BatchingParameters
 from keras_vit.export.versions import check_folder
 from keras_vit.export.warmup import BATCH_SIZES, check_batch_sizes
 from keras_vit.validation import check_count, check_positive
 
-MODELS_CONFIG = "models.config"
-FILES = (MODELS_CONFIG, "batching.config", "monitoring.config", "compose.yaml", "kubernetes.yaml")
+MODELS_CONFIG, BATCHING_CONFIG = "models.config", "batching.config"
+FILES = (MODELS_CONFIG, BATCHING_CONFIG, "monitoring.config", "compose.yaml", "kubernetes.yaml")
 # The server should be no older than the TensorFlow that wrote the model.
 IMAGE = "tensorflow/serving:2.21.0"
 _TEMPLATES = pathlib.Path(__file__).with_name("server")
@@ -76,6 +79,36 @@ def write_server_files(
     return written
 
 
+def check_model_name(name):
+    """Raises a `ValueError` unless a server and its URLs can call a model so: letters, digits, `_`, `-` and `.`."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError(f"name must be of letters, digits, '_', '-' and '.'. Received: name={name!r}")
+
+
+def allowed_batch_sizes(directory):
+    """The sizes of the batches that a server with the files in a folder makes.
+
+    Args:
+        directory: path of the folder of the versions.
+
+    Returns:
+        A tuple of int, or `None` where there is no `batching.config`, or it allows every size.
+
+    Raises:
+        ValueError: if that file is none.
+    """
+    file = pathlib.Path(directory) / BATCHING_CONFIG
+    if not file.exists():
+        return None
+    try:
+        config = text_format.Parse(file.read_text(encoding="utf-8"), BatchingParameters())
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"a server must be able to read {BATCHING_CONFIG}. Received: {str(file)!r} ({error})"
+        ) from error
+    return tuple(config.allowed_batch_sizes) or None
+
+
 def server_flags(base_path, batch_sizes, cpus):
     """The flags of `tensorflow_model_server` with these files.
 
@@ -97,7 +130,7 @@ def server_flags(base_path, batch_sizes, cpus):
         # Else a server does not start with labels for versions that it is about to load.
         "--allow_version_labels_for_unavailable_models=true",
         "--enable_batching=true",
-        f"--batching_parameters_file={base_path}/batching.config",
+        f"--batching_parameters_file={base_path}/{BATCHING_CONFIG}",
         f"--monitoring_config_file={base_path}/monitoring.config",
         # Within a container the server counts the cores of the whole machine.
         f"--tensorflow_intra_op_parallelism={cpus}",
@@ -110,8 +143,7 @@ def server_flags(base_path, batch_sizes, cpus):
 
 def _values(name, batch_sizes, base_path, cpus):
     """What the templates name."""
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ValueError(f"name must be of letters, digits, '_', '-' and '.'. Received: name={name!r}")
+    check_model_name(name)
     base_path = f"/models/{name}" if base_path is None else str(base_path).rstrip("/")
     if not re.fullmatch(r"(/[\w.+-]+)+", base_path):
         raise ValueError(f"base_path must be an absolute path without blanks. Received: base_path={base_path!r}")
