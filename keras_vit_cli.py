@@ -62,6 +62,15 @@ def _serving_arguments(parser):
     parser.add_argument(
         "--as-stored", dest="upright", action="store_false", help="do not turn JPEGs as their Exif orientation says"
     )
+    parser.add_argument(
+        "--batch-sizes",
+        metavar="N",
+        type=int,
+        nargs="+",
+        help="batches that the server makes, in rising order, for the warm-up records and batching.config "
+        "(default: those of batching.config in the folder, else 1 2 4 8)",
+    )
+    parser.add_argument("--license", help="license of the weights (default: that of the published weights)")
 
 
 def _parser():
@@ -112,6 +121,7 @@ def _parser():
         help="default saved_model; torch only tells the ways to PyTorch",
     )
     export.add_argument("--version", dest="number", type=int, help="version number (default: the next one)")
+    export.add_argument("--labels", metavar="FILE", help="names of the classes, one a line (default: the model's own)")
     export.add_argument("--top-k", type=int, default=5, help="classes in an answer (default 5)")
     _serving_arguments(export)
 

@@ -3,9 +3,11 @@
 import pathlib
 
 from keras_vit.cli_models import best_classes, load_model
-from keras_vit.cli_runtimes import export_runtime
+from keras_vit.cli_runtimes import export_runtime, read_labels
 from keras_vit.console import say
 from keras_vit.export import read_description, saved_model, write_server_files
+from keras_vit.export.server_files import BATCHING_CONFIG, allowed_batch_sizes, check_model_name
+from keras_vit.export.warmup import BATCH_SIZES, check_batch_sizes
 from keras_vit.interpret import rollout_model
 from keras_vit.interpret.plots import overlay
 from keras_vit.metadata import has_classifier, metadata
@@ -16,9 +18,13 @@ def export(options):
     if options.format != "saved_model":
         say(export_runtime(options))
         return
+    # All that the server's files may be refused for, before there is a version.
+    check_model_name(pathlib.Path(options.to).resolve().name)
+    batch_sizes = _batch_sizes(options)
     path = saved_model(
         load_model(options.model),
         options.to,
+        read_labels(options.labels),
         top_k=options.top_k,
         version=options.number,
         dtype=options.dtype,
@@ -28,13 +34,27 @@ def export(options):
         upright=options.upright,
         compare=options.compare,
         formats=options.accept,
+        batch_sizes=batch_sizes,
+        license=options.license,
     )
     size = sum(file.stat().st_size for file in (path / "variables").iterdir())
     say(f"exported: {path}, {size / 1e6:.1f} MB of weights")
-    if files := write_server_files(options.to):
+    if files := write_server_files(options.to, batch_sizes=batch_sizes):
         say("for a server: " + ", ".join(str(file) for file in files))
     if difference := read_description(path)["difference"]:
         say("beside the model in float32: " + _costs(difference, options.compare))
+
+
+def _batch_sizes(options):
+    """Those that are given, or that the server with the files in the folder makes, or the usual ones."""
+    allowed = allowed_batch_sizes(options.to)
+    sizes = check_batch_sizes(options.batch_sizes or allowed or BATCH_SIZES)
+    if allowed not in (None, sizes):
+        raise ValueError(
+            f"--batch-sizes must be the allowed_batch_sizes of {BATCHING_CONFIG} in the folder, where there is one. "
+            f"Received: {' '.join(map(str, sizes))}, where it has {' '.join(map(str, allowed))}"
+        )
+    return sizes
 
 
 def _costs(difference, compared):

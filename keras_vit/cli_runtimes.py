@@ -1,5 +1,7 @@
 """`keras_vit export --format`: models for other runtimes."""
 
+import pathlib
+
 import keras_vit_cli
 from keras_vit.cli_models import load_model
 from keras_vit.export import BATCHES, litert_model, onnx_model, openvino_model
@@ -15,6 +17,8 @@ _OF_SAVED_MODELS = {
     "accept": "--accept",
     "max_pixels": "--max-pixels",
     "upright": "--as-stored",
+    "batch_sizes": "--batch-sizes",
+    "license": "--license",
 }
 _WRITERS = {"onnx": onnx_model, "litert": litert_model, "openvino": openvino_model}
 
@@ -43,7 +47,8 @@ def export_runtime(options):
             f"{', '.join(others)}: options of SavedModels alone; for another runtime it is fixed what goes in and how "
             f"it is computed. Received: --format {options.format}"
         )
-    written = _WRITERS[options.format](load_model(options.model), options.to)
+    labels = read_labels(options.labels)
+    written = _WRITERS[options.format](load_model(options.model), options.to, labels)
     if written.runtime is None:
         return f"exported: {written.path}; not tried, as its runtime is not installed"
     batches = ", ".join(str(batch) for batch in BATCHES)
@@ -51,6 +56,30 @@ def export_runtime(options):
         f"exported: {written.path}; in {written.runtime} within {written.difference:.1g} of Keras "
         f"at batches of {batches}"
     )
+
+
+def read_labels(file):
+    """The class names in a text file, one a line.
+
+    Args:
+        file: path, or `None`.
+
+    Returns:
+        A list of str, or `None` without a file.
+
+    Raises:
+        ValueError: if the file is no text, or a line is empty.
+        OSError: if it cannot be read.
+    """
+    if file is None:
+        return None
+    try:
+        labels = [line.strip() for line in pathlib.Path(file).read_text(encoding="utf-8").rstrip().split("\n")]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"labels must be text in UTF-8. Received: {str(file)!r} ({error})") from error
+    if "" in labels:
+        raise ValueError(f"labels must be one a line. Received: {str(file)!r}, line {labels.index('') + 1} is empty")
+    return labels
 
 
 def _given(options):

@@ -13,6 +13,7 @@ from tiny import IMAGES, tiny_vit
 
 import keras_vit
 import keras_vit_cli
+from keras_vit.export.warmup import read_warmup
 from keras_vit.recipe_files import RECIPES, list_recipes, load_recipe
 from keras_vit.weights.catalog import imagenet_ids, read_labels
 
@@ -232,11 +233,39 @@ def test_list_of_published_weights(capsys):
     assert "deit_tiny_distilled_patch16_224.fb_in1k" in capsys.readouterr().out
 
 
-def test_export_writes_the_next_version(trained, tmp_path, capsys):
-    for version in ("1", "2"):
-        assert _main("export", trained / "model.keras", "--to", tmp_path / "digits") == 0
-        assert (tmp_path / "digits" / version / "saved_model.pb").exists()
+def test_export_writes_the_next_version_and_what_it_is_told(trained, tmp_path, capsys):
+    folder, names = tmp_path / "digits", tmp_path / "names.txt"
+    names.write_text("\n".join(f"ziffer {i}" for i in range(10)) + "\n")
+    arguments = ["--batch-sizes", "1", "3", "--labels", names, "--license", "cc0-1.0"]
+    assert _main("export", trained / "model.keras", "--to", folder, *arguments) == 0
+    assert _main("export", trained / "model.keras", "--to", folder) == 0
     assert re.search(r"exported: .*digits/2, 0\.\d MB of weights$", capsys.readouterr().out.strip())
+    told = [keras_vit.export.read_description(folder / version) for version in ("1", "2")]
+    assert (told[0]["labels"][3], told[0]["weights"]["license"]) == ("ziffer 3", "cc0-1.0")
+    assert (told[1]["labels"][3], told[1]["weights"]["license"]) == ("3", None)
+    # The second has the sizes of the files that the first has brought.
+    assert "allowed_batch_sizes: 3" in (folder / "batching.config").read_text()
+    assert {
+        log.predict_log.request.inputs["image_bytes"].tensor_shape.dim[0].size for log in _strict(folder / "2")
+    } == {
+        1,
+        3,
+    }
+    assert _main("export", trained / "model.keras", "--to", folder, "--batch-sizes", "1", "4") == 1
+    assert "--batch-sizes must be the allowed_batch_sizes of batching.config" in capsys.readouterr().err
+    names.write_text("one\n\nthree")
+    assert _main("export", trained / "model.keras", "--to", folder, "--labels", names) == 1
+    assert "names.txt', line 2 is empty" in capsys.readouterr().err
+    # What the server's files would be refused for is refused before there is a version.
+    assert _main("export", trained / "model.keras", "--to", tmp_path / "my digits") == 1
+    assert "name must be of letters" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["digits", "names.txt"]
+    assert not (folder / "3").exists()
+
+
+def _strict(path):
+    """The warm-up records of `strict`."""
+    return [log for log in read_warmup(path) if log.predict_log.request.model_spec.signature_name == "strict"]
 
 
 def test_export_tells_what_fewer_bytes_cost(trained, tmp_path, capsys):
@@ -272,7 +301,7 @@ def test_export_writes_files_for_other_runtimes(trained, tmp_path, capsys):
 
 SAVED_MODELS_ALONE = (
     *("--version 3", "--top-k 2", "--dtype bfloat16", "--weights int8", "--compare a.png", "--activation sigmoid"),
-    *("--accept png", "--max-pixels 9", "--as-stored"),
+    *("--accept png", "--max-pixels 9", "--as-stored", "--batch-sizes 1 2", "--license mit"),
 )
 
 

@@ -9,7 +9,7 @@ from tiny import tiny_vit
 
 import keras_vit
 from keras_vit import InputSpec, features
-from keras_vit.export import read_description, saved_model
+from keras_vit.export import onnx_model, read_description, saved_model
 from keras_vit.export.difference import fixed_pixels, measure_difference
 from keras_vit.export.servable import make_servable
 from keras_vit.models import ConvNetConfig, build_model
@@ -219,6 +219,14 @@ def test_models_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="a quantized model computes as it was quantized"):
         make_servable(quantized, dtype="bfloat16")
     np.testing.assert_allclose(_probabilities(quantized), tf.nn.softmax(_expected(quantized)), atol=1e-5)
+
+
+def test_other_backends_are_told(monkeypatch, tmp_path):
+    model = tiny_vit()
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    for write in (saved_model, onnx_model):
+        with pytest.raises(ValueError, match=r"from the TensorFlow backend.* Received: KERAS_BACKEND=jax"):
+            write(model, tmp_path / "insects.onnx")
 
 
 def test_random_states_of_training_are_not_served():

@@ -16,7 +16,7 @@ from keras_vit_cli import __version__
 FILE = pathlib.Path("assets.extra") / "keras_vit.json"
 
 
-def describe(servable, functions, options, difference):
+def describe(servable, functions, options, difference, license=None):
     """A dict of JSON types that tells everything of a SavedModel but its name and version.
 
     Args:
@@ -24,6 +24,7 @@ def describe(servable, functions, options, difference):
         functions: dict of concrete functions, the signatures.
         options: dict of JSON types, what the export was asked for.
         difference: from `measure_difference`, or `None`.
+        license: str, that of the weights, or `None`: that of the catalog, if they are of it.
     """
     content = metadata(servable.model)
     entry = catalog().get(content.origin)
@@ -35,7 +36,7 @@ def describe(servable, functions, options, difference):
         "labels": None if servable.labels is None else list(servable.labels),
         "weights": {
             "origin": None if content.origin is None else shown_origin(content.origin),
-            "license": entry.license if entry else None,
+            "license": entry.license if license is None and entry else license,
             "paper": entry.paper if entry else None,
             "parameters": servable.model.count_params(),
         },

@@ -35,6 +35,7 @@ def saved_model(
     upright=True,
     compare=None,
     batch_sizes=BATCH_SIZES,
+    license=None,
 ):
     """Writes `<directory>/<version>/`, a SavedModel with the preprocessing in the graph.
 
@@ -83,6 +84,7 @@ def saved_model(
         batch_sizes: increasing ints. The batches that a server makes, of which the version gets warm-up records. They
             take the extra `serving`; without it there are none, and a warning says so. `()`: none. Default
             (1, 2, 4, 8), which are those of `write_server_files` too.
+        license: str, that of the weights, for the description; `None`: that of the published weights, if they are some.
 
     Returns:
         The path of the version. `keras_vit.export.read_description` tells what it holds, and the difference.
@@ -104,7 +106,7 @@ def saved_model(
         "max_pixels": max_pixels,
         "upright": servable.upright,
     }
-    description = describe(servable, functions, options, difference)
+    description = describe(servable, functions, options, difference, license)
     name = pathlib.Path(directory).resolve().name
     warms_up = bool(batch_sizes) and has_protos()
     if batch_sizes and not warms_up:
