@@ -283,6 +283,14 @@ def test_images_of_a_wrong_shape_are_refused_by_the_graph(vit):
                 assert f"Received: shape=({', '.join(map(str, shape))})" in str(error.value)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_none_are_refused_with_their_row(exported, value):
+    pixels = np.random.default_rng(0).uniform(0, 255, (3, 16, 24, 3)).astype("float32")
+    pixels[1, 3, 5, 2] = pixels[2, 0, 0, 0] = value
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"images\[1\] must be of finite numbers"):
+        exported("images", pixels, tf.float32)
+
+
 def _nodes(graph_def):
     yield from graph_def.node
     for function in graph_def.library.function:

@@ -3,21 +3,28 @@
 The program `serve.cc` loads a SavedModel by `LoadSavedModel`, with XLA disabled and no Python in the process.
 """
 
+import base64
+import concurrent.futures
+import contextlib
 import copy
 import functools
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
 
+import model_server
 import numpy as np
 import pytest
 import tensorflow as tf
 from random_configs import SWINS, VITS, swin, vit
 from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tf_serving import ServedModel, grpc_server, rest_server
 from tiny import randomize
 
 import keras_vit
@@ -25,6 +32,7 @@ from keras_vit.export import saved_model
 from keras_vit.export.check_answers import inputs
 from keras_vit.export.check_signatures import signature_table
 from keras_vit.export.checked import Exported
+from keras_vit.export.client import GrpcClient, RestClient, ServerError
 from keras_vit.export.conformance import CHECKS, run
 from keras_vit.export.signature_defs import signature_defs
 from keras_vit.models import build_model
@@ -70,6 +78,11 @@ def _export(family, folder):
     sizes = (1, 2) if family in RECORDED else ()
     path = saved_model(model, folder / family.replace(", ", "_"), dtype=dtype, batch_sizes=sizes)
     return Exported(path, model)
+
+
+@pytest.fixture(autouse=True)
+def _reproducible():
+    """Instead of the seeds of other tests: TensorFlow forgets its functions with each seed."""
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +218,111 @@ def test_a_folder_without_a_model_is_an_error(program, tmp_path):
     answer = subprocess.run([program, tmp_path / "nothing", tmp_path], capture_output=True, text=True)
     assert answer.returncode == 1
     assert "nothing" in answer.stderr
+
+
+@pytest.fixture(scope="module", params=["the tests' server", "the real server"])
+def served(request, exports, tmp_path_factory):
+    """The export of a ViT on a server: its `Exported`, and a client of each kind."""
+    exported = exports("vit")
+    with contextlib.ExitStack() as stack:
+        if request.param == "the tests' server":
+            model = ServedModel(exported.path.parent, "vit")
+            # Loaded already, and warm.
+            model._versions = {1: (exported._loaded.signatures, exported.signatures)}
+            rest, rpc = (stack.enter_context(serve(model)) for serve in (rest_server, grpc_server))
+        elif model_server.BINARY is None:
+            pytest.skip(model_server.WHY_NOT)
+        else:
+            model, folder = None, shutil.copytree(exported.path.parent, tmp_path_factory.mktemp("served") / "vit")
+            rest, rpc = stack.enter_context(model_server.model_server(folder, "vit"))
+        options = {"max_batch_size": 4, "timeout": 60.0}
+        clients = {"rest": RestClient(f"http://{rest}", "vit", **options), "grpc": GrpcClient(rpc, "vit", **options)}
+        for client in clients.values():
+            stack.enter_context(client)
+            client.wait_until_ready()
+        yield exported, clients, model
+
+
+def _assert_same(found, expected):
+    assert set(found) == set(expected)
+    for key, value in expected.items():
+        if value.dtype.kind == "f":
+            np.testing.assert_allclose(found[key], value, atol=1e-5, err_msg=key)
+        else:
+            value = np.array([text.decode() for text in value.ravel()], object) if value.dtype == object else value
+            assert np.array_equal(np.ravel(found[key]), value.ravel()), key
+
+
+@pytest.mark.parametrize("kind", ["rest", "grpc"])
+def test_every_signature_answers_clients(served, kind):
+    exported, clients, _ = served
+    for name in exported.signatures:
+        request = inputs(exported, name, 5)
+        _assert_same(clients[kind].predict(name, request), exported.call(name, **request))
+
+
+@pytest.mark.parametrize("name", ["serving_default", "embeddings", "explain", "strict"])
+def test_rows_of_json_are_answered_by_rows(served, name):
+    """The other format of TF Serving's REST interface, of which each output has to have the leading dimension."""
+    exported, clients, _ = served
+    request = inputs(exported, name, 3)
+    rows = [{"b64": base64.b64encode(image).decode()} for image in request["image_bytes"]]
+    for instances in (rows, [{"image_bytes": row} for row in rows]):
+        body = json.dumps({"signature_name": name, "instances": instances}).encode()
+        url = f"{clients['rest']._server}/v1/models/vit:predict"
+        answer = json.load(urllib.request.urlopen(url, body, timeout=60))["predictions"]
+        _assert_same({key: [row[key] for row in answer] for key in answer[0]}, exported.call(name, **request))
+
+
+@pytest.mark.parametrize("kind", ["rest", "grpc"])
+def test_a_bad_row_of_a_merged_batch_is_its_sender_s(served, kind):
+    exported, clients, model = served
+    images = [exported.pictures[0], b"no image", exported.pictures[1], exported.pictures[2]]
+
+    def ask(signature):
+        def one(image):
+            try:
+                return clients[kind].classify([image], signature)[0]
+            except ServerError as error:
+                return error
+
+        with concurrent.futures.ThreadPoolExecutor(len(images)) as pool:
+            return list(pool.map(one, images))
+
+    if model is not None:
+        clients[kind].signature("strict")
+        model.merged_rows = len(images)
+    try:
+        answers, refused = ask("serving_default"), ask("strict")
+    finally:
+        if model is not None:
+            model.merged_rows = 0
+    alone = exported.call("serving_default", image_bytes=np.array(images, object))
+    assert answers[1] is None
+    for row in (0, 2, 3):
+        names, scores = zip(*answers[row], strict=True)
+        assert list(names) == [name.decode() for name in alone["classes"][row]]
+        np.testing.assert_allclose(scores, alone["scores"][row], atol=1e-5)
+    # The row is that of the merged batch.
+    assert refused[1].code == "INVALID_ARGUMENT"
+    assert re.search(r"image_bytes\[[0-3]\] must be an image of one of", refused[1].message)
+    if model is not None:
+        assert {error.code for error in refused} == {"INVALID_ARGUMENT"}
+
+
+def test_numbers_that_are_none_are_an_error_of_the_client_s(served):
+    """gRPC can bring them, as JSON cannot; our own clients do not send them."""
+    exported, clients, _ = served
+    pixels = inputs(exported, "images", 2)["images"]
+    pixels[1, 0, 0, 0] = np.nan
+    for client in clients.values():
+        with pytest.raises(ValueError, match="must be finite"):
+            client.predict("images", {"images": pixels})
+    rpc = clients["grpc"]
+    known = rpc.signature("images")
+    with pytest.raises(ServerError, match=r"images\[1\] must be of finite numbers") as error:
+        rpc._predict("images", {"images": pixels}, known, 60)
+    assert error.value.code == "INVALID_ARGUMENT"
 
 
 if __name__ == "__main__" and "--write" in sys.argv:

@@ -34,13 +34,15 @@ def assert_readable(image_bytes, reasons, formats, max_pixels):
 def checked_images(images, channels, max_pixels):
     """Images, unless their shape is wrong: a server hands over tensors of any shape, whatever the signature says.
 
+    Nor may a number be NaN or infinite, which gRPC can bring: the answer would be no JSON, and no answer.
+
     Args:
         images: tensor that should be `(batch, height, width, channels)`.
         channels: int.
         max_pixels: int, of one image.
 
     Returns:
-        `images`, behind an assertion.
+        `images`, behind assertions.
     """
     # The graph's own idea of the shape is forgotten, or TensorFlow would take the check for granted.
     shape = tf.shape(tf.raw_ops.PlaceholderWithDefault(input=images, shape=tf.TensorShape(None)), out_type=tf.int64)
@@ -58,4 +60,13 @@ def checked_images(images, channels, max_pixels):
     received = tf.strings.reduce_join(tf.strings.as_string(shape), separator=", ")
     text = tf.strings.join([rule, received, ")"])
     with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(tf.stack(is_right)), [text])]):
+        images = tf.identity(images)
+    if not images.dtype.is_floating:
+        return images
+    # The sum of an image is NaN or infinite where one of its numbers is: no tensor of flags as large as the images.
+    finite = tf.math.is_finite(tf.reduce_sum(images, (1, 2, 3)))
+    # Behind the last image stands a good one, for batches of none.
+    row = tf.argmin(tf.cast(tf.concat([finite, [True]], 0), tf.int32))
+    text = ["images[", tf.strings.as_string(row), "] must be of finite numbers. Received: NaN or infinity"]
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(finite), [tf.strings.join(text)])]):
         return tf.identity(images)

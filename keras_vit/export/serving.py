@@ -50,7 +50,8 @@ def saved_model(
     * `images` and `images_uint8`: `images`, float32 or uint8 `(n, h, w, c)`, pixels from 0 to 255 as decoders give
       them, to `logits` and `probabilities` `(n, num_classes)`; without `logits` where the model itself ends in a
       softmax or sigmoid. Images of the model's size go in as they are; all others are resized and cropped as encoded
-      ones. Two signatures, as one has one type: float32 for JSON, uint8 for gRPC, where it is a quarter of the bytes.
+      ones; NaN and infinity are refused. Two signatures, as one has one type: float32 for JSON, uint8 for gRPC, where
+      it is a quarter of the bytes.
     * `embeddings`: `image_bytes` to `representation` `(n, width)`, what the classifier starts from, `embedding`, the
       same with length one, and `valid`.
     * `explain`, where every token attends to every other: `image_bytes` to `heat_map` `(n, h, w)` on the grid of the
