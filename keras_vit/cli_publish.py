@@ -1,12 +1,16 @@
 """`keras_vit publish` and `keras_vit rollback`: versions for a server."""
 
-from keras_vit.export.publish import publish_version, roll_back
+import sys
+
+from keras_vit.export.publish import changed_for_clients, publish_version, roll_back
 
 
 def publish(options):
     """Copies a SavedModel to a server's folder as its next version."""
     path = publish_version(options.source, options.to, options.number, options.keep)
     print(f"published: {path}")
+    if changed := changed_for_clients(path):
+        print(f"keras_vit: not as in the version before: {', '.join(changed)}", file=sys.stderr)
 
 
 def rollback(options):

@@ -9,9 +9,11 @@ import threading
 import pytest
 import tensorflow as tf
 from served_model import write_model
+from tensorflow.core.protobuf import saved_model_pb2
 
 import keras_vit_cli
 from keras_vit.export import publish_version, replay_warmup, roll_back, write_server_files, write_warmup
+from keras_vit.export.fingerprint import write_fingerprint
 from keras_vit.export.old_versions import remove_old_versions
 from keras_vit.export.versions import sync as sync_versions
 from keras_vit.export.versions import version_folders as versions
@@ -67,6 +69,24 @@ def test_a_version_is_published_under_the_next_number(source, tmp_path):
         "logits",
         "probabilities",
     }
+
+
+def test_a_version_is_called_as_its_folder_and_tells_what_is_new_in_it(source, tmp_path, capsys):
+    served, arguments = tmp_path / "flowers", ["publish", str(source), "--to", str(tmp_path / "flowers")]
+    for _ in range(2):
+        assert keras_vit_cli.main(arguments) == 0
+        assert capsys.readouterr().err == ""
+    assert _extra(served / "2")["name"] == "flowers"
+    content = saved_model_pb2.SavedModel.FromString((source / "saved_model.pb").read_bytes())
+    signatures = content.meta_graphs[0].signature_def
+    signatures["pictures"].CopyFrom(signatures.pop("images"))
+    signatures["embeddings"].outputs["more"].CopyFrom(signatures["embeddings"].outputs["embedding"])
+    (source / "saved_model.pb").write_bytes(content.SerializeToString())
+    write_fingerprint(source)
+    (source / "assets.extra" / "keras_vit.json").write_text(json.dumps({"labels": ["b"]}))
+    assert keras_vit_cli.main(arguments) == 0
+    changed = "signature images is gone, signature embeddings is another, signature pictures is new, other labels"
+    assert capsys.readouterr().err == f"keras_vit: not as in the version before: {changed}\n"
 
 
 def test_the_highest_version_of_a_folder_is_the_source(model, tmp_path):

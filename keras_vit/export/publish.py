@@ -11,6 +11,7 @@ import shutil
 
 import tensorflow as tf
 
+from keras_vit.export.check_signatures import signature_table
 from keras_vit.export.description import read_description, replace_description
 from keras_vit.export.fingerprint import altered_parts
 from keras_vit.export.old_versions import check_keep, remove_old_versions
@@ -102,9 +103,35 @@ def _add(source, directory, copy, version, content_of):
                     _copy(source.parent / file, directory / file)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         published = {"at": now, "content_of": content_of}
-        replace_description(path, {**_described(path), "version": number, "published": published})
+        name = directory.resolve().name  # what a server will call it, as its configuration does
+        replace_description(path, {**_described(path), "name": name, "version": number, "published": published})
 
     return write_version(directory, write, version)
+
+
+def changed_for_clients(path):
+    """What clients get of a version that they do not get of the one before it: a warning's text.
+
+    Args:
+        path: of a version.
+
+    Returns:
+        A list of str, for example `signature explain is gone` or `other labels`; empty where all is as before, and for
+        a first version.
+    """
+    path = pathlib.Path(path)
+    before = [folder for number, folder in version_folders(path.parent).items() if number < int(path.name)]
+    if not before:
+        return []
+    try:
+        old, new = (signature_table(signature_defs(folder)) for folder in (before[-1], path))
+    except ValueError:
+        return []  # An old version that no server could load.
+    found = [f"signature {name} is gone" for name in old if name not in new]
+    found += [f"signature {name} is another" for name in old if name in new and old[name] != new[name]]
+    found += [f"signature {name} is new" for name in new if name not in old]
+    labels = [_described(folder).get("labels") for folder in (before[-1], path)]
+    return found + (["other labels"] if labels[0] != labels[1] else [])
 
 
 def _check_number(version, directory):
