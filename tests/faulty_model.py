@@ -11,7 +11,7 @@ from keras_vit.export.fingerprint import write_fingerprint
 from keras_vit.export.signature_defs import signature_defs
 from keras_vit.preprocessing import InputSpec
 
-LABELS = ("red", "green", "blue", "grüngrau")
+LABELS = ("red", "green", "blue", "/m/0grey")  # the last as in Open Images
 SPEC = InputSpec(size=8, crop_fraction=None)
 FEATURE = "image_bytes"
 _STRINGS = [tf.TensorSpec((None,), tf.string, name="image_bytes")]
@@ -129,7 +129,7 @@ class Faulty(tf.Module):
         if self.fault == "large constant":
             outputs["logits"] += 0 * self.large[:4]
         if self.fault == "path":
-            outputs["logits"] += tf.cast(tf.strings.length(tf.constant("/usr")), tf.float32)
+            outputs["logits"] += tf.cast(tf.strings.length(tf.constant("/home/somebody/labels.txt")), tf.float32)
         if self.fault == "no empty batch":
             with tf.control_dependencies([tf.debugging.assert_positive(tf.shape(logits)[0])]):
                 outputs["logits"] = tf.identity(logits)

@@ -11,6 +11,7 @@ from PIL import Image
 
 import keras_vit_cli
 from keras_vit.export import check, fingerprint, write_server_files, write_warmup
+from keras_vit.export.check_structure import _PATH
 from keras_vit.export.checked import Exported
 from keras_vit.export.conformance import CHECKS, run
 
@@ -21,7 +22,7 @@ FAULTS = {
     "XLA": ("no XLA", "must be compiled by XLA"),
     "large constant": ("small constants", "has 2,097,1.. bytes"),
     "weights twice": ("weights stored once", "the same weights are stored as kernel.* and copy"),
-    "path": ("no paths", "is the path '/usr'"),
+    "path": ("no paths", "is the path '/home/somebody/labels.txt'"),
     "no strict": ("signatures", "there is no strict"),
     "batch of four": ("signatures", "its batch must be -1"),
     "half precision": ("signatures", "logits is bfloat16"),
@@ -197,6 +198,23 @@ def test_a_fingerprint_is_as_tensorflow_makes_it(copied, monkeypatch):
     fingerprint.write_fingerprint(copied)
     with pytest.raises(FileNotFoundError):
         fingerprint.altered_parts(copied)
+
+
+def test_paths_are_told_by_their_form():
+    """Of a machine that need not be this one."""
+    for text in (
+        "/home/a/b.txt",
+        "/data/x",
+        "C:\\models\\a",
+        "d:/a",
+        "\\\\server\\share",
+        "~/a",
+        "~bob/a",
+        "file:///a",
+    ):
+        assert _PATH.match(text), text
+    for text in ("", "/", "cat/dog", "/serving_default", "a: b", "images must be ...", "n/a", "// a comment"):
+        assert not _PATH.match(text), text
 
 
 def test_every_check_has_something_that_fails_it():

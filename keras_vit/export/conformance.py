@@ -23,7 +23,7 @@ CHECKS = (
     ("no XLA", check_operations.nothing_must_be_compiled),
     ("small constants", check_structure.constants_are_small),
     ("weights stored once", check_structure.weights_are_stored_once),
-    ("no paths", check_structure.no_path_of_this_machine),
+    ("no paths", check_structure.no_path_of_a_machine),
     ("signatures", check_signatures.signatures_are_as_promised),
     ("embeddings", check_signatures.embeddings_have_unit_length),
     ("explain", check_signatures.explains_or_says_why_not),
