@@ -40,13 +40,16 @@ class Signature(NamedTuple):
     outputs: dict
 
 
+_RULE = "a string input must be a list of bytes or str"
+
+
 def column(value, dtype, name):
     """An input in the signature's type: a list for strings, else an array."""
     if dtype is object:
         # An array of NumPy's own bytes has lost trailing zeros, which encoded images may end with.
         if isinstance(value, str | bytes | os.PathLike) or (isinstance(value, np.ndarray) and value.dtype.kind == "S"):
-            raise ValueError(f"a string input must be a list of bytes or str. Received: {name} of {type(value)}")
-        return value.tolist() if isinstance(value, np.ndarray) else list(value)
+            raise ValueError(f"{_RULE}. Received: {name} of {type(value)}")
+        return _strings(value, name)
     array = np.asarray(value)
     if array.ndim == 0:
         raise ValueError(f"an input must have a leading dimension. Received: {name}={value!r}")
@@ -58,3 +61,17 @@ def column(value, dtype, name):
     if not np.can_cast(array.dtype, dtype, "same_kind") and not np.array_equal(cast, array):
         raise ValueError(f"input {name!r} must hold values of {np.dtype(dtype)}. Received: dtype {array.dtype}")
     return cast
+
+
+def _strings(values, name):
+    """The items as `str` and `bytes`, in lists that may be nested; a `ValueError` where one is something else."""
+    values = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    for row, item in enumerate(values):
+        if isinstance(item, bytearray | memoryview):
+            values[row] = bytes(item)
+        elif isinstance(item, list | tuple | np.ndarray):
+            values[row] = _strings(item, f"{name}[{row}]")
+        elif not isinstance(item, str | bytes):
+            hint = "; classify takes paths" if isinstance(item, os.PathLike) else ""
+            raise ValueError(f"{_RULE}. Received: {name}[{row}] of {type(item)}{hint}")
+    return values

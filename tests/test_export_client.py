@@ -98,7 +98,7 @@ def test_images_are_classified(ask, tmp_path):
 
 def test_outputs_have_the_signature_s_names_and_types(ask):
     client = ask()
-    outputs = client.predict("serving_default", {"image_bytes": [RED, b"x"]})
+    outputs = client.predict("serving_default", {"image_bytes": [bytearray(RED), memoryview(b"x")]})
     types = {name: array.dtype for name, array in outputs.items()}
     assert types == {"scores": np.float32, "classes": object, "class_ids": np.int32, "valid": bool}
     assert outputs["classes"][0].tolist() == ["red", "grüngrau", "green"]
@@ -276,6 +276,9 @@ def test_a_client_waits_for_a_server_that_starts(kind, model):
         ({"image_bytes": []}, "leading dimension of at least 1"),
         ({"image_bytes": RED}, "a list of bytes or str"),
         ({"image_bytes": np.array([RED])}, "a list of bytes or str"),
+        ({"image_bytes": [RED, None]}, r"a list of bytes or str. Received: image_bytes\[1\] of .*NoneType"),
+        ({"image_bytes": [pathlib.Path("a.png")]}, r"image_bytes\[0\] of .*Path'>; classify takes paths"),
+        ({"image_bytes": [[RED, 1]]}, r"image_bytes\[0\]\[1\] of .*int"),
     ],
 )
 def test_wrong_inputs_are_refused_before_they_are_sent(ask, model, inputs, message):
