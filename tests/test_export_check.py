@@ -253,5 +253,5 @@ def test_the_images_that_are_given_are_tried(right, tmp_path):
     assert pictures[0] == file.read_bytes()
     assert len(pictures) == 5
     file.write_text("no image")
-    with pytest.raises(ValueError, match=r"white\.png"):
+    with pytest.raises(ValueError, match=r"white\.png' \(no image\)$"):
         check(right, images=[file])

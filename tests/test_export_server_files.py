@@ -119,6 +119,9 @@ def test_the_health_check_asks_for_the_status(folder, tmp_path):
         assert healthy(port)
         model.state = "LOADING"
         assert not healthy(port)
+        # Words that a status may hold in other places.
+        model.error = "UNAVAILABLE: nothing is AVAILABLE"
+        assert not healthy(port)
     assert not healthy(free_ports(1)[0])
 
 

@@ -42,7 +42,7 @@ class ServedModel:
 
     Attributes:
         labels: dict of version numbers by label.
-        state: str, what the status says.
+        state, error: str, what the status says.
         faults: list, one for each of the next requests: `None`; a `Refused`; seconds, after which the request is
             given up as the server gives up one whose client is gone; for REST also `cut`, `half` (of the answer) or an
             HTTP status, which is answered with a page of HTML.
@@ -52,7 +52,8 @@ class ServedModel:
     """
 
     def __init__(self, base_path, name):
-        self.name, self.labels, self.state, self.faults = name, {}, "AVAILABLE", []
+        self.name, self.labels, self.faults = name, {}, []
+        self.state, self.error = "AVAILABLE", ""
         self.merged_rows, self.max_batch_size, self.requests = 0, None, []
         self._versions, self._open, self._lock = {}, {}, threading.Lock()
         for path in pathlib.Path(base_path).iterdir():
@@ -75,7 +76,8 @@ class ServedModel:
         answer = get_model_status_pb2.GetModelStatusResponse()
         states = get_model_status_pb2.ModelVersionStatus.State
         for number in sorted(self._versions):
-            answer.model_version_status.add(version=number, state=states.Value(self.state)).status.error_code = 0
+            status = answer.model_version_status.add(version=number, state=states.Value(self.state)).status
+            status.error_code, status.error_message = 0, self.error
         return answer
 
     def fault(self, method, rows):

@@ -8,7 +8,7 @@ import pathlib
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from keras_vit.export.description import read_description
 from keras_vit.export.signature_defs import SERVE_TAG, graphs_for_serving, named_signatures, read_saved_model
@@ -166,7 +166,9 @@ def _readable(file):
         data = pathlib.Path(file).read_bytes()
         Image.open(io.BytesIO(data)).load()
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"an image must be a readable file. Received: {str(file)!r} ({error})") from error
+        # Pillow's own words for this name an object of the process.
+        why = "no image" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"an image must be a readable file. Received: {str(file)!r} ({why})") from error
     return data
 
 
