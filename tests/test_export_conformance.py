@@ -30,6 +30,7 @@ from tiny import randomize
 import keras_vit
 from keras_vit.export import saved_model
 from keras_vit.export.check_answers import inputs
+from keras_vit.export.check_classes import BAD
 from keras_vit.export.check_signatures import signature_table
 from keras_vit.export.checked import Exported
 from keras_vit.export.client import GrpcClient, RestClient, ServerError
@@ -108,6 +109,15 @@ def test_signatures_equal_the_goldens(family, exports):
     """Clients depend on them; a change must be one of the golden file."""
     table = signature_table(signature_defs(exports(family).path))
     assert table == json.loads(GOLDEN.read_text())[family]
+
+
+def test_bad_images_are_tried_without_a_word(exports, capfd):
+    """Of the decoders', above the table."""
+    exported = exports("vit")
+    exported.call("serving_default", image_bytes=np.array([BAD[-1]], object))
+    assert "JPEG" in capfd.readouterr().err
+    assert run("bad images", dict(CHECKS)["bad images"], exported).passed
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.skipif(not DATA, reason="KERAS_VIT_DATA is not set")

@@ -4,6 +4,9 @@ import tensorflow as tf
 
 from keras_vit.export.decode import DAMAGED, FORMAT, MAX_SIDE, SIZE, VALID
 
+# TensorFlow does not decode them, or not safely.
+_EXCEPTIONS = {"webp": "no animated WebP", "bmp": "no compressed BMP nor one of 1, 4 or 16 bits"}
+
 
 def assert_readable(image_bytes, reasons, formats, max_pixels):
     """An assertion that names the first bad image, the rule that it breaks, and its number of bytes.
@@ -19,7 +22,7 @@ def assert_readable(image_bytes, reasons, formats, max_pixels):
     rules = {
         VALID: "",
         DAMAGED: "an image that can be decoded to its end",
-        FORMAT: f"an image of one of the formats {', '.join(formats)}",
+        FORMAT: f"an image of one of the formats {', '.join(formats)}{_exceptions(formats)}",
         SIZE: f"an image of at most {max_pixels} pixels, no side longer than {MAX_SIDE}, no needless scans or data",
     }
     texts = tf.constant([rules[reason] for reason in sorted(rules)])
@@ -29,6 +32,12 @@ def assert_readable(image_bytes, reasons, formats, max_pixels):
     received = tf.strings.join([". Received: ", tf.strings.as_string(lengths[row]), " bytes"])
     text = ["image_bytes[", tf.strings.as_string(row), "] must be ", tf.gather(texts, reasons[row]), received]
     return tf.debugging.Assert(tf.reduce_all(reasons == VALID), [tf.strings.join(text)])
+
+
+def _exceptions(formats):
+    """The kinds of accepted formats that are not decoded, in brackets."""
+    kinds = [kind for name, kind in _EXCEPTIONS.items() if name in formats]
+    return f" ({', '.join(kinds)})" if kinds else ""
 
 
 def checked_images(images, channels, max_pixels):
