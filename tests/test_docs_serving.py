@@ -45,7 +45,14 @@ def test_a_record_would_be_read(page, tmp_path):
 def test_its_commands_are_commands():
     lines = [line for _, block in BLOCKS for line in block.splitlines() if line.startswith("keras_vit ")]
     commands = [keras_vit_cli._parser().parse_args(shlex.split(line)[1:]).command for line in lines]
-    assert commands == ["export", "predict", "check", "publish", "rollback"]
+    assert commands == ["export", "predict", "export", "export", "check", "publish", "rollback"]
+
+
+def test_it_shows_every_option_of_an_export():
+    shown = {name for row in TEXT.splitlines() if row.startswith("| `--") for name in re.findall(r"`(--[\w-]+)", row)}
+    options = keras_vit_cli._parser()._subparsers._group_actions[0].choices["export"]._actions
+    flags = {flag for action in options for flag in action.option_strings if flag.startswith("--")}
+    assert flags - shown == {"--help", "--to", "--format"}
 
 
 def test_its_program_runs(tmp_path, monkeypatch, capsys):
@@ -76,7 +83,7 @@ def test_its_curl_sends_a_request(tmp_path, monkeypatch):
 
 def test_it_names_the_files_and_flags_that_there_are():
     flags = {flag.split("=")[0] for flag in server_flags("/models/m", (1, 8), 2)}
-    rows = [line for line in TEXT.splitlines() if line.startswith("| `--")]
+    rows = [line for line in TEXT.partition("## Flags worth setting")[2].splitlines() if line.startswith("| `--")]
     assert {name for row in rows for name in re.findall(r"`(--\w+)`", row.split("|")[1])} == flags
     assert all(f"`{file}`" in TEXT for file in FILES)
 

@@ -39,7 +39,7 @@ FAULTS = {
     "unsorted": ("scores", "scores do not fall"),
     "sums": ("scores", "probabilities sum to 0.9"),
     "labels": ("labels", "not the labels of class_ids"),
-    "silent": ("bad images", "valid is .True, True"),
+    "silent": ("bad images", "valid is True of nothing, text, SVG"),
     "neighbours": ("bad images", "scores of the neighbours changes"),
     "lenient": ("strict", "there is no error"),
     "nameless": ("strict", "does not name the row: .*bad image"),
