@@ -181,9 +181,10 @@ def _picture(seed, format, side):
 
 
 def _noise(seed, format, size):
-    """The bytes of an image of grey and coloured noise, dim enough that a resized edge is neither black nor white."""
-    pixels = np.random.default_rng(seed).integers(64, 192, (*size, 3), "uint8")
-    return _encoded(Image.fromarray(pixels), format)
+    """The bytes of an image of noise, grey and a little coloured, of which no edge is black or white when resized."""
+    random = np.random.default_rng(seed)
+    pixels = random.integers(56, 200, (*size, 1)) + random.integers(-16, 17, (*size, 3))
+    return _encoded(Image.fromarray(pixels.astype("uint8")), format)
 
 
 def _encoded(image, format):
