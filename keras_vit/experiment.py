@@ -12,7 +12,7 @@ from PIL import Image
 from keras_vit import distribution
 from keras_vit.cli_models import load_model
 from keras_vit.cluster import read_cluster
-from keras_vit.data import load_source, plain_errors, train_and_evaluation
+from keras_vit.data import iterators_end, load_source, plain_errors, train_and_evaluation
 from keras_vit.data.invented import NAME as INVENTED
 from keras_vit.distributed_errors import ends_with_others
 from keras_vit.export import saved_model
@@ -79,7 +79,8 @@ def run(recipe, directory, fresh=False, log=print):
         with workers.together():
             if fresh and workers.is_chief:
                 empty(directory)
-        return _run(recipe, directory, strategy, workers, log if workers.is_chief else _say_nothing)
+        with iterators_end():
+            return _run(recipe, directory, strategy, workers, log if workers.is_chief else _say_nothing)
 
 
 def _say_nothing(text):

@@ -3,6 +3,8 @@
 import itertools
 import os
 import pathlib
+import subprocess
+import sys
 import tarfile
 import warnings
 
@@ -33,6 +35,7 @@ from keras_vit.training import AugmentConfig, DataConfig, Recipe, TrainingConfig
 
 RGB = InputSpec(size=8, interpolation="nearest")
 COUNT = 20
+PROJECT = pathlib.Path(__file__).parents[1]
 
 
 def _image(number):
@@ -271,6 +274,28 @@ def test_an_unreadable_image_is_named(broken):
         list(_broken_batches(broken))
     with pytest.raises(ValueError, match=r"/a/2.jpg'"), plain_errors():
         list(evaluation_dataset(broken, 1, RGB, 4))
+
+
+@pytest.mark.slow
+def test_a_process_ends_where_an_image_is_unreadable(broken, tmp_path):
+    """A thread of `tf.data` that outlived the error would abort or block it."""
+    settings = {
+        "data.folder": tmp_path,
+        "data.test_split": "train",
+        "data.in_memory": False,
+        "data.batch_size": 4,
+        "model.image_size": 8,
+        "model.num_layers": 1,
+        "training.epochs": 1,
+        "training.compiler": "plain",
+        "optimizer.warmup_epochs": 2,
+    }
+    options = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    command = [sys.executable, "-m", "keras_vit_cli", "train", "vit_tiny_cifar10", *options, "--out", tmp_path / "run"]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=PROJECT)
+    assert answer.returncode == 1, answer.stderr
+    lines = [line for line in answer.stderr.splitlines() if line.startswith("keras_vit train: ")]
+    assert "every image must be readable" in lines[-1]
 
 
 def test_unreadable_images_are_replaced_in_training_and_named(broken):

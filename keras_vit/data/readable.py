@@ -5,7 +5,9 @@ element has a position, and positions are consecutive: a gap tells which ones fa
 """
 
 import contextlib
+import gc
 import re
+import traceback
 
 import tensorflow as tf
 
@@ -82,3 +84,34 @@ def plain_errors():
         if not found:
             raise
         raise ValueError(found[1]) from None
+
+
+@contextlib.contextmanager
+def iterators_end():
+    """A context whose iterators of `tf.data` are gone behind it, with their threads, also where an error leaves it.
+
+    What an error has passed through is kept by its traceback, and Keras' iterators by each other. A thread of theirs
+    that calls Python when the interpreter ends, as those do that name an unreadable image, aborts or blocks the
+    process.
+    """
+    try:
+        yield
+    except BaseException as error:
+        passed = error
+        while passed is not None:
+            for frame, _ in traceback.walk_tb(passed.__traceback__):
+                _clear(frame)
+            passed = passed.__cause__ or passed.__context__
+        raise
+    finally:
+        gc.collect()
+
+
+def _clear(frame):
+    """Frees the variables of a frame that has ended, and of those around it, which Keras leaves out of tracebacks."""
+    while frame is not None:
+        try:
+            frame.clear()
+        except RuntimeError:  # still running, as are all around it
+            return
+        frame = frame.f_back
