@@ -1,8 +1,10 @@
 """The console entry point, beside the package so that `keras_vit --help` answers without importing Keras."""
 
 import argparse
+import contextlib
 import os
 import sys
+import warnings
 
 __version__ = "0.1.0"
 
@@ -76,7 +78,9 @@ def _serving_arguments(parser):
 def _parser():
     parser = argparse.ArgumentParser(prog="keras_vit", description="Vision Transformers for Keras 3.")
     parser.add_argument("--version", action="version", version=f"keras_vit {__version__}")
-    parser.add_argument("--traceback", action="store_true", help="show the whole traceback of an error")
+    parser.add_argument(
+        "--traceback", action="store_true", help="show the whole traceback of an error, and where a warning is from"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="train a recipe, evaluate it and export it as a SavedModel")
@@ -90,7 +94,7 @@ def _parser():
     evaluate.add_argument("--split", default="test", help="default test; imagenet2012 has its labels in validation")
     evaluate.add_argument("--batch-size", type=int, default=128)
     evaluate.add_argument(
-        "--skip-unreadable", action="store_true", help="leave unreadable images away and name them, instead of stopping"
+        "--skip-unreadable", action="store_true", help="leave unreadable images out and name them, instead of stopping"
     )
 
     predict = commands.add_parser("predict", help="classify images with any model")
@@ -164,6 +168,22 @@ def defaults(command):
     return {action.dest: action.default for action in actions}
 
 
+@contextlib.contextmanager
+def _one_line_warnings(command):
+    """A context in which warnings to the user are told as errors are: without the place in the library."""
+    usual = warnings.formatwarning
+
+    def told(message, category, *place, **line):
+        is_told = issubclass(category, UserWarning)
+        return f"keras_vit {command}: {message}\n" if is_told else usual(message, category, *place, **line)
+
+    warnings.formatwarning = told
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
+
+
 def main(arguments=None):
     """Parses the command line, then imports what the command needs and runs it; returns the exit code.
 
@@ -179,7 +199,8 @@ def main(arguments=None):
         else:
             from keras_vit import cli
 
-        getattr(cli, options.command.replace("-", "_"))(options)
+        with contextlib.nullcontext() if options.traceback else _one_line_warnings(options.command):
+            getattr(cli, options.command.replace("-", "_"))(options)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         if options.traceback:
             raise

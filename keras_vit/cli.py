@@ -14,6 +14,7 @@ from keras_vit.cli_models import best_classes, check_classifier, is_saved_model,
 from keras_vit.cli_publish import publish, rollback
 from keras_vit.console import CONSOLE, say
 from keras_vit.data import Stream, evaluation_dataset, evaluation_stream, load_source
+from keras_vit.data.readable import left_out
 from keras_vit.export import predict as saved_model_predict
 from keras_vit.metadata import metadata, output_activation
 from keras_vit.recipe_files import load_recipe
@@ -107,9 +108,7 @@ def evaluate(options):
     count = int(results.pop("images"))
     say(f"{source.name}, {options.split}: {count:,} images, " + _numbers(results))
     if stream.skipped:
-        count = len(stream.skipped)
-        what = "image is" if count == 1 else "images are"
-        _warn(f"{count:,} unreadable {what} left away: {', '.join(stream.skipped)}")
+        _warn(left_out(stream.skipped, limit=None))
 
 
 def _stream(source, content, options):

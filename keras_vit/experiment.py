@@ -1,5 +1,6 @@
 """Runs a recipe from data to SavedModel: the glue of `training`, `data`, `distribution` and `export`."""
 
+import contextlib
 import dataclasses
 import pathlib
 import subprocess
@@ -12,7 +13,7 @@ from PIL import Image
 from keras_vit import distribution
 from keras_vit.cli_models import load_model
 from keras_vit.cluster import read_cluster
-from keras_vit.data import iterators_end, load_source, plain_errors, train_and_evaluation
+from keras_vit.data import expected_end, iterators_end, load_source, plain_errors, train_and_evaluation
 from keras_vit.data.invented import NAME as INVENTED
 from keras_vit.distributed_errors import ends_with_others
 from keras_vit.export import saved_model
@@ -99,7 +100,7 @@ def _run(recipe, directory, strategy, workers, log):
     trainer, dataset, steps, how = _prepare(recipe, source, train, strategy, workers, log)
     # The test set chooses nothing; a validation part may.
     judge = evaluation_data(recipe, test, strategy) if recipe.data.validation_fraction else None
-    with plain_errors():
+    with plain_errors(), _ends_of(recipe):
         scope, compiler = strategy.scope, how["compiler"]
         result = fit(trainer, recipe, dataset, steps, directory, scope, judge, compiler, workers)
     model = trained_model(trainer)
@@ -173,6 +174,11 @@ def _teacher(recipe):
     return load_model(recipe.distillation.teacher)
 
 
+def _ends_of(recipe):
+    """A context for data sets whose length nobody knows, as that of an evaluation that leaves unreadable images out."""
+    return expected_end() if recipe.data.skip_unreadable else contextlib.nullcontext()
+
+
 def _evaluate(model, recipe, split, strategy, workers):
     """Loss, without label smoothing, and accuracy over every example of a split, as a dict."""
     skipped, limit = [], recipe.training.evaluation_steps
@@ -180,7 +186,7 @@ def _evaluate(model, recipe, split, strategy, workers):
         judged = keras.Model(model.inputs, model.outputs)  # Of the same weights; `model` stays compiled as it was.
         judged.compile(loss=make_loss(recipe.training.loss), metrics=[make_accuracy(recipe.data.multi_label)])
     distribution.prepare(judged)
-    with plain_errors():
+    with plain_errors(), _ends_of(recipe):
         batches = evaluation_data(recipe, split, strategy, skipped)
         results = judged.evaluate(batches, return_dict=True, verbose=0)
     count = len(split) - workers.total(len(skipped))

@@ -158,16 +158,16 @@ def test_evaluate_names_the_image_that_it_cannot_read(photos, capsys):
     folder, model = photos
     assert _main("evaluate", model, "--folder", folder, "--batch-size", "2") == 1
     error = capsys.readouterr().err.strip()
-    assert re.fullmatch(r"keras_vit evaluate: every image must be readable.*dog/0.jpg' \(image file is trunc.*", error)
+    assert re.fullmatch(r"keras_vit evaluate: every image must be readable.*dog/0.jpg \(image file is trunc.*", error)
 
 
 @pytest.mark.filterwarnings("error")
-def test_evaluate_leaves_unreadable_images_away_when_asked(photos, capsys):
+def test_evaluate_leaves_unreadable_images_out_when_asked(photos, capsys):
     folder, model = photos
     assert _main("evaluate", model, "--folder", folder, "--batch-size", "2", "--skip-unreadable") == 0
     out, error = capsys.readouterr()
     assert "test: 3 images, accuracy" in out
-    assert error.strip() == f"keras_vit: 1 unreadable image is left away: {folder / 'test' / 'dog' / '0.jpg'}"
+    assert error.strip() == f"keras_vit: 1 unreadable image is left out: {folder / 'test' / 'dog' / '0.jpg'}"
 
 
 @pytest.mark.parametrize("skip", [[], ["--skip-unreadable"]])

@@ -3,7 +3,7 @@
 from keras_vit.data.encoded import EncodedFiles, EncodedShards
 from keras_vit.data.part import Part
 from keras_vit.data.pipeline import evaluation_dataset, steps_of_epoch, training_dataset
-from keras_vit.data.readable import iterators_end, plain_errors
+from keras_vit.data.readable import expected_end, iterators_end, plain_errors
 from keras_vit.data.service import Service
 from keras_vit.data.sources import Source, array_source, load_source, train_and_evaluation
 from keras_vit.data.split import Split
@@ -21,6 +21,7 @@ __all__ = [
     "array_source",
     "evaluation_dataset",
     "evaluation_stream",
+    "expected_end",
     "iterators_end",
     "load_source",
     "plain_errors",

@@ -8,6 +8,8 @@ import warnings
 
 import numpy as np
 
+from keras_vit.data.readable import left_out, unreadable
+
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 
@@ -56,7 +58,7 @@ def read_folder(folder, split, input_spec, skip_unreadable=False):
         folder: path.
         split: str.
         input_spec: `InputSpec` that prepares the images.
-        skip_unreadable: bool. Leave unreadable images away, with a warning that names them.
+        skip_unreadable: bool. Leave unreadable images out, with a warning that names them.
 
     Returns:
         A `Folder` with uint8 images `(examples, height, width, channels)` and int64 labels.
@@ -77,13 +79,9 @@ def read_folder(folder, split, input_spec, skip_unreadable=False):
         results = list(pool.map(read, paths))
     bad = [str(path) for path, result in zip(paths, results, strict=True) if isinstance(result, ValueError)]
     if bad:
-        listed = ", ".join(bad[:10]) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
         if not skip_unreadable:
-            raise ValueError(
-                "every image must be readable; --set data.skip_unreadable=true leaves the others away. "
-                f"Received: {len(bad)} unreadable: {listed}"
-            )
-        warnings.warn(f"{len(bad)} unreadable images are left away: {listed}", stacklevel=2)
+            raise unreadable(bad)
+        warnings.warn(left_out(bad), stacklevel=2)
     kept = [(r, label) for r, label in zip(results, labels, strict=True) if not isinstance(r, ValueError)]
     images = np.array([image for image, _ in kept], "uint8").reshape(-1, *input_spec.size, input_spec.num_channels)
     return Folder(images, np.array([label for _, label in kept], "int64"), names)

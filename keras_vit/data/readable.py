@@ -8,10 +8,45 @@ import contextlib
 import gc
 import re
 import traceback
+import warnings
 
 import tensorflow as tf
 
 REPLACE, DROP = "replace", "drop"
+
+_LISTED = 10  # names in an error or a warning
+# What TensorFlow puts around the message of an operation.
+_DECORATION = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:.*")
+
+
+def unreadable(names, reason=None):
+    """The `ValueError` about images that cannot be read.
+
+    Args:
+        names: sequence of str. Ten of them are listed.
+        reason: str or `None`. Why, if it is known.
+    """
+    why = f" ({reason})" if reason else ""
+    return ValueError(
+        "every image must be readable; data.skip_unreadable=true (evaluate: --skip-unreadable) leaves out those that "
+        f"are not. Received: {len(names)} unreadable: {_listed(names)}{why}"
+    )
+
+
+def left_out(names, limit=_LISTED):
+    """The text about unreadable images that are skipped, which lists `limit` of them; `None` lists all."""
+    what = "image is" if len(names) == 1 else "images are"
+    return f"{len(names):,} unreadable {what} left out: {_listed(names, limit)}"
+
+
+def _listed(names, limit=_LISTED):
+    more = len(names) - len(names[:limit])
+    return ", ".join(names[:limit]) + (f" and {more:,} more" if more else "")
+
+
+def plain_reason(error):
+    """The first line of the message of a `tf.errors.OpError`, without TensorFlow's decoration."""
+    return _DECORATION.sub("", error.message.partition("\n")[0])[:200]
 
 
 def map_readable(dataset, function, start, end, explain, skip=None):
@@ -84,6 +119,14 @@ def plain_errors():
         if not found:
             raise
         raise ValueError(found[1]) from None
+
+
+@contextlib.contextmanager
+def expected_end():
+    """A context in which Keras may come to the end of a data set of unknown length without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Your input ran out of data")
+        yield
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from keras_vit.data.augment import augment_image, changes_images
 from keras_vit.data.decode import decode_and_random_crop, random_crop
 from keras_vit.data.order import augmentation_seed, repeated, shuffled
 from keras_vit.data.preprocess import decode, resize
-from keras_vit.data.readable import map_readable
+from keras_vit.data.readable import left_out, map_readable, plain_reason, unreadable
 from keras_vit.data.service import served_stream
 from keras_vit.data.split import Split
 from keras_vit.data.targets import check_labels, one_hot
@@ -153,14 +153,12 @@ def _explainer(split, find, num_classes, skip, skipped):
             decode(data, 3)
             reason = "not when it was tried again"
         except tf.errors.OpError as error:
-            reason = error.message.partition("\n")[0][:200]
+            reason = plain_reason(error)
         if skip is None:
-            return ValueError(
-                f"every image must be readable; skip_unreadable leaves the others away. Received: {name!r} ({reason})"
-            )
+            return unreadable([name], reason)
         if skipped is not None:
             skipped.append(name)
-        warnings.warn(f"an unreadable image is left away: {name}", stacklevel=2)
+        warnings.warn(left_out([name]), stacklevel=2)
         return ValueError("no image of the data set is readable")
 
     return explain

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit.data.folder import list_images
+from keras_vit.data.readable import expected_end, left_out, unreadable
 from keras_vit.data.split import Split
 from keras_vit.data.targets import check_labels, check_not_empty, one_hot
 
@@ -24,7 +25,7 @@ class Stream:
     Args:
         dataset: a `tf.data.Dataset` of `(float32 images (batch, h, w, c), float32 one-hot (batch, num_classes))`.
         count: int. The images that came so far.
-        skipped: list of str. The unreadable images that were left away so far.
+        skipped: list of str. The unreadable images that were left out so far.
         failure: the exception that ended the iteration, or `None`.
     """
 
@@ -39,9 +40,7 @@ class Stream:
 
         TensorFlow would make an error of its own of it, with the stack of its generator for a message.
         """
-        with warnings.catch_warnings():
-            # Keras takes the end of a dataset of unknown length for an interruption.
-            warnings.filterwarnings("ignore", "Your input ran out of data")
+        with expected_end():
             try:
                 yield self.dataset
             except tf.errors.OpError:
@@ -59,7 +58,7 @@ def evaluation_stream(source, split, input_spec, num_classes, batch_size, skip_u
         input_spec: `InputSpec` that prepares the images.
         num_classes: int.
         batch_size: int.
-        skip_unreadable: bool. Leave unreadable images away and list them. Default False.
+        skip_unreadable: bool. Leave unreadable images out and list them. Default False.
 
     Returns:
         A `Stream`.
@@ -129,10 +128,7 @@ def _readable(prepared, skipped):
         if not isinstance(image, ValueError):
             yield image, label
         elif skipped is None:
-            reason = image.__cause__ or image
-            raise ValueError(
-                f"every image must be readable; skip_unreadable leaves the others away. Received: {name!r} ({reason})"
-            ) from image
+            raise unreadable([name], image.__cause__ or image) from image
         else:
             skipped.append(name)
 
@@ -157,7 +153,7 @@ def read_examples(examples, input_spec, skip_unreadable=False):
     Args:
         examples: iterator of `(image, label)` with what `InputSpec.resize` takes.
         input_spec: `InputSpec` that prepares the images.
-        skip_unreadable: bool. Leave unreadable images away, with a warning that names them. Default False.
+        skip_unreadable: bool. Leave unreadable images out, with a warning that names them. Default False.
 
     Returns:
         A `Split`.
@@ -168,6 +164,6 @@ def read_examples(examples, input_spec, skip_unreadable=False):
     skipped = [] if skip_unreadable else None
     pairs = list(_readable(_prepared(examples, input_spec), skipped))
     if skipped:
-        warnings.warn(f"{len(skipped)} unreadable images are left away: {', '.join(skipped[:10])}", stacklevel=2)
+        warnings.warn(left_out(skipped), stacklevel=2)
     images, labels = zip(*pairs, strict=True) if pairs else ((), np.zeros(0, "int64"))
     return Split(np.array(images, "uint8"), np.array(labels))

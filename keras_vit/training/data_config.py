@@ -37,7 +37,7 @@ class DataConfig:
             labels are in memory, by the hash of an example's number in a stream. Default 0.
         train_fraction: float in (0, 1]. How much of the rest of the training split is trained on, drawn at random, the
             same in every run; a smaller part lies within a larger one. Default 1.
-        skip_unreadable: bool. Leave unreadable images away, and name them, instead of stopping. Default False.
+        skip_unreadable: bool. Leave unreadable images out, and name them, instead of stopping. Default False.
         in_memory: bool or `auto`. Whether all images are decoded before the first step. `auto` does so where they
             take no more than a gibibyte at the model's size and no random crop wants their full resolution.
         cache: str or `None`. For images that are not `in_memory`: `memory` keeps their encoded bytes, the path of a
