@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from keras_vit.validation import as_pair, check_choice
+from keras_vit.validation import as_pair, check_choice, is_number
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -50,8 +50,11 @@ class InputSpec:
 
     def __post_init__(self):
         object.__setattr__(self, "size", as_pair(self.size, "size"))
-        object.__setattr__(self, "mean", tuple(float(m) for m in self.mean))
-        object.__setattr__(self, "std", tuple(float(s) for s in self.std))
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if is_number(values):
+                raise ValueError(f"{name} must hold one number a channel. Received: {name}={values!r}")
+            object.__setattr__(self, name, tuple(float(value) for value in values))
         check_choice(self.interpolation, INTERPOLATIONS, "interpolation")
         if len(self.mean) != len(self.std) or not self.mean or any(s <= 0 for s in self.std):
             raise ValueError(

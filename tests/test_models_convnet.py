@@ -35,6 +35,8 @@ def test_every_weight_learns():
         ({"depths": (1, 1)}, "must tell every stage"),
         ({"image_size": 10}, "multiple of 4"),
         ({"widths": (4, 0, 8)}, "widths"),
+        ({"widths": 32}, r"widths must hold one int a stage. Received: widths=32"),
+        ({"depths": 1}, r"depths must hold one int a stage. Received: depths=1"),
     ],
 )
 def test_a_config_that_cannot_be_is_refused(fields, message):

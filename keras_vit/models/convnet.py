@@ -44,7 +44,10 @@ class ConvNetConfig(ModelConfig):
     def __post_init__(self):
         object.__setattr__(self, "image_size", as_pair(self.image_size, "image_size"))
         for name in ("widths", "depths"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            values = getattr(self, name)
+            if not isinstance(values, tuple | list):
+                raise ValueError(f"{name} must hold one int a stage. Received: {name}={values!r}")
+            object.__setattr__(self, name, tuple(values))
         if not self.widths or len(self.widths) != len(self.depths):
             raise ValueError(
                 f"widths and depths must tell every stage. Received: widths={self.widths}, depths={self.depths}"
