@@ -1,5 +1,7 @@
 """Arrays, weights, label smoothing, and evaluation that is padded to whole batches."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -183,6 +185,22 @@ def test_arrays_of_python_are_a_source():
     source = array_source({"train": (split.images, split.labels)}, class_names=["a", "b", "c"])
     assert source.class_names == ("a", "b", "c")
     np.testing.assert_array_equal(source.split("train", SPEC).labels, split.labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "multi_label", "message"),
+    [
+        ([0, 1], True, r"multi_label needs rows, one column a class. Received: labels of shape \(2,\)"),
+        ([[1.0, 1.0], [0.0, 1.0]], False, r"rows of one class must add up to 1.* Received: .* add up to 1..2"),
+        ([[0.0, 1.0], [0.3, 0.7]], False, None),
+        ([[1.0, 1.0], [0.0, 0.0]], True, None),
+    ],
+)
+def test_labels_are_of_the_kind_that_the_config_tells(labels, multi_label, message, tmp_path):
+    np.savez(tmp_path / "data.npz", x_train=np.zeros((2, 4, 4), "uint8"), y_train=np.array(labels))
+    config = DataConfig(arrays=str(tmp_path / "data.npz"), multi_label=multi_label)
+    with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
+        load_source(config).load("train", config, SPEC)
 
 
 def test_a_config_needs_a_source_and_weights_that_are_numbers():

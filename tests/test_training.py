@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_vit.models import ViTConfig
+from keras_vit.preprocessing import InputSpec
 from keras_vit.training import (
     AdamW,
     AugmentConfig,
@@ -77,6 +78,8 @@ def test_a_bad_override_raises(assignment, message):
     [
         (DataConfig, {}, "needs one of name, folder, tfrecords, arrays"),
         (DataConfig, {"name": "digits", "validation_fraction": 1.0}, "must be a rate"),
+        (DataConfig, {"name": "digits", "multi_label": True}, "multi_label needs TFRecords or arrays"),
+        (InputSpec, {"size": 8, "mean": 1}, "mean must hold one number a channel. Received: mean=1"),
         (AugmentConfig, {"shift": -1.0}, "must not be negative"),
         (AugmentConfig, {"fill": 300}, "must be a pixel"),
         (OptimizerConfig, {"learning_rate": 0.0}, "must be positive"),
@@ -94,6 +97,15 @@ def test_a_bad_setting_raises(config, fields, message):
 def test_overrides_that_depend_on_each_other_are_checked_together():
     changed = apply_overrides(RECIPE, ["model.patch_size=3", "model.image_size=9", "model.num_heads=1"])
     assert (changed.model.image_size, changed.model.patch_size, changed.model.num_heads) == ((9, 9), (3, 3), 1)
+
+
+def test_several_labels_are_no_softmax():
+    data = DataConfig(arrays="some.npz", multi_label=True)
+    with pytest.raises(
+        ValueError, match=r"a loss of several labels must be sigmoid or binary. Received: loss='softmax'"
+    ):
+        RECIPE.replace(data=data)
+    RECIPE.replace(data=data, training=TrainingConfig(loss="binary"))
 
 
 def test_a_recipe_trains_on_logits():

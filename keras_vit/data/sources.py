@@ -13,7 +13,7 @@ from keras_vit.data.encoded import EncodedFiles
 from keras_vit.data.folder import class_names, list_images, read_folder
 from keras_vit.data.split import Split
 from keras_vit.data.stream import folder_examples, read_examples
-from keras_vit.data.targets import check_labels, check_not_empty
+from keras_vit.data.targets import check_kind, check_labels, check_not_empty
 from keras_vit.data.tfds import open_tfds
 from keras_vit.data.tfrecords import cached_records, open_tfrecords
 
@@ -72,9 +72,13 @@ class Source:
             `Split`, `EncodedFiles` or `EncodedShards`.
 
         Raises:
-            ValueError: as `split`.
+            ValueError: as `split`; if arrays are not of the kind that `DataConfig.multi_label` tells.
         """
-        if self.encoded is None or config.in_memory is True:
+        if self.encoded is None:
+            split = self.split(name, input_spec)
+            check_kind(split.labels, config.multi_label)
+            return split
+        if config.in_memory is True:
             return self.split(name, input_spec)
         encoded = self.encoded(name)
         check_not_empty(len(encoded), self.name, name)

@@ -24,6 +24,25 @@ def check_labels(labels, num_classes):
         raise ValueError(f"labels must be in 0..{num_classes - 1}. Received: {low}..{high}")
 
 
+def check_kind(labels, multi_label):
+    """Raises a `ValueError` where labels are not of the kind that `DataConfig.multi_label` tells.
+
+    Args:
+        labels: int array `(examples,)`, or rows `(examples, classes)`.
+        multi_label: bool. Whether rows may have several classes or none. Else they must add up to 1.
+    """
+    if multi_label and labels.ndim == 1:
+        raise ValueError(f"multi_label needs rows, one column a class. Received: labels of shape {labels.shape}")
+    if multi_label or labels.ndim == 1:
+        return
+    sums = np.asarray(labels, "float64").sum(axis=1)
+    if not np.allclose(sums, 1, atol=1e-3):
+        raise ValueError(
+            "rows of one class must add up to 1; data.multi_label=true is for those of several classes or none. "
+            f"Received: labels of shape {labels.shape} with rows that add up to {sums.min():g}..{sums.max():g}"
+        )
+
+
 def check_not_empty(count, name, split):
     """Raises a `ValueError` unless a split of the data set `name` has an image."""
     if not count:

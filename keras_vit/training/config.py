@@ -165,6 +165,10 @@ class Recipe:
                 "early_stopping needs a validation part, as the test set must not choose. "
                 f"Received: early_stopping={self.training.early_stopping}, validation_fraction=0"
             )
+        if self.data.multi_label and self.training.loss == "softmax":
+            raise ValueError(
+                "a loss of several labels must be sigmoid or binary. Received: loss='softmax', data.multi_label=True"
+            )
         patterns = self.freeze if isinstance(self.freeze, tuple | list) else [None]
         if not all(isinstance(pattern, str) for pattern in patterns):
             raise ValueError(f"freeze must be a tuple of patterns. Received: freeze={self.freeze!r}")

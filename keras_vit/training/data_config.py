@@ -27,8 +27,9 @@ class DataConfig:
         download: bool. Whether TFDS may download and prepare a missing data set. Default True.
         train_split, test_split: str. Names of the splits, or folders; for TFDS also slices, `train[:90%]`.
         num_classes: int or `None`. For TFRecords and arrays that do not name their classes.
-        multi_label: bool. Whether an example may have several classes or none: targets are multi-hot rows. Default
-            False.
+        multi_label: bool. Whether an example of TFRecords or arrays may have several classes or none: targets are
+            multi-hot rows, and the loss is `sigmoid` or `binary`. Default False: one class, as its number or, in
+            arrays, as a row of probabilities that add up to 1.
         image_key, label_key: str. The features of a TFRecord. Defaults `image/encoded` and `image/class/label`.
         label_offset: int. Subtracted from the labels of TFRecords; 1 where they are counted from 1. Default 0.
         batch_size: int. The global batch. Training drops the remainder of an epoch, evaluation does not.
@@ -96,5 +97,10 @@ class DataConfig:
             raise ValueError(f"class_weights must be numbers of at least 0. Received: class_weights={weights!r}")
         if self.service is not None and not re.fullmatch(r"grpc://\S+:\d+", self.service):
             raise ValueError(f"a tf.data service must look like grpc://host:port. Received: service={self.service!r}")
+        if self.multi_label and not (self.tfrecords or self.arrays or self.name == "invented"):
+            raise ValueError(
+                "multi_label needs TFRecords or arrays, whose examples may have several classes. "
+                f"Received: multi_label=True, name={self.name!r}, folder={self.folder!r}"
+            )
         if not any(getattr(self, name) for name in SOURCES):
             raise ValueError(f"data needs one of {', '.join(SOURCES)}. Received: none of them")
