@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from keras_vit.validation import as_pair, check_choice, is_number
+from keras_vit.validation import as_pair, check_choice
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -52,7 +52,7 @@ class InputSpec:
         object.__setattr__(self, "size", as_pair(self.size, "size"))
         for name in ("mean", "std"):
             values = getattr(self, name)
-            if is_number(values):
+            if not hasattr(values, "__iter__"):
                 raise ValueError(f"{name} must hold one number a channel. Received: {name}={values!r}")
             object.__setattr__(self, name, tuple(float(value) for value in values))
         check_choice(self.interpolation, INTERPOLATIONS, "interpolation")

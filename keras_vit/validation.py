@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import numbers
 import re
 
@@ -64,8 +65,10 @@ def check_count(value, name):
 
 
 def is_number(value):
-    """Whether a value is an int or a float, and no bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value is an int or a finite float, and no bool."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def check_epsilon(value, name):

@@ -202,7 +202,7 @@ def test_a_schedule_of_ten_epochs_with_ten_steps(fields, step, rate):
         ({"cooldown_steps": 5}, "no cool-down"),
         ({"schedule": "constant", "final_learning_rate": 0.1}, "no final_learning_rate"),
         ({"accumulation_steps": 0}, "must be a positive int"),
-        ({"layer_decay": 0.0}, "must be positive or None"),
+        ({"layer_decay": 0.0}, r"must be in \(0, 1\] or None"),
         ({"beta_2": 1.0}, "must be a rate"),
     ],
 )

@@ -1,25 +1,14 @@
 """Augmentation policies of single images, named by the strings that recipes hold."""
 
-import ast
 import dataclasses
 import functools
-import inspect
-import re
 
 import tensorflow as tf
 
 from keras_vit.data import operations
 from keras_vit.data.kerascv import KerasCVPolicy
 from keras_vit.data.randaugment import TimmRandAugment, TPURandAugment
-
-_TIMM_KEYS = {
-    "m": ("magnitude", float),
-    "n": ("layers", int),
-    "p": ("rate", float),
-    "mstd": ("deviation", float),
-    "mmax": ("maximum", float),
-    "inc": ("increasing", lambda text: bool(int(text))),
-}
+from keras_vit.training.augment_policy import read_policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,57 +58,27 @@ def color_jitter(image, strength, seed):
     return image
 
 
-def _keras_cv(*names, **arguments):
-    return KerasCVPolicy(*names, arguments=tuple(sorted(arguments.items())))
-
-
-_CALLS = {"randaugment": TPURandAugment, "three_augment": ThreeAugment, "keras_cv": _keras_cv}
+_MAKERS = {
+    "rand": TimmRandAugment,
+    "randaugment": TPURandAugment,
+    "three_augment": ThreeAugment,
+    "keras_cv": KerasCVPolicy,
+}
 
 
 @functools.cache
 def parse_policy(text):
-    """Reads a policy.
+    """The policy of a text.
 
     Args:
-        text: str. One of
-
-            - `rand-m9-mstd0.5-inc1`, timm's RandAugment: `m` magnitude, `n` layers, `p` rate, `mstd` deviation,
-              `mmax` largest magnitude, `inc1` stronger with the magnitude;
-            - `randaugment(2, 10)`, big_vision's: layers and magnitude;
-            - `three_augment`, DeiT-III's;
-            - `keras_cv("RandAugment", magnitude=0.5)`: a layer of keras-cv's with its own arguments.
+        text: str, see `keras_vit.training.augment_policy.read_policy`.
 
     Returns:
         A function `(uint8 image, seed, fill, interpolation) -> uint8 image`, whose attribute `jitters` says whether
         colour jitter stays active beside it. The same text gives the same object.
 
     Raises:
-        ValueError: if it is none of these.
+        ValueError: if it is none.
     """
-    if text.split("-")[0] == "rand":
-        return _parse_timm(text)
-    try:
-        tree = ast.parse(text, mode="eval").body
-        call = tree if isinstance(tree, ast.Call) else ast.Call(tree, [], [])
-        policy = _CALLS[call.func.id]
-        arguments = [ast.literal_eval(value) for value in call.args]
-        keywords = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-        inspect.signature(policy).bind(*arguments, **keywords)
-    except (SyntaxError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"a policy is rand-<options> or one of {sorted(_CALLS)}, with arguments in brackets. Received: {text!r}"
-        ) from error
-    return policy(*arguments, **keywords)
-
-
-def _parse_timm(text):
-    fields = {}
-    for part in text.split("-")[1:]:
-        found = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", part)
-        if not found or found[1] not in _TIMM_KEYS:
-            raise ValueError(
-                f"a part of a rand- policy is one of {sorted(_TIMM_KEYS)} and a number. Received: {part!r} in {text!r}"
-            )
-        name, read = _TIMM_KEYS[found[1]]
-        fields[name] = read(found[2])
-    return TimmRandAugment(**fields)
+    name, fields = read_policy(text)
+    return _MAKERS[name](**fields)

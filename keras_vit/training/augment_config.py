@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from keras_vit.validation import check_choice, check_count, check_rate
+from keras_vit.training.augment_policy import read_policy
+from keras_vit.validation import check_choice, check_count, check_rate, is_number
 
 _MIXING = ("batch", "sample", "big_vision", "keras_cv")
 _INTERPOLATIONS = (None, "nearest", "bilinear", "bicubic", "lanczos", "random")
@@ -28,7 +29,7 @@ class AugmentConfig:
         padding: int, pixels. Pads every side and crops the size back at a random place.
         padding_mode: `constant` (the colour `fill`) or `reflect`.
         flip: bool. Mirror left and right, every second image.
-        policy: str or `None`. Changes of single images, as read by `keras_vit.data.policies.parse_policy`:
+        policy: str or `None`. Changes of single images, as read by `keras_vit.training.augment_policy`:
             `rand-m9-mstd0.5-inc1` (timm's RandAugment), `randaugment(2, 10)` (big_vision's), `three_augment`
             (DeiT-III's) or `keras_cv("RandAugment", magnitude=0.5)`.
         color_jitter: float. Brightness, contrast and saturation by factors from 1 +- this. Inactive beside
@@ -74,8 +75,8 @@ class AugmentConfig:
         check_rate(self.zoom, "zoom")
         check_count(self.padding, "padding")
         for name in ("shift", "rotation", "shear", "mixup", "cutmix", "color_jitter"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative. Received: {name}={getattr(self, name)!r}")
+            if not is_number(getattr(self, name)) or getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative or infinite. Received: {name}={getattr(self, name)!r}")
         for name in ("erasing", "mixing_rate", "cutmix_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1]. Received: {name}={getattr(self, name)!r}")
@@ -91,6 +92,8 @@ class AugmentConfig:
                 f"Received: mixing={self.mixing!r}, cutmix={self.cutmix!r}"
             )
         self._check_crop()
+        if self.policy is not None:
+            read_policy(self.policy)
 
     def _check_crop(self):
         scale, ratio = self.crop_scale, self.crop_ratio
@@ -105,6 +108,6 @@ def _is_range(pair):
     return (
         isinstance(pair, tuple | list)
         and len(pair) == 2
-        and all(isinstance(value, int | float) for value in pair)
+        and all(is_number(value) for value in pair)
         and 0 < pair[0] <= pair[1]
     )

@@ -1,6 +1,7 @@
 """A recipe: everything that decides a training run, as frozen dataclasses."""
 
 import dataclasses
+import re
 
 from keras_vit.models import ConvNetConfig, HybridConfig, SwinConfig, ViTConfig
 from keras_vit.preprocessing import InputSpec
@@ -67,6 +68,8 @@ class TrainingConfig:
         check_choice(self.initialization, SCHEMES, "initialization")
         check_choice(self.precision, ("auto", "float32", "mixed_bfloat16"), "precision")
         check_choice(self.compiler, ("auto", "xla", "fused", "plain"), "compiler")
+        if not is_number(self.head_bias):
+            raise ValueError(f"head_bias must be a finite number. Received: head_bias={self.head_bias!r}")
         if not is_number(self.seed) or not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must be in 0..2**31 - 1. Received: seed={self.seed!r}")
         if self.save_minutes is not None and not (is_number(self.save_minutes) and self.save_minutes > 0):
@@ -160,6 +163,8 @@ class Recipe:
     distillation: DistillationConfig | None = None
 
     def __post_init__(self):
+        if not re.fullmatch(r"[^./\\][^/\\]*", self.name):
+            raise ValueError(f"name names folders: no slash, no dot in front. Received: name={self.name!r}")
         if self.training.early_stopping and not self.data.validation_fraction:
             raise ValueError(
                 "early_stopping needs a validation part, as the test set must not choose. "

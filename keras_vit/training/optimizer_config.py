@@ -81,10 +81,10 @@ class OptimizerConfig:
         check_choice(self.schedule, SCHEDULES, "schedule")
         for name in ("learning_rate", "epsilon", "timescale", "adam_ratio"):
             if not is_number(getattr(self, name)) or getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive. Received: {name}={getattr(self, name)!r}")
+                raise ValueError(f"{name} must be positive and finite. Received: {name}={getattr(self, name)!r}")
         for name in ("final_learning_rate", "warmup_epochs", "warmup_learning_rate", "weight_decay"):
             if not is_number(getattr(self, name)) or getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative. Received: {name}={getattr(self, name)!r}")
+                raise ValueError(f"{name} must not be negative or infinite. Received: {name}={getattr(self, name)!r}")
         for name in ("beta_1", "beta_2", "momentum", "ema_momentum"):
             if getattr(self, name) is not None:
                 check_rate(getattr(self, name), name)
@@ -93,9 +93,11 @@ class OptimizerConfig:
         for name in ("reference_batch", "warmup_steps"):
             if getattr(self, name) is not None:
                 check_positive(getattr(self, name), name)
-        for name in ("clip_norm", "layer_decay"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive or None. Received: {name}={getattr(self, name)!r}")
+        clip, decay = self.clip_norm, self.layer_decay
+        if clip is not None and not (is_number(clip) and clip > 0):
+            raise ValueError(f"clip_norm must be positive or None. Received: clip_norm={clip!r}")
+        if decay is not None and not (is_number(decay) and 0 < decay <= 1):
+            raise ValueError(f"layer_decay must be in (0, 1] or None. Received: layer_decay={decay!r}")
         self._check_together()
 
     def _check_together(self):
