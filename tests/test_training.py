@@ -13,6 +13,7 @@ from keras_vit.training import (
     AdamW,
     AugmentConfig,
     DataConfig,
+    DistillationConfig,
     OptimizerConfig,
     Recipe,
     TrainingConfig,
@@ -93,6 +94,7 @@ def test_a_bad_override_raises(assignment, message):
         (OptimizerConfig, {"learning_rate": 0.0}, "must be positive"),
         (OptimizerConfig, {"ema_momentum": 1.0}, "must be a rate"),
         (OptimizerConfig, {"clip_norm": 0.0}, "must be positive or None"),
+        (DistillationConfig, {"teacher": "x", "temperature": 2.0}, "temperature is for kind='soft'"),
         (TrainingConfig, {"precision": "float8"}, "must be one of"),
         (TrainingConfig, {"epochs": 0}, "must be a positive int"),
     ],
@@ -259,6 +261,14 @@ def test_an_override_of_a_source_replaces_the_others():
     assert apply_overrides(recipe, ["data.batch_size=3"]).data.tfrecords == "a/{split}-*"
     folder = apply_overrides(recipe, ["data.folder=x", "data.name=None"])
     assert (folder.data.folder, folder.data.name, folder.data.tfrecords) == ("x", None, None)
+
+
+def test_an_override_of_the_optimizer_takes_away_what_it_has_not():
+    muon = RECIPE.replace(optimizer=OptimizerConfig(name="muon", adam_ratio=0.5, momentum=0.95, weight_decay=0.05))
+    assert apply_overrides(muon, ["optimizer.name=adamw"]).optimizer == OptimizerConfig(weight_decay=0.05)
+    assert apply_overrides(muon, ["optimizer.name=sgd"]).optimizer.momentum == 0.95
+    with pytest.raises(ValueError, match="adam_ratio is for muon"):
+        apply_overrides(muon, ["optimizer.name=adamw", "optimizer.adam_ratio=0.5"])
 
 
 @pytest.mark.parametrize("assignment", ["freeze=5", "freeze=head", "freeze=(1,)", "data.class_weights=5"])

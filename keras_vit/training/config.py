@@ -110,6 +110,8 @@ class DistillationConfig:
             raise ValueError(f"alpha must be in [0, 1]. Received: alpha={self.alpha!r}")
         if not is_number(self.temperature) or self.temperature <= 0:
             raise ValueError(f"temperature must be positive. Received: temperature={self.temperature!r}")
+        if self.kind == "hard" and self.temperature != 1:
+            raise ValueError(f"temperature is for kind='soft'. Received: kind='hard', temperature={self.temperature!r}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -194,6 +196,7 @@ class Recipe:
             accumulation_steps=min(self.optimizer.accumulation_steps, 2),
             warmup_epochs=0.0,
             warmup_steps=None,
+            warmup_learning_rate=0.0,
             cooldown_steps=0,
         )
         teacher = self.distillation and dataclasses.replace(self.distillation, teacher=None)

@@ -1,6 +1,7 @@
 """How the weights of a recipe move, as plain data."""
 
 import dataclasses
+import typing
 
 from keras_vit.validation import check_choice, check_count, check_positive, check_rate, is_number
 
@@ -34,8 +35,8 @@ class OptimizerConfig:
             0 to 1, as in big_vision. Default False.
         layer_decay: float in (0, 1] or `None`. Every layer learns slower than the one above it by this factor, see
             `layer_scales`. Default `None`.
-        beta_1: float. Default 0.9.
-        beta_2: float or `None`: 0.99 for Lion, else 0.999.
+        beta_1: float. Not of SGD. Default 0.9.
+        beta_2: float or `None`: 0.99 for Lion, else 0.999. Not of SGD.
         epsilon: float. Of Adam, LAMB and Muon's Adam. Default 1e-8.
         momentum: float. Of SGD and Muon. Default 0.9.
         nesterov: bool. Of SGD and Muon. Default False.
@@ -48,8 +49,18 @@ class OptimizerConfig:
             beside the weights, as in DeiT. Default True.
 
     Raises:
-        ValueError: if a field breaks these rules.
+        ValueError: if a field breaks these rules, or has no effect beside the others and not its default.
     """
+
+    # Optimizers with settings that the others have not. An override of the name takes these away from the others.
+    only_of: typing.ClassVar = {
+        "beta_1": ("adamw", "adam", "lamb", "lion", "muon"),
+        "beta_2": ("adamw", "adam", "lamb", "lion", "muon"),
+        "epsilon": ("adamw", "adam", "lamb", "muon"),
+        "momentum": ("sgd", "muon"),
+        "nesterov": ("sgd", "muon"),
+        "adam_ratio": ("muon",),
+    }
 
     name: str = "adamw"
     learning_rate: float = 1e-3
@@ -103,11 +114,19 @@ class OptimizerConfig:
     def _check_together(self):
         """Settings that would otherwise be passed over without a word."""
         by_epochs = self.schedule == "epoch_cosine"
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
         rules = {
+            f"{field} is for {', '.join(names)}": self.name not in names and getattr(self, field) != defaults[field]
+            for field, names in self.only_of.items()
+        }
+        rules |= {
             "adam has no weight decay; adamw has": self.name == "adam" and self.weight_decay,
             "a warm-up is told in epochs or in steps": self.warmup_steps and self.warmup_epochs,
             "epoch_cosine warms up by whole epochs": by_epochs and (self.warmup_steps or self.warmup_epochs % 1),
             "late is for epoch_cosine": self.late and not by_epochs,
+            "timescale is for rsqrt": self.timescale != defaults["timescale"] and self.schedule != "rsqrt",
+            "warmup_learning_rate needs a warm-up": self.warmup_learning_rate
+            and not (self.warmup_steps or self.warmup_epochs),
             "a cosine has no cool-down": self.cooldown_steps and self.schedule in ("cosine", "epoch_cosine"),
             "constant and rsqrt have no final_learning_rate": self.final_learning_rate
             and self.schedule in ("constant", "rsqrt"),

@@ -75,6 +75,10 @@ def _replace(config, changes):
     exclusive = getattr(config, "exclusive", ())
     if any(values.get(name) is not None for name in exclusive):
         values = {**dict.fromkeys(exclusive), **values}
+    if "name" in values:
+        defaults = {field.name: field.default for field in dataclasses.fields(config)}
+        lost = [field for field, owners in getattr(config, "only_of", {}).items() if values["name"] not in owners]
+        values = {**{field: defaults[field] for field in lost}, **values}
     return dataclasses.replace(config, **values)
 
 
