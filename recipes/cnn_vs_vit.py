@@ -32,6 +32,7 @@ from keras_vit.training import (
     TrainingConfig,
 )
 from keras_vit.training.record import RESULTS
+from keras_vit.validation import check_choice
 
 PERCENTS = (1, 3, 10, 30, 100)
 NAMES = {"cnn": "convolutional network", "vit": "ViT", "deit": "ViT, taught by the network"}
@@ -71,6 +72,7 @@ _OPTIMIZERS = {
 
 def make_recipe(model="vit", percent="100", seed="0"):
     """The recipe of one point: `model` is a key of `MODELS`, `percent` the part of the training set."""
+    check_choice(model, MODELS, "model")
     percent, seed = int(percent), int(seed)
     steps = max(1, TRAINING_IMAGES * percent // 100 // BATCH)
     epochs = max(2, SEEN_IMAGES // BATCH // steps)

@@ -16,6 +16,7 @@ from vit_tiny_cifar10 import EPOCHS
 from vit_tiny_cifar10 import make_recipe as make_plain
 
 from keras_vit.training import DistillationConfig
+from keras_vit.validation import check_choice
 
 TEACHER = "runs/convnet_cifar10/seed0"
 KINDS = {
@@ -27,6 +28,7 @@ KINDS = {
 
 def make_recipe(epochs=EPOCHS, kind="soft"):
     """The recipe at another length, or with another kind of distillation."""
+    check_choice(kind, KINDS, "kind")
     plain = make_plain(epochs)
     return plain.replace(
         name=plain.name.replace("vit_tiny_cifar10", "deit_cifar10" if kind == "soft" else f"deit_cifar10_{kind}"),

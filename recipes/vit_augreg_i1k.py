@@ -21,6 +21,7 @@ RandAugment and mixup are the library's own: keras-cv's have other operations, m
 from keras_vit.models import vit_config
 from keras_vit.preprocessing import InputSpec
 from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
+from keras_vit.validation import check_choice
 
 # The level of each size, a compromise between short and long runs.
 LEVEL_OF_SIZE = {"tiny": "light1", "small": "medium2", "base": "medium2"}
@@ -38,7 +39,7 @@ LEVELS = {
 
 def augmentation(level):
     """The `AugmentConfig` of a level."""
-    mixup, magnitude = LEVELS[level]
+    mixup, magnitude = LEVELS[check_choice(level, LEVELS, "level")]
     policy = None if magnitude is None else f"randaugment(2, {magnitude})"
     return AugmentConfig(
         crop_scale=(0.05, 1.0),
@@ -54,7 +55,7 @@ def augmentation(level):
 
 def make_recipe(size="small", level=None):
     """The recipe of a size and a level of augmentation; `None` is the level of the size."""
-    level = level or LEVEL_OF_SIZE[size]
+    level = level or LEVEL_OF_SIZE[check_choice(size, LEVEL_OF_SIZE, "size")]
     model = vit_config(size, image_size=224, patch_size=16, activation="gelu_tanh")
     return Recipe(
         name=f"vit_augreg_i1k_{size}_{level}",

@@ -17,13 +17,14 @@ from vit_augreg_i1k import augmentation
 from vit_augreg_i1k import make_recipe as on_i1k
 
 from keras_vit.training import DataConfig, TrainingConfig
+from keras_vit.validation import check_choice
 
 LEVEL_OF_SIZE = {"tiny": "none", "small": "light1", "base": "light2"}
 
 
 def make_recipe(size="small", level=None):
     """The recipe of a size and a level of augmentation; `None` is the level of the size."""
-    level = level or LEVEL_OF_SIZE[size]
+    level = level or LEVEL_OF_SIZE[check_choice(size, LEVEL_OF_SIZE, "size")]
     recipe = on_i1k(size)
     # The mean of the tokens, as in the config; the published checkpoints have a class token.
     pooling = {"class_token": False, "pooling": "gap", "pre_logits_dim": None}

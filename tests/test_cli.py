@@ -407,9 +407,15 @@ def test_every_recipe_loads_and_explains_itself(name):
 
 def test_a_recipe_file_takes_arguments():
     assert load_recipe("vit_augreg_i1k:size=base,level=light2").recipe.name == "vit_augreg_i1k_base_light2"
-    for arguments, message in (("sise=base", "Did you mean 'size'"), ("level=heavy", "no such recipe")):
+    for arguments, message in (
+        ("vit_augreg_i1k:sise=base", "Did you mean 'size'"),
+        ("vit_augreg_i1k:level=heavy", r"no such recipe \(level must be one of \['light1', .*level='heavy'"),
+        ("vit_augreg_i21k:size=huge", r"size must be one of \['base', 'small', 'tiny'\]"),
+        ("deit_cifar10:kind=foo", r"kind must be one of \['hard', 'soft'\].*kind='foo'"),
+        ("cnn_vs_vit:model=rnn", r"model must be one of \['cnn', 'deit', 'vit'\]"),
+    ):
         with pytest.raises(ValueError, match=message):
-            load_recipe(f"vit_augreg_i1k:{arguments}")
+            load_recipe(arguments)
     with pytest.raises(ValueError, match="takes the arguments"):
         load_recipe("vit_digits:size=base")
 
