@@ -5,7 +5,7 @@ Data from TensorFlow Datasets, or from a folder `<folder>/{train,test}/<class>/<
     keras_vit train recipes/convnet_cifar10.py --set data.folder=path/to/cifar10
 
 Its settings follow "How to train your ResNet" (D. Page, 2018): SGD with Nesterov momentum, one linear rise and fall of
-the learning rate, crops, mirror images and label smoothing. Expected: about 88 %, as records in recipes/results tell.
+the learning rate, crops, mirror images and label smoothing. Expected: what the records in recipes/results tell.
 Hardware: two CPU cores, ten minutes.
 """
 

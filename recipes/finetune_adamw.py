@@ -2,8 +2,8 @@
 
 Papers: He et al., "Masked Autoencoders Are Scalable Vision Learners" (arXiv:2111.06377), table 9; Bao et al., "BEiT"
 (arXiv:2106.08254), appendix. Their settings, with the augmentation of DeiT, from AugReg's weights of ImageNet-21k,
-whose pooling and normalisation the model keeps. Expected: the papers begin with their own encoders and report 83.6 %
-for MAE's ViT-B; of these weights nothing is published. Hardware: 32 GPUs; the time is not published. Not measured here.
+whose pooling and normalisation the model keeps. Expected: nothing is published of these weights; the papers begin with
+their own encoders and report 83.6 % for MAE's ViT-B. Hardware: 32 GPUs; the time is not published. Not measured here.
 
     keras_vit train recipes/finetune_adamw.py
 

@@ -1,9 +1,8 @@
 """Vision Transformers on ImageNet-21k, the pretraining of AugReg.
 
 Paper: Steiner et al., "How to train your ViT? Data, Augmentation, and Regularization in Vision Transformers"
-(arXiv:2106.10270). Expected after fine-tuning to ImageNet-1k at 384 pixels (recipes/finetune.py): Ti/16 78.2 %,
-S/16 83.7 %, B/16 86.0 %. Hardware: TPUv3 cores; hours are in the paper's figures. Not
-measured here.
+(arXiv:2106.10270). Expected after fine-tuning with finetune.py to ImageNet-1k at 384 pixels: Ti/16 78.2 %, S/16 83.7 %,
+B/16 86.0 %. Hardware: TPUv3 cores; hours are in the paper's figures. Not measured here.
 
     keras_vit train recipes/vit_augreg_i21k.py:size=base,level=medium1 --set data.tfrecords='i21k/{split}-*'
 

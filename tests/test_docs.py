@@ -56,6 +56,25 @@ def test_the_page_of_training_says_what_the_recipes_say(monkeypatch):
     assert page.main(["--check"]) == 0, "run: python docs/recipes_page.py"
 
 
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("vit_digits", ""),
+        ("finetune_adamw", ""),
+        ("convnet_cifar10", ""),
+        ("deit3_small_i1k", "81.4 % after 800 epochs"),
+        ("vit_s16_i1k", "76.5 % after 90 epochs, 78.5 % after 150, 80.0 % after 300"),
+        ("vit_augreg_i21k", "Ti/16 78.2 %, S/16 83.7 %, B/16 86.0 %"),
+        ("finetune", "CIFAR-10 98.8 to 99.0 %, CIFAR-100 91.9 to 92.1 %"),
+    ],
+)
+def test_published_is_what_the_paper_of_a_recipe_reports(name, published, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    row = importlib.import_module("recipes_page")._row(name)
+    cell = row.split(" | ")[-2]
+    assert published in cell if published else not cell
+
+
 @pytest.mark.slow
 def test_the_page_of_weights_says_what_the_library_does(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
