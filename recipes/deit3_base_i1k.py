@@ -6,6 +6,8 @@ smoothing 0.1, no repeated augmentation). Hardware: nodes of 8 GPUs; the time
 is not published. Not measured here.
 
     keras_vit train recipes/deit3_base_i1k.py --set distribution.name=mirrored
+
+For augmentation by keras-cv see deit_tiny_i1k.py.
 """
 
 import dataclasses

@@ -6,7 +6,8 @@ GPUs; the time is not published. Not measured here.
 
     keras_vit train recipes/deit3_small_i1k.py --set distribution.name=mirrored
 
-Source: facebookresearch/deit `README_revenge.md`, `augment.py`, `main.py`.
+Source: facebookresearch/deit `README_revenge.md`, `augment.py`, `main.py`. For augmentation by keras-cv see
+deit_tiny_i1k.py; it has no 3-augment.
 """
 
 from keras_vit.models import VARIANTS

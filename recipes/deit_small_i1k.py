@@ -4,6 +4,8 @@ Paper: Touvron et al. (arXiv:2012.12877), table 9. Expected: 79.9 % top-1. Hardw
 than three days. Not measured here.
 
     keras_vit train recipes/deit_small_i1k.py --set distribution.name=mirrored
+
+For augmentation by keras-cv see deit_tiny_i1k.py.
 """
 
 from deit_tiny_i1k import recipe as tiny

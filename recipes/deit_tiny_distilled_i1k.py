@@ -9,7 +9,7 @@ days. Not measured here.
 The teacher is any Keras model with the same classes (one that is not of this library also needs
 `distillation.teacher_mean` and `teacher_std`), or a name of `keras_vit list --pretrained`.
 
-Source: facebookresearch/deit `main.py`, `losses.py`.
+Source: facebookresearch/deit `main.py`, `losses.py`. For augmentation by keras-cv see deit_tiny_i1k.py.
 """
 
 from deit_tiny_i1k import recipe as plain

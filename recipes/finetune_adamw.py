@@ -7,7 +7,7 @@ their own encoders and report 83.6 % for MAE's ViT-B. Hardware: 32 GPUs; the tim
 
     keras_vit train recipes/finetune_adamw.py
 
-Source: facebookresearch/mae `FINETUNE.md`, `main_finetune.py`.
+Source: facebookresearch/mae `FINETUNE.md`, `main_finetune.py`. For augmentation by keras-cv see deit_tiny_i1k.py.
 """
 
 from deit_tiny_i1k import recipe as deit

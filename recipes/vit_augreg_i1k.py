@@ -10,7 +10,8 @@ Hardware: TPUv3 cores; hours are in the paper's figures. Not measured here.
 `size` is tiny, small or base; `level` one of `LEVELS`.
 
 Source: google-research/big_vision `configs/vit_i1k.py` of 2022, with its softmax (later versions have a sigmoid loss
-and a head bias of -6.9); its `train[:99%]` leaves a part to choose by, here `data.validation_fraction` does.
+and a head bias of -6.9); its `train[:99%]` leaves a part to choose by, here `data.validation_fraction` does. Its Adam
+keeps the first moment as a bfloat16 (`mu_dtype`), here it is a float32.
 
 RandAugment and mixup are the library's own: keras-cv's have other operations, magnitudes and weights (see
 `keras_vit.data.kerascv`), and are there for who wants them:

@@ -9,7 +9,9 @@ B/16 86.0 %. Hardware: TPUv3 cores; hours are in the paper's figures. Not measur
 The data set has no public TFDS builder for downloads: prepare TFRecords of its 21,843 classes, an image's labels as a
 list. `size` is tiny, small or base; `level` one of `LEVELS` in vit_augreg_i1k.py.
 
-Source: google-research/big_vision `configs/vit_i21k.py`.
+Source: google-research/big_vision `configs/vit_i21k.py`, which trains on `full[51200:]`; what is prepared as `train` is
+up to you. Its Adam keeps the first moment as a bfloat16 (`mu_dtype`), here it is a float32. For augmentation by
+keras-cv see vit_augreg_i1k.py.
 """
 
 from vit_augreg_i1k import augmentation

@@ -6,9 +6,10 @@ Paper: Hassani et al., "Escaping the Big Data Paradigm with Compact Transformers
     keras_vit train recipes/vit_lite_cifar10.py
     keras_vit train recipes/vit_lite_cifar10.py --set data.folder=path/to/cifar10
 
-Source: SHI-Labs/Compact-Transformers `configs/datasets/cifar10.yml`, `src/vit.py`. What is otherwise there: mixup and
-cutmix end after 175 epochs, ten more epochs at the last learning rate follow, queries, keys and values have no bias,
-positions begin with a deviation of 0.2, and the first norm of a block is applied to the residual stream too.
+Source: SHI-Labs/Compact-Transformers `configs/datasets/cifar10.yml`, `src/vit.py`. What is otherwise there: 300
+epochs, where the paper's table has 200; mixup and cutmix end after 175 of them, ten more at the last learning rate
+follow, queries, keys and values have no bias, positions begin with a deviation of 0.2, and the first norm of a block is
+applied to the residual stream too.
 
 RandAugment, mixup and cutmix are the library's own: keras-cv's have other operations, magnitudes and weights (see
 `keras_vit.data.kerascv`), and are there for who wants them:

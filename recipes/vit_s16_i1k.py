@@ -8,7 +8,9 @@ Not measured here.
     keras_vit train recipes/vit_s16_i1k.py --set distribution.name=mirrored
     keras_vit train recipes/vit_s16_i1k.py --set training.epochs=300
 
-Source: google-research/big_vision `configs/vit_s16_i1k.py`.
+Source: google-research/big_vision `configs/vit_s16_i1k.py`. What is otherwise there: Adam's first moment is a bfloat16
+(`mu_dtype`), here a float32; and the published models saw `train[:99%]`, the rest of which chose. Here all is trained
+on; `--set data.train_split='train[:99%]'` is as published.
 
 RandAugment and mixup are the library's own: keras-cv's have other operations, magnitudes and weights (see
 `keras_vit.data.kerascv`), and are there for who wants them:

@@ -403,6 +403,7 @@ def test_every_recipe_loads_and_explains_itself(name):
     assert module.recipe.name.startswith(name)
     for wanted in (f"keras_vit train recipes/{name}.py", "Expected", "Hardware"):
         assert wanted in module.__doc__
+    assert "keras-cv" in module.__doc__ or not module.recipe.augment.policy
 
 
 def test_a_recipe_file_takes_arguments():
