@@ -6,7 +6,9 @@ import pathlib
 import subprocess
 import sys
 import tarfile
+import time
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from keras_vit.data import (
     Split,
     evaluation_dataset,
     evaluation_stream,
+    iterators_end,
     load_source,
     plain_errors,
     train_and_evaluation,
@@ -335,6 +338,33 @@ def test_a_data_set_without_a_readable_image_stops(tmp_path):
     error = pytest.raises(ValueError, match="no image of the data set is readable")
     with error, plain_errors(), pytest.warns(UserWarning, match="left out"):
         list(_broken_batches(split, skip_unreadable=True))
+
+
+def test_python_is_asked_once_about_a_stream_that_fails(broken):
+    """Threads that read ahead have nothing left to ask when the process ends."""
+    asked, name_of = [], broken.name_of
+    broken.name_of = lambda number: asked.append(number) or name_of(number)
+    batches = iter(_broken_batches(broken))
+    with pytest.raises(ValueError, match="must be readable"), plain_errors():
+        list(batches)
+    time.sleep(0.2)
+    assert len(asked) <= 2  # a gap of two images at most
+    with pytest.raises(StopIteration):
+        next(batches)
+
+
+def test_no_iterator_outlives_an_error():
+    kept = []
+
+    def read():
+        batches = iter(tf.data.Dataset.range(3))
+        kept.append(weakref.ref(batches))
+        raise KeyError
+
+    with pytest.raises(KeyError) as error, iterators_end():
+        read()
+    assert error.tb is not None
+    assert kept[0]() is None
 
 
 def test_other_errors_of_tensorflow_stay_as_they_are():

@@ -10,9 +10,12 @@ import re
 import traceback
 import warnings
 
+import numpy as np
 import tensorflow as tf
 
 REPLACE, DROP = "replace", "drop"
+
+_FAILED, _OVER = -1, -2  # in place of a position: the element that raises, and what comes behind it
 
 _LISTED = 10  # names in an error or a warning
 # What TensorFlow puts around the message of an operation.
@@ -75,32 +78,58 @@ def map_readable(dataset, function, start, end, explain, skip=None):
         tf.data.Dataset.from_tensors((tf.constant(end, tf.int64), *sentinel[1:]))
     )
 
+    errors = []
+
     def report(first, beyond):
-        failed = [explain(position) for position in range(int(first), int(beyond))]
-        if skip is None or len(failed) >= end - start:
-            raise failed[0]
-        return beyond
+        try:
+            failed = [explain(position) for position in range(int(first), int(beyond))]
+        except Exception as error:
+            failed, is_over = [error], True
+        else:
+            is_over = skip is None or len(failed) >= end - start
+        if is_over:
+            errors.append(failed[0])
+        return np.int64(_FAILED) if is_over else beyond
+
+    def fail(position):
+        raise errors[-1]
 
     def step(state, element):
         (expected, *last), (position, *result) = state, element
-        gap = position - expected
-        checked = tf.cond(gap > 0, lambda: _call(report, expected, position), lambda: position)
+        gap, is_running = position - expected, expected >= 0
+        checked = tf.where(is_running, position, tf.constant(_OVER, tf.int64))
+        # Python is asked once: a thread that reads ahead would go on asking while the process ends.
+        asks = is_running & (gap > 0)
+        checked = tf.cond(asks, lambda: _call(report, expected, position), lambda: checked)
         if skip != REPLACE:
-            return (checked + 1,), (checked, *result)
+            return (_next(checked),), (checked, *result)
         # Only the last gap has nothing behind it: there the one before takes the place.
         is_end = tf.equal(position, end)
         result = tuple(tf.where(is_end, a, b) for a, b in zip(last, result, strict=True))
-        return (checked + 1, *result), (checked - gap, gap + 1 - tf.cast(is_end, tf.int64), *result)
+        is_over = checked < 0
+        first = tf.where(is_over, checked, checked - gap)
+        return (_next(checked), *result), (first, gap + 1 - tf.cast(is_end, tf.int64), *result)
 
     state = (tf.constant(start, tf.int64), *(sentinel[1:] if skip == REPLACE else ()))
-    counted = results.scan(state, step)
+    counted = results.scan(state, step).take_while(lambda position, *result: position != _OVER)
+    counted = counted.map(
+        lambda position, *result: (
+            tf.cond(position == _FAILED, lambda: _call(fail, position), lambda: position),
+            *result,
+        )
+    )
     if skip == REPLACE:
         return counted.flat_map(_spread)
     return counted.filter(lambda position, *result: position < end)
 
 
-def _call(function, first, beyond):
-    result = tf.numpy_function(function, [first, beyond], tf.int64)
+def _next(checked):
+    """The position that is expected behind one, or that nothing is any more."""
+    return tf.where(checked < 0, checked, checked + 1)
+
+
+def _call(function, *positions):
+    result = tf.numpy_function(function, positions, tf.int64)
     return tf.ensure_shape(result, ())
 
 
