@@ -1,4 +1,4 @@
-"""What Keras alone does on several replicas: run beside the cases of `distributed_fits.py`."""
+"""What Keras alone does on several replicas: run beside the cases of `distributed_small.py`."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ TARGETS = np.eye(3, dtype="float32")[_random.integers(0, 3, 41)]
 
 def cases(kind):
     """The functions from a strategy to a dict of arrays."""
-    wanted = (builds, reduces) if kind.startswith("workers") else (clips, weighs, accumulates)
+    wanted = (builds, reduces) if kind.startswith("workers") else (clips, weighs, accumulates, repeats)
     return {f"keras_{function.__name__}": function for function in wanted}
 
 
@@ -30,6 +30,11 @@ def weighs(strategy):
 def accumulates(strategy):
     """Gradients that are accumulated."""
     return {"error": failure(lambda: _weights(strategy, {"gradient_accumulation_steps": 2}, even=True))}
+
+
+def repeats(strategy):
+    """The rows of a batch that every replica gets."""
+    return {"times": np.array(len(_model(strategy, {}).predict_on_batch(IMAGES)) / len(IMAGES))}
 
 
 def builds(strategy):

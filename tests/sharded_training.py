@@ -28,9 +28,22 @@ CASES = {
 
 
 def _optimizer(name):
-    rules = {"weight_decay": 0.05, "global_clipnorm": 0.5, "use_ema": True, "ema_momentum": 0.9}
+    rules = {
+        "weight_decay": 0.05,
+        "global_clipnorm": 0.5,
+        "use_ema": True,
+        "ema_momentum": 0.9,
+        "gradient_accumulation_steps": 2,
+    }
     schedule = warmup_cosine(1e-2, STEPS, 2)
     return AdamW(schedule, **rules) if name == "adamw" else SGD(schedule, momentum=0.9, **rules)
+
+
+def _mixed(weights, values):
+    """Every batch mixed with itself in the opposite order."""
+    others = values.reshape(STEPS, BATCH, *values.shape[1:])[:, ::-1].reshape(values.shape)
+    weights = weights.reshape(-1, *[1] * (values.ndim - 1))
+    return weights * values + (1 - weights) * others
 
 
 def train(config, optimizer, teacher, distribution):
@@ -40,6 +53,8 @@ def train(config, optimizer, teacher, distribution):
     rng = np.random.default_rng(0)
     images = rng.normal(size=(STEPS * BATCH, *config.image_size, 3)).astype("float32")
     targets = np.eye(config.num_classes, dtype="float32")[rng.integers(0, config.num_classes, len(images))]
+    mixing = np.repeat(rng.uniform(0.2, 1.0, STEPS), BATCH).astype("float32")  # one weight a batch
+    images, targets = (_mixed(mixing, values) for values in (images, targets))
     model = build_model(config)
     trainer = Distiller(model, build_model(config, name="teacher")) if teacher else model
     trainer.compile(_optimizer(optimizer), keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1))

@@ -118,6 +118,11 @@ def test_keras_3_15_weighs_replicas_alike_that_have_different_numbers_of_rows(ru
     assert _weights_differ(runs, "keras_weighs") > 1e-3, _mended("weighs examples alike")
 
 
+def test_keras_3_15_predicts_the_rows_of_a_single_batch_as_often_as_there_are_replicas(runs):
+    (worker,) = runs["cpu:2"]
+    assert worker["keras_repeats"]["times"] == 2, _mended("predicts every row once")
+
+
 @pytest.mark.parametrize(
     ("kind", "case", "message"),
     [
