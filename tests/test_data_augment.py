@@ -94,15 +94,15 @@ def _recorded(monkeypatch, config, jitters=False):
 
 
 def test_a_policy_fills_with_the_mean_and_interpolates_as_the_crop(monkeypatch):
-    handed = _recorded(monkeypatch, AugmentConfig(policy="any"))
+    handed = _recorded(monkeypatch, AugmentConfig(policy="three_augment"))
     assert handed["fill"] == (124, 116, 104)
     assert handed["interpolation"] == "bilinear"
-    handed = _recorded(monkeypatch, AugmentConfig(policy="any", crop_interpolation="random"))
+    handed = _recorded(monkeypatch, AugmentConfig(policy="three_augment", crop_interpolation="random"))
     assert handed["interpolation"] == "random"
 
 
 def test_crop_and_mirror_come_before_the_policy(monkeypatch):
-    config = AugmentConfig(policy="any", flip=True, padding=3, fill=9)
+    config = AugmentConfig(policy="three_augment", flip=True, padding=3, fill=9)
     expected = crop_and_flip(IMAGE[None], 3, "constant", (9, 9, 9), True, SEED)[0]
     np.testing.assert_array_equal(_recorded(monkeypatch, config)["image"], expected)
 
@@ -120,7 +120,7 @@ def test_single_images_are_mirrored_half_of_the_time(monkeypatch):
 
 
 def test_jitter_rests_beside_randaugment(monkeypatch):
-    config = AugmentConfig(policy="any", color_jitter=0.4)
+    config = AugmentConfig(policy="three_augment", color_jitter=0.4)
     np.testing.assert_array_equal(_recorded(monkeypatch, config, jitters=False)["result"], IMAGE)
     assert np.any(_recorded(monkeypatch, config, jitters=True)["result"] != IMAGE)
     assert np.any(augment_image(IMAGE, AugmentConfig(color_jitter=0.4), SEED, SPEC) != IMAGE)

@@ -5,6 +5,7 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -151,7 +152,7 @@ def _wait_deaf(pipe, waits):
         mutex = ctypes.create_string_buffer(128)  # zeros are an open one
         lock = ctypes.CDLL(None).pthread_mutex_lock
         lock(mutex)
-        pipe.send("waits")
+        threading.Timer(0.5, pipe.send, ["waits"]).start()  # by then it does
         lock(mutex)
 
 
