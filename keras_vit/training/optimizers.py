@@ -127,7 +127,7 @@ class Rules:
         momentum = ops.where(self.iterations > 0, self.ema_momentum, 0.0)
         for variable, average in self.averages():
             new = momentum * average + (1 - momentum) * variable
-            average.assign(ops.where(updated, new, average))
+            average.assign(ops.where(updated, new, ops.convert_to_tensor(average)))
 
     def get_config(self):
         scales = self.learning_rate_scales and dict(self.learning_rate_scales)
