@@ -2,6 +2,7 @@
 
 import functools
 
+import distributed_faults
 import numpy as np
 import tensorflow as tf
 from distributed_case import CLASSES, batches, compiled, fill, fit, prepared
@@ -52,7 +53,8 @@ def cases(kind, folder):
     if kind == "workers:3":
         return {"vit": functools.partial(vit, False), "deit": deit, "swin": swin}
     run = functools.partial(recipe, "multi_worker" if kind.startswith("workers") else kind, folder)
-    return {"vit": functools.partial(vit, True), "deit": deit, "swin": swin, "bfloat16": bfloat16, "recipe": run}
+    fits = {"vit": functools.partial(vit, True), "deit": deit, "swin": swin, "bfloat16": bfloat16, "recipe": run}
+    return {**fits, **(distributed_faults.cases(kind) if kind.startswith("workers") else {})}
 
 
 def vit(fuses, strategy):

@@ -1,5 +1,6 @@
 """`fit`, `evaluate` and `predict` on logical devices and on real workers are those of one device."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -59,3 +60,11 @@ def test_the_loss_of_every_step_in_bfloat16(runs):
     assert one["losses"][8] < one["losses"][4] < one["losses"][0]  # of the same batch
     for kind, arrays in others:
         np.testing.assert_allclose(arrays["losses"], one["losses"], atol=1e-2, rtol=0, err_msg=kind)
+
+
+@pytest.mark.parametrize(("case", "message"), [("keras_builds", ""), ("keras_reduces", "Invalid reduction dimension")])
+def test_keras_3_15_fails_on_several_workers(runs, case, message):
+    for worker in runs["workers:2"]:
+        error = str(worker[case]["error"])
+        assert error, f"Keras {keras.__version__} does without {case}: take that out of keras_vit/distributed_fit.py"
+        assert message in error
