@@ -1,7 +1,7 @@
-"""Writes the tables of README.md from the records; no number gets there by hand.
+"""Writes the tables of README.md, serving.md and distributed.md from the records; no number gets there by hand.
 
-python docs/tables.py           rewrite README.md
-python docs/tables.py --check   exit with 1 if it is not what the records say
+python docs/tables.py           rewrite the pages
+python docs/tables.py --check   exit with 1 if one is not what the records say
 """
 
 import importlib
@@ -19,6 +19,9 @@ REPORTS = {
     "serving": "serving_report",
     "scaling": "scaling_report",
 }
+# The records that have a page of their own, and their place in it.
+PAGES = {"serving": (ROOT / "docs" / "serving.md", "latency"), "scaling": (ROOT / "docs" / "distributed.md", "scaling")}
+RECORDS = ROOT / "benchmarks" / "results"
 
 
 def recipe_table(folder):
@@ -68,7 +71,7 @@ def benchmark_table(folder):
     parts = []
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text())
-        if record["benchmark"] in ("serving", "scaling"):  # docs/serving.md and docs/distributed.md have their tables
+        if record["benchmark"] in PAGES:
             continue
         if record["benchmark"] in REPORTS:
             parts.append(own_tables(record, path.name))
@@ -142,10 +145,12 @@ def rewrite(page, parts, arguments):
 
 
 def main(arguments):
-    """Rewrites or checks README.md; returns the exit code."""
-    results = recipe_table(ROOT / "recipes" / "results")
-    benchmarks = benchmark_table(ROOT / "benchmarks" / "results")
-    return rewrite(ROOT / "README.md", {"results": results, "benchmarks": benchmarks}, arguments)
+    """Rewrites or checks the pages; returns the exit code."""
+    results, benchmarks = recipe_table(ROOT / "recipes" / "results"), benchmark_table(RECORDS)
+    codes = [rewrite(ROOT / "README.md", {"results": results, "benchmarks": benchmarks}, arguments)]
+    for name, (page, marker) in PAGES.items():
+        codes.append(rewrite(page, {marker: record_tables(RECORDS / f"{name}.json")}, arguments))
+    return max(codes)
 
 
 if __name__ == "__main__":

@@ -114,9 +114,10 @@ def test_the_page_says_what_the_record_says(monkeypatch, tmp_path):
     import scaling_report
 
     monkeypatch.syspath_prepend(str(BENCHMARKS.parent / "docs"))
-    page = importlib.import_module("scaling_page")
-    assert f"<!-- {page.MARKER} -->" in page.PAGE.read_text()
-    assert page.main(["--check"]) == 0, "run: python docs/scaling_page.py"
+    page = importlib.import_module("tables")
+    path, marker = page.PAGES["scaling"]
+    assert f"<!-- {marker} -->" in path.read_text()
+    assert page.main(["--check"]) == 0, "run: python docs/tables.py"
     assert "Not measured yet" in page.record_tables(tmp_path / "none.json")
     record = report.make_record("scaling", {"rounds": 2, "threads": 1}, scaling.BASELINE)
     record |= {"rows": [], "volumes": {"m": {"parameters": 1000, "bytes": 4_000_000}}, "projections": []}

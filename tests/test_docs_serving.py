@@ -26,12 +26,14 @@ BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, re.DOTALL)
 @pytest.fixture
 def page(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
-    return importlib.import_module("serving_page")
+    return importlib.import_module("tables")
 
 
 def test_the_page_says_what_the_record_says(page):
-    assert f"<!-- {page.MARKER} -->" in TEXT
-    assert page.main(["--check"]) == 0, "run: python docs/serving_page.py"
+    path, marker = page.PAGES["serving"]
+    assert path.read_text() == TEXT
+    assert f"<!-- {marker} -->" in TEXT
+    assert page.main(["--check"]) == 0, "run: python docs/tables.py"
 
 
 def test_a_record_would_be_read(page, tmp_path):
