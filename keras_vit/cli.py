@@ -1,7 +1,6 @@
 """The commands of `keras_vit`, one small function each; the arguments are in `keras_vit_cli`."""
 
 import pathlib
-import sys
 
 import keras
 import numpy as np
@@ -12,7 +11,7 @@ from keras_vit.cli_check import check
 from keras_vit.cli_export import explain, export
 from keras_vit.cli_models import best_classes, check_classifier, is_saved_model, load_model
 from keras_vit.cli_publish import publish, rollback
-from keras_vit.console import CONSOLE, say
+from keras_vit.console import CONSOLE, say, warn
 from keras_vit.data import Stream, evaluation_dataset, evaluation_stream, load_source
 from keras_vit.data.readable import left_out
 from keras_vit.export import predict as saved_model_predict
@@ -26,10 +25,6 @@ from keras_vit.zoo import list_models
 
 # Commands that are found here.
 __all__ = ["check", "convert", "evaluate", "explain", "export", "list", "predict", "publish", "rollback", "train"]
-
-
-def _warn(text):
-    print(f"keras_vit: {text}", file=sys.stderr)
 
 
 @ends_at_sigterm()
@@ -108,7 +103,7 @@ def evaluate(options):
     count = int(results.pop("images"))
     say(f"{source.name}, {options.split}: {count:,} images, " + _numbers(results))
     if stream.skipped:
-        _warn(left_out(stream.skipped, limit=None))
+        warn(left_out(stream.skipped, limit=None))
 
 
 def _stream(source, content, options):

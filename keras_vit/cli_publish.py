@@ -1,7 +1,6 @@
 """`keras_vit publish` and `keras_vit rollback`: versions for a server."""
 
-import sys
-
+from keras_vit.console import warn
 from keras_vit.export.publish import changed_for_clients, publish_version, roll_back
 
 
@@ -10,7 +9,7 @@ def publish(options):
     path = publish_version(options.source, options.to, options.number, options.keep)
     print(f"published: {path}")
     if changed := changed_for_clients(path):
-        print(f"keras_vit: not as in the version before: {', '.join(changed)}", file=sys.stderr)
+        warn(f"not as in the version before: {', '.join(changed)}")
 
 
 def rollback(options):
