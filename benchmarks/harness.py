@@ -120,6 +120,7 @@ def _environment(threads):
         "CUDA_VISIBLE_DEVICES": "-1",
         "KERAS_BACKEND": "tensorflow",
         "TF_CPP_MIN_LOG_LEVEL": "2",
+        "TF_ENABLE_ONEDNN_OPTS": "1",  # for all of TensorFlow's contenders also where it is off by default
         "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
         "CI": "true",  # OpenVINO then tells no server that it was imported
     }

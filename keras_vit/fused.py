@@ -53,9 +53,28 @@ def fused_bias_gelu(x, bias):
     return _bias_gelu_programs()(x, bias)
 
 
-def fused_bias(x, bias, scales=None):
-    """`(x + bias) * scales` of a matrix of rows, with its own gradient; `scales` are constants or `None`."""
-    return _bias_programs()(x, bias, scales)
+def fused_bias(x, bias):
+    """`x + bias` of a matrix of rows, with its own gradient: in bfloat16 one program, in float32 TensorFlow's."""
+    return _bias_programs()(x, bias)
+
+
+def fused_heads(x, bias, scales, length, num_heads):
+    """`(x + bias) * scales` of a matrix of rows, cut into queries, keys and values and these into heads.
+
+    One program forward, one back, where TensorFlow passes over memory once for the bias, the scales, every cut and
+    every transposition.
+
+    Args:
+        x: tensor `(batch * length, 3 * width)`, queries, keys and values side by side.
+        bias: tensor `(3 * width,)`.
+        scales: float32 array `(3 * width,)`, constants.
+        length: int or scalar tensor, tokens of an image.
+        num_heads: int.
+
+    Returns:
+        Three tensors `(batch, num_heads, length, width / num_heads)`.
+    """
+    return _heads_programs()(x, bias, scales, length, num_heads)
 
 
 def fused_softmax(logits, dtype):
@@ -151,27 +170,57 @@ def _bias_programs():
     import tensorflow as tf
 
     @fused
-    def forward(x, bias, scales):
-        return tf.cast((tf.cast(x, "float32") + tf.cast(bias, "float32")) * scales, x.dtype)
+    def forward(x, bias):
+        return tf.cast(tf.cast(x, "float32") + tf.cast(bias, "float32"), x.dtype)
+
+    @tf.custom_gradient
+    def apply(x, bias):
+        def gradient(upstream):
+            return upstream, tf.cast(_column_sums(upstream), bias.dtype)
+
+        # In float32 oneDNN adds the bias while it writes the product, if the two follow each other.
+        outputs = tf.nn.bias_add(x, bias) if x.dtype == tf.float32 else forward(x, bias)
+        return outputs, gradient
+
+    return lambda x, bias: apply(tf.convert_to_tensor(x), tf.convert_to_tensor(bias))
+
+
+@functools.cache
+def _heads_programs():
+    import tensorflow as tf
+
+    @fused
+    def forward(x, bias, scales, lengths, heads):
+        x = tf.cast((tf.cast(x, "float32") + tf.cast(bias, "float32")) * scales, x.dtype)
+        (length,), (num_heads,) = lengths.shape, heads.shape
+        x = tf.reshape(x, (-1, length, 3, num_heads, x.shape[-1] // (3 * num_heads)))
+        return tf.unstack(tf.transpose(x, (2, 0, 3, 1, 4)))
 
     @fused
     def backward(upstream, scales):
-        return tf.cast(tf.cast(upstream, "float32") * scales, upstream.dtype)
+        x = tf.transpose(tf.stack(upstream), (1, 3, 0, 2, 4))
+        x = tf.reshape(x, (-1, scales.shape[0]))
+        return tf.cast(tf.cast(x, "float32") * scales, x.dtype)
 
-    def add_bias(x, bias, scales):
-        constants = tf.constant(1.0 if scales is None else scales, "float32")
+    def cut(x, bias, scales, length, num_heads):
+        constants = tf.constant(scales, "float32")
+        # XLA must know these numbers when it compiles, so they come as shapes.
+        lengths, heads = tf.zeros([length]), tf.zeros([num_heads])
 
         @tf.custom_gradient
         def apply(x, bias):
-            def gradient(upstream):
-                d_x = upstream if scales is None else backward(upstream, constants)
+            def gradient(*upstream):
+                d_x = backward(upstream, constants)
                 return d_x, tf.cast(_column_sums(d_x), bias.dtype)
 
-            return forward(x, bias, constants), gradient
+            return forward(x, bias, constants, lengths, heads), gradient
 
-        return apply(tf.convert_to_tensor(x), tf.convert_to_tensor(bias))
+        parts = apply(tf.convert_to_tensor(x), tf.convert_to_tensor(bias))
+        for part in parts:
+            part.set_shape((None, num_heads, length if isinstance(length, int) else None, None))
+        return parts
 
-    return add_bias
+    return cut
 
 
 @functools.cache

@@ -8,7 +8,7 @@ import math
 
 import keras
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from keras_vit.validation import as_pair, check_choice
 
@@ -19,6 +19,8 @@ INTERPOLATIONS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 _MODES = {1: "L", 3: "RGB"}
+# A strip of one row and thousands of columns would grow to gigabytes before its crop.
+_MOST_RESIZED_PIXELS = 2**26
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -97,7 +99,8 @@ class InputSpec:
         """Resizes, crops and normalises one image.
 
         Args:
-            image: path, `PIL.Image`, or uint8 array `(h, w)` or `(h, w, channels)`.
+            image: path, `PIL.Image`, or uint8 array `(h, w)` or `(h, w, channels)`. The file of a JPEG
+                is turned upright as its Exif orientation says, as in an export; what is open is taken as it is.
 
         Returns:
             float32 array `(*size, num_channels)`.
@@ -109,13 +112,22 @@ class InputSpec:
 
     def resize(self, image):
         """As `load`, without the normalisation: uint8 array `(*size, num_channels)`."""
-        image = _open(image, self.num_channels)
-        height, width = self.resized_size((image.height, image.width))
-        if (height, width) != (image.height, image.width):
-            image = image.resize((width, height), INTERPOLATIONS[self.interpolation])
-        top, left = (round((r - s) / 2) for r, s in zip((height, width), self.size, strict=True))
-        image = image.crop((left, top, left + self.size[1], top + self.size[0]))
+        image = self._cropped(_open(image, self.num_channels))
         return np.asarray(image, "uint8").reshape(*self.size, self.num_channels)
+
+    def _cropped(self, image):
+        """A `PIL.Image` resized and cropped to `size`."""
+        resized = height, width = self.resized_size((image.height, image.width))
+        top, left = (round((r - s) / 2) for r, s in zip(resized, self.size, strict=True))
+        method, box = INTERPOLATIONS[self.interpolation], (left, top, left + self.size[1], top + self.size[0])
+        if height * width > _MOST_RESIZED_PIXELS:
+            # The same within rounding, of the pixels under the crop alone.
+            ratios = (image.width / width, image.height / height)
+            box = tuple(side * ratio for side, ratio in zip(box, 2 * ratios, strict=True))
+            return image.resize(self.size[::-1], method, box)
+        if resized != (image.height, image.width):
+            image = image.resize((width, height), method)
+        return image.crop(box)
 
     def normalize(self, images):
         """`(pixel / 255 - mean) / std` of pixels 0 to 255, any leading shape; a NumPy array or a backend tensor."""
@@ -149,15 +161,24 @@ def _from_array(array):
 
 
 def _read(image):
-    """A `PIL.Image` with its pixels from a path or an array."""
+    """A `PIL.Image` with its pixels from a path or an array, a file's upright."""
     try:
         opened = _from_array(image) if isinstance(image, np.ndarray) else Image.open(image)
         opened.load()  # a truncated file shows here
+        opened = _upright(opened)
     except (OSError, AttributeError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
         is_array = isinstance(image, np.ndarray)
         what = f"array of shape {image.shape} and dtype {image.dtype}" if is_array else repr(str(image))
         raise ValueError(f"an image must be a readable file or a uint8 array. Received: {what} ({error})") from error
     return opened
+
+
+def _upright(image):
+    """A JPEG as its Exif orientation says; one whose Exif data cannot be read stays as it is. So do exports."""
+    try:
+        return ImageOps.exif_transpose(image) if image.format in ("JPEG", "MPO") else image
+    except Exception:  # Pillow names no errors of damaged metadata, which belong to many modules.
+        return image
 
 
 def _open(image, num_channels):

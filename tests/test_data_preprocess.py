@@ -61,3 +61,13 @@ def test_jpegs_are_decoded_as_by_pillow():
 
     data = encode(picture(0, (97, 61)), "JPEG")
     np.testing.assert_array_equal(decode(tf.constant(data), 3), np.asarray(Image.open(io.BytesIO(data))))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_webp_is_decoded_without_its_alpha(mode):
+    image = picture(0, (41, 30), "RGB").convert(mode)
+    if mode == "RGBA":
+        image.putalpha(picture(1, (41, 30), "L"))
+    data = tf.constant(encode(image, "WEBP", lossless=True, exact=True))
+    np.testing.assert_array_equal(decode(data, 3), np.asarray(image.convert("RGB")))
+    np.testing.assert_array_equal(decode(data, 1)[..., 0], np.asarray(image.convert("RGB").convert("L")))

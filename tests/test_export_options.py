@@ -299,6 +299,7 @@ def test_limits_formats_and_orientation_reach_the_graph():
     [
         ({"top_k": 0}, "top_k must be a positive int"),
         ({"max_pixels": 0}, "max_pixels must be a positive int"),
+        ({"max_pixels": 383}, "max_pixels must allow an image of the model's own size.*max_pixels=383 for 16 x 24"),
         ({"dtype": "float16"}, "dtype must be one of"),
         ({"weights": "int4"}, "weights must be one of"),
         ({"activation": "relu"}, "activation must be one of"),

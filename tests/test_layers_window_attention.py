@@ -85,7 +85,7 @@ def test_bias_is_float32_in_mixed_precision(version):
     mixed, full = _layer(version=version, dtype="mixed_bfloat16"), _layer(version=version)
     assert keras.backend.standardize_dtype(mixed.position_bias().dtype) == "float32"
     difference = np.abs(np.array(mixed(INPUTS), "float32") - np.array(full(INPUTS)))
-    assert 0 < difference.max() < (0.05 if version == 1 else 0.1)
+    assert 0 < difference.max() < 0.1
 
 
 def test_gradient_of_the_table_is_dense():

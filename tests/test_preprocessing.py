@@ -8,9 +8,10 @@ import keras
 import numpy as np
 import PIL
 import pytest
-from PIL import Image
+from hostile import picture, with_orientation
+from PIL import Image, ImageOps
 
-from keras_vit import InputSpec
+from keras_vit import InputSpec, preprocessing
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HALF = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
@@ -123,6 +124,35 @@ def test_colour_becomes_grey():
 def test_four_channels_are_kept():
     rgba = np.arange(64, dtype="uint8").reshape(4, 4, 4)
     np.testing.assert_array_equal(InputSpec(4, mean=(0.5,) * 4, std=(0.5,) * 4).resize(rgba), rgba)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_of_a_telephone_is_turned_upright(orientation, tmp_path):
+    path, image = tmp_path / "photo.jpg", picture(0, (24, 16))
+    path.write_bytes(with_orientation(image, orientation))
+    opened, spec = Image.open(path), InputSpec((24, 24), crop_fraction=None)
+    np.testing.assert_array_equal(spec.resize(path), spec.resize(ImageOps.exif_transpose(opened)))
+    # What the caller has opened is the caller's.
+    assert np.array_equal(spec.resize(path), spec.resize(opened)) == (orientation == 1)
+
+
+def test_damaged_exif_data_are_no_reason_to_refuse_an_image(tmp_path):
+    good = with_orientation(picture(0, (24, 16)), 6)
+    for at in range(24, 80):  # the segment without its length
+        path = tmp_path / "photo.jpg"
+        path.write_bytes(good[:at] + bytes([255 - good[at]]) + good[at + 1 :])
+        assert InputSpec(8).resize(path).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_strips_need_no_memory_for_what_is_cut_off(interpolation, monkeypatch):
+    spec = InputSpec((24, 32), crop_fraction=0.9, interpolation=interpolation)
+    row = np.repeat(np.arange(900) // 4, 3).reshape(1, 900, 3).astype("uint8")
+    strips = (row, row.transpose(1, 0, 2))
+    whole = [spec.resize(strip).astype(int) for strip in strips]
+    monkeypatch.setattr(preprocessing, "_MOST_RESIZED_PIXELS", 0)
+    for strip, expected in zip(strips, whole, strict=True):
+        assert np.abs(spec.resize(strip).astype(int) - expected).max() <= 1
 
 
 def test_wrong_number_of_channels_raises():

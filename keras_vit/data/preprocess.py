@@ -1,5 +1,7 @@
 """`InputSpec` as graph operations: from encoded bytes to pixels of the model's size."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -9,7 +11,7 @@ KERNELS = {"bilinear": ("triangle", 1), "bicubic": ("keyscubic", 2), "lanczos": 
 
 
 def decode(data, num_channels):
-    """Decodes one JPEG, PNG, BMP or GIF (its first frame).
+    """Decodes one JPEG, PNG, BMP, WebP without animation, or GIF (its first frame); alpha is dropped.
 
     Args:
         data: scalar string tensor.
@@ -18,13 +20,28 @@ def decode(data, num_channels):
     Returns:
         uint8 tensor `(height, width, num_channels)`.
     """
+
+    def decode_webp():
+        # With `channels=3` TensorFlow refuses alpha, and it knows no grey ones.
+        colors = tf.io.decode_webp(data)[0, ..., :3]
+        return colors if num_channels == 3 else _grey(colors)
+
+    def decode_other():
+        is_webp = tf.reduce_all(
+            tf.io.decode_raw(data, tf.uint8, fixed_length=12)[8:] == tf.constant(list(b"WEBP"), tf.uint8)
+        )
+        whole = functools.partial(tf.io.decode_image, data, channels=num_channels, expand_animations=False)
+        return tf.cond(is_webp, decode_webp, whole)
+
     # Only this DCT gives the pixels that Pillow gives.
-    image = tf.cond(
-        tf.io.is_jpeg(data),
-        lambda: tf.io.decode_jpeg(data, channels=num_channels, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(data, channels=num_channels, expand_animations=False),
-    )
-    return tf.ensure_shape(image, (None, None, num_channels))
+    jpeg = functools.partial(tf.io.decode_jpeg, data, channels=num_channels, dct_method="INTEGER_ACCURATE")
+    return tf.ensure_shape(tf.cond(tf.io.is_jpeg(data), jpeg, decode_other), (None, None, num_channels))
+
+
+def _grey(image):
+    """One channel of three, uint8, as Pillow makes it."""
+    weighted = tf.tensordot(tf.cast(image, tf.int32), tf.constant([19595, 38470, 7471]), 1)
+    return tf.cast((weighted + 2**15) // 2**16, tf.uint8)[..., None]
 
 
 def resize(image, input_spec):

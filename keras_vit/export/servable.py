@@ -39,6 +39,12 @@ def make_servable(
     """
     check_backend()
     given = flat(model)
+    height, width = metadata(given).input_spec.size
+    if check_positive(max_pixels, "max_pixels") < height * width:
+        raise ValueError(
+            "max_pixels must allow an image of the model's own size, else every answer is a refusal of larger ones. "
+            f"Received: max_pixels={max_pixels} for {height} x {width}"
+        )
     wanted = given if dtype is None else with_compute_dtype(given, check_choice(dtype, COMPUTE_DTYPES, "dtype"))
     return Servable(
         model=wanted,
@@ -48,7 +54,7 @@ def make_servable(
         top_k=_top_k(given, top_k),
         activation=_activation(given, activation),
         formats=_formats(formats),
-        max_pixels=check_positive(max_pixels, "max_pixels"),
+        max_pixels=max_pixels,
         upright=bool(upright),
         is_inexact=weights != "float32" or wanted is not given,
     )

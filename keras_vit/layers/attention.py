@@ -7,9 +7,9 @@ import numpy as np
 from keras import ops
 
 from keras_vit.backend import has_fused_attention
-from keras_vit.fused import fused_softmax, fuses
+from keras_vit.fused import fused_heads, fused_softmax, fuses
 from keras_vit.layers.composite import CompositeLayer
-from keras_vit.layers.dense import dense, on_rows, scales_rows
+from keras_vit.layers.dense import dense, has_bias, on_rows
 from keras_vit.layers.dropout import Dropout, dropout
 from keras_vit.layers.layer_norm import LayerNormalization
 from keras_vit.validation import check_heads, check_positive
@@ -36,26 +36,65 @@ def attend(query, key, value, dropout=None, training=False, return_attention=Fal
         `(batch, heads, queries, keys)`, before dropout.
     """
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    drops = isinstance(dropout, Dropout) and dropout.rate > 0 and training
-    if has_fused_attention() and bias is None and not drops and not return_attention:
+    if has_fused_attention() and bias is None and not _drops(dropout, training) and not return_attention:
         return ops.dot_product_attention(query, key, value, scale=scale)
     # Scaling the queries costs less than scaling the larger logits, and keeps float16 in range.
-    query = query * scale if isinstance(scale, float) and scale != 1 else query
-    query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))  # (batch, heads, ..., head_dim)
+    query, logit_scale = (query * scale, None) if isinstance(scale, float) else (query, scale)
+    query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
+    return attend_in_heads(query, key, value, dropout, training, return_attention, logit_scale, bias)
+
+
+def attend_in_heads(query, key, value, dropout, training, return_attention, logit_scale=None, bias=None):
+    """As `attend`, of queries that are scaled already and with the heads in front.
+
+    Args:
+        query: tensor `(batch, heads, queries, head_dim)`.
+        key, value: tensors `(batch, heads, keys, head_dim)`.
+        dropout, training, return_attention, bias: as for `attend`.
+        logit_scale: float32 tensor `(heads, 1, 1)` that multiplies the logits, only with a bias, or `None`.
+
+    Returns:
+        As `attend`: tensor `(batch, queries, heads, head_dim)`, or the pair.
+    """
     # TensorFlow folds this second transpose into the product.
     logits = ops.matmul(query, ops.swapaxes(key, -1, -2))
     if bias is not None:
         logits = ops.cast(logits, "float32")
-        logits = logits if isinstance(scale, float) else logits * scale
+        logits = logits if logit_scale is None else logits * logit_scale
         logits = ops.reshape(logits, (-1, *bias.shape)) + bias
         logits = ops.reshape(logits, (-1, *bias.shape[1:]))
     if fuses():
         attention = fused_softmax(logits, value.dtype)
     else:
         attention = ops.cast(ops.softmax(ops.cast(logits, "float32"), axis=-1), value.dtype)
-    weights = dropout(attention, training=training) if drops else attention
+    weights = dropout(attention, training=training) if _drops(dropout, training) else attention
     outputs = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
     return (outputs, attention) if return_attention else outputs
+
+
+def _drops(dropout, training):
+    return isinstance(dropout, Dropout) and dropout.rate > 0 and training
+
+
+def cuts_heads(qkv):
+    """Whether `query_key_value_in_heads` takes a dense layer."""
+    return fuses() and has_bias(qkv)
+
+
+def query_key_value_in_heads(qkv, inputs, num_heads):
+    """What `attend_in_heads` takes, of a fused projection of `inputs`; only where `cuts_heads(qkv)`.
+
+    Args:
+        qkv: dense layer of `3 * width` units: queries, keys, values, each with its heads side by side.
+        inputs: tensor `(batch, tokens, width)`.
+        num_heads: int.
+
+    Returns:
+        Three tensors `(batch, num_heads, tokens, head_dim)`, the queries divided by `sqrt(head_dim)`.
+    """
+    width = qkv.units // 3
+    scales = np.repeat(np.array([math.sqrt(num_heads / width), 1, 1], "float32"), width)
+    return fused_heads(ops.matmul(rows(inputs), qkv.kernel), qkv.bias, scales, ops.shape(inputs)[1], num_heads)
 
 
 def attention_spec(tokens, num_heads, dtype, return_attention):
@@ -141,24 +180,23 @@ class MultiHeadSelfAttention(CompositeLayer):
                 norm.build((None, None, self.num_heads, hidden_dim // self.num_heads))
 
     def call(self, inputs, training=False, return_attention=False):
-        length = ops.shape(inputs)[1]
-        scales, scale = None, None
-        if scales_rows(self.qkv) and not self.qk_norm:
-            scales, scale = self._column_scales(inputs.shape[-1]), 1.0
-        fused = ops.split(on_rows(self.qkv, rows(inputs), scales), 3, axis=-1)
-        query, key, value = (split_heads(part, length, self.num_heads) for part in fused)
-        if self.qk_norm:
-            query, key = self.query_norm(query), self.key_norm(key)
-        outputs = attend(query, key, value, self.attention_dropout, training, return_attention, scale)
+        how = self.attention_dropout, training, return_attention
+        if cuts_heads(self.qkv) and not self.qk_norm:
+            outputs = attend_in_heads(*query_key_value_in_heads(self.qkv, inputs, self.num_heads), *how)
+        else:
+            outputs = attend(*self._query_key_value(inputs), *how)
         outputs, attention = outputs if return_attention else (outputs, None)
         outputs = ops.reshape(on_rows(self.projection, rows(outputs)), ops.shape(inputs))
         outputs = self.dropout(outputs, training=training)
         return (outputs, attention) if return_attention else outputs
 
-    def _column_scales(self, hidden_dim):
-        """What the columns of queries, keys and values are multiplied with: the scale of the logits and 1."""
-        scale = math.sqrt(self.num_heads / hidden_dim)
-        return np.repeat(np.array([scale, 1, 1], "float32"), hidden_dim)
+    def _query_key_value(self, inputs):
+        length = ops.shape(inputs)[1]
+        fused = ops.split(on_rows(self.qkv, rows(inputs)), 3, axis=-1)
+        query, key, value = (split_heads(part, length, self.num_heads) for part in fused)
+        if self.qk_norm:
+            query, key = self.query_norm(query), self.key_norm(key)
+        return query, key, value
 
     def compute_output_spec(self, inputs, training=False, return_attention=False):
         return attention_spec(inputs, self.num_heads, self.compute_dtype, return_attention)

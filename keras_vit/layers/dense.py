@@ -86,31 +86,27 @@ def is_plain(dense):
     return dense.quantization_mode is None and not dense.lora_enabled
 
 
-def on_rows(dense, rows, scales=None):
+def on_rows(dense, rows):
     """What a dense layer makes of the rows of a matrix, computed in the fastest way that is known.
 
     Args:
         dense: from `dense`.
         rows: tensor `(rows, width)`.
-        scales: float array `(units,)` or `None`. Multiplies the columns of the result, only where `scales_rows(dense)`.
 
     Returns:
         Tensor `(rows, units)`.
     """
-    if not _is_split(dense):
+    if not has_bias(dense):
         return dense(rows)
-    product = ops.matmul(rows, dense.kernel)
     if fuses():
-        return fused_bias(product, dense.bias, scales)
+        return fused_bias(ops.matmul(rows, dense.kernel), dense.bias)
+    if not splits_bias(dense.compute_dtype):
+        return dense(rows)
     # Nothing but this keeps TensorFlow from making one operation of the product and its bias.
-    product = ops.reshape(product, (-1, 1, dense.units)) + dense.bias
+    product = ops.reshape(ops.matmul(rows, dense.kernel), (-1, 1, dense.units)) + dense.bias
     return ops.reshape(product, (-1, dense.units))
 
 
-def scales_rows(dense):
-    """Whether `on_rows` takes `scales`, which then cost nothing."""
-    return fuses() and _is_split(dense)
-
-
-def _is_split(dense):
-    return dense.use_bias and is_plain(dense) and splits_bias(dense.compute_dtype)
+def has_bias(dense):
+    """Whether a dense layer is a product and a bias, and nothing but these."""
+    return dense.use_bias and is_plain(dense)
