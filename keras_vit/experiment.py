@@ -180,7 +180,10 @@ def _ends_of(recipe):
 
 
 def _evaluate(model, recipe, split, strategy, workers):
-    """Loss, without label smoothing, and accuracy over every example of a split, as a dict."""
+    """Loss, without label smoothing, and accuracy over every example of a split, as a dict.
+
+    The last batch stays short instead of being filled up, and Keras weighs batches by their examples: each counts once.
+    """
     skipped, limit = [], recipe.training.evaluation_steps
     with strategy.scope():
         judged = keras.Model(model.inputs, model.outputs)  # Of the same weights; `model` stays compiled as it was.

@@ -5,8 +5,8 @@ Data from TensorFlow Datasets, or from a folder `<folder>/{train,test}/<class>/<
     keras_vit train recipes/convnet_cifar10.py --set data.folder=path/to/cifar10
 
 Its settings follow "How to train your ResNet" (D. Page, 2018): SGD with Nesterov momentum, one linear rise and fall of
-the learning rate, crops, mirror images and label smoothing. Expected: what the records in recipes/results tell.
-Hardware: two CPU cores, ten minutes.
+the learning rate, crops, mirror images and label smoothing. Expected: 83.4 %, the record in
+recipes/results/convnet_cifar10. Hardware: two CPU cores, twelve minutes.
 """
 
 from keras_vit.models import ConvNetConfig

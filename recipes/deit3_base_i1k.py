@@ -2,8 +2,7 @@
 
 Paper: Touvron, Cord and Jegou (arXiv:2204.07118), table 11. Expected: 83.8 % top-1 after 800 epochs at 192 pixels and
 20 of fine-tuning at 224 (AdamW, learning rate 1e-5 of 512 images, weight decay 0.1, rand-m9-mstd0.5-inc1, label
-smoothing 0.1, no repeated augmentation). Hardware: nodes of 8 GPUs; the time
-is not published. Not measured here.
+smoothing 0.1, no repeated augmentation). Hardware: 8 GPUs; the time is not published. Not measured here.
 
     keras_vit train recipes/deit3_base_i1k.py --set distribution.name=mirrored
 

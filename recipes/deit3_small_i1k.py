@@ -25,6 +25,7 @@ recipe = Recipe(
     data=DataConfig(name="imagenet2012", test_split="validation", batch_size=2048, repeats=3),
     augment=AugmentConfig(
         crop_scale=(0.08, 1.0),
+        crop_ratio=(3 / 4, 4 / 3),
         crop_interpolation="bicubic",
         flip=True,
         policy="three_augment",
@@ -43,6 +44,9 @@ recipe = Recipe(
         warmup_learning_rate=1e-6,
         final_learning_rate=1e-5,
         weight_decay=0.05,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
         ema_momentum=0.99996,  # kept beside, as in DeiT
         ema_evaluate=False,
         clip_norm=1.0,  # which the fused LAMB of the original code does by itself

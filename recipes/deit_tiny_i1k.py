@@ -29,6 +29,7 @@ recipe = Recipe(
     data=DataConfig(name="imagenet2012", test_split="validation", batch_size=1024, repeats=3),
     augment=AugmentConfig(
         crop_scale=(0.08, 1.0),
+        crop_ratio=(3 / 4, 4 / 3),
         crop_interpolation="bicubic",
         flip=True,
         policy="rand-m9-mstd0.5-inc1",
@@ -47,6 +48,9 @@ recipe = Recipe(
         warmup_learning_rate=1e-6,
         final_learning_rate=1e-5,
         weight_decay=0.05,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
         ema_momentum=0.99996,
         ema_evaluate=False,
     ),

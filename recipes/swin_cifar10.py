@@ -1,8 +1,8 @@
 """A small Swin Transformer on CIFAR-10, from scratch.
 
 Paper: Liu et al. (arXiv:2103.14030). Patches of 2 pixels, windows of 4 by 4 tokens, stages of 16, 8 and 4 tokens a
-side; data, augmentation and optimizer as in vit_tiny_cifar10.py. Expected: nothing is
-published of this size. Hardware: two CPU cores, an hour.
+side; data, augmentation and optimizer as in vit_tiny_cifar10.py. Expected: 70.9 % after five epochs, the record in
+recipes/results/swin_cifar10_5_epochs; nothing is published of this size. Hardware: two CPU cores, half an hour.
 
     keras_vit train recipes/swin_cifar10.py --set data.folder=path/to/cifar10
 """

@@ -2,7 +2,8 @@
 
 Paper: Steiner et al., "How to train your ViT? Data, Augmentation, and Regularization in Vision Transformers"
 (arXiv:2106.10270). Expected after fine-tuning with finetune.py to ImageNet-1k at 384 pixels: Ti/16 78.2 %, S/16 83.7 %,
-B/16 86.0 %. Hardware: TPUv3 cores; hours are in the paper's figures. Not measured here.
+B/16 86.0 % (that of B/16 is timm's evaluation of the published weights, Google's is 85.5 %). Hardware: TPUv3 cores;
+hours are in the paper's figures. Not measured here.
 
     keras_vit train recipes/vit_augreg_i21k.py:size=base,level=medium1 --set data.tfrecords='i21k/{split}-*'
 
@@ -10,8 +11,7 @@ The data set has no public TFDS builder for downloads: prepare TFRecords of its 
 list. `size` is tiny, small or base; `level` one of `LEVELS` in vit_augreg_i1k.py.
 
 Source: google-research/big_vision `configs/vit_i21k.py`, which trains on `full[51200:]`; what is prepared as `train` is
-up to you. Its Adam keeps the first moment as a bfloat16 (`mu_dtype`), here it is a float32. For augmentation by
-keras-cv see vit_augreg_i1k.py.
+up to you. What else is otherwise there is named in vit_s16_i1k.py. For augmentation by keras-cv see vit_augreg_i1k.py.
 """
 
 from vit_augreg_i1k import augmentation
@@ -27,7 +27,7 @@ def make_recipe(size="small", level=None):
     """The recipe of a size and a level of augmentation; `None` is the level of the size."""
     level = level or LEVEL_OF_SIZE[check_choice(size, LEVEL_OF_SIZE, "size")]
     recipe = on_i1k(size)
-    # The mean of the tokens, as in the config; the published checkpoints have a class token.
+    # The mean of the tokens, as in the config; the published checkpoints have a class token with a position.
     pooling = {"class_token": False, "pooling": "gap", "pre_logits_dim": None}
     return recipe.replace(
         name=f"vit_augreg_i21k_{size}_{level}",

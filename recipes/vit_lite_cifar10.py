@@ -1,15 +1,15 @@
 """ViT-Lite-7/4 on CIFAR-10, from scratch.
 
 Paper: Hassani et al., "Escaping the Big Data Paradigm with Compact Transformers" (arXiv:2104.05704), table 2. Expected:
-91.38 % after 200 epochs, 3.7 M parameters, 15 PFLOP. Hardware: one GPU, about an hour. Not measured here.
+91.38 % after 200 epochs, 3.7 M parameters, 15 PFLOP. Hardware: one GPU; the time is not published. Not measured here.
 
     keras_vit train recipes/vit_lite_cifar10.py
     keras_vit train recipes/vit_lite_cifar10.py --set data.folder=path/to/cifar10
 
-Source: SHI-Labs/Compact-Transformers `configs/datasets/cifar10.yml`, `src/vit.py`. What is otherwise there: 300
-epochs, where the paper's table has 200; mixup and cutmix end after 175 of them, ten more at the last learning rate
-follow, queries, keys and values have no bias, positions begin with a deviation of 0.2, and the first norm of a block is
-applied to the residual stream too.
+Source: SHI-Labs/Compact-Transformers `configs/datasets/cifar10.yml`, `src/vit.py`, `src/utils/transformers.py`. What is
+otherwise there: 300 epochs, where the paper's table has 200; mixup and cutmix end after 175 of them, ten more at the
+last learning rate follow, queries, keys and values have no bias, positions begin with a deviation of 0.2 and the class
+token at 0, the epsilon of the norms is 1e-5, and the second norm of a block is applied to the residual stream too.
 
 RandAugment, mixup and cutmix are the library's own: keras-cv's have other operations, magnitudes and weights (see
 `keras_vit.data.kerascv`), and are there for who wants them:
@@ -38,6 +38,7 @@ recipe = Recipe(
     data=DataConfig(name="cifar10", batch_size=128),
     augment=AugmentConfig(
         crop_scale=(0.8, 1.0),
+        crop_ratio=(3 / 4, 4 / 3),
         crop_interpolation="random",
         flip=True,
         policy="rand-m9-mstd0.5-inc1",
@@ -54,6 +55,9 @@ recipe = Recipe(
         warmup_learning_rate=1e-5,
         final_learning_rate=1e-5,
         weight_decay=0.06,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
     ),
     training=TrainingConfig(epochs=200, label_smoothing=0.1, initialization="truncated_normal"),
 )

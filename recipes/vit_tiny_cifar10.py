@@ -12,7 +12,8 @@ Data from TensorFlow Datasets, or from a folder `<folder>/{train,test}/<class>/<
     keras_vit train recipes/vit_tiny_cifar10.py --set data.folder=path/to/cifar10
     keras_vit train recipes/vit_tiny_cifar10.py:epochs=5
 
-Expected: more than 80 %. Hardware: two cores of a CPU with AMX, two minutes an epoch.
+Expected: 83.6 %, the mean of three seeds in recipes/results/vit_tiny_cifar10. Hardware: two cores of a CPU with AMX,
+two to three minutes an epoch.
 """
 
 from keras_vit.models import ViTConfig

@@ -3,6 +3,7 @@
 import itertools
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -194,6 +195,38 @@ def test_a_cache_holds_the_same_examples(config, cache, tmp_path):
         assert sorted(epoch) == list(range(COUNT))
     for images, targets in evaluation_dataset(_load(config), 2, RGB, 4):
         np.testing.assert_array_equal(targets.numpy().argmax(1), _numbers([(images,)]) // 10)
+
+
+def test_a_cache_in_memory_needs_its_files_no_more(config, tmp_path):
+    kind = "folder" if config.folder else "tfrecords"
+    copy = shutil.copytree(getattr(config, kind), tmp_path / "copy")
+    split = _load(DataConfig(**{**vars(config), kind: str(copy), "cache": "memory"}))
+    shutil.rmtree(copy)
+    assert sorted(_numbers(_training(split, epochs=1)[0])) == list(range(COUNT))
+    assert sorted(_numbers(evaluation_dataset(split, 2, RGB, 4))) == list(range(COUNT))
+
+
+def test_an_order_of_chance_shows_every_example_once(records):
+    """Of a stream; files are always in the order that is drawn."""
+    split = _load(DataConfig(tfrecords=str(records), in_memory=False, shuffle_buffer=5, deterministic=False))
+    epochs = _numbers(_training(split, epochs=2)[0]).reshape(2, COUNT)
+    assert all(sorted(epoch) == list(range(COUNT)) for epoch in epochs)
+
+
+def test_crops_are_cut_while_a_jpeg_is_decoded(folder):
+    """What lies outside is not turned into pixels."""
+    split = _load(DataConfig(folder=str(folder), in_memory=False))
+
+    def operations(augment):
+        variant = tf.data.experimental.to_variant(_training(split, augment=augment)[0])
+        graph = tf.raw_ops.DatasetToGraphV2(input_dataset=variant, external_state_policy=1)  # 1: as it is
+        graph = tf.compat.v1.GraphDef.FromString(graph.numpy())
+        return {node.op for function in graph.library.function for node in function.node_def}
+
+    assert "DecodeAndCropJpeg" in operations(AugmentConfig(crop_scale=(0.3, 1.0)))
+    whole = operations(AugmentConfig())
+    assert "DecodeJpeg" in whole
+    assert "DecodeAndCropJpeg" not in whole
 
 
 def test_a_cache_of_another_data_set_is_refused(folder, records, tmp_path):

@@ -125,6 +125,23 @@ def test_the_second_head_alone_follows_the_teacher(part_readers):
     assert float(alone) == pytest.approx(float(each[0]) / 6, rel=1e-6)
 
 
+@pytest.mark.parametrize("jit", [False, True])
+def test_the_teacher_of_a_fit_is_as_in_inference(part_readers, jit):
+    """Nine tenths of what it sees would be dropped in training."""
+    student, sure, x = part_readers
+    teacher = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Dropout(0.9), sure.layers[-1]])
+    distiller = Distiller(student, teacher, DistillationLoss("soft", 2.0), alpha=0.7)
+    base = keras.losses.CategoricalCrossentropy(from_logits=True)
+    distiller.compile(keras.optimizers.SGD(0.0), base, jit_compile=jit)
+    history = distiller.fit(x, INPUTS["soft_labels"], batch_size=len(x), verbose=0).history
+    theirs, ours = (keras.ops.softmax(INPUTS[name] / 2).numpy() for name in ("teacher_logits", "logits_dist"))
+    divergence = 2**2 * np.mean(theirs * np.log(theirs / ours))
+    expected = 0.3 * float(base(INPUTS["soft_labels"], INPUTS["logits_cls"])) + 0.7 * divergence
+    assert history["loss"] == [pytest.approx(expected, rel=1e-5)]
+    dropped = keras.ops.softmax(teacher(x, training=True) / 2).numpy()
+    assert np.abs(dropped - theirs).max() > 0.05
+
+
 def test_keras_own_distiller_refuses_two_heads(part_readers):
     """Why there is one of ours. Should this fail, Keras has learnt it."""
     student, teacher, _ = part_readers

@@ -178,6 +178,7 @@ print("names", [v.name for v in variables[0].value.values])
 """
 
 
+@pytest.mark.long
 def test_adamw_is_that_of_timm_on_two_replicas(request):
     answer = subprocess.run(
         [sys.executable, "-c", _MIRRORED], capture_output=True, text=True, cwd=request.path.parents[1]

@@ -125,7 +125,7 @@ def test_early_stopping_needs_a_validation_part():
 
 
 @pytest.mark.filterwarnings("error:Skipping variable loading")
-@pytest.mark.parametrize("token", [False, True])
+@pytest.mark.parametrize("token", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_student_of_another_run(finished, token, tmp_path):
     """It learns, resumes, and is saved without its teacher."""
     teacher = DistillationConfig(teacher=str(finished.directory), kind="soft", temperature=2.0)
@@ -250,6 +250,7 @@ def test_smoke_needs_no_other_files():
     assert (smoke.weights, smoke.distillation.teacher, smoke.optimizer.accumulation_steps) == (None, None, 2)
 
 
+@pytest.mark.long
 def test_a_smoke_run_with_everything(tmp_path):
     recipe = apply_overrides(
         RECIPE,
@@ -357,6 +358,7 @@ def test_a_loss_that_is_no_number_at_once_leaves_nothing(tmp_path):
     assert not (tmp_path / "best.weights.h5").exists()
 
 
+@pytest.mark.long
 def test_averages_that_a_run_does_not_end_with_are_kept_beside(tmp_path):
     training = dataclasses.replace(RECIPE.training, epochs=2)
     runs = {}
@@ -399,19 +401,39 @@ def test_several_labels_are_judged_by_the_likeliest_class():
     assert metric.name == make_accuracy().name == "accuracy"
 
 
-def test_the_loss_of_an_evaluation_is_not_smoothed(tmp_path):
+@pytest.fixture(scope="module")
+def unvalidated(tmp_path_factory):
+    """A run that is judged by the test split alone, which 64 does not divide."""
     recipe = RECIPE.replace(
-        training=dataclasses.replace(RECIPE.training, label_smoothing=0.3, epochs=1),
+        training=dataclasses.replace(RECIPE.training, label_smoothing=0.3, epochs=2),
         data=DataConfig(name="digits", batch_size=64),
     )
-    finished = _run(recipe, tmp_path)
-    _, test = finished.splits
+    return _run(recipe, tmp_path_factory.mktemp("unvalidated"))
+
+
+def test_the_test_split_chooses_nothing(unvalidated, finished):
+    """It is evaluated once, behind the last epoch."""
+    assert not (unvalidated.directory / "best.weights.h5").exists()
+    assert len(unvalidated.record["epochs"]) == 2
+    assert [name for epoch in unvalidated.record["epochs"] for name in epoch if name.startswith("val_")] == []
+    assert unvalidated.record["best_epoch"] is None
+    assert "val_" not in (unvalidated.directory / "log.csv").read_text()
+    # What a run with a validation part leaves.
+    assert (finished.directory / "best.weights.h5").exists()
+    assert "val_accuracy" in finished.record["epochs"][0]
+
+
+def test_an_evaluation_counts_every_example_once_and_does_not_smooth(unvalidated):
+    finished, (_, test) = unvalidated, unvalidated.splits
     logits = finished.model.predict(metadata(finished.model).input_spec.normalize(test.images), verbose=0)
     shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     plain = -np.log(shares[np.arange(len(test)), test.labels]).mean()
     assert finished.record["test_loss"] == pytest.approx(plain, rel=1e-4)
+    assert finished.record["test_accuracy"] == pytest.approx(np.mean(logits.argmax(-1) == test.labels), abs=1e-6)
+    assert finished.record["test_examples"] == len(test) == 899
 
 
+@pytest.mark.long
 def test_any_keras_model_can_teach_under_xla(tmp_path):
     """One that is not of the library says how it wants its pixels."""
     teacher = keras.Sequential(
@@ -437,6 +459,7 @@ def test_any_keras_model_can_teach_under_xla(tmp_path):
         teacher_for(student, teacher)
 
 
+@pytest.mark.long
 def test_a_name_of_the_catalog_can_teach(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(cli_models, "create_model", lambda name: asked.append(name) or build_model(MODEL))

@@ -1,12 +1,18 @@
 """keras-cv's augmentation layers in the tf.data pipeline, for those who want them. Imported when first used.
 
-Where they deviate from what recipes name, so that no published recipe is built of them (keras-cv 0.9):
+Where they deviate from what recipes name, so that no published recipe is built of them (keras-cv 0.9;
+`tests/test_data_kerascv.py` asks it):
 
 - RandAugment has 10 operations (no invert, rotate, posterize, sharpness), magnitudes in [0, 1] of its own (shears up
-  to 1, brightness and contrast drawn anew within the magnitude), three operations an image by default, noise of 0.15,
-  solarize with an addition, and fills what moves in by reflection instead of the mean.
+  to 1, brightness and contrast drawn anew within the magnitude), three operations an image by default, of which one in
+  eleven is left out, noise of 0.15, solarize with an addition, and fills what moves in by reflection instead of the
+  mean.
 - MixUp and CutMix draw one weight an image, not one a batch, and partners by a permutation.
 - CutMix leaves the weight uncorrected where the border cuts its box: targets and areas then disagree.
+- RandomCropAndResize draws the ratio uniformly, not its logarithm, and relative to the image's own; sides longer than
+  the image are cut, not drawn anew; it reads single points of the crop, without antialiasing. It wants decoded images,
+  of which most pixels are thrown away.
+- RandomFlip mirrors every second image, as here.
 - Their random numbers are stateful: the same seed does not give the same image, and a resumed run draws others.
 """
 

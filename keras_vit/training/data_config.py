@@ -32,7 +32,8 @@ class DataConfig:
             arrays, as a row of probabilities that add up to 1.
         image_key, label_key: str. The features of a TFRecord. Defaults `image/encoded` and `image/class/label`.
         label_offset: int. Subtracted from the labels of TFRecords; 1 where they are counted from 1. Default 0.
-        batch_size: int. The global batch. Training drops the remainder of an epoch, evaluation does not.
+        batch_size: int. The global batch. Training drops the remainder of an epoch; evaluation ends with a short batch,
+            which is not filled up, so that every example counts once.
         validation_fraction: float in [0, 1). The part of the training split, drawn at random and the same in every
             run, that is evaluated on instead of the test split, for choosing settings; of every class alike where the
             labels are in memory, by the hash of an example's number in a stream. Default 0.

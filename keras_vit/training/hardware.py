@@ -19,9 +19,8 @@ def cpu_flags():
 def choose_precision(recipe, device, flags=None):
     """The dtype policy's name for a recipe on a kind of device, `cpu`, `gpu` or `tpu`.
 
-    `auto` is bfloat16 on accelerators and on CPUs that multiply it in hardware, else float32. With AVX-512 BF16 a step
-    of ViT-Ti/4 takes two thirds of float32's CPU time, with AMX half of it (`benchmarks/results`), and that of a model
-    as small as `vit_digits` the same.
+    `auto` is bfloat16 on accelerators and on CPUs that multiply it in hardware, else float32. With AMX a step of
+    ViT-Ti/4 takes half of float32's time (`benchmarks/results`).
 
     Args:
         recipe: `Recipe`.
