@@ -37,7 +37,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest --strict-skips -m 'not long' -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-long: $(VENV)/.installed
-	$(BIN)/python -m pytest -m long -n $(WORKERS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --strict-skips -m long -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

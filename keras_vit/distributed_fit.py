@@ -71,6 +71,8 @@ def _maker(model, name, make):
     def make_function(force=False):
         if getattr(model, f"{name}_function") is None or force:
             _check(model)
+            if model.run_eagerly and model.compiled:
+                _reduce_nothing(model._compile_loss)
             if model.optimizer is not None:
                 _reduce_first(model.optimizer)
             setattr(model, f"{name}_function", make(model, getattr(model, f"{name}_step")))
@@ -89,6 +91,18 @@ def _check(model):
         raise ValueError(
             "a step on several replicas holds their all-reduce, which XLA does not compile. Received: jit_compile=True"
         )
+
+
+def _reduce_nothing(compiled_loss):
+    """Lets the loss of a replica without rows be a number, also eagerly.
+
+    Keras does not reduce a loss of shape `(0,)`, and cannot add it to those of regularisers.
+    """
+    if compiled_loss is None or compiled_loss in _prepared:
+        return
+    _prepared.add(compiled_loss)
+    call = compiled_loss.call
+    compiled_loss.call = lambda *arguments, **options: keras.ops.sum(call(*arguments, **options))
 
 
 def _build(model, iterator, data_batch):

@@ -13,7 +13,7 @@ TARGETS = np.eye(3, dtype="float32")[_random.integers(0, 3, 41)]
 
 def cases(kind):
     """The functions from a strategy to a dict of arrays."""
-    wanted = (builds, reduces) if kind.startswith("workers") else (clips, weighs, accumulates, repeats)
+    wanted = (builds, reduces) if kind.startswith("workers") else (clips, weighs, accumulates, repeats, compiles)
     return {f"keras_{function.__name__}": function for function in wanted}
 
 
@@ -35,6 +35,11 @@ def accumulates(strategy):
 def repeats(strategy):
     """The rows of a batch that every replica gets."""
     return {"times": np.array(len(_model(strategy, {}).predict_on_batch(IMAGES)) / len(IMAGES))}
+
+
+def compiles(strategy):
+    """A step that XLA is to compile."""
+    return {"error": failure(lambda: _weights(strategy, {}, even=True, xla=True))}
 
 
 def builds(strategy):
@@ -66,16 +71,16 @@ def _batches(even=False):
     return tf.data.Dataset.from_tensor_slices((IMAGES, TARGETS)).batch(12, drop_remainder=even)
 
 
-def _model(strategy, options):
+def _model(strategy, options, xla=False):
     with strategy.scope():
         inputs = keras.Input((8,))
         model = keras.Model(inputs, keras.layers.Dense(3, kernel_initializer="zeros")(inputs))
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.SGD(0.5, **options), loss, jit_compile=False)
+        model.compile(keras.optimizers.SGD(0.5, **options), loss, jit_compile=xla)
     return model
 
 
-def _weights(strategy, options, even=False):
-    model = _model(strategy, options)
+def _weights(strategy, options, even=False, xla=False):
+    model = _model(strategy, options, xla)
     model.fit(_batches(even), verbose=0, shuffle=False)
     return {"kernel": model.weights[0].numpy()}

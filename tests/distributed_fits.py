@@ -45,6 +45,7 @@ OPTIONS = {
     "ends_with_average": False,
     "gradient_accumulation_steps": 2,
 }
+NORMS = {"vit": 0.5, "deit": 0.3, "swin": 0.5}  # to which gradients are clipped
 LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
@@ -53,15 +54,19 @@ def cases(kind, folder):
     if kind == "workers:3":
         return {"vit": functools.partial(vit, False), "deit": deit, "swin": swin}
     run = functools.partial(recipe, "multi_worker" if kind.startswith("workers") else kind, folder)
-    fits = {"vit": functools.partial(vit, True), "deit": deit, "swin": swin, "bfloat16": bfloat16, "recipe": run}
+    fits = {"vit": functools.partial(vit, True), "deit": deit, "swin": swin, "recipe": run}
+    fits |= {f"bfloat16_{name}": functools.partial(bfloat16, name) for name in NORMS}
+    if kind == "one":
+        unclipped = {"vit": functools.partial(vit, True), "deit": deit, "swin": swin}
+        return {**fits, **{f"unclipped_{name}": functools.partial(fit, norm=None) for name, fit in unclipped.items()}}
     return {**fits, **(distributed_faults.cases(kind) if kind.startswith("workers") else {})}
 
 
-def vit(fuses, strategy):
+def vit(fuses, strategy, norm=NORMS["vit"]):
     """AdamW with all that it may have; as the small XLA programs of a CPU, or as plain operations."""
 
     def make():
-        optimizer = AdamW(1e-2, global_clipnorm=0.5, **OPTIONS)
+        optimizer = AdamW(1e-2, global_clipnorm=norm, **OPTIONS)
         return compiled(build_model(VIT), optimizer, label_smoothing=0.1)
 
     with fused_training(fuses):
@@ -74,7 +79,7 @@ def _with_averages(model, arrays):
     return {**arrays, **averages}
 
 
-def _mixed(data):
+def mixed(data):
     """Every batch with another weight of its images in the opposite order."""
 
     def mix(weight, batch):
@@ -84,32 +89,37 @@ def _mixed(data):
     return tf.data.Dataset.zip(weights, data).map(mix)
 
 
-def deit(strategy):
+def deit(strategy, norm=NORMS["deit"]):
     """A student with two heads, a teacher, and mixed images."""
 
     def make():
-        student, teacher = build_model(VIT.replace(distillation_token=True)), build_model(VIT)
-        fill(teacher)
-        return compiled(Distiller(student, teacher), Lamb(1e-2, global_clipnorm=0.3, **OPTIONS), label_smoothing=0.1)
+        return compiled(_distiller(), Lamb(1e-2, global_clipnorm=norm, **OPTIONS), label_smoothing=0.1)
 
-    return _with_averages(*fit(strategy, make, _mixed(batches())))
+    return _with_averages(*fit(strategy, make, mixed(batches()), judges=True))
 
 
-def swin(strategy):
+def _distiller(dtype=None):
+    student, teacher = build_model(VIT.replace(distillation_token=True), dtype=dtype), build_model(VIT, dtype=dtype)
+    fill(teacher)
+    return Distiller(student, teacher)
+
+
+def swin(strategy, norm=NORMS["swin"]):
     """Whose bias tables have sparse gradients."""
 
     def make():
-        optimizer = SGD(0.05, momentum=0.9, nesterov=True, decay_peak=0.05, global_clipnorm=0.5, **OPTIONS)
+        optimizer = SGD(0.05, momentum=0.9, nesterov=True, decay_peak=0.05, global_clipnorm=norm, **OPTIONS)
         return compiled(build_model(SWIN), optimizer, label_smoothing=0.1)
 
-    return _with_averages(*fit(strategy, make, _mixed(batches())))
+    return _with_averages(*fit(strategy, make, mixed(batches()), judges=True))
 
 
-def bfloat16(strategy):
+def bfloat16(name, strategy):
     """Ten epochs of one step each, so that the loss of every step is told."""
 
     def make():
-        model = build_model(VIT, dtype="mixed_bfloat16")
+        dtype = "mixed_bfloat16"
+        model = _distiller(dtype) if name == "deit" else build_model({"vit": VIT, "swin": SWIN}[name], dtype=dtype)
         return compiled(model, AdamW(3e-3, weight_decay=0.1, global_clipnorm=0.5))
 
     model = prepared(strategy, make)

@@ -1,6 +1,7 @@
 """What `test_distribution_small.py` runs on one device and on several: see `distributed_runs.py`."""
 
 import functools
+import os
 
 import distributed_faults
 import keras
@@ -12,15 +13,22 @@ from keras_vit import distribution
 from keras_vit.layers import Dropout
 
 RATE, SAMPLES, DRAWS = 0.25, 200, 5
+FILES = 5  # of file i there are i + 1 lines: what tells where a number comes from is its tens
 
 
 def cases(kind, folder):
     """The functions from a strategy to a dict of arrays."""
+    if kind == "cpu:1":
+        return {"xla": xla, "uncompiled": uncompiled}
+    if kind == "mirrored":
+        return {"clipnorm": functools.partial(small, "clipnorm"), "devices": devices}
     few = {"masks": masks, "rows": rows}
     if kind == "workers:3":
         return few
     smalls = {name: functools.partial(small, name) for name in SMALL}
-    refused = {} if kind == "one" else {"refusals": refusals}
+    refused = {"xla": xla} if kind == "one" else {"refusals": refusals}
+    if kind == "workers:2":
+        few |= {f"by_{name}": functools.partial(of_files, name, folder) for name in ("file", "off")}
     # Workers on which Keras fails at different times can wait for each other: those cases are among the long ones.
     faults = {} if kind.startswith("workers") else distributed_faults.cases(kind)
     return {**few, **smalls, "on_batch": on_batch, **refused, **faults}
@@ -64,8 +72,41 @@ def small(name, strategy):
 
 def _dense(kind=keras.Model):
     inputs = keras.Input((8, 8, 3))
-    hidden = keras.layers.Dense(8, "tanh", kernel_regularizer="l2")(keras.layers.Flatten()(inputs))
-    return kind(inputs, keras.layers.Dense(CLASSES)(hidden))
+    hidden = keras.layers.Dense(8, "tanh", kernel_regularizer="l2", name="hidden")(keras.layers.Flatten()(inputs))
+    return kind(inputs, keras.layers.Dense(CLASSES, name="head")(hidden))
+
+
+def xla(strategy):
+    """A step that is one XLA program, of `fit`, `evaluate` and `predict`."""
+    optimizer = functools.partial(_optimizers.Adam, 0.05, global_clipnorm=0.1)
+    return fit(strategy, lambda: compiled(_dense(), optimizer(), xla=True), batches(), judges=True)[1]
+
+
+class InPython(keras.layers.Layer):
+    """What no compiler knows."""
+
+    def call(self, inputs):
+        return tf.ensure_shape(tf.numpy_function(lambda x: x, [inputs], tf.float32), inputs.shape)
+
+
+def uncompiled(strategy):
+    """What is said where XLA is to compile what it cannot."""
+
+    def make():
+        inputs = keras.Input((8, 8, 3))
+        outputs = keras.layers.Dense(CLASSES)(InPython()(keras.layers.Flatten()(inputs)))
+        model = keras.Model(inputs, outputs)
+        model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True), jit_compile=True)
+        return model
+
+    model, batch = prepared(strategy, make), batches().take(1)
+    calls = {name: functools.partial(getattr(model, name), batch, verbose=0) for name in ("fit", "evaluate", "predict")}
+    return {name: distributed_faults.failure(call) for name, call in calls.items()}
+
+
+def devices(strategy):
+    """The names of the devices of this machine that train."""
+    return {"devices": np.array(strategy.extended.worker_devices)}
 
 
 def on_batch(strategy):
@@ -128,6 +169,21 @@ def rows(strategy):
     """The rows of a shuffled data set that the replicas of this worker get, and those that arrays are shuffled to."""
     numbers = tf.data.Dataset.range(23).shuffle(23)
     distributed = strategy.experimental_distribute_dataset(numbers.batch(7))
+    return {f"batch {i}": _local(strategy, batch) for i, batch in enumerate(distributed)}
+
+
+def of_files(sharding, folder, strategy):
+    """The numbers of real files that the replicas of this worker get."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [str(folder / f"{i}.txt") for i in range(FILES)]
+    for i, name in enumerate(names):  # every worker writes the same
+        own = f"{name}-{os.getpid()}"
+        with open(own, "w") as file:
+            file.writelines(f"{10 * i + j}\n" for j in range(i + 1))
+        os.replace(own, name)
+    lines = tf.data.TextLineDataset(tf.data.Dataset.from_tensor_slices(names))
+    numbers = lines.map(lambda line: tf.strings.to_number(line, tf.int64)).batch(4)
+    distributed = strategy.experimental_distribute_dataset(distribution.with_sharding(numbers, sharding))
     return {f"batch {i}": _local(strategy, batch) for i, batch in enumerate(distributed)}
 
 

@@ -33,6 +33,7 @@ def _optimizer(name):
         "global_clipnorm": 0.5,
         "use_ema": True,
         "ema_momentum": 0.9,
+        "ends_with_average": False,
         "gradient_accumulation_steps": 2,
     }
     schedule = warmup_cosine(1e-2, STEPS, 2)
@@ -47,7 +48,7 @@ def _mixed(weights, values):
 
 
 def train(config, optimizer, teacher, distribution):
-    """Weights by path, logits under AdamW, and how many devices hold different parts of each weight."""
+    """Weights and their averages by path, logits under AdamW, and how many devices hold parts of each weight."""
     keras.distribution.set_distribution(distribution)
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
@@ -61,7 +62,10 @@ def train(config, optimizer, teacher, distribution):
     trainer.fit(images, targets, batch_size=BATCH, shuffle=False, verbose=0)
     logits = model.predict(images[:BATCH], batch_size=BATCH, verbose=0) if optimizer == "adamw" else 0
     pieces = {w.path: len({str(shard.index) for shard in w.value.addressable_shards}) for w in model.weights}
-    return {w.path: np.asarray(w.value) for w in model.weights}, logits, pieces
+    variables = {w.path: w for w in model.weights}
+    variables |= {f"average of {w.path}": average for w, average in trainer.optimizer.averages()}
+    assert len(variables) == len(model.weights) + len(model.trainable_weights)
+    return {path: np.asarray(w.value) for path, w in variables.items()}, logits, pieces
 
 
 def compare(config, optimizer, teacher):

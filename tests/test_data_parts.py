@@ -6,8 +6,11 @@ import tensorflow as tf
 
 from keras_vit.data import EncodedFiles, EncodedShards, Split, evaluation_dataset, training_dataset
 from keras_vit.data.part import Part
+from keras_vit.models import ViTConfig
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig
+from keras_vit.recipe_data import training_data
+from keras_vit.training import AugmentConfig, DataConfig, DistributionConfig, Recipe
+from keras_vit.training.workers import Workers
 
 COUNT, BATCH, CLASSES = 37, 9, 4
 RGB = InputSpec.symmetric((8, 8), 3)
@@ -108,6 +111,45 @@ def test_by_files_every_worker_reads_others_and_all_have_as_many_steps():
     assert epochs[0][0] != epochs[0][1]
     again = _training(split, AugmentConfig(), part=Part(0, workers, by_files=True))
     assert _keys(again) == _keys(parts[0])
+
+
+def test_by_files_a_run_goes_on_where_it_was():
+    split, augment = _shards(files=5), AugmentConfig(**CROPS)
+    for i in range(2):
+        part = Part(i, 2, by_files=True)
+        whole = _training(split, augment, part=part)
+        steps = len(whole) // 2
+        assert steps > 2
+        rest = _training(split, augment, part=part, first_epoch=1, first_step=1)
+        assert len(rest) == steps - 1
+        assert _keys(rest) == _keys(whole[steps + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("shards", "workers", "wanted", "chosen"),
+    [
+        (None, 2, "auto", "data"),  # images in memory
+        (1, 2, "auto", "data"),
+        (2, 2, "auto", "file"),
+        (5, 2, "auto", "file"),
+        (5, 1, "auto", "data"),
+        (5, 2, "data", "data"),
+        (5, 2, "file", "file"),
+    ],
+)
+def test_a_recipe_is_divided_by_files_where_every_worker_has_one(shards, workers, wanted, chosen):
+    recipe = Recipe(
+        name="recipe",
+        model=ViTConfig(image_size=8, patch_size=4, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8, num_classes=4),
+        data=DataConfig(name="digits", batch_size=BATCH),
+        distribution=DistributionConfig(sharding=wanted),
+    )
+    split = _shards(files=shards) if shards else SPLITS["memory"]()
+    strategy = tf.distribute.get_strategy()
+    _, steps, sharding = training_data(recipe, split, strategy, Workers(count=workers))
+    assert sharding == chosen
+    # Of 37 rows 4 batches of 9; of its own files each worker makes batches of 4 and of 5 rows, the second one only 3.
+    assert steps == (3 if chosen == "file" else 4)
 
 
 def test_by_files_workers_draw_other_changes():

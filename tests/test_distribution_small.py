@@ -6,14 +6,15 @@ On logical devices and on workers that are processes of their own. Whole models:
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests import distributed_small as small
 from tests.distributed_case import CLASSES, EPOCHS, TARGETS, assert_same, pairs
 from tests.distributed_runs import run_cases
 
 pytestmark = pytest.mark.slow
-KINDS = ("one", "cpu:2", "workers:2", "workers:3")
-SEVERAL = KINDS[1:]
+SEVERAL = ("cpu:2", "workers:2", "workers:3")
+KINDS = ("one", "cpu:1", "mirrored", *SEVERAL)
 REPLICAS = {"one": 1, "cpu:2": 2, "workers:2": 2, "workers:3": 3}
 
 
@@ -40,6 +41,29 @@ def test_the_cases_learn(runs, case):
     losses = np.log(np.exp(logits).sum(1)) - (logits * TARGETS).sum(1)
     logs = one.get("logs of loss", [np.log(CLASSES), losses.mean()])
     assert logs[-1] < logs[0]
+
+
+def test_a_strategy_of_one_device_keeps_xla(runs):
+    one, ((kind, arrays),) = pairs(runs, "xla", ["cpu:1"])
+    assert_same(one, arrays, kind)
+    assert one["logs of val_loss"][-1] < one["logs of val_loss"][0]
+
+
+def test_it_does_compile_the_steps_of_fit_evaluate_and_predict(runs):
+    (worker,) = runs["cpu:1"]
+    assert set(worker["uncompiled"]) == {"fit", "evaluate", "predict"}
+    for call, error in worker["uncompiled"].items():
+        assert "XLA" in str(error), call
+
+
+def test_mirrored_takes_all_gpus_or_two_logical_cpus(runs):
+    (worker,) = runs["mirrored"]
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    kind = "GPU" if gpus else "CPU"
+    found = [str(name).rpartition("device:")[2] for name in worker["devices"]["devices"]]
+    assert found == [f"{kind}:{i}" for i in range(gpus or 2)]
+    one, ((kind, arrays),) = pairs(runs, "clipnorm", ["mirrored"])
+    assert_same(one, arrays, kind, adam=True)
 
 
 def test_single_batches_go_to_every_replica(runs):
@@ -100,6 +124,25 @@ def test_workers_get_disjoint_rows_of_the_same_shuffled_batches(runs):
         assert np.concatenate(batches).tolist() != list(range(23))
 
 
+def test_by_files_every_row_of_a_data_set_goes_to_one_worker_with_its_file(runs):
+    """TensorFlow's own way, of a data set whose files have different numbers of rows."""
+    workers = [worker["by_file"] for worker in runs["workers:2"]]
+    numbers = [np.concatenate(list(batches.values())).tolist() for batches in workers]
+    assert sorted(numbers[0] + numbers[1]) == [10 * i + j for i in range(small.FILES) for j in range(i + 1)]
+    first, second = ({number // 10 for number in own} for own in numbers)
+    assert first | second == set(range(small.FILES))
+    assert not first & second
+    assert len(first) in (2, 3)
+    assert {len(rows) for batches in workers for rows in batches.values()} <= {0, 1, 2}
+
+
+def test_off_gives_every_worker_all_rows_of_its_data_set(runs):
+    for worker in runs["workers:2"]:
+        batches = list(worker["by_off"].values())
+        assert np.concatenate(batches).tolist() == [10 * i + j for i in range(small.FILES) for j in range(i + 1)]
+        assert len(batches[0]) == 2  # of a batch of 4, half
+
+
 def _weights_differ(runs, case):
     one, others = pairs(runs, case, SEVERAL)
     return max(np.abs(arrays["kernel"] - one["kernel"]).max() for _, arrays in others)
@@ -123,8 +166,20 @@ def test_keras_3_15_predicts_the_rows_of_a_single_batch_as_often_as_there_are_re
     assert worker["keras_repeats"]["times"] == 2, _mended("predicts every row once")
 
 
+def test_keras_3_15_leaves_the_loss_of_no_rows_unreduced():
+    loss = keras.losses.CategoricalCrossentropy()(tf.zeros((0, 3)), tf.zeros((0, 3)))
+    assert loss.shape == (0,), _mended("reduces the loss of no rows")
+
+
 def test_keras_3_15_fails_where_gradients_are_accumulated(runs):
     (worker,) = runs["cpu:2"]
     error = str(worker["keras_accumulates"]["error"])
     assert error, _mended("accumulates gradients")
     assert "merge_call" in error
+
+
+def test_keras_3_15_fails_where_xla_is_to_compile_the_step_of_several_replicas(runs):
+    (worker,) = runs["cpu:2"]
+    error = str(worker["keras_compiles"]["error"])
+    assert error, _mended("compiles steps of several replicas by XLA")
+    assert "variable_on_a_different_device" in error  # A program of XLA has one.

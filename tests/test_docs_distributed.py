@@ -9,9 +9,12 @@ import subprocess
 import pytest
 import yaml
 
+from keras_vit.recipe_files import load_recipe
+from keras_vit.training import apply_overrides
 from keras_vit_cli import _parser
 
 FOLDER = pathlib.Path(__file__).parents[1] / "docs" / "distributed"
+PAGE = FOLDER.parent / "distributed.md"
 # Tells what it was called with; ends with the code that the test wants of a worker.
 _KERAS_VIT = """#!/bin/bash
 echo "$TF_CONFIG" >> "$LOG/configs"
@@ -59,9 +62,10 @@ def _check(configs, workers):
 
 
 def _recipe_of(call):
-    """The options of `keras_vit train`, which the real command line must understand."""
+    """The options of `keras_vit train`, which the real command line must understand, of a recipe that there is."""
     options = _parser().parse_args(call.split())
-    assert "distribution.name=multi_worker" in options.overrides
+    recipe = apply_overrides(load_recipe(options.recipe).recipe, options.overrides)
+    assert recipe.distribution.name == "multi_worker"
     return options
 
 
@@ -111,6 +115,38 @@ def test_the_manifest_starts_four_workers_that_share_their_folders():
 
 
 def test_the_page_links_what_there_is():
-    page = FOLDER.parent / "distributed.md"
-    for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), target
+    for target in re.findall(r"\]\((?!http)([^)#]+)", PAGE.read_text()):
+        assert (PAGE.parent / target).exists(), target
+
+
+def test_a_shell_can_read_all_that_is_one_s():
+    scripts = {path.name: path.read_text() for path in FOLDER.glob("*.sh")}
+    blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    assert set(scripts) == {"slurm.sh", "two_hosts.sh"}
+    assert blocks
+    for text in [*scripts.values(), *blocks]:
+        answer = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)
+        assert (answer.returncode, answer.stderr) == (0, ""), text
+
+
+def test_the_commands_of_the_page_name_recipes_and_settings_that_there_are():
+    page = PAGE.read_text()
+    commands = re.findall(r"`keras_vit (train [^`]+)`", page)
+    scripts = re.findall(r"^HOSTS=.* sh two_hosts\.sh \d ([^#\n]+)", page, re.MULTILINE)
+    assert len(commands) == 1
+    assert len(scripts) == 2
+    for command in [*commands, *(f"train {arguments}" for arguments in scripts)]:
+        options = _parser().parse_args(command.split())
+        apply_overrides(load_recipe(options.recipe).recipe, options.overrides)
+    settings = re.findall(r"--set ([a-z_.]+=[^`\s]+)", page)
+    assert len(settings) >= 3
+    for setting in settings:
+        apply_overrides(load_recipe("vit_digits").recipe, [setting.replace("...", "auto")])
+
+
+def test_the_overhead_that_the_page_tells_is_the_recorded_one():
+    record = json.loads((FOLDER.parents[1] / "benchmarks" / "results" / "scaling.json").read_text())
+    ratios = [row["step_ratio"] for row in record["rows"] if row["contender"] == "1 device, mirrored"]
+    assert len(ratios) == 2
+    text = PAGE.read_text().partition("## How it scales")[2].partition("<!-- scaling -->")[0]
+    assert "{:.3f} and {:.3f} of the step".format(*ratios) in text

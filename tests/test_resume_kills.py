@@ -19,8 +19,9 @@ RUNS = {
     "two": "two/2/-",
     "two_in_parts": "two_in_parts/2/1:KILL,0:KILL,01:KILL,1:TERM,-",
 }
+SAVE_STEPS = 2
 # With a validation part that chooses the best epoch, and averages that are kept beside.
-RECIPE = '''"""The recipe of the test."""
+RECIPE = f'''"""The recipe of the test."""
 
 import dataclasses
 
@@ -29,7 +30,7 @@ from tests.test_resume import RECIPE
 recipe = RECIPE.replace(
     data=dataclasses.replace(RECIPE.data, validation_fraction=0.1),
     optimizer=dataclasses.replace(RECIPE.optimizer, ema_evaluate=False),
-    training=dataclasses.replace(RECIPE.training, early_stopping=4),
+    training=dataclasses.replace(RECIPE.training, early_stopping=4, save_steps={SAVE_STEPS}),
 )
 '''
 LIMIT = 600  # seconds, of machines that do much else
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The folder of the runs; of every run the parts, dicts of `place`, `codes` and `seconds`; what was said."""
+    """The folder of the runs; of every run the parts, dicts as `kill_runs` prints them; what was said."""
     folder = tmp_path_factory.mktemp("kills")
     (folder / "recipe.py").write_text(RECIPE)
     command = [sys.executable, "-m", "tests.kill_runs", str(folder / "recipe.py"), str(folder), *RUNS.values()]
@@ -68,11 +69,12 @@ def _codes(runs, name):
 
 
 def _assert_same(runs, parts, whole):
-    """The same state at the end, the same numbers of every epoch, and no part that went back."""
+    """The same state at the end, the same numbers of every epoch, and no part that went back or lost too much."""
     folder, told, said = runs
     places = [tuple(part["place"]) for part in told[parts]]
     assert places == sorted(places), said
     assert (0, 0) < places[-2] < places[-1] == (4, 0), said
+    _assert_little_is_lost(told[parts], said)
     first, second = (load(folder / name / "0" / "checkpoint.npz") for name in (parts, whole))
     for a, b in zip(first.values, second.values, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -83,6 +85,20 @@ def _assert_same(runs, parts, whole):
     for name in ("best_epoch", "validation_accuracy", "validation_examples"):
         assert first[name] == second[name]
     assert (folder / parts / "0" / "average.weights.h5").exists()
+
+
+def _assert_little_is_lost(parts, said):
+    """A part goes on where the one before was saved: behind the last step that it has begun, or was killed in one."""
+    saved = 0
+    for part in parts:
+        assert part["first"] == saved, said
+        saved = part["saved"]
+        if -9 in part["codes"]:
+            done = part["begun"] - 1
+            assert done - SAVE_STEPS <= saved <= part["begun"], said
+            assert saved > part["first"], said
+        else:
+            assert saved == part["begun"], said
 
 
 def test_a_run_of_one_worker(runs):
