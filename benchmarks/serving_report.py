@@ -5,6 +5,8 @@ import statistics
 from report import headline
 
 MEGABYTE = 2**20
+# Of fewer calls the 99th percentile is the longest one.
+_LEAST_CALLS = 100
 _FORMATS = (
     ("saved_model", "SavedModel"),
     ("kerashub", "KerasHub's export"),
@@ -63,7 +65,8 @@ def _latencies(record, kind):
     if not batches:
         return ""
     ends = " and ".join(str(batch) for batch in dict.fromkeys((batches[0], batches[-1])))
-    titles = [f"from {kind}: p50 / p99, ms", "contender", *(f"batch {batch}" for batch in batches)]
+    seconds = f"max, ms (p99 from {_LEAST_CALLS} calls on)"
+    titles = [f"from {kind}: p50 / {seconds}", "contender", *(f"batch {batch}" for batch in batches)]
     titles += [f"images/s, batch {batches[-1]}", f"times {record['baselines'][kind]}, batch {ends}", "memory, MB"]
     lines = ["| " + " | ".join(titles) + " |", "|---|---" + "|---:" * (len(titles) - 2) + "|"]
     for model, contender in dict.fromkeys((row["model"], row["contender"]) for row in rows):
@@ -72,13 +75,19 @@ def _latencies(record, kind):
             cells = [_escaped(notes[0])] + [""] * (len(titles) - 3)
         else:
             by_batch = {row["batch"]: row for row in same}
-            cells = [f"{by_batch[batch]['p50']:.1f} / {by_batch[batch]['p99']:.1f}" for batch in batches]
+            cells = [_percentiles(by_batch[batch]) for batch in batches]
             first, last = by_batch[batches[0]], by_batch[batches[-1]]
             ratios = [row["ratio"] for row in (first, last)][: len(batches)]
             cells += [f"{last['images_per_second']:.1f}", " and ".join(_number(ratio, ".2f") for ratio in ratios)]
             cells.append(_number(last["memory"], ".0f"))
         lines.append("| " + " | ".join([model, contender, *cells]) + " |")
     return "\n".join(lines)
+
+
+def _percentiles(row):
+    """The median and the longest time, or the 99th percentile where there are calls enough for one."""
+    mark = "p99 " if row["calls"] >= _LEAST_CALLS else ""
+    return f"{row['p50']:.1f} / {mark}{row['p99']:.1f}"
 
 
 def _number(value, form):

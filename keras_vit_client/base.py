@@ -25,8 +25,8 @@ class Client(abc.ABC):
         version: int or `None`: that version. Default: what the server serves, which is its highest.
         label: str or `None`: the version with that label, for example `stable`.
         timeout: float. Seconds that a request may take with its retries; a long call makes several. Default 30.
-        retries: int. How often a request is repeated after an UNAVAILABLE, HTTP 503 or a lost connection, and after
-            nothing else: a request that the server refused would be refused again. Default 4.
+        retries: int. How often a request is repeated after an UNAVAILABLE, HTTP 502 or 503, or a lost connection, and
+            after nothing else: a request that the server refused would be refused again. Default 4.
         max_batch_size: int. Rows in a request, at most, as in the server's `batching.config`; longer calls are
             split. Default 8.
     """

@@ -25,6 +25,7 @@ _CODES = {
     499: "CANCELLED",
     500: "INTERNAL",
     501: "UNIMPLEMENTED",
+    502: "UNAVAILABLE",  # a proxy's, while the server behind it is away
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }

@@ -66,7 +66,12 @@ class Faulty(tf.Module):
         """One encoded image to pixels of the model's size, and whether it is one."""
 
         def decode():
-            image = preprocess.decode(data, 3)
+            if self.fault == "recovers":
+                image = tf.io.decode_jpeg(data, 3, try_recover_truncated=True, dct_method="INTEGER_ACCURATE")
+            elif self.fault == "fast DCT":
+                image = tf.io.decode_jpeg(data, 3)
+            else:
+                image = preprocess.decode(data, 3)
             image = image[..., ::-1] if self.fault == "BGR" else image
             return self._resize(image[None], "bilinear" if self.fault == "bilinear" else "bicubic")[0]
 
@@ -93,7 +98,9 @@ class Faulty(tf.Module):
 
     def _best(self, pixels, valid):
         probabilities = tf.nn.softmax(self._representation(pixels) @ self.head)
-        scores, ids = tf.math.top_k(probabilities, 3)
+        scores, ids = tf.math.top_k(probabilities, 4 if self.fault == "second best" else 3)
+        if self.fault == "second best":
+            scores, ids = scores[:, 1:], ids[:, 1:]
         names = LABELS[1:] + LABELS[:1] if self.fault == "labels" else LABELS
         scores = scores[:, ::-1] if self.fault == "unsorted" else scores
         keep = tf.reduce_all(valid) & valid if self.fault == "neighbours" else valid

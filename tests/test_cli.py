@@ -251,6 +251,7 @@ def test_export_writes_the_next_version_and_what_it_is_told(trained, tmp_path, c
         1,
         3,
     }
+    assert _main("check", folder, "--model", trained / "model.keras") == 0, capsys.readouterr()
     assert _main("export", trained / "model.keras", "--to", folder, "--batch-sizes", "1", "4") == 1
     assert "--batch-sizes must be the allowed_batch_sizes of batching.config" in capsys.readouterr().err
     names.write_text("one\n\nthree")
@@ -275,6 +276,7 @@ def test_export_tells_what_fewer_bytes_cost(trained, tmp_path, capsys):
     options = keras_vit.export.read_description(tmp_path / "digits" / "1")["options"]
     expected = {"formats": ["png"], "max_pixels": 64, "upright": False, "weights": "int8", "dtype": "bfloat16"}
     assert options | expected == options
+    assert _main("check", tmp_path / "digits", "--model", trained / "model.keras") == 0, capsys.readouterr()
     for name, size in (("small", 8), ("large", 9)):
         Image.new("L", (size, size), 100).save(tmp_path / f"{name}.png")
     assert _main("predict", tmp_path / "small.png", "--model", tmp_path / "digits") == 0

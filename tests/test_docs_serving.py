@@ -36,6 +36,37 @@ def test_the_page_says_what_the_record_says(page):
     assert page.main(["--check"]) == 0, "run: python docs/tables.py"
 
 
+def test_its_words_about_the_tables_are_the_record_s():
+    record = json.loads((ROOT / "benchmarks" / "results" / "serving.json").read_text())
+    text = re.sub(r"\s+", " ", TEXT.partition("How to read the tables below")[2].partition("<!-- latency -->")[0])
+    assert record["commit"].startswith(re.search("commit ([0-9a-f]+)", text)[1])
+    rows = {(r["model"], r["kind"], r["contender"]): r for r in record["rows"] if r.get("batch") == 8}
+    names = dict.fromkeys(model for model, _, _ in rows)
+    ours = {(name, kind): rows[name, kind, "keras_vit SavedModel"] for name in names for kind in ("bytes", "floats")}
+    found = []
+    for contender in ("keras_vit called", "keras_vit predict_on_batch"):
+        others = [rows[name, "floats", contender] for name in names]
+        ratios = [
+            ours[name, "floats"]["images_per_second"] / row["images_per_second"]
+            for name, row in zip(names, others, strict=True)
+        ]
+        found += [f"{least:.2f}" for least in (min(ratios), max(ratios))]
+    assert re.findall(r"(\d\.\d\d) \(", text) == found
+    stage = next(row for row in record["stages"] if row["name"] == "vit_small_patch16_224")
+    share = f"{stage['preparing']:.1f} ms beside the {stage['model']:.1f} ms of ViT-S at batch 8"
+    assert f"{share}, {100 * stage['preparing'] / stage['model']:.1f} %" in text
+    assert f"bare decoding is {stage['decoding']:.1f} ms" in text
+    assert f"the same bytes in {stage['total']:.1f} ms" in text
+    bytes_, floats = (ours["vit_small_patch16_224", kind] for kind in ("bytes", "floats"))
+    assert f"{bytes_['p50']:.1f} - {floats['p50']:.1f} ms" in text
+    assert f"medians of {bytes_['calls']} and {floats['calls']} calls" in text
+    apart = {name: f"{ours[name, 'bytes']['p50'] - ours[name, 'floats']['p50']:.0f}" for name in names}
+    small = apart.pop("vit_small_patch16_224")
+    assert f"which is {small} ms, but {', '.join([*apart.values()][:2])} and {[*apart.values()][2]} ms" in text
+    stages = [row["preparing"] for row in record["stages"]]
+    assert f"takes {min(stages):.0f} to {max(stages):.0f} ms for each" in text
+
+
 def test_a_record_would_be_read(page, tmp_path):
     assert "Not measured yet" in page.record_tables(tmp_path / "missing.json")
     record = tmp_path / "record.json"

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from rest_json import BadJson, read_request, write_response
 from served_model import picture, write_model
-from tf_serving import Refused, ServedModel, grpc_server, rest_server
+from tf_serving import Refused, ServedModel, grpc_server, relay, rest_server
 
 import keras_vit_cli
 from keras_vit.export import client as room
@@ -140,6 +140,24 @@ def test_a_lost_connection_is_tried_again(model, fault):
     with rest_server(model) as address, RestClient(f"http://{address}", "colours", version=1) as client:
         assert _best(client.classify([RED])) == ["red"]
     assert not model.faults
+
+
+def test_a_connection_that_is_cut_in_a_call_comes_back(kind, model):
+    """Between the client and the server, while this one computes: a proxy that ends, a network that is gone."""
+    serve, client, scheme = KINDS[kind]
+    with serve(model) as server, relay(server) as (address, cut):
+        with client(scheme + address, "colours", version=1, timeout=10.0) as asks:
+            asks.signature("serving_default")
+            # With REST the first is the end of what was idle, which is no retry.
+            model.faults, model.requests = [cut] * 3, []
+            assert _best(asks.classify([RED])) == ["red"]
+            assert _predictions(model) == [1] * 4
+        with client(scheme + address, "colours", version=1, timeout=10.0, retries=0) as asks:
+            asks.signature("serving_default")
+            model.faults = [cut] * 2
+            with pytest.raises(ServerError) as error:
+                asks.classify([RED])
+            assert error.value.code == "UNAVAILABLE"
 
 
 def test_after_the_last_retry_the_server_s_words_come(ask, model):
@@ -332,8 +350,9 @@ def test_a_proxy_s_answers_are_told_apart(model):
         model.faults = [302]
         with pytest.raises(ServerError, match="HTTP 302"):
             client.classify([RED])
-        model.faults = [503]
+        model.faults, model.requests = [503, 502], []
         assert _best(client.classify([RED])) == ["red"]
+        assert _predictions(model) == [1, 1, 1]
 
 
 def test_rest_keeps_its_connection_and_survives_its_end(model):

@@ -24,11 +24,12 @@ import pytest
 import tensorflow as tf
 from random_configs import SWINS, VITS, swin, vit
 from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tensorflow_serving.apis import classification_pb2
 from tf_serving import ServedModel, grpc_server, rest_server
 from tiny import randomize
 
 import keras_vit
-from keras_vit.export import saved_model
+from keras_vit.export import saved_model, write_server_files
 from keras_vit.export.check_answers import inputs
 from keras_vit.export.check_classes import BAD
 from keras_vit.export.check_signatures import signature_table
@@ -36,6 +37,8 @@ from keras_vit.export.checked import Exported
 from keras_vit.export.client import GrpcClient, RestClient, ServerError
 from keras_vit.export.conformance import CHECKS, run
 from keras_vit.export.signature_defs import signature_defs
+from keras_vit.export.signatures import EXAMPLE_KEYS
+from keras_vit.export.warmup import image_example
 from keras_vit.models import build_model
 
 GOLDEN = pathlib.Path(__file__).parent / "goldens" / "serving" / "signatures.json"
@@ -63,7 +66,8 @@ ABSENT = {
     "swin": {"explain": "no token of a Swin ever attends to the whole image"},
     "swin v2, bfloat16": {"explain": "no token of a Swin ever attends", "equals Keras": "rounded, as was asked for"},
 }
-RECORDED = ("vit", "swin")  # their exports have warm-up records
+RECORDED = ("vit", "distilled", "swin")  # their exports have warm-up records, and files for a server beside them
+SIZES = (1, 2)
 
 pytestmark = pytest.mark.slow
 compiled = pytest.mark.skipif(COMPILER is None, reason="there is no C++ compiler")
@@ -76,8 +80,10 @@ def _export(family, folder):
     randomize(model)
     dtype = "bfloat16" if "bfloat16" in family else None
     # Warm-up records take a second session to try, which is done where the table below wants it.
-    sizes = (1, 2) if family in RECORDED else ()
+    sizes = SIZES if family in RECORDED else ()
     path = saved_model(model, folder / family.replace(", ", "_"), dtype=dtype, batch_sizes=sizes)
+    if sizes:
+        write_server_files(path.parent, batch_sizes=sizes)
     return Exported(path, model)
 
 
@@ -97,9 +103,9 @@ def test_every_check_holds(family, exports):
     results = [run(name, function, exports(family)) for name, function in CHECKS]
     assert [result for result in results if result.passed is False] == []
     absent = {result.check: result.finding for result in results if result.passed is None}
-    assert absent.pop("server files")  # those of keras_vit export are the command's
-    assert ("warm-up" in absent) == (family not in RECORDED)
-    assert set(absent) - {"warm-up"} == set(ABSENT.get(family, {}))
+    beside = {"warm-up", "server files"}
+    assert beside & set(absent) == (set() if family in RECORDED else beside)
+    assert set(absent) - beside == set(ABSENT.get(family, {}))
     for name, reason in ABSENT.get(family, {}).items():
         assert reason in absent[name]
 
@@ -121,9 +127,10 @@ def test_bad_images_are_tried_without_a_word(exports, capfd):
 
 
 @pytest.mark.skipif(not DATA, reason="KERAS_VIT_DATA is not set")
-def test_photographs_are_prepared_as_by_pillow(exports):
+@pytest.mark.parametrize("family", RECORDED)
+def test_photographs_are_prepared_as_by_pillow(family, exports):
     photographs = sorted((pathlib.Path(DATA) / "imagenet_samples").glob("*.JPEG"))
-    exported = Exported(exports("vit").path, files=photographs)
+    exported = Exported(exports(family).path, files=photographs)
     result = run("equals Pillow", dict(CHECKS)["equals Pillow"], exported)
     assert len(exported.pictures) == len(photographs) >= 50
     assert result.passed, result
@@ -282,6 +289,31 @@ def test_rows_of_json_are_answered_by_rows(served, name):
         url = f"{clients['rest']._server}/v1/models/vit:predict"
         answer = json.load(urllib.request.urlopen(url, body, timeout=60))["predictions"]
         _assert_same({key: [row[key] for row in answer] for key in answer[0]}, exported.call(name, **request))
+
+
+@pytest.mark.parametrize("kind", ["rest", "grpc"])
+def test_the_classify_api_answers(served, kind):
+    """TF Serving's own, whose requests are `tf.Example`s; a bad image has no names."""
+    exported, clients, _ = served
+    images = [*exported.pictures[:3], b"no image"]
+    examples = [image_example(image) for image in images]
+    rows = np.array([example.SerializeToString() for example in examples], object)
+    expected = exported.call("classify", inputs=rows)
+    if kind == "rest":
+        features = [{EXAMPLE_KEYS[0]: {"b64": base64.b64encode(image).decode()}} for image in images]
+        body = json.dumps({"signature_name": "classify", "examples": features}).encode()
+        url = f"{clients['rest']._server}/v1/models/vit:classify"
+        found = json.load(urllib.request.urlopen(url, body, timeout=60))["results"]
+    else:
+        request = classification_pb2.ClassificationRequest(model_spec=clients["grpc"]._spec("classify"))
+        request.input.example_list.examples.extend(examples)
+        answer = clients["grpc"]._predictions.Classify(request, timeout=60)
+        found = [[(item.label, item.score) for item in row.classes] for row in answer.result.classifications]
+    assert np.shape(found) == (4, 3, 2)
+    names = [[name for name, _ in row] for row in found]
+    assert names == [[name.decode() for name in row] for row in expected["classes"]]
+    assert names[-1] == [""] * 3
+    np.testing.assert_allclose([[score for _, score in row] for row in found], expected["scores"], atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["rest", "grpc"])

@@ -210,11 +210,15 @@ def test_files_cut_short_anywhere_are_refused():
 def test_files_of_a_hundred_megabytes_are_answered():
     size = 100_000_000
     starts = [b"", b"\xff\xd8\xff", hostile.PNG_SIGNATURE + hostile.small_png()[8:33], b"BM", b"GIF89a"]
+    starts.append(b"RIFF\xf8\xe0\xf5\x05WEBP")
     for start in starts:
         _, (reason,) = _with_neighbours([start + bytes(size - len(start))])
         assert reason != VALID
     scans = encode(picture(0), "JPEG")[:-2] + b"\xff\xda" * (size // 2)
     assert _with_neighbours([scans])[1] == SIZE
+    # Zeros behind its end, which the decoder would not look at.
+    webp = FILES["webp"]()
+    assert _with_neighbours([webp + bytes(size - len(webp))])[1] == SIZE
     blocks = b"GIF89a\x08\0\x08\0\0\0\0!\xfe" + b"\x01a" * (size // 2)
     assert _with_neighbours([blocks])[1] == DAMAGED
 

@@ -279,6 +279,7 @@ def test_the_page_of_runtimes_shows_programs_that_run(name, model, tmp_path, mon
     assert capsys.readouterr().out.splitlines()[-1] == LABELS[best]
 
 
+@pytest.mark.long
 def test_openvino_tells_nobody_that_it_is_used(tmp_path):
     """Importing it writes to the home folder, and to a server, unless the package for that is not found."""
     script = (

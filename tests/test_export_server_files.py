@@ -1,5 +1,6 @@
 """The files for a server: every one parsed as its reader parses it, and what they must agree on."""
 
+import json
 import re
 import subprocess
 
@@ -13,7 +14,9 @@ from tf_serving import ServedModel, rest_server
 
 from keras_vit.export import write_server_files
 from keras_vit.export.client import RestClient
+from keras_vit.export.decode import BYTES_A_PIXEL, MAX_PIXELS, PARALLEL
 from keras_vit.export.server_files import FILES, server_flags
+from keras_vit.export.server_memory import BASE_MIB
 from keras_vit.export.server_messages import BatchingParameters, MonitoringConfig
 
 SIZES = (1, 2, 4, 16)
@@ -207,6 +210,30 @@ def test_what_no_server_would_take_is_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         write_server_files(tmp_path / "flowers", **options)
     assert not (tmp_path / "flowers").exists()
+
+
+def _limit(folder, **options):
+    write_server_files(folder, "flowers", overwrite=True, **options)
+    (service,) = yaml.safe_load((folder / "compose.yaml").read_text())["services"].values()
+    memory = service["deploy"]["resources"]["limits"]["memory"]
+    assert _container(folder)["resources"]["limits"]["memory"] == f"{memory}i"
+    return int(memory.removesuffix("M"))
+
+
+def test_the_memory_is_enough_for_the_largest_images(tmp_path):
+    """Of every batch that is computed; for the weights twice, and once more where each batch unpacks them."""
+    for cpus in (1, 2, 8):
+        images = PARALLEL * cpus * BYTES_A_PIXEL * MAX_PIXELS / 2**20
+        assert 0 <= _limit(tmp_path, cpus=cpus) - BASE_MIB - images < 256
+    version, weights = write_model(tmp_path / "1"), 300 * 2**20
+    with open(version / "variables" / "variables.data-00000-of-00001", "r+b") as file:
+        file.truncate(weights)
+    assert 600 <= _limit(tmp_path) - BASE_MIB - PARALLEL * 2 * BYTES_A_PIXEL * MAX_PIXELS / 2**20 < 600 + 257
+    (version / "assets.extra").mkdir()
+    told = {"options": {"weights": "int8", "max_pixels": 2**20}}
+    (version / "assets.extra" / "keras_vit.json").write_text(json.dumps(told))
+    assert 3000 <= _limit(tmp_path) - BASE_MIB - PARALLEL * 2 * BYTES_A_PIXEL < 3000 + 257
+    assert _limit(tmp_path, memory_mib=1500) == 1500
 
 
 def test_clients_send_no_more_than_the_server_takes(tmp_path):

@@ -1,11 +1,13 @@
 """Servers that answer as TF Serving does, REST and gRPC, over the SavedModels of a folder; they fail on request."""
 
+import base64
 import concurrent.futures
 import contextlib
 import http.server
 import json
 import pathlib
 import re
+import socket
 import threading
 import time
 
@@ -15,6 +17,7 @@ import tensorflow as tf
 from google.protobuf import json_format
 from rest_json import BadJson, read_request, write_response
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_service_pb2_grpc,
@@ -22,10 +25,10 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from keras_vit.export.signature_defs import signature_defs
+from keras_vit.export.signature_defs import CLASSIFY_METHOD, signature_defs
 
 _STATUS = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "UNAVAILABLE": 503, "DEADLINE_EXCEEDED": 504, "INTERNAL": 500}
-_URL = re.compile(r"/v1/models/(\w+)(?:/versions/(\d+)|/labels/(\w+))?(:predict|/metadata)?")
+_URL = re.compile(r"/v1/models/(\w+)(?:/versions/(\d+)|/labels/(\w+))?(:predict|:classify|/metadata)?")
 _LONGEST_WAIT = 10
 
 
@@ -44,8 +47,8 @@ class ServedModel:
         labels: dict of version numbers by label.
         state, error: str, what the status says.
         faults: list, one for each of the next requests: `None`; a `Refused`; seconds, after which the request is
-            given up as the server gives up one whose client is gone; for REST also `cut`, `half` (of the answer) or an
-            HTTP status, which is answered with a page of HTML.
+            given up as the server gives up one whose client is gone; a callable, which is called before the answer; for
+            REST also `cut`, `half` (of the answer) or an HTTP status, which is answered with a page of HTML.
         merged_rows: int. As many rows are collected before they run as one batch, which fails whole.
         max_batch_size: int or `None`. A request with more rows is refused.
         requests: list of `(method, rows)`.
@@ -90,7 +93,7 @@ class ServedModel:
             raise Refused("DEADLINE_EXCEEDED", "cancelled")
         if isinstance(fault, Refused):
             raise fault
-        return fault
+        return fault() if callable(fault) else fault
 
     def run(self, functions, signature, inputs):
         """The outputs of a request, a dict of arrays."""
@@ -144,6 +147,51 @@ def _call(function, inputs):
         raise Refused("INVALID_ARGUMENT", str(error)) from error
 
 
+def _classified(model, functions, shown, name, examples):
+    """What the Classify API answers: for each `tf.Example` a list of `(label, score)`.
+
+    Source: `servables/tensorflow/classifier.cc` of TF Serving.
+    """
+    if name not in shown or shown[name].method_name != CLASSIFY_METHOD:
+        found = shown[name].method_name if name in shown else "no signature"
+        message = f"Expected classification signature method_name to be {CLASSIFY_METHOD}. Was: {found}"
+        raise Refused("INVALID_ARGUMENT", message)
+    if list(shown[name].inputs) != ["inputs"] or not set(shown[name].outputs) <= {"classes", "scores"}:
+        raise Refused("INVALID_ARGUMENT", "Expected one input called inputs, and classes and scores")
+    if not examples:
+        raise Refused("INVALID_ARGUMENT", "Input is empty")
+    model.fault("classify", len(examples))
+    outputs = model.run(functions, name, {"inputs": np.array([e.SerializeToString() for e in examples], object)})
+    found = {(key, value.dtype.kind, value.ndim) for key, value in outputs.items()}
+    if found != {("classes", "O", 2), ("scores", "f", 2)}:
+        raise Refused("INVALID_ARGUMENT", "Expected matrices of strings and of floats")
+    pairs = zip(outputs["classes"], outputs["scores"], strict=True)
+    return [[(label.decode(), float(score)) for label, score in zip(*row, strict=True)] for row in pairs]
+
+
+def _read_examples(body):
+    """The signature's name and the `tf.Example`s of a Classify request in JSON."""
+    try:
+        content = json.loads(body)
+        return content.get("signature_name", "serving_default"), [_example(item) for item in content["examples"]]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BadJson(f"JSON Parse error: {error}") from error
+
+
+def _example(features):
+    example = tf.train.Example()
+    for name, value in features.items():
+        kind = example.features.feature[name]
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict):
+                kind.bytes_list.value.append(base64.b64decode(item["b64"], validate=True))
+            elif isinstance(item, str):
+                kind.bytes_list.value.append(item.encode())
+            else:
+                (kind.float_list if isinstance(item, float) else kind.int64_list).value.append(item)
+    return example
+
+
 class _RestHandler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # Headers and body are written apart: without this the client's delayed acknowledgement adds 40 ms.
@@ -162,10 +210,13 @@ class _RestHandler(http.server.BaseHTTPRequestHandler):
         model, url = self.server.model, _URL.fullmatch(self.path)
         fault = None
         try:
-            if not url or (url[4] == ":predict") != (method == "POST"):
+            if not url or (url[4] in (":predict", ":classify")) != (method == "POST"):
                 raise Refused("INVALID_ARGUMENT", f"Malformed request: {method} {self.path}")
             functions, shown, number = model.find(url[1], url[2], url[3])
-            if method == "POST":
+            if url[4] == ":classify":
+                name, examples = _read_examples(body)
+                text = json.dumps({"results": _classified(model, functions, shown, name, examples)})
+            elif method == "POST":
                 name, inputs, by_rows = read_request(body, shown)
                 fault = model.fault("predict", len(next(iter(inputs.values()))))
                 text = write_response(model.run(functions, name, inputs), by_rows)
@@ -223,6 +274,17 @@ class _Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
             answer = predict_pb2.PredictResponse(model_spec=request.model_spec)
             for key, value in self.model.run(functions, name, inputs).items():
                 answer.outputs[key].CopyFrom(tf.make_tensor_proto(value))
+            return answer
+
+    def Classify(self, request, context):
+        with _refusals(context):
+            functions, shown, _ = _found(self.model, request)
+            name, examples = request.model_spec.signature_name, request.input.example_list.examples
+            answer = classification_pb2.ClassificationResponse(model_spec=request.model_spec)
+            for row in _classified(self.model, functions, shown, name or "serving_default", list(examples)):
+                classes = answer.result.classifications.add().classes
+                for label, score in row:
+                    classes.add(label=label, score=score)
             return answer
 
     def GetModelMetadata(self, request, context):
@@ -296,3 +358,56 @@ def grpc_server(model, port=0):
         yield f"127.0.0.1:{port}"
     finally:
         server.stop(0).wait()
+
+
+@contextlib.contextmanager
+def relay(address):
+    """Passes bytes between clients and a server while the context lasts.
+
+    Args:
+        address: str, the server's `host:port`.
+
+    Yields:
+        Its own `host:port`, and a function that cuts every connection; new ones are made as before.
+    """
+    host, _, port = address.rpartition(":")
+    listener, pairs, lock = socket.create_server(("127.0.0.1", 0)), [], threading.Lock()
+
+    def pump(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+        _shut(source, target)
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                pair = client, socket.create_connection((host, int(port)))
+                with lock:
+                    pairs.append(pair)
+                for source, target in (pair, pair[::-1]):
+                    threading.Thread(target=pump, args=(source, target), daemon=True).start()
+
+    def cut():
+        with lock:
+            found, pairs[:] = pairs[:], []
+        for pair in found:
+            _shut(*pair)
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}", cut
+    finally:
+        _shut(listener)
+        cut()
+        thread.join()
+
+
+def _shut(*sockets):
+    """Ends connections, also for the threads that wait for them, which closing alone would not."""
+    for item in sockets:
+        with contextlib.suppress(OSError):
+            item.shutdown(socket.SHUT_RDWR)
+        item.close()

@@ -1,6 +1,7 @@
 """What must hold of a SavedModel's answers, whatever the signature."""
 
 import json
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -34,8 +35,8 @@ def _batch(exported, key, info, count, first):
         is_example = key == EXAMPLES_INPUT
         rows = [image_example(picture).SerializeToString() for picture in chosen] if is_example else chosen
         return np.array(rows, object)
-    sides = zip(info.tensor_shape.dim[1:], _ANY_SHAPE, strict=True)
-    shape = [dim.size if dim.size > 0 else default for dim, default in sides]
+    sides, most = zip(info.tensor_shape.dim[1:], _ANY_SHAPE, strict=True), exported.description["options"]["max_pixels"]
+    shape = [dim.size if dim.size > 0 else min(default, math.isqrt(most)) for dim, default in sides]
     # Drawn for each row by its own number, so that a batch and its rows alone are the same images.
     rows = [np.random.default_rng(first + i).integers(0, 256, shape) for i in range(count)]
     dtype = tf.as_dtype(info.dtype).as_numpy_dtype

@@ -1,6 +1,6 @@
 """Which operations a SavedModel may have: those of TensorFlow's core that every server has and that touch nothing."""
 
-from keras_vit.export.checked import require
+from keras_vit.export.checked import DoesNotApply, require
 
 # What models compute with, and what is made of them: any layer of Keras.
 _NUMBERS = """
@@ -35,6 +35,7 @@ _WEIGHTS = """
 AssignVariableOp DisableCopyOnRead MergeV2Checkpoints ReadVariableOp RestoreV2 SaveV2 ShardedFilename VarHandleOp
 VarIsInitializedOp
 """
+_JPEG_DECODERS, _EXACT_DCT = ("DecodeJpeg", "DecodeAndCropJpeg"), "INTEGER_ACCURATE"
 ALLOWED = frozenset(" ".join((_NUMBERS, _IMAGES, _FLOW, _WEIGHTS)).split())
 
 
@@ -47,6 +48,19 @@ def operations_are_allowed(exported):
     others = sorted(set(found) - ALLOWED - functions)
     require(not others, ", ".join(f"{name} ({found[name]})" for name in others[:5]))
     return f"{len(found)} kinds"
+
+
+def jpegs_are_decoded_whole_and_exactly(exported):
+    """Decoders of JPEGs refuse a damaged end, on which `try_recover_truncated` may hang, and use the DCT of Pillow."""
+    decoders = [node for node in exported.nodes() if node.op in _JPEG_DECODERS]
+    for node in decoders:
+        recovers = "try_recover_truncated" in node.attr and node.attr["try_recover_truncated"].b
+        require(not recovers, f"{node.name} has try_recover_truncated=True")
+        method = node.attr["dct_method"].s.decode() if "dct_method" in node.attr else ""
+        require(method == _EXACT_DCT, f"{node.name} has dct_method={method!r}, not {_EXACT_DCT!r}")
+    if not decoders:
+        raise DoesNotApply("it has no decoder of JPEGs alone")
+    return f"{len(decoders)} decoders"
 
 
 def nothing_must_be_compiled(exported):

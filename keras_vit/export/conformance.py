@@ -20,6 +20,7 @@ CHECKS = (
     ("one graph for serving", check_structure.one_graph_for_serving),
     ("fingerprint", check_structure.has_a_fingerprint),
     ("operations", check_operations.operations_are_allowed),
+    ("JPEG decoders", check_operations.jpegs_are_decoded_whole_and_exactly),
     ("no XLA", check_operations.nothing_must_be_compiled),
     ("small constants", check_structure.constants_are_small),
     ("weights stored once", check_structure.weights_are_stored_once),

@@ -13,11 +13,15 @@ from keras_vit.export import headers
 from keras_vit.export.orientation import orientation, turn_upright
 from keras_vit.export.walks import gif_frame, jpeg_scans, png_core
 
-MAX_PIXELS = 2**25  # the cameras of 33 megapixels; 100 MB while they are decoded, 300 MB where they are progressive
+MAX_PIXELS = 2**25  # the cameras of 33 megapixels
+# Of an image while it is decoded, for each pixel, at most: a progressive JPEG of CMYK, four coefficients of two bytes
+# beside its colours; of others 6 to 9.
+BYTES_A_PIXEL = 11
 # WebP's limit. The resize needs memory for a side of the image times one of the model.
 MAX_SIDE = 2**14
-# As many images of a batch are decoded at the same time at most.
-_PARALLEL = 8
+# As many images of a batch are decoded at the same time at most. A server computes as many batches at the same time as
+# it has cores, so images take PARALLEL * cores * BYTES_A_PIXEL * max_pixels bytes at most: see `server_memory`.
+PARALLEL = 4
 # Scans of a progressive JPEG, each of which may hardly need a byte and takes 2 ms a megapixel.
 _MOST_SCANS = 32
 # Metadata of a PNG, or a film behind a JPEG, beside eight bytes a pixel.
@@ -53,7 +57,7 @@ def decode_images(strings, input_spec, formats=headers.FORMATS, max_pixels=MAX_P
     count = tf.size(strings, out_type=tf.int64)
     rows = tf.data.Dataset.from_tensor_slices((tf.range(count), strings))
     # What raises is left out, which the numbers of the others tell.
-    rows = rows.map(numbered, num_parallel_calls=_PARALLEL, deterministic=False).ignore_errors()
+    rows = rows.map(numbered, num_parallel_calls=PARALLEL, deterministic=False).ignore_errors()
     empty = tf.zeros((*input_spec.size, input_spec.num_channels), tf.uint8)
     rows = rows.concatenate(tf.data.Dataset.from_tensors((count, empty, DAMAGED)))
     options = tf.data.Options()
@@ -110,7 +114,7 @@ class _Guard:
         Args:
             height, width: scalar integer tensors, as the header tells them.
             decode: callable without arguments.
-            size: scalar int32 tensor, bytes, where these are copied; `None` where they are not.
+            size: scalar int32 tensor, the bytes of the string, which the pixels bound; `None`: unbounded, as for films.
         """
         height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
         # Bounded before they are multiplied: their product might not fit into 64 bits.
@@ -162,7 +166,7 @@ def _webp(data, head, guard):
         # TensorFlow 2.21 writes beyond its memory when it decodes the first frame of some animations.
         return _either(~headers.is_animated_webp(head), decode, FORMAT)
 
-    return guard(*headers.webp_size(head), decode_still)
+    return guard(*headers.webp_size(head), decode_still, tf.strings.length(data))
 
 
 def _bmp(data, head, guard):

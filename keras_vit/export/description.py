@@ -99,3 +99,12 @@ def read_description(path):
         raise ValueError(
             f"a SavedModel of keras_vit must hold a readable {FILE}. Received: {str(path)!r} ({error})"
         ) from error
+
+
+def warm_up_format(path):
+    """The format of a server's first images: JPEG, or one that the SavedModel takes where it takes no JPEG."""
+    try:
+        formats = read_description(path)["options"]["formats"]
+    except (KeyError, ValueError):
+        return "jpeg"
+    return "jpeg" if "jpeg" in formats else formats[0]

@@ -13,6 +13,7 @@ import tempfile
 
 from google.protobuf import text_format
 
+from keras_vit.export.server_memory import memory_needed
 from keras_vit.export.server_messages import BatchingParameters
 from keras_vit.export.versions import check_folder
 from keras_vit.export.warmup import BATCH_SIZES, check_batch_sizes
@@ -33,7 +34,7 @@ def write_server_files(
     *,
     base_path=None,
     cpus=2,
-    memory_mib=2048,
+    memory_mib=None,
     batch_timeout_micros=2000,
     image=IMAGE,
     overwrite=False,
@@ -47,7 +48,7 @@ def write_server_files(
             those of the warm-up records. Default `(1, 2, 4, 8)`.
         base_path: str, where the server sees the folder. Default `/models/<name>`.
         cpus: int. Cores of a server. Default 2.
-        memory_mib: int. Memory of a server, in MiB. Default 2048.
+        memory_mib: int. Memory of a server, in MiB. Default: `memory_needed(directory, cpus)`, which is safe.
         batch_timeout_micros: int. How long a request waits for others to share its batch. Default 2000.
         image: str, the Docker image.
         overwrite: bool. Whether files that are there are replaced; else they stay, since one edits them. Default False.
@@ -66,6 +67,7 @@ def write_server_files(
         base_path,
         check_positive(cpus, "cpus"),
     )
+    memory_mib = memory_needed(directory, cpus) if memory_mib is None else memory_mib
     values["memory_mib"] = check_positive(memory_mib, "memory_mib")
     values["batch_timeout_micros"] = check_count(batch_timeout_micros, "batch_timeout_micros")
     values["image"] = image

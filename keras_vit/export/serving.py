@@ -77,9 +77,9 @@ def saved_model(
             `softmax`, and `sigmoid` for a single logit. A model that ends in one of them keeps it.
         formats: those of `jpeg`, `png`, `webp`, `bmp`, `gif` that are accepted. Default all.
         max_pixels: int. Larger images are refused by their header. Default 2 ** 25; while it is decoded, an image takes
-            three bytes a pixel, a progressive JPEG nine.
+            six or seven bytes a pixel, a progressive JPEG up to eleven.
         upright: bool. Whether a JPEG with an Exif orientation, as telephones write it, is turned as a person would see
-            it. `InputSpec.load` and the training data do not look at it. Default True.
+            it. `InputSpec.load` turns files too, training data are taken as they are stored. Default True.
         compare: images by which the difference from the model in float32 is measured where `dtype` or `weights` ask
             for less: paths, or uint8 arrays `(h, w, channels)`; `None`: sixteen images of smooth noise.
         batch_sizes: increasing ints. The batches that a server makes, of which the version gets warm-up records. They

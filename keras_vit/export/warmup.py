@@ -15,6 +15,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from PIL import Image
 
+from keras_vit.export.description import warm_up_format
 from keras_vit.export.signature_defs import CLASSIFY_METHOD, DEFAULT, SERVE_TAG, signature_defs
 from keras_vit.validation import as_pair, check_positive
 
@@ -31,7 +32,8 @@ _FEATURE = "image_bytes"
 def write_warmup(version_directory, model_name, batch_sizes=BATCH_SIZES, image_size=None, feature=_FEATURE):
     """Writes a record for every signature and batch size into a SavedModel.
 
-    String inputs get a JPEG, an input `inputs` a serialised `tf.Example` with the JPEG, numbers get grey images.
+    String inputs get a JPEG, or another format where the model takes none, an input `inputs` a serialised `tf.Example`
+    with it, numbers get grey images.
 
     Args:
         version_directory: path of the folder with `saved_model.pb`.
@@ -56,18 +58,18 @@ def write_warmup(version_directory, model_name, batch_sizes=BATCH_SIZES, image_s
             f"Received: {len(signatures)} signatures, {len(sizes)} batch sizes"
         )
     side = _image_size(signatures) if image_size is None else as_pair(image_size, "image_size")
-    jpeg = _jpeg(side)
+    picture = _picture(side, warm_up_format(version_directory))
     logs = []
     for name, signature in signatures.items():
         for size in sizes:
             log = log_type()
             if signature.method_name == CLASSIFY_METHOD:
                 request = log.classify_log.request
-                request.input.example_list.examples.extend([image_example(jpeg, feature)] * size)
+                request.input.example_list.examples.extend([image_example(picture, feature)] * size)
             else:
                 request = log.predict_log.request
                 for key, info in signature.inputs.items():
-                    request.inputs[key].CopyFrom(_tensor(key, info, size, side, jpeg, feature))
+                    request.inputs[key].CopyFrom(_tensor(key, info, size, side, picture, feature))
             request.model_spec.name, request.model_spec.signature_name = model_name, name
             logs.append(log)
     file = pathlib.Path(version_directory) / WARMUP_FILE
@@ -194,10 +196,10 @@ def _classify(session, signature, request):
     return len(examples)
 
 
-def _tensor(name, info, size, side, jpeg, feature):
+def _tensor(name, info, size, side, picture, feature):
     """The `TensorProto` of an input: `size` images."""
     if info.dtype == tf.string.as_datatype_enum:
-        item = image_example(jpeg, feature).SerializeToString() if name == EXAMPLES_INPUT else jpeg
+        item = image_example(picture, feature).SerializeToString() if name == EXAMPLES_INPUT else picture
         return tf.make_tensor_proto([item] * size, tf.string)
     dims = [dim.size for dim in info.tensor_shape.dim]
     unknown = [size, *side, 3] if len(dims) == 4 else [size] + [1] * (len(dims) - 1)
@@ -227,13 +229,13 @@ def _image_size(signatures):
     return _SIZE, _SIZE
 
 
-def _jpeg(side):
-    """A JPEG with something to decode."""
+def _picture(side, format):
+    """The bytes of an image with something to decode."""
     height, width = side
     rows, columns = np.mgrid[:height, :width]
     pixels = np.stack([rows * 255 // height, columns * 255 // width, (rows + columns) % 256], axis=-1)
     buffer = io.BytesIO()
-    Image.fromarray(pixels.astype("uint8")).save(buffer, "JPEG", quality=90)
+    Image.fromarray(pixels.astype("uint8")).save(buffer, format, quality=90)
     return buffer.getvalue()
 
 
