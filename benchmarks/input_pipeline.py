@@ -16,7 +16,7 @@ import report
 from contenders import Contender, Task, choose
 from harness import take_turns
 
-POLICIES = ("none", "rand-m9-mstd0.5-inc1", "randaugment(2, 10)", "three_augment", "32 px")
+POLICIES = ("none", "rand-m9-mstd0.5-inc1", "randaugment(2, 10)", "three_augment", "32 px", "32 px, vit_lite_cifar10")
 BASELINE = "tf decode_and_crop_jpeg"
 _KERAS = ("tensorflow", "keras", "keras_vit")
 
@@ -28,6 +28,7 @@ def _contender(name, packages, how, **options):
 CONTENDERS = (
     _contender(BASELINE, ("tensorflow",), "raw"),
     _contender("tf decode_and_crop_jpeg, resize", ("tensorflow",), "raw", resize=True),
+    _contender("tf decode, resize, not antialiased", ("tensorflow",), "raw", resize=True, antialias=False),
     _contender("keras_vit", _KERAS, "keras_vit"),
     _contender("keras_vit, not antialiased", _KERAS, "keras_vit", crop_antialias=False),
     _contender("keras.layers", ("tensorflow", "keras"), "keras_layers"),
@@ -44,12 +45,17 @@ COLUMNS = (
 )
 
 
+def is_small(policy):
+    """Whether a policy is one of small images that lie in memory."""
+    return policy.startswith("32 px")
+
+
 def takes_part(contender, policy):
     """Whether a contender has something of its own at a policy."""
-    if policy == "32 px":
+    if is_small(policy):
         return contender.name in ("keras_vit", "timm")
     if policy in ("none", POLICIES[1]):
-        return policy == "none" or contender.name != "keras_vit, not antialiased"
+        return policy == "none" or "not antialiased" not in contender.name
     if policy == "randaugment(2, 10)":  # timm has none; the layers' own stand at the policy before
         return contender.name in (BASELINE, "keras_vit")
     return contender.name in (BASELINE, "keras_vit", "timm")
@@ -132,10 +138,10 @@ def main(argv=None):
     setting = {k: v for k, v in vars(arguments).items() if k not in ("json", "markdown", "folder")} | {"threads": 1}
     record = report.make_record("input_pipeline", setting, BASELINE)
     for policy in policies:
-        small = policy == "32 px"
+        small = is_small(policy)
         config = {
             "folder": None if small else arguments.folder,
-            "policy": None if policy in ("none", "32 px") else policy,
+            "policy": None if policy in ("none", "32 px") else policy.removeprefix("32 px, "),
             "image_size": 32 if small else arguments.image_size,
             "batch": arguments.batch,
         }

@@ -57,6 +57,10 @@ def keras_vit(task, **augment):
         data = photographs(task)
         split = EncodedFiles([str(i) for i in range(len(data))], np.zeros(len(data), "int64"), data)
         config = AugmentConfig(flip=True, policy=settings["policy"], **CROP, **augment)
+    elif settings["policy"]:
+        from keras_vit.recipe_files import load_recipe
+
+        split, config = Split(*small_images(task)), load_recipe(settings["policy"]).augment
     else:
         split, config = Split(*small_images(task)), AugmentConfig(flip=True, padding=4, mixup=0.2)
     return _passes(training_dataset(split, 10, spec, settings["batch"], 1, 0, config)[0])
@@ -80,14 +84,14 @@ def _decoded(task):
     return tf.data.Dataset.from_tensor_slices(photographs(task)).map(crop, num_parallel_calls=1)
 
 
-def raw(task, resize=False):
-    """`tf.io.decode_and_crop_jpeg` of random windows, if wished with an antialiased resize; single uint8 images."""
+def raw(task, resize=False, antialias=True):
+    """`tf.io.decode_and_crop_jpeg` of random windows, if wished with a resize; single images."""
     on_one_core()
     import tensorflow as tf
 
     dataset, size = _decoded(task), [task.config["image_size"]] * 2
     if resize:
-        dataset = dataset.map(lambda image: tf.image.resize(image, size, antialias=True), num_parallel_calls=1)
+        dataset = dataset.map(lambda image: tf.image.resize(image, size, antialias=antialias), num_parallel_calls=1)
     return _passes(dataset)
 
 
@@ -140,16 +144,23 @@ def timm(task):
     on_one_core()
     import torch
     from PIL import Image
-    from timm.data import create_transform
+    from timm.data import Mixup, create_transform
 
     torch.set_num_threads(1)
-    settings = task.config
+    _posterize_to_nothing()
+    settings, mixup = task.config, None
     policy = {"three_augment": "3a"}.get(settings["policy"], settings["policy"])
     if settings["folder"]:
         data = photographs(task)
         transform = create_transform(
             settings["image_size"], is_training=True, auto_augment=policy, interpolation="bilinear", color_jitter=None
         )
+    elif policy:  # of vit_lite_cifar10.py
+        data = list(small_images(task)[0])
+        transform = create_transform(
+            32, is_training=True, scale=(0.8, 1.0), auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25, color_jitter=None
+        )
+        mixup = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, num_classes=10)
     else:
         data = list(small_images(task)[0])
         import torchvision.transforms as transforms
@@ -170,7 +181,16 @@ def timm(task):
     loader = torch.utils.data.DataLoader(Photographs(), settings["batch"], shuffle=True, drop_last=True)
 
     def step():
-        for _ in loader:
-            pass
+        for batch in loader:
+            if mixup:
+                mixup(*batch)
 
     return step, None
+
+
+def _posterize_to_nothing():
+    """Pillow 13 refuses to keep no bits of a pixel, which timm's RandAugment asks for; before it, that gave black."""
+    from PIL import ImageOps
+
+    posterize = ImageOps.posterize
+    ImageOps.posterize = lambda image, bits: posterize(image, bits) if bits else image.point(lambda value: 0)

@@ -155,6 +155,7 @@ class _Signal(keras.callbacks.Callback):
             signal.raise_signal(signal.SIGTERM)
 
 
+@pytest.mark.long
 def test_a_run_goes_on_within_an_epoch(tmp_path, monkeypatch):
     """It ends as one that was not interrupted, to the state of dropout's random numbers."""
     optimizer = OptimizerConfig(learning_rate=1e-2, ema_momentum=0.9, clip_norm=1.0)

@@ -150,6 +150,7 @@ def test_mixed_precision_logits_are_float32_and_close():
     assert 0 < np.abs(np.array(logits) - np.array(full(IMAGES))).max() < 0.3
 
 
+@pytest.mark.long
 def test_xla_and_a_dynamic_batch_agree_with_eager():
     import tensorflow as tf
 

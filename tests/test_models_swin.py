@@ -74,6 +74,7 @@ def test_every_weight_receives_a_gradient(fields):
         assert np.abs(gradient).max() > 1e-10, weight.path
 
 
+@pytest.mark.long
 @each_option
 def test_a_step_of_fit_is_finite_and_moves_every_weight(fields):
     model = tiny_swin(drop_path_rate=0.1, **fields)
@@ -228,6 +229,7 @@ def test_what_makes_biases_is_not_decayed(version):
     }
 
 
+@pytest.mark.long
 def test_xla_and_a_dynamic_batch_agree_with_eager():
     import tensorflow as tf
 

@@ -277,9 +277,9 @@ def test_count_by_hand_is_that_of_the_swin_model(fields):
         "swin_tiny_patch4_window7_224",
         "swinv2_tiny_window8_256",
         pytest.param("swin_base_patch4_window12_384", marks=pytest.mark.slow),
-        pytest.param("swinv2_large_window12to16_192to256", marks=pytest.mark.slow),
+        pytest.param("swinv2_large_window12to16_192to256", marks=pytest.mark.long),
         pytest.param("vit_large_patch16_224", marks=pytest.mark.slow),
-        pytest.param("vit_huge_patch14_224", marks=pytest.mark.slow),
+        pytest.param("vit_huge_patch14_224", marks=pytest.mark.long),
     ],
 )
 def test_count_of_the_built_model(name):

@@ -209,7 +209,11 @@ def test_lora_trains_its_own_weights_and_is_merged_when_saved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fields", "kernels"), [({}, 10), ({"pooling": "map", "activation": "swiglu", "layer_scale_init": 0.5}, 15)]
+    ("fields", "kernels"),
+    [
+        ({}, 10),
+        pytest.param({"pooling": "map", "activation": "swiglu", "layer_scale_init": 0.5}, 15, marks=pytest.mark.long),
+    ],
 )
 def test_quantized_model_is_close_and_can_be_saved(fields, kernels, tmp_path):
     model = tiny_vit(**fields)

@@ -138,6 +138,7 @@ def _place(directory):
     return state["epoch"], state["step"]
 
 
+@pytest.mark.long
 def test_signals_wait_for_the_end_of_the_step_and_errors_cost_the_steps_since_the_last_save(
     uninterrupted, tmp_path, at, monkeypatch
 ):
