@@ -313,3 +313,11 @@ def test_bad_arguments_are_refused_before_anything_is_written(arguments, message
     with pytest.raises(ValueError, match=message):
         saved_model(tiny_vit(), tmp_path, **arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "float16", "bfloat16"])
+def test_outputs_are_float32_whatever_the_model_computes_in(policy):
+    found = set()
+    for signature in make_servable(tiny_vit(dtype=policy)).signatures().values():
+        found |= {output.dtype for output in signature.get_concrete_function().structured_outputs.values()}
+    assert found == {tf.float32, tf.int32, tf.string, tf.bool}
