@@ -1,7 +1,8 @@
 """ViT-Lite-7/4 on CIFAR-10, from scratch.
 
 Paper: Hassani et al., "Escaping the Big Data Paradigm with Compact Transformers" (arXiv:2104.05704), table 2. Expected:
-91.38 % after 200 epochs, 3.7 M parameters, 15 PFLOP. Hardware: one GPU; the time is not published. Not measured here.
+91.38 % after 200 epochs, 3.7 M parameters, 15 PFLOP. Hardware: one GPU; the time is not published. Not measured
+here but for its first epoch, recipes/results/vit_lite_cifar10_first_epochs.json.
 
     keras_vit train recipes/vit_lite_cifar10.py
     keras_vit train recipes/vit_lite_cifar10.py --set data.folder=path/to/cifar10
