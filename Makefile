@@ -34,7 +34,7 @@ demo: $(VENV)/.installed
 	$(BIN)/keras_vit train recipes/vit_digits.py
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest --strict-skips -m 'not long' -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --strict-skips -m 'not long' -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest --strict-skips -m long -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)

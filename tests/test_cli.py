@@ -381,7 +381,8 @@ def test_the_cifar_recipe_runs_from_a_folder_and_from_tfds(where, tmp_path, caps
     assert "16 training images" in out
 
 
-@pytest.mark.parametrize("name", ["deit_tiny_i1k", pytest.param("vit_augreg_i21k", marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", ["deit_tiny_i1k", "vit_augreg_i21k"])
+@pytest.mark.long
 def test_smoke_invents_images_where_the_data_set_is_missing(name, tmp_path, capsys):
     """21,843 classes with several labels an image, and what only its owner can download."""
     small = [f"model.{field}={value}" for field, value in (("num_layers", 1), ("hidden_dim", 24), ("mlp_dim", 8))]

@@ -379,6 +379,7 @@ def test_averages_that_a_run_does_not_end_with_are_kept_beside(tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-7)
 
 
+@pytest.mark.long
 def test_a_record_names_the_code_of_every_part(tmp_path, monkeypatch):
     short = dataclasses.replace(RECIPE.training, epochs=2)
     first = {"commit": "a" * 40, "dirty": False, "versions": {}}
