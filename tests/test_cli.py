@@ -269,6 +269,7 @@ def _strict(path):
     return [log for log in read_warmup(path) if log.predict_log.request.model_spec.signature_name == "strict"]
 
 
+@pytest.mark.long
 def test_export_tells_what_fewer_bytes_cost(trained, tmp_path, capsys):
     arguments = ["--weights", "int8", "--dtype", "bfloat16", "--accept", "png", "--max-pixels", "64", "--as-stored"]
     assert _main("export", trained / "model.keras", "--to", tmp_path / "digits", *arguments) == 0
@@ -362,6 +363,7 @@ def test_a_run_folder_that_is_a_file_is_an_error(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("where", ["folder", "tfds"])
+@pytest.mark.long
 def test_the_cifar_recipe_runs_from_a_folder_and_from_tfds(where, tmp_path, capsys):
     import tensorflow_datasets as tfds
 

@@ -531,6 +531,7 @@ def test_the_graph_prepares_photographs_as_pillow_does(tmp_path):
 
 
 @pytest.mark.filterwarnings("error:Your input ran out")
+@pytest.mark.long
 def test_a_recipe_trains_on_a_stream_and_goes_on(records, tmp_path):
     data = {"tfrecords": str(records), "validation_fraction": 0.4, "in_memory": False, "batch_size": 3, "repeats": 3}
     data["skip_unreadable"] = True  # of which nobody knows the number of batches

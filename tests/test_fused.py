@@ -56,6 +56,7 @@ def test_values_and_gradients_are_those_of_the_plain_operations(make, policy, li
         np.testing.assert_allclose(b, a, atol=limit * np.abs(a).max(), err_msg=name)
 
 
+@pytest.mark.long
 def test_a_fit_ends_with_the_weights_of_a_plain_one():
     images = RNG.normal(size=(16, 16, 24, 3)).astype("float32")
     labels = RNG.integers(5, size=16)

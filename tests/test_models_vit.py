@@ -212,9 +212,10 @@ def test_lora_trains_its_own_weights_and_is_merged_when_saved(tmp_path):
     ("fields", "kernels"),
     [
         ({}, 10),
-        pytest.param({"pooling": "map", "activation": "swiglu", "layer_scale_init": 0.5}, 15, marks=pytest.mark.long),
+        ({"pooling": "map", "activation": "swiglu", "layer_scale_init": 0.5}, 15),
     ],
 )
+@pytest.mark.long
 def test_quantized_model_is_close_and_can_be_saved(fields, kernels, tmp_path):
     model = tiny_vit(**fields)
     outputs = np.array(model(IMAGES))

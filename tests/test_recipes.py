@@ -12,7 +12,7 @@ from keras_vit.training import apply_overrides, write_json
 tfds = pytest.importorskip("tensorflow_datasets")
 
 # One of every kind in the fast suite: fused crops of large files with a teacher, and small images in memory.
-FAST = ("deit_tiny_distilled_i1k", "vit_lite_cifar10", "linear_probe")
+FAST = ("deit_tiny_distilled_i1k", "linear_probe")
 # Nothing but the size of the model, which `tiny` replaces, tells them from another recipe.
 
 

@@ -269,6 +269,7 @@ def test_a_run_in_a_directory_that_is_in_use_is_refused_and_removes_nothing(tmp_
     assert (tmp_path / "checkpoint.npz").read_bytes() == b"rubbish"
 
 
+@pytest.mark.long
 def test_fresh_begins_again(tmp_path):
     """In a thread, which gets no signals, as some notebooks have it."""
     (tmp_path / "checkpoint.npz").write_bytes(b"rubbish")

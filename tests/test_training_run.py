@@ -103,6 +103,7 @@ def test_the_first_of_the_best_counts(scores, best, stalled):
     assert best_epoch([{"loss": 1.0}]) is None
 
 
+@pytest.mark.long
 def test_early_stopping_ends_with_the_best_weights_also_when_resumed(tmp_path):
     """At a rate that spoils the weights the first epochs are the best."""
     recipe = RECIPE.replace(
@@ -281,6 +282,7 @@ def test_a_group_that_the_recipe_has_not_yet_can_be_set():
         apply_overrides(RECIPE, ["distillation.alfa=0.9"])
 
 
+@pytest.mark.long
 def test_tensorboard_gets_a_point_an_epoch(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -300,6 +302,7 @@ def test_tensorboard_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
         tensorboard(tmp_path)
 
 
+@pytest.mark.long
 def test_a_validation_part_is_not_recorded_as_the_test_set(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, size=(40, 8, 8, 1), dtype="uint8")
     labels = np.arange(40) % 10
