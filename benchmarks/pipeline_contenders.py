@@ -150,19 +150,17 @@ def timm(task):
     _posterize_to_nothing()
     settings, mixup = task.config, None
     policy = {"three_augment": "3a"}.get(settings["policy"], settings["policy"])
+    data = photographs(task) if settings["folder"] else list(small_images(task)[0])
     if settings["folder"]:
-        data = photographs(task)
         transform = create_transform(
             settings["image_size"], is_training=True, auto_augment=policy, interpolation="bilinear", color_jitter=None
         )
     elif policy:  # of vit_lite_cifar10.py
-        data = list(small_images(task)[0])
         transform = create_transform(
             32, is_training=True, scale=(0.8, 1.0), auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25, color_jitter=None
         )
         mixup = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, num_classes=10)
     else:
-        data = list(small_images(task)[0])
         import torchvision.transforms as transforms
 
         crop = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]

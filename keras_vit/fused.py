@@ -215,10 +215,7 @@ def _heads_programs():
 
             return forward(x, bias, constants, lengths, heads), gradient
 
-        parts = apply(tf.convert_to_tensor(x), tf.convert_to_tensor(bias))
-        for part in parts:
-            part.set_shape((None, num_heads, length if isinstance(length, int) else None, None))
-        return parts
+        return apply(tf.convert_to_tensor(x), tf.convert_to_tensor(bias))
 
     return cut
 

@@ -165,7 +165,7 @@ def _read(image):
     try:
         opened = _from_array(image) if isinstance(image, np.ndarray) else Image.open(image)
         opened.load()  # a truncated file shows here
-        opened = _upright(opened)
+        opened = upright(opened)
     except (OSError, AttributeError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
         is_array = isinstance(image, np.ndarray)
         what = f"array of shape {image.shape} and dtype {image.dtype}" if is_array else repr(str(image))
@@ -173,8 +173,11 @@ def _read(image):
     return opened
 
 
-def _upright(image):
-    """A JPEG as its Exif orientation says; one whose Exif data cannot be read stays as it is. So do exports."""
+def upright(image):
+    """A `PIL.Image` turned as its Exif orientation says, as exports do: JPEGs, of which some are the first of an MPO.
+
+    One whose Exif data cannot be read stays as it is.
+    """
     try:
         return ImageOps.exif_transpose(image) if image.format in ("JPEG", "MPO") else image
     except Exception:  # Pillow names no errors of damaged metadata, which belong to many modules.

@@ -5,6 +5,8 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+from keras_vit.data.operations import grayscale
+
 METHODS = {"nearest": "nearest", "bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos3"}
 # Their names in `ScaleAndTranslate`, and how many pixels they reach to each side.
 KERNELS = {"bilinear": ("triangle", 1), "bicubic": ("keyscubic", 2), "lanczos": ("lanczos3", 3)}
@@ -24,24 +26,17 @@ def decode(data, num_channels):
     def decode_webp():
         # With `channels=3` TensorFlow refuses alpha, and it knows no grey ones.
         colors = tf.io.decode_webp(data)[0, ..., :3]
-        return colors if num_channels == 3 else _grey(colors)
+        return grayscale(colors)[..., :1] if num_channels == 1 else colors
 
     def decode_other():
-        is_webp = tf.reduce_all(
-            tf.io.decode_raw(data, tf.uint8, fixed_length=12)[8:] == tf.constant(list(b"WEBP"), tf.uint8)
-        )
+        head = tf.io.decode_raw(data, tf.uint8, fixed_length=12)
+        is_webp = tf.reduce_all(head[8:] == tf.constant(list(b"WEBP"), tf.uint8))
         whole = functools.partial(tf.io.decode_image, data, channels=num_channels, expand_animations=False)
         return tf.cond(is_webp, decode_webp, whole)
 
     # Only this DCT gives the pixels that Pillow gives.
     jpeg = functools.partial(tf.io.decode_jpeg, data, channels=num_channels, dct_method="INTEGER_ACCURATE")
     return tf.ensure_shape(tf.cond(tf.io.is_jpeg(data), jpeg, decode_other), (None, None, num_channels))
-
-
-def _grey(image):
-    """One channel of three, uint8, as Pillow makes it."""
-    weighted = tf.tensordot(tf.cast(image, tf.int32), tf.constant([19595, 38470, 7471]), 1)
-    return tf.cast((weighted + 2**15) // 2**16, tf.uint8)[..., None]
 
 
 def resize(image, input_spec):

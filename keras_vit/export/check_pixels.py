@@ -4,10 +4,11 @@ import io
 import math
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from keras_vit.export.check_answers import difference
 from keras_vit.export.checked import DoesNotApply, require
+from keras_vit.preprocessing import upright
 
 # Grey levels that the pixels may be away from Pillow's, by the number of channels: one is made of three, each rounded.
 _LEVELS = {3: 1, 1: 2}
@@ -120,7 +121,6 @@ def _lossless(pixels, exported):
 
 
 def _opened(picture, exported):
-    """An image as Pillow has it, turned where the export turns it: JPEGs, of which some are the first of an MPO."""
+    """An image as Pillow has it, turned where the export turns it."""
     image = Image.open(io.BytesIO(picture))
-    turns = exported.description["options"]["upright"] and image.format in ("JPEG", "MPO")
-    return ImageOps.exif_transpose(image) if turns else image
+    return upright(image) if exported.description["options"]["upright"] else image

@@ -101,10 +101,15 @@ def read_description(path):
         ) from error
 
 
+def options_of(path):
+    """The options that a SavedModel was exported with, a dict; an empty one where it says nothing of itself."""
+    try:
+        return read_description(path)["options"]
+    except (KeyError, ValueError):
+        return {}
+
+
 def warm_up_format(path):
     """The format of a server's first images: JPEG, or one that the SavedModel takes where it takes no JPEG."""
-    try:
-        formats = read_description(path)["options"]["formats"]
-    except (KeyError, ValueError):
-        return "jpeg"
+    formats = options_of(path).get("formats", ["jpeg"])
     return "jpeg" if "jpeg" in formats else formats[0]

@@ -39,12 +39,6 @@ def make_servable(
     """
     check_backend()
     given = flat(model)
-    height, width = metadata(given).input_spec.size
-    if check_positive(max_pixels, "max_pixels") < height * width:
-        raise ValueError(
-            "max_pixels must allow an image of the model's own size, else every answer is a refusal of larger ones. "
-            f"Received: max_pixels={max_pixels} for {height} x {width}"
-        )
     wanted = given if dtype is None else with_compute_dtype(given, check_choice(dtype, COMPUTE_DTYPES, "dtype"))
     return Servable(
         model=wanted,
@@ -54,7 +48,7 @@ def make_servable(
         top_k=_top_k(given, top_k),
         activation=_activation(given, activation),
         formats=_formats(formats),
-        max_pixels=max_pixels,
+        max_pixels=_max_pixels(given, max_pixels),
         upright=bool(upright),
         is_inexact=weights != "float32" or wanted is not given,
     )
@@ -109,6 +103,16 @@ def _activation(model, activation):
             raise ValueError(f"the model ends in {own} already. Received: activation={activation!r}")
         return None
     return activation or ("sigmoid" if model.outputs[0].shape[-1] == 1 else "softmax")
+
+
+def _max_pixels(model, max_pixels):
+    height, width = metadata(model).input_spec.size
+    if check_positive(max_pixels, "max_pixels") < height * width:
+        raise ValueError(
+            "max_pixels must allow an image of the model's own size, else every answer is a refusal of larger ones. "
+            f"Received: max_pixels={max_pixels} for {height} x {width}"
+        )
+    return max_pixels
 
 
 def _formats(formats):

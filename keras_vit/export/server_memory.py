@@ -3,7 +3,7 @@
 import pathlib
 
 from keras_vit.export.decode import BYTES_A_PIXEL, MAX_PIXELS, PARALLEL
-from keras_vit.export.description import read_description
+from keras_vit.export.description import options_of
 from keras_vit.export.versions import MODEL_FILE, newest
 
 # The server itself, the graph, the activations of its batches, the requests.
@@ -33,16 +33,8 @@ def memory_needed(directory, cpus):
     weights, unpacked, max_pixels = 0, 0, MAX_PIXELS
     if (version / MODEL_FILE).exists():
         weights = sum(file.stat().st_size for file in (version / "variables").iterdir())
-        options = _options(version)
+        options = options_of(version)
         unpacked, max_pixels = _UNPACKED.get(options.get("weights"), 0), options.get("max_pixels", MAX_PIXELS)
     images = PARALLEL * cpus * BYTES_A_PIXEL * max_pixels
     needed = BASE_MIB + (weights * (2 + unpacked * cpus) + images) / 2**20
     return _STEP_MIB * -int(-needed // _STEP_MIB)
-
-
-def _options(version):
-    """The options that a version was exported with; none where it says nothing of itself."""
-    try:
-        return read_description(version)["options"]
-    except (KeyError, ValueError):
-        return {}

@@ -76,25 +76,26 @@ def _drops(dropout, training):
     return isinstance(dropout, Dropout) and dropout.rate > 0 and training
 
 
-def cuts_heads(qkv):
-    """Whether `query_key_value_in_heads` takes a dense layer."""
-    return fuses() and has_bias(qkv)
-
-
-def query_key_value_in_heads(qkv, inputs, num_heads):
-    """What `attend_in_heads` takes, of a fused projection of `inputs`; only where `cuts_heads(qkv)`.
+def attend_to(inputs, qkv, num_heads, query_key_value, *how):
+    """Self-attention of a fused projection, which `fused_training` makes heads of in one program.
 
     Args:
-        qkv: dense layer of `3 * width` units: queries, keys, values, each with its heads side by side.
         inputs: tensor `(batch, tokens, width)`.
+        qkv: dense layer of `3 * width` units: queries, keys, values, each with its heads side by side; `None` where
+            more than the scale comes between them and the logits.
         num_heads: int.
+        query_key_value: callable from `inputs` to what `attend` takes, for all other cases.
+        how: the further arguments of `attend`.
 
     Returns:
-        Three tensors `(batch, num_heads, tokens, head_dim)`, the queries divided by `sqrt(head_dim)`.
+        As `attend`.
     """
+    if qkv is None or not fuses() or not has_bias(qkv):
+        return attend(*query_key_value(inputs), *how)
     width = qkv.units // 3
     scales = np.repeat(np.array([math.sqrt(num_heads / width), 1, 1], "float32"), width)
-    return fused_heads(ops.matmul(rows(inputs), qkv.kernel), qkv.bias, scales, ops.shape(inputs)[1], num_heads)
+    product = ops.matmul(rows(inputs), qkv.kernel)
+    return attend_in_heads(*fused_heads(product, qkv.bias, scales, ops.shape(inputs)[1], num_heads), *how)
 
 
 def attention_spec(tokens, num_heads, dtype, return_attention):
@@ -180,11 +181,8 @@ class MultiHeadSelfAttention(CompositeLayer):
                 norm.build((None, None, self.num_heads, hidden_dim // self.num_heads))
 
     def call(self, inputs, training=False, return_attention=False):
-        how = self.attention_dropout, training, return_attention
-        if cuts_heads(self.qkv) and not self.qk_norm:
-            outputs = attend_in_heads(*query_key_value_in_heads(self.qkv, inputs, self.num_heads), *how)
-        else:
-            outputs = attend(*self._query_key_value(inputs), *how)
+        how = self._query_key_value, self.attention_dropout, training, return_attention
+        outputs = attend_to(inputs, None if self.qk_norm else self.qkv, self.num_heads, *how)
         outputs, attention = outputs if return_attention else (outputs, None)
         outputs = ops.reshape(on_rows(self.projection, rows(outputs)), ops.shape(inputs))
         outputs = self.dropout(outputs, training=training)

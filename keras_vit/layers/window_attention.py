@@ -5,15 +5,7 @@ import math
 import keras
 from keras import ops
 
-from keras_vit.layers.attention import (
-    attend,
-    attend_in_heads,
-    attention_spec,
-    cuts_heads,
-    query_key_value_in_heads,
-    rows,
-    split_heads,
-)
+from keras_vit.layers.attention import attend_to, attention_spec, rows, split_heads
 from keras_vit.layers.composite import LARGEST_CONSTANT, CompositeLayer
 from keras_vit.layers.dense import dense, initial, on_rows
 from keras_vit.layers.dropout import dropout
@@ -172,11 +164,8 @@ class WindowAttention(CompositeLayer):
             bias = bias + ops.cast(window_mask, "float32")[:, None]
         # Of the cosines and not of the queries: rounded in the order of the public implementations.
         scale = None if self.version == 1 else ops.exp(ops.minimum(self.logit_scale, _MAXIMUM_LOGIT_SCALE))
-        how = self.attention_dropout, training, return_attention, scale, bias
-        if cuts_heads(self.qkv):
-            outputs = attend_in_heads(*query_key_value_in_heads(self.qkv, inputs, self.num_heads), *how)
-        else:
-            outputs = attend(*self._query_key_value(inputs), *how)
+        how = self._query_key_value, self.attention_dropout, training, return_attention, scale, bias
+        outputs = attend_to(inputs, self.qkv if self.version == 1 else None, self.num_heads, *how)
         outputs, attention = outputs if return_attention else (outputs, None)
         outputs = ops.reshape(on_rows(self.projection, rows(outputs)), ops.shape(inputs))
         outputs = self.dropout(outputs, training=training)
