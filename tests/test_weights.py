@@ -1,5 +1,7 @@
 """Checkpoints in every layout: exact both ways, and strict."""
 
+import contextlib
+import gc
 import json
 import re
 import sys
@@ -17,6 +19,7 @@ from tiny import tiny_vit
 import keras_vit
 from keras_vit.resample import resize_positions
 from keras_vit.weights import LAYOUTS, from_checkpoint, load_weights, save_weights
+from keras_vit.weights import load as load_module
 from keras_vit.weights.adapt import adapt_channels
 from keras_vit.weights.detect import detect_layout
 from keras_vit.weights.files import open_checkpoint, write_checkpoint
@@ -485,3 +488,25 @@ def test_what_a_file_leaves_new_is_random_and_clones_are_too(tmp_path):
     clone = keras.models.clone_model(model)
     kernels = [weight for weight in clone.weights if weight.path.endswith("kernel")]
     assert all(np.std(kernel) > 0 for kernel in kernels)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_waits_while_a_model_is_loaded(enabled, fails, monkeypatch):
+    inside = []
+
+    def fill(*arguments):
+        inside.append(gc.isenabled())
+        if fails:
+            raise ValueError("it fails")
+
+    monkeypatch.setattr(load_module, "fill", fill)
+    if not enabled:
+        gc.disable()
+    try:
+        with pytest.raises(ValueError, match="it fails") if fails else contextlib.nullcontext():
+            from_checkpoint(LEGACY, num_heads=2)
+        assert inside == [False]
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
