@@ -52,3 +52,18 @@ def test_placeholders_let_go_of_their_memory_at_the_end(twins):
     first, second = (initializer((2, 2), "float32") for _ in range(2))
     assert first is not second
     assert not np.any(keras.ops.convert_to_numpy(first))
+
+
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="the names are TensorFlow's")
+def test_tensorflow_names_variables_briefly_where_weights_follow_and_keras_in_full():
+    def kernel():
+        parent = keras.layers.Layer(name="parent")
+        layer = dense(parent, "dense", 3)
+        with keras.name_scope("parent", caller=parent):
+            layer.build((None, 4))
+        return layer.kernel
+
+    with weights_follow():
+        brief = kernel()
+    assert (brief.path, brief.value.name) == ("parent/dense/kernel", "kernel:0")
+    assert (kernel().path, kernel().value.name) == ("parent/dense/kernel", "parent/dense/kernel:0")

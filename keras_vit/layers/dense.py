@@ -7,7 +7,7 @@ import math
 import keras
 from keras import ops
 
-from keras_vit.backend import splits_bias
+from keras_vit.backend import quick_variables, splits_bias
 from keras_vit.fused import fused_bias, fuses
 
 _PLACEHOLDER = contextvars.ContextVar("placeholder", default=None)
@@ -50,7 +50,8 @@ def weights_follow():
     placeholder = Placeholder()
     token = _PLACEHOLDER.set(placeholder)
     try:
-        yield
+        with quick_variables():
+            yield
     finally:
         _PLACEHOLDER.reset(token)
         placeholder.close()
