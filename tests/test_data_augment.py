@@ -8,10 +8,11 @@ import pytest
 import tensorflow as tf
 
 import keras_vit.data
-from keras_vit.data import augment, kerascv
-from keras_vit.data.augment import affine, augment_batch, augment_image, changes_images
+from keras_vit.data import Split, augment, kerascv, training_dataset
+from keras_vit.data.augment import affine, augment_batch, augment_image, changes_images, policy_of_batches
 from keras_vit.data.crops import crop_and_flip
 from keras_vit.data.mixing import smooth_targets
+from keras_vit.data.policies import parse_policy
 from keras_vit.preprocessing import InputSpec
 from keras_vit.training import AugmentConfig
 
@@ -231,3 +232,30 @@ def test_keras_cv_is_imported_only_when_used():
 def test_the_config_refuses_what_makes_no_sense(fields, message):
     with pytest.raises(ValueError, match=message):
         AugmentConfig(**fields)
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+@pytest.mark.parametrize("options", [{}, {"padding": 2, "flip": True}, {"crop_scale": (0.5, 1.0), "flip": True}])
+def test_small_images_are_changed_together_as_they_would_be_alone(options, repeats, monkeypatch):
+    config = AugmentConfig(policy="rand-m9-mstd0.5-inc1", crop_interpolation="random", **options)
+    split = Split(RNG.integers(0, 256, (48, 12, 12, 3), "uint8"), np.arange(48) % 5)
+
+    def batches():
+        return list(training_dataset(split, 5, SPEC, 12, 2, 0, config, repeats=repeats)[0])
+
+    assert policy_of_batches(config, SPEC)
+    together = batches()
+    monkeypatch.setattr(augment, "_SMALL", 0)
+    assert policy_of_batches(config, SPEC) is None
+    for ours, alone in zip(together, batches(), strict=True):
+        for a, b in zip(ours, alone, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_large_images_and_other_policies_are_changed_one_by_one():
+    timm = AugmentConfig(policy="rand-m9")
+    assert policy_of_batches(timm, InputSpec(96)) is parse_policy("rand-m9")
+    assert policy_of_batches(timm, InputSpec(97)) is None
+    for policy in (None, "randaugment(2, 10)", "three_augment", "keras_cv"):
+        assert policy_of_batches(AugmentConfig(policy=policy), SPEC) is None
+    assert policy_of_batches(AugmentConfig(policy="rand-m9", color_jitter=0.4), SPEC), "jitter rests beside it"

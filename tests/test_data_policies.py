@@ -113,8 +113,8 @@ def test_only_the_drawn_branch_runs():
 
     def drawn(number):
         seed = tf.cast(tf.stack([3, number]), tf.int32)
-        image = randaugment.apply_layers(tf.constant(IMAGE), seed, branches, policy)
-        return image, draw_layers(seed, 15, policy)[0]
+        indices, draws = draw_layers(seed, 15, policy)
+        return randaugment.apply_layers(tf.constant(IMAGE), indices, draws, branches), indices
 
     expected = [i for _, indices in tf.data.Dataset.range(8).map(drawn) for i in indices.numpy() if i < 15]
     assert ran == expected
@@ -244,3 +244,26 @@ def test_cutout_greys_a_square_cut_at_the_border():
     expected = IMAGE.copy()
     expected[6:14, :4] = 128
     np.testing.assert_array_equal(cut, expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("interpolation", randaugment.INTERPOLATIONS)
+def test_a_batch_is_changed_as_its_images_alone_bit_by_bit(interpolation, channels):
+    policy = TimmRandAugment(magnitude=9.0, layers=3, rate=0.9, deviation=0.5, increasing=True)
+    noise = RNG.integers(0, 256, (40, 20, 24, channels), "uint8")
+    images = np.concatenate([noise, np.cumsum(noise % 3, axis=2).astype("uint8"), np.full_like(noise[:10], 7)])
+
+    @tf.function
+    def alone(image, number):
+        seed = tf.stack([number, 7])
+        return policy(image, seed, FILL[:channels], interpolation), policy.draw(seed)
+
+    singles = [alone(tf.constant(image), tf.constant(number)) for number, image in enumerate(images)]
+    drawn = tf.nest.map_structure(lambda *parts: tf.stack(parts), *(draws for _, draws in singles))
+    assert set(np.unique(drawn[0])) == set(range(16)), "every operation and none"
+    together = policy.apply(tf.constant(images), drawn, FILL[:channels], interpolation)
+    np.testing.assert_array_equal(together, [image for image, _ in singles])
+    first = tf.nest.map_structure(lambda part: part[:1], drawn)
+    np.testing.assert_array_equal(
+        policy.apply(tf.constant(images[:1]), first, FILL[:channels], interpolation)[0], together[0]
+    )

@@ -15,10 +15,23 @@ from keras_vit.data.erasing import random_erasing
 from keras_vit.data.mixing import mix_weighted, mixup
 from keras_vit.data.policies import color_jitter, parse_policy
 
+_SMALL = 96**2  # pixels of an image
+
 
 def changes_images(config):
     """Whether `augment_image` does anything: a pipeline may leave it out otherwise."""
     return bool(config.policy or config.color_jitter)
+
+
+def policy_of_batches(config, input_spec):
+    """The policy of a config, if it can change the images of a batch together and these are small; else `None`.
+
+    Of a small image most of the time goes by between the operations, a hundred of them, and a batch needs each once.
+    Large ones are changed one by one, while they lie in the processor's cache.
+    """
+    policy = parse_policy(config.policy) if config.policy and math.prod(input_spec.size) <= _SMALL else None
+    alone = config.color_jitter and policy and policy.jitters  # jitter comes behind the policy
+    return policy if hasattr(policy, "apply") and not alone else None
 
 
 # Nothing in here needs AutoGraph, whose conversion would take longer than tracing.
@@ -41,20 +54,40 @@ def augment_image(image, config, seed, input_spec):
     """
     if not changes_images(config):
         return image
-    if config.padding:
-        fill = [config.fill] * image.shape[-1]
-        image = crop_and_flip(image[None], config.padding, config.padding_mode, fill, config.flip, seed)[0]
-    elif config.flip:
-        image = flip(image, seed)
+    image = crop_image(image, config, seed)
     jitters = True
     if config.policy:
         policy = parse_policy(config.policy)
-        fill = tuple(min(255, round(255 * mean)) for mean in input_spec.mean)
-        image = policy(image, seed, fill, config.crop_interpolation or input_spec.interpolation)
+        image = policy(image, seed, *_moving_in(config, input_spec))
         jitters = policy.jitters
     if config.color_jitter and jitters:
         image = color_jitter(image, config.color_jitter, seed)
     return image
+
+
+def crop_image(image, config, seed):
+    """The padded crop and the mirroring of `augment_image`."""
+    if config.padding:
+        fill = [config.fill] * image.shape[-1]
+        return crop_and_flip(image[None], config.padding, config.padding_mode, fill, config.flip, seed)[0]
+    return flip(image, seed) if config.flip else image
+
+
+def change_together(images, drawn, config, input_spec):
+    """What the policy of `policy_of_batches` does to uint8 images `(batch, height, width, channels)`.
+
+    Args:
+        images: cropped and mirrored.
+        drawn: what the policy drew for every image.
+        config, input_spec: as for `augment_image`.
+    """
+    return parse_policy(config.policy).apply(images, drawn, *_moving_in(config, input_spec))
+
+
+def _moving_in(config, input_spec):
+    """The colour that moves in, and the interpolation."""
+    fill = tuple(min(255, round(255 * mean)) for mean in input_spec.mean)
+    return fill, config.crop_interpolation or input_spec.interpolation
 
 
 @tf.autograph.experimental.do_not_convert

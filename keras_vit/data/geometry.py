@@ -5,6 +5,7 @@ interpolated value is a whole number. Pillow evaluates one polynomial a pixel an
 coefficients are made for the whole image first (whole numbers) and then looked up at the pixels' sources.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -16,14 +17,29 @@ _POWERS = {
     "bicubic": np.array([[0, 1, 0, 0], [-1, 0, 1, 0], [2, -2, 1, -1], [-1, 1, -1, 1]]),
 }
 INTERPOLATIONS = tuple(_POWERS)
+_COLUMNS, _ROWS = 1, 2  # the axis of a batch along which they run
 
 
+def _of_images(operation):
+    """Lets an operation of images `(batch, height, width, channels)` and amounts `(batch or 1, 1, 1)` take one."""
+
+    @functools.wraps(operation)
+    def apply(image, amount, fill, interpolation):
+        amount = tf.reshape(_double(amount), (-1, 1, 1))
+        if len(image.shape) == 4:
+            return operation(image, amount, fill, interpolation)
+        return operation(image[None], amount, fill, interpolation)[0]
+
+    return apply
+
+
+@_of_images
 def rotate(image, degrees, fill, interpolation):
     """Turns an image about its centre, counterclockwise.
 
     Args:
-        image: uint8 `(height, width, channels)`.
-        degrees: float scalar.
+        image: uint8 `(height, width, channels)`, or a batch of them.
+        degrees: float scalar; of a batch also `(batch,)`, one an image.
         fill: sequence of ints, one a channel. The colour that moves in.
         interpolation: `bilinear` or `bicubic`.
 
@@ -33,7 +49,7 @@ def rotate(image, degrees, fill, interpolation):
     Source: Pillow `Image.rotate`.
     """
     # Pillow takes the angle from 0 to 360: sine and cosine then differ in the last bit.
-    angle = -tf.math.floormod(_double(degrees), 360) * (math.pi / 180)
+    angle = -tf.math.floormod(degrees, 360) * (math.pi / 180)
     cos, sin = (tf.round(f(angle) * 1e15) / 1e15 for f in (tf.cos, tf.sin))
     center_y, center_x = (tf.cast(size, tf.float64) / 2 for size in _size(image))
     offset_x = cos * -center_x + sin * -center_y + center_x
@@ -42,32 +58,34 @@ def rotate(image, degrees, fill, interpolation):
     return _sample_plane(image, cos * x + sin * y + offset_x, -sin * x + cos * y + offset_y, fill, interpolation)
 
 
+@_of_images
 def shear_x(image, factor, fill, interpolation):
     """Moves every row by `factor` pixels for each pixel down: output x reads x + factor * y. Arguments as `rotate`."""
     y, x = _grid(image)
-    return _sample_rows(image, x + _double(factor) * y, fill, interpolation)
+    return _sample_lines(image, x + factor * y, fill, interpolation, _ROWS)
 
 
+@_of_images
 def shear_y(image, factor, fill, interpolation):
     """As `shear_x`, of columns."""
-    return _turned(shear_x, image, factor, fill, interpolation)
+    y, x = _grid(image)
+    return _sample_lines(image, y + factor * x, fill, interpolation, _COLUMNS)
 
 
+@_of_images
 def translate_x(image, pixels, fill, interpolation):
     """Moves an image `pixels` (float) to the left. Arguments as `rotate`."""
     _, x = _grid(image)
-    sources = tf.broadcast_to(x + _double(pixels), _size(image))
-    return _sample_rows(image, sources, fill, interpolation)
+    sources = tf.repeat(x + pixels, _size(image)[0], axis=1)
+    return _sample_lines(image, sources, fill, interpolation, _ROWS)
 
 
+@_of_images
 def translate_y(image, pixels, fill, interpolation):
     """Moves an image `pixels` (float) up."""
-    return _turned(translate_x, image, pixels, fill, interpolation)
-
-
-def _turned(operation, image, amount, fill, interpolation):
-    turned = operation(tf.transpose(image, (1, 0, 2)), amount, fill, interpolation)
-    return tf.transpose(turned, (1, 0, 2))
+    y, _ = _grid(image)
+    sources = tf.repeat(y + pixels, _size(image)[1], axis=2)
+    return _sample_lines(image, sources, fill, interpolation, _COLUMNS)
 
 
 def _double(value):
@@ -78,7 +96,7 @@ def _double(value):
 def _size(image):
     """`(height, width)`, known when the graph is built where the shape is."""
     dynamic = tf.shape(image)
-    return tuple(known or dynamic[axis] for axis, known in enumerate(image.shape[:2]))
+    return tuple(image.shape[axis] or dynamic[axis] for axis in (1, 2))
 
 
 def _grid(image):
@@ -87,24 +105,29 @@ def _grid(image):
     return y[:, None], x[None]
 
 
-def _polynomials(image, fill, interpolation):
-    """Coefficients of the interpolating polynomials of every row, lowest power first.
+def _polynomials(images, fill, interpolation, axis):
+    """Coefficients of the interpolating polynomials of every row or column, lowest power first.
 
     Returns:
-        int16 `((height + 1) * (width + 1), powers * channels)`. Element `(y, x)` holds between the
-        centres of pixels `x - 1` and `x`; beyond the edge the last pixel goes on. The last row is `fill` everywhere.
+        int16 `(batch * (height + 1) * (width + 1), powers * channels)`. Of rows, element `(i, y, x)` holds between the
+        centres of pixels `x - 1` and `x`; beyond the edge the last pixel goes on. The last row is `fill` everywhere,
+        where the polynomials are of columns the last column.
     """
-    width, channels = _size(image)[1], image.shape[-1]
+    batch, (height, width), channels = tf.shape(images)[0], _size(images), images.shape[-1]
     powers = _POWERS[interpolation]
-    first, last = image[:, :1], image[:, -1:]
-    beyond = len(powers) // 2
-    padded = tf.concat([first] * beyond + [image] + [last] * beyond, 1)
-    below = tf.broadcast_to(tf.constant(fill, tf.uint8, (channels,)), (1, width + 2 * beyond, channels))
-    padded = tf.cast(tf.concat([padded, below], 0), tf.float32)
+    taps = len(powers)
+    if axis == _ROWS:
+        first, last, beside = images[:, :, :1], images[:, :, -1:], (batch, 1, width + taps, channels)
+    else:
+        first, last, beside = images[:, :1], images[:, -1:], (batch, height + taps, 1, channels)
+    padded = tf.concat([first] * (taps // 2) + [images] + [last] * (taps // 2), axis)
+    beside = tf.broadcast_to(tf.constant(fill, tf.uint8, (channels,)), beside)
+    padded = tf.concat([padded, beside], _ROWS + _COLUMNS - axis)
     # `powers` holds, for every power, the weights of the neighbouring pixels; the same for each channel.
-    kernel = np.einsum("pt,cd->tcpd", powers, np.eye(channels)).reshape(1, len(powers), channels, -1)
-    coefficients = tf.nn.conv2d(padded[None], kernel.astype("float32"), 1, "VALID")
-    return tf.reshape(tf.cast(coefficients, tf.int16), (-1, len(powers) * channels))
+    kernel = np.einsum("pt,cd->tcpd", powers, np.eye(channels)).astype("float32")
+    kernel = kernel.reshape(*((1, taps) if axis == _ROWS else (taps, 1)), channels, -1)
+    coefficients = tf.nn.conv2d(tf.cast(padded, tf.float32), kernel, 1, "VALID")
+    return tf.reshape(tf.cast(coefficients, tf.int16), (-1, taps * channels))
 
 
 def _evaluate(coefficients, distance):
@@ -124,42 +147,52 @@ def _split(sources):
 
 
 def _per_channel(values, channels):
-    """`(height, width)` to `(height * width, channels)`: later sums then need no broadcast, which is slow."""
+    """`(batch, height, width)` to `(pixels, channels)`: later sums then need no broadcast, which is slow."""
     return tf.tile(tf.reshape(values, (-1, 1)), (1, channels))
 
 
-def _sample_rows(image, sources, fill, interpolation):
-    """Reads every pixel `(y, x)` at `(y, sources[y, x])`."""
-    (height, width), channels = _size(image), image.shape[-1]
+def _starts(images):
+    """int32 `(batch, 1, 1)`: where in `_polynomials` every image begins."""
+    height, width = _size(images)
+    return ((height + 1) * (width + 1) * tf.range(tf.shape(images)[0]))[:, None, None]
+
+
+def _sample_lines(images, sources, fill, interpolation, axis):
+    """Reads every pixel `(i, y, x)` at `(i, y, sources[i, y, x])`, or at `(i, sources[i, y, x], x)` for columns."""
+    (height, width), channels = _size(images), images.shape[-1]
     before, distance = _split(sources)
-    inside = (sources >= 0) & (sources < tf.cast(width, tf.float64))
-    index = tf.where(inside, before + 1 + (width + 1) * tf.range(height)[:, None], height * (width + 1))
-    found = tf.gather(_polynomials(image, fill, interpolation), tf.reshape(index, [-1]))
-    return _finish(_evaluate(found, _per_channel(distance, channels)), image)
+    inside = (sources >= 0) & (sources < tf.cast((height, width)[axis - 1], tf.float64))
+    if axis == _ROWS:
+        places, outside = (width + 1) * tf.range(height)[:, None] + before + 1, height * (width + 1)
+    else:
+        places, outside = (width + 1) * (before + 1) + tf.range(width), width
+    index = tf.where(inside, places + _starts(images), outside)
+    found = tf.gather(_polynomials(images, fill, interpolation, axis), tf.reshape(index, [-1]))
+    return _finish(_evaluate(found, _per_channel(distance, channels)), images)
 
 
-def _sample_plane(image, sources_x, sources_y, fill, interpolation):
+def _sample_plane(images, sources_x, sources_y, fill, interpolation):
     """Reads every pixel at `(sources_y, sources_x)`: first along the rows around it, then between them."""
-    (height, width), channels = _size(image), image.shape[-1]
+    (height, width), channels = _size(images), images.shape[-1]
     (left, distance_x), (above, distance_y) = _split(sources_x), _split(sources_y)
     distance_x, distance_y = (_per_channel(d, channels) for d in (distance_x, distance_y))
     inside = (sources_x >= 0) & (sources_x < tf.cast(width, tf.float64))
     inside &= (sources_y >= 0) & (sources_y < tf.cast(height, tf.float64))
-    polynomials = _polynomials(image, fill, interpolation)
+    polynomials, first = _polynomials(images, fill, interpolation, _ROWS), _starts(images) + left + 1
 
     def along_row(number):
-        index = tf.clip_by_value(above + number, 0, height - 1) * (width + 1) + left + 1
+        index = tf.clip_by_value(above + number, 0, height - 1) * (width + 1) + first
         index = tf.where(inside, index, height * (width + 1))
         return _evaluate(tf.gather(polynomials, tf.reshape(index, [-1])), distance_x)
 
     if interpolation == "bilinear":
         v1, v2 = along_row(0), along_row(1)
-        return _finish(v1 + (v2 - v1) * distance_y, image)
+        return _finish(v1 + (v2 - v1) * distance_y, images)
     v1, v2, v3, v4 = (along_row(number) for number in (-1, 0, 1, 2))
     square, cube = 2 * (v1 - v2) + v3 - v4, -v1 + v2 - v3 + v4
-    return _finish(v2 + distance_y * ((v3 - v1) + distance_y * (square + distance_y * cube)), image)
+    return _finish(v2 + distance_y * ((v3 - v1) + distance_y * (square + distance_y * cube)), images)
 
 
-def _finish(values, image):
-    """Clipped and truncated to uint8, in the shape of the image."""
-    return tf.reshape(tf.cast(tf.clip_by_value(values, 0, 255), tf.uint8), tf.shape(image))
+def _finish(values, images):
+    """Clipped and truncated to uint8, in the shape of the images."""
+    return tf.reshape(tf.cast(tf.clip_by_value(values, 0, 255), tf.uint8), tf.shape(images))

@@ -1,13 +1,19 @@
 """Colour operations on uint8 images, bit by bit those of Pillow 13.
 
 An image is uint8 `(height, width, 1 or 3)`; every function returns the same type and shape. Arguments may be
-tensors, so that they can be drawn. No `tf.where` on pixels: its kernel for bytes costs ten additions.
+tensors, so that they can be drawn. All but the blur also take a batch of images, with one argument for all or
+`(batch,)`, one an image. No `tf.where` on pixels: its kernel for bytes costs ten additions.
 """
 
 import tensorflow as tf
 
 _GRAY = (19595.0, 38470.0, 7471.0)  # 65536 times the luma weights 0.299, 0.587, 0.114 (Pillow, Convert.c: L24)
 _BLUR_PASSES = 3
+
+
+def _beside(image, value):
+    """A scalar, or the values of the images of a batch, in a shape that broadcasts over their pixels."""
+    return value if len(image.shape) == 3 else tf.reshape(value, (-1, 1, 1, 1))
 
 
 def invert(image):
@@ -17,13 +23,14 @@ def invert(image):
 
 def solarize(image, threshold=128):
     """Inverts the pixels from `threshold` (int, 0 to 256) up. Source: Pillow `ImageOps.solarize`."""
-    above = tf.cast(tf.cast(image, tf.int16) >= tf.cast(threshold, tf.int16), tf.uint8)
+    threshold = _beside(image, tf.cast(threshold, tf.int16))
+    above = tf.cast(tf.cast(image, tf.int16) >= threshold, tf.uint8)
     return tf.bitwise.bitwise_xor(image, 255 * above)
 
 
 def solarize_add(image, addition):
     """Adds `addition` (int, 0 to 255) to the pixels below 128, up to 255. Source: timm `auto_augment.solarize_add`."""
-    addition = tf.cast(addition, tf.uint8)
+    addition = _beside(image, tf.cast(addition, tf.uint8))
     added = tf.minimum(image, 255 - addition) + addition
     return image + (added - image) * tf.cast(image < 128, tf.uint8)
 
@@ -34,12 +41,13 @@ def posterize(image, bits):
     Source: Pillow `ImageOps.posterize`.
     """
     mask = 256 - tf.bitwise.left_shift(1, 8 - tf.cast(bits, tf.int32))
-    return tf.bitwise.bitwise_and(image, tf.cast(mask, tf.uint8))
+    return tf.bitwise.bitwise_and(image, _beside(image, tf.cast(mask, tf.uint8)))
 
 
 def autocontrast(image):
     """Stretches every channel to 0 .. 255. Source: Pillow `ImageOps.autocontrast` without its options."""
-    low, high = (tf.cast(reduce(image, axis=(0, 1)), tf.float64) for reduce in (tf.reduce_min, tf.reduce_max))
+    extremes = (reduce(image, axis=(-3, -2), keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max))
+    low, high = (tf.cast(extreme, tf.float64) for extreme in extremes)
     scale = tf.where(high > low, 255.0 / tf.maximum(high - low, 1), 1)
     offset = tf.where(high > low, -low * scale, 0)
     return tf.cast(tf.cast(image, tf.float64) * scale + offset, tf.uint8)
@@ -48,14 +56,16 @@ def autocontrast(image):
 def equalize(image):
     """Makes the histogram of every channel uniform. Source: Pillow `ImageOps.equalize`."""
     channels = image.shape[-1]
-    cells = tf.cast(image, tf.int32) + 256 * tf.range(channels)
-    counts = tf.math.bincount(tf.reshape(cells, [-1]), minlength=256 * channels, maxlength=256 * channels)
-    counts = tf.reshape(counts, (channels, 256))
-    brightest = tf.gather(counts, tf.cast(tf.reduce_max(image, axis=(0, 1)), tf.int32), batch_dims=1)
-    step = (tf.reduce_sum(counts, axis=1) - brightest)[:, None] // 255
+    pixels = tf.reshape(image, (-1, tf.reduce_prod(tf.shape(image)[-3:-1]), channels))
+    histograms = tf.shape(pixels)[0] * channels
+    cells = tf.cast(pixels, tf.int32) + 256 * tf.reshape(tf.range(histograms), (-1, 1, channels))
+    counts = tf.math.bincount(tf.reshape(cells, [-1]), minlength=256 * histograms, maxlength=256 * histograms)
+    counts = tf.reshape(counts, (histograms, 256))
+    brightest = tf.reshape(tf.cast(tf.reduce_max(pixels, axis=1), tf.int32), [-1])
+    step = (tf.reduce_sum(counts, axis=1) - tf.gather(counts, brightest, batch_dims=1))[:, None] // 255
     table = (step // 2 + tf.cumsum(counts, axis=1, exclusive=True)) // tf.maximum(step, 1)
     table = tf.where(step > 0, tf.minimum(table, 255), tf.range(256)[None])
-    return tf.gather(tf.reshape(tf.cast(table, tf.uint8), [-1]), cells)
+    return tf.reshape(tf.gather(tf.reshape(tf.cast(table, tf.uint8), [-1]), cells), tf.shape(image))
 
 
 def _gray(image):
@@ -77,7 +87,7 @@ def grayscale(image):
 
 def _blend(degenerate, image, factor):
     """`degenerate + factor * (image - degenerate)`, clipped and truncated, in float32 as Pillow's `Blend.c`."""
-    factor = tf.cast(factor, tf.float32)
+    factor = _beside(image, tf.cast(factor, tf.float32))
     pixels = tf.cast(image, tf.float32)
     return tf.cast(tf.clip_by_value(degenerate + factor * (pixels - degenerate), 0, 255), tf.uint8)
 
@@ -89,28 +99,28 @@ def color(image, factor):
 
 def contrast(image, factor):
     """0 is the image's mean luma everywhere, 1 the image. Source: Pillow `ImageEnhance.Contrast`."""
-    mean = tf.reduce_mean(tf.cast(_gray(image), tf.float64))
+    mean = tf.reduce_mean(tf.cast(_gray(image), tf.float64), axis=(-3, -2, -1), keepdims=True)
     return _blend(tf.cast(tf.floor(mean + 0.5), tf.float32), image, factor)
 
 
 def brightness(image, factor):
     """0 is black, 1 the image. Source: Pillow `ImageEnhance.Brightness`."""
     pixels = tf.cast(image, tf.float32)
-    return tf.cast(tf.minimum(tf.cast(factor, tf.float32) * pixels, 255), tf.uint8)
+    return tf.cast(tf.minimum(_beside(image, tf.cast(factor, tf.float32)) * pixels, 255), tf.uint8)
 
 
 def sharpness(image, factor):
     """0 is smoothed, 1 the image; the border pixels stay. Source: Pillow `ImageEnhance.Sharpness`."""
     pixels = tf.cast(image, tf.float32)
-    rows = pixels[:-2] + pixels[1:-1] + pixels[2:]
-    box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-    inner = pixels[1:-1, 1:-1]
+    rows = pixels[..., :-2, :, :] + pixels[..., 1:-1, :, :] + pixels[..., 2:, :, :]
+    box = rows[..., :-2, :] + rows[..., 1:-1, :] + rows[..., 2:, :]
+    middle = pixels[..., 1:-1, :, :]
+    inner = middle[..., 1:-1, :]
     # A sum of whole numbers over 13 is never near enough to .5 for the rounding of float32 to matter.
     smooth = tf.floor((box + 4 * inner) / 13 + 0.5)
-    factor = tf.cast(factor, tf.float32)
-    middle = tf.clip_by_value(smooth + factor * (inner - smooth), 0, 255)
-    middle = tf.concat([pixels[1:-1, :1], middle, pixels[1:-1, -1:]], axis=1)
-    return tf.cast(tf.concat([pixels[:1], middle, pixels[-1:]], axis=0), tf.uint8)
+    sharp = tf.clip_by_value(smooth + _beside(image, tf.cast(factor, tf.float32)) * (inner - smooth), 0, 255)
+    middle = tf.concat([middle[..., :1, :], sharp, middle[..., -1:, :]], axis=-2)
+    return tf.cast(tf.concat([pixels[..., :1, :, :], middle, pixels[..., -1:, :, :]], axis=-3), tf.uint8)
 
 
 def gaussian_blur(image, radius):

@@ -16,6 +16,7 @@ from keras_vit.data import geometry, operations, tpu_operations
 from keras_vit.validation import check_choice
 
 INTERPOLATIONS = (*geometry.INTERPOLATIONS, "random")
+_TIMM_CHOICES = 15
 
 
 class Draw(typing.NamedTuple):
@@ -25,6 +26,8 @@ class Draw(typing.NamedTuple):
         level: float64 scalar, the magnitude over 10.
         sign: float64 scalar, 1 or -1.
         uniform: float32 `(2,)` in [0, 1).
+
+    Of a batch of images every field has one more dimension in front.
     """
 
     level: tf.Tensor
@@ -47,7 +50,7 @@ def timm_operations(increasing, fill, interpolation):
         interpolation: `bilinear`, `bicubic` or `random`, a coin for every operation.
 
     Returns:
-        A dict of functions `(image, Draw) -> image`, by timm's names without `Increasing`.
+        A dict of functions `(image, Draw) -> image`, also of batches, by timm's names without `Increasing`.
 
     Source: timm `data/auto_augment.py`, `_RAND_TRANSFORMS`, `_RAND_INCREASING_TRANSFORMS`, `LEVEL_TO_ARG`.
     """
@@ -61,14 +64,13 @@ def timm_operations(increasing, fill, interpolation):
 
     def move(operation, amount):
         def apply(image, draw):
-            value = amount(image, draw.level) * draw.sign
+            def moved(interpolation):
+                return lambda image, draw: operation(image, amount(image, draw.level) * draw.sign, fill, interpolation)
+
             if interpolation != "random":
-                return operation(image, value, fill, interpolation)
-            return tf.cond(
-                draw.uniform[0] < 0.5,
-                lambda: operation(image, value, fill, "bilinear"),
-                lambda: operation(image, value, fill, "bicubic"),
-            )
+                return moved(interpolation)(image, draw)
+            coin = tf.cast(draw.uniform[..., 0] >= 0.5, tf.int32)
+            return choose(coin, [moved(name) for name in geometry.INTERPOLATIONS], image, draw)
 
         return apply
 
@@ -94,8 +96,8 @@ def timm_operations(increasing, fill, interpolation):
         "Sharpness": enhance(operations.sharpness),
         "ShearX": move(geometry.shear_x, lambda image, level: level * 0.3),
         "ShearY": move(geometry.shear_y, lambda image, level: level * 0.3),
-        "TranslateXRel": move(geometry.translate_x, lambda image, level: level * 0.45 * image.shape[1]),
-        "TranslateYRel": move(geometry.translate_y, lambda image, level: level * 0.45 * image.shape[0]),
+        "TranslateXRel": move(geometry.translate_x, lambda image, level: level * 0.45 * image.shape[-2]),
+        "TranslateYRel": move(geometry.translate_y, lambda image, level: level * 0.45 * image.shape[-3]),
     }
 
 
@@ -132,6 +134,30 @@ def tpu_library_operations():
     }
 
 
+def choose(numbers, functions, image, draw):
+    """Carries out one of `functions` and none of the others; of a batch the one that each image is given.
+
+    Args:
+        numbers: int32 scalar, or `(batch,)`.
+        functions: list of functions `(image, Draw) -> image`. Of a batch each is handed all images that are its own.
+        image: uint8 `(height, width, channels)`, its shape known, or `(batch, height, width, channels)`.
+        draw: `Draw` of the image or the batch.
+
+    Returns:
+        uint8 of the same shape.
+    """
+    if len(image.shape) == 3:
+        branches = [functools.partial(function, image, draw) for function in functions]
+        return tf.ensure_shape(tf.switch_case(numbers, branches), image.shape)
+
+    def parted(values):
+        return tf.dynamic_partition(values, numbers, len(functions))
+
+    images, draws = parted(image), zip(*map(parted, draw), strict=True)
+    changed = [function(*part) for function, *part in zip(functions, images, map(Draw._make, draws), strict=True)]
+    return tf.ensure_shape(tf.dynamic_stitch(parted(tf.range(tf.size(numbers))), changed), image.shape)
+
+
 def draw_layers(seed, choices, policy):
     """Draws the operations of an image.
 
@@ -141,7 +167,7 @@ def draw_layers(seed, choices, policy):
         policy: `TimmRandAugment` or `TPURandAugment`.
 
     Returns:
-        int32 `(layers,)`, the operations' numbers, `choices` where the layer passes; and a list of `Draw`.
+        int32 `(layers,)`, the operations' numbers, `choices` where the layer passes; and a tuple of `Draw`.
     """
     count = policy.layers
     numbers, passes, sides, *rest = tf.unstack(tf.random.stateless_uniform((5, count), tf.random.fold_in(seed, 0)))
@@ -155,26 +181,24 @@ def draw_layers(seed, choices, policy):
     signs = tf.where(sides < 0.5, tf.constant(1, tf.float64), -1)
     uniform = tf.stack(rest, axis=1)
     indices = tf.where(passes < policy.rate, tf.cast(numbers * choices, tf.int32), choices)
-    return indices, [Draw(levels[i], signs[i], uniform[i]) for i in range(count)]
+    return indices, tuple(Draw(levels[i], signs[i], uniform[i]) for i in range(count))
 
 
-def apply_layers(image, seed, branches, policy):
-    """Draws one of `branches` a layer and runs it, and none of the others.
+def apply_layers(image, indices, draws, functions):
+    """Carries out what `draw_layers` drew.
 
     Args:
-        image: uint8 `(height, width, channels)`, its shape known.
-        seed: int32 `(2,)`.
-        branches: list of functions `(image, Draw) -> image`.
-        policy: `TimmRandAugment` or `TPURandAugment`.
+        image: as for `choose`.
+        indices: int32 `(layers,)`, or `(batch, layers)`.
+        draws: a `Draw` a layer.
+        functions: list of functions `(image, Draw) -> image`, as many as were drawn from.
 
     Returns:
         uint8 of the same shape.
     """
-    indices, draws = draw_layers(seed, len(branches), policy)
+    functions = [*functions, lambda image, draw: tf.identity(image)]
     for layer, draw in enumerate(draws):
-        calls = [functools.partial(branch, image, draw) for branch in branches]
-        passed = functools.partial(tf.identity, image)
-        image = tf.ensure_shape(tf.switch_case(indices[layer], [*calls, passed]), image.shape)
+        image = choose(indices[..., layer], functions, image, draw)
     return image
 
 
@@ -203,11 +227,18 @@ class TimmRandAugment:
 
     jitters = False
 
+    def draw(self, seed):
+        """What is drawn for an image, for `apply`: nested tuples of tensors, which a batch stacks."""
+        return draw_layers(seed, _TIMM_CHOICES, self)
+
+    def apply(self, image, drawn, fill, interpolation):
+        """The changed image, or a batch of them, whose operations are carried out on many images at once."""
+        check_choice(interpolation, INTERPOLATIONS, "the interpolation of timm's RandAugment")
+        return apply_layers(image, *drawn, timm_operations(self.increasing, fill, interpolation).values())
+
     def __call__(self, image, seed, fill, interpolation):
         """The changed image; `fill` and `interpolation` as in `timm_operations`."""
-        check_choice(interpolation, INTERPOLATIONS, "the interpolation of timm's RandAugment")
-        branches = timm_operations(self.increasing, fill, interpolation)
-        return apply_layers(image, seed, list(branches.values()), self)
+        return self.apply(image, self.draw(seed), fill, interpolation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,4 +263,5 @@ class TPURandAugment:
     def __call__(self, image, seed, fill, interpolation):
         """The changed image; this flavour fills with grey and takes the nearest pixel, whatever it is handed."""
         del fill, interpolation
-        return apply_layers(image, seed, list(tpu_library_operations().values()), self)
+        functions = tpu_library_operations().values()
+        return apply_layers(image, *draw_layers(seed, len(functions), self), functions)

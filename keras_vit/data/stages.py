@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.data.augment import augment_image, changes_images
+from keras_vit.data.augment import augment_image, change_together, changes_images, crop_image, policy_of_batches
 from keras_vit.data.decode import decode_and_random_crop, random_crop
 from keras_vit.data.order import augmentation_seed, repeated, shuffled
 from keras_vit.data.preprocess import decode, resize
@@ -169,6 +169,7 @@ def batched(examples, input_spec, augment, course):
     size = len(course.made)
     share = course.steps * size
     order = np.searchsorted(course.made, course.places)
+    together = policy_of_batches(augment, input_spec)
 
     def change(number, image, *rest):
         key = tf.random.fold_in(_key(course, number), 2)
@@ -176,10 +177,13 @@ def batched(examples, input_spec, augment, course):
             # Here every second image is turned; of a float batch all are gathered, at three times the cost.
             is_turned = tf.random.stateless_uniform([], key) < 0.5
             image = tf.cond(is_turned, lambda: tf.reverse(image, [1]), lambda: image)
+        if together:
+            return number, (crop_image(image, augment, key), together.draw(key)), *rest
         return number, augment_image(image, augment, key, input_spec), *rest
 
-    def arrange(numbers, *columns):
+    def arrange(numbers, images, *rest):
         epoch, step = numbers[0] // share, numbers[0] % share // size
+        columns = [change_together(*images, augment, input_spec) if together else images, *rest]
         if course.repeats > 1:
             columns = [tf.gather(column, order) for column in columns]
         return epoch, tf.cast(step, tf.int32), *columns
