@@ -81,18 +81,22 @@ def _decoded(task):
         window = tf.concat([begin[:2], size[:2]], 0)
         return tf.io.decode_and_crop_jpeg(data, window, channels=3, dct_method="INTEGER_ACCURATE")
 
-    return tf.data.Dataset.from_tensor_slices(photographs(task)).map(crop, num_parallel_calls=1)
+    return tf.data.Dataset.from_tensor_slices(photographs(task)).map(crop)
 
 
 def raw(task, resize=False, antialias=True):
-    """`tf.io.decode_and_crop_jpeg` of random windows, if wished with a resize; single images."""
+    """`tf.io.decode_and_crop_jpeg` of random windows, if wished with a resize, without an operation more.
+
+    Crops have too many sizes for a batch, so that only their first pixels leave the pipeline: handing over image by
+    image from thread to thread takes as long as decoding, where all threads share a core.
+    """
     on_one_core()
     import tensorflow as tf
 
     dataset, size = _decoded(task), [task.config["image_size"]] * 2
     if resize:
-        dataset = dataset.map(lambda image: tf.image.resize(image, size, antialias=antialias), num_parallel_calls=1)
-    return _passes(dataset)
+        dataset = dataset.map(lambda image: tf.image.resize(image, size, antialias=antialias))
+    return _passes(dataset.map(lambda image: image[0, 0, 0]).batch(task.config["batch"]))
 
 
 def keras_layers(task):
@@ -112,7 +116,7 @@ def keras_layers(task):
             image = layer(image, training=True)
         return image
 
-    return _passes(_decoded(task).map(change, num_parallel_calls=1).batch(task.config["batch"]))
+    return _passes(_decoded(task).map(change).batch(task.config["batch"]))
 
 
 def keras_cv(task):
@@ -136,7 +140,7 @@ def keras_cv(task):
         return image
 
     dataset = tf.data.Dataset.from_tensor_slices(photographs(task))
-    return _passes(dataset.map(change, num_parallel_calls=1).batch(task.config["batch"]))
+    return _passes(dataset.map(change).batch(task.config["batch"]))
 
 
 def timm(task):
