@@ -7,9 +7,10 @@ import pytest
 import tensorflow as tf
 
 from keras_vit.data import operations, randaugment, tpu_operations
+from keras_vit.data.drawn import Draw, apply_layers, draw_layers
 from keras_vit.data.kerascv import KerasCVPolicy
 from keras_vit.data.policies import ThreeAugment, color_jitter, parse_policy
-from keras_vit.data.randaugment import Draw, TimmRandAugment, TPURandAugment, draw_layers
+from keras_vit.data.randaugment import TimmRandAugment, TPURandAugment
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (20, 24, 3), "uint8")
@@ -114,7 +115,7 @@ def test_only_the_drawn_branch_runs():
     def drawn(number):
         seed = tf.cast(tf.stack([3, number]), tf.int32)
         indices, draws = draw_layers(seed, 15, policy)
-        return randaugment.apply_layers(tf.constant(IMAGE), indices, draws, branches), indices
+        return apply_layers(tf.constant(IMAGE), indices, draws, branches), indices
 
     expected = [i for _, indices in tf.data.Dataset.range(8).map(drawn) for i in indices.numpy() if i < 15]
     assert ran == expected
@@ -246,8 +247,7 @@ def test_cutout_greys_a_square_cut_at_the_border():
     np.testing.assert_array_equal(cut, expected)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("interpolation", randaugment.INTERPOLATIONS)
+@pytest.mark.parametrize(("interpolation", "channels"), [("bilinear", 3), ("bicubic", 1), ("random", 3)])
 def test_a_batch_is_changed_as_its_images_alone_bit_by_bit(interpolation, channels):
     policy = TimmRandAugment(magnitude=9.0, layers=3, rate=0.9, deviation=0.5, increasing=True)
     noise = RNG.integers(0, 256, (40, 20, 24, channels), "uint8")
