@@ -24,9 +24,11 @@ except ImportError:
     from tests.golden import config_of
 
 # Swin V2 on random weights has nearly one-hot attention at a scale of 100 and norms of almost equal numbers: rounding
-# grows until no float32 implementation is within the usual limits of float64, the reference neither. A case that only
-# these wider limits hold is said to be `beyond README`.
-TOLERANCES_SWIN_V2 = {"logits": 1e-4, "pre_logits": 1e-4, "representation": 1e-4, "attention": 1e-4}
+# grows until no float32 implementation is within the usual limits end to end, the reference neither. On a processor
+# with AVX2 timm is 5.0e-4 from its own golden (timm/swinv2, block_1), which is 1.2e-3 from timm in float64. So every
+# block is held to the usual limits from the reference's input to it, the results to these, the README's hard limit
+# among them. A case that only these wider limits hold is said to be `beyond README`.
+TOLERANCES_SWIN_V2 = {"logits": 1e-4, "attention": 1e-4}
 DEFAULT_SWIN_V2 = 3e-4
 # Those that the goldens' README recommends.
 DEFAULT = 5e-5
@@ -65,22 +67,27 @@ def stages(config, description):
     return names | {f"block_{i}": f"encoder_block_{i}" for i in range(config.num_layers)}
 
 
-def attention_of(model, config, io):
-    """Attention probabilities by the golden's names: of a Swin Transformer each block's from the reference's input."""
-    wanted = [name for name in io if name.startswith("attention_")]
-    if not wanted:
+def attention_of(model, io):
+    """Attention probabilities by the golden's names, of a ViT."""
+    if not any(name.startswith("attention_") for name in io):
         return {}
-    if not hasattr(config, "depths"):
-        maps = attention_maps(model, io["images"])
-        return {name.replace("encoder_block", "attention"): np.asarray(value) for name, value in maps.items()}
-    found, firsts = {}, {sum(config.depths[:stage]): stage for stage in range(1, len(config.depths))}
+    maps = attention_maps(model, io["images"])
+    return {name.replace("encoder_block", "attention"): np.asarray(value) for name, value in maps.items()}
+
+
+def blocks_of(model, config, io):
+    """What each block of a Swin Transformer makes of the reference's input to it: attention, and blocks and stages."""
+    attention, blocks = {}, {}
+    firsts = {sum(config.depths[:stage]): stage for stage in range(1, len(config.depths))}
     x = model.get_layer("patch_encoder")(model.get_layer("patches")(io["images"]))
     for i in range(sum(config.depths)):
         if i in firsts:
             x = model.get_layer(f"patch_merging_{firsts[i]}")(x)
-        x, attention = model.get_layer(f"encoder_block_{i}")(x, return_attention=True)
-        found[f"attention_{i}"], x = np.asarray(attention), io.get(f"block_{i}", x)
-    return found
+        x, probabilities = model.get_layer(f"encoder_block_{i}")(x, return_attention=True)
+        attention[f"attention_{i}"], blocks[f"block_{i}"] = np.asarray(probabilities), np.asarray(x)
+        x = io.get(f"block_{i}", x)
+    stages = {f"stage_{s}": blocks[f"block_{sum(config.depths[: s + 1]) - 1}"] for s in range(len(config.depths))}
+    return attention, blocks | stages
 
 
 def outputs_of(folder):
@@ -94,7 +101,12 @@ def outputs_of(folder):
         io = dict(file)
     wanted = stages(config, description)
     got = keras_vit.features(model, sorted(set(wanted.values())))(io["images"])
-    ours = {name: np.asarray(got[stage]) for name, stage in wanted.items()} | attention_of(model, config, io)
+    ours = {name: np.asarray(got[stage]) for name, stage in wanted.items()}
+    if description["family"].startswith("swin"):
+        attention, blocks = blocks_of(model, config, io)
+        ours |= attention | (blocks if config.version == 2 else {})
+    else:
+        ours |= attention_of(model, io)
     if "tokens_note" in description and "tokens" in io:
         # The reference may leave the class token out of what it returns.
         ours["tokens"] = ours["tokens"][:, -io["tokens"].shape[1] :]
@@ -118,7 +130,11 @@ def compare(ours, io, family="vit"):
         kind = re.sub(r"_\d+$", "", name)
         if np.allclose(value, io[name], atol=TOLERANCES.get(kind, DEFAULT), rtol=1e-5):
             continue
-        wider = wide and np.allclose(value, io[name], atol=TOLERANCES_SWIN_V2.get(kind, DEFAULT_SWIN_V2), rtol=1e-5)
+        wider = (
+            wide
+            and kind not in ("block", "stage")
+            and np.allclose(value, io[name], atol=TOLERANCES_SWIN_V2.get(kind, DEFAULT_SWIN_V2), rtol=1e-5)
+        )
         (beyond if wider else failed).append(name)
     if not set(differences) & set(RESULTS):
         failed.append("nothing to compare")
