@@ -131,3 +131,10 @@ def test_a_graph_gives_what_eager_execution_gives():
     degrees = tf.constant(17.3, tf.float64)
     for eager, graph in zip(rotated(image, degrees), tf.function(rotated)(image, degrees), strict=True):
         np.testing.assert_array_equal(eager, graph)
+
+
+@pytest.mark.parametrize("move", [geometry.rotate, geometry.shear_x, geometry.shear_y, geometry.translate_y])
+def test_one_amount_moves_all_images_of_a_batch(move):
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, (3, 8, 9, 3), "uint8"))
+    expected = [move(image, 0.3, FILL, "bilinear") for image in images]
+    np.testing.assert_array_equal(move(images, 0.3, FILL, "bilinear"), expected)

@@ -21,12 +21,13 @@ _COLUMNS, _ROWS = 1, 2  # the axis of a batch along which they run
 
 
 def _of_images(operation):
-    """Lets an operation of images `(batch, height, width, channels)` and amounts `(batch or 1, 1, 1)` take one."""
+    """Lets an operation of images `(batch, height, width, channels)` and amounts `(batch, 1, 1)` take one of them."""
 
     @functools.wraps(operation)
     def apply(image, amount, fill, interpolation):
         amount = tf.reshape(_double(amount), (-1, 1, 1))
         if len(image.shape) == 4:
+            amount = tf.broadcast_to(amount, (tf.shape(image)[0], 1, 1))
             return operation(image, amount, fill, interpolation)
         return operation(image[None], amount, fill, interpolation)[0]
 
