@@ -113,6 +113,22 @@ def test_the_runner_says_where_the_limits_of_the_readme_are_not_met(family, diff
 
 
 @pytest.mark.parametrize(
+    ("link", "expected"),
+    [
+        (None, (["pre_logits"], ["block_1"])),
+        (1e-5, ([], ["pre_logits"])),
+        (1e-4, (["block_1 from its input"], ["pre_logits"])),
+    ],
+)
+def test_a_chain_is_held_to_wider_limits_where_every_link_is_held_to_the_usual_ones(link, expected):
+    zeros = np.zeros((1, 2), "float32")
+    io = {"pre_logits": zeros, "block_1": zeros}
+    links = link and {"block_1": zeros + np.float32(link), "pre_logits": zeros}
+    ours = {name: zeros + np.float32(2e-4) for name in io}
+    assert compare(ours, io, "swin_v2", links)[1:] == expected
+
+
+@pytest.mark.parametrize(
     ("computed", "stored", "failed"),
     [
         (("logits", "tokens"), ("logits", "tokens", "patch_embedding"), []),

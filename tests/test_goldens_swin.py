@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from golden import GOLDENS, cases, read_case, swin_config
+from run_goldens import blocks_from_reference
 
 from keras_vit import features
 from keras_vit.weights import from_checkpoint
@@ -74,17 +75,13 @@ def test_the_model_itself_gives_the_logits(case):
 @pytest.mark.parametrize("case", CASES)
 def test_every_block_equals_the_reference_from_its_input(case):
     model, config, _, expected = _load(case)
-    x = model.get_layer("patch_encoder")(model.get_layer("patches")(expected["images"]))
-    firsts = {sum(config.depths[:stage]): stage for stage in range(1, len(config.depths))}
-    for i in range(sum(config.depths)):
-        if i in firsts:
-            x = model.get_layer(f"patch_merging_{firsts[i]}")(x)
-        outputs, attention = model.get_layer(f"encoder_block_{i}")(x, return_attention=True)
+    for i, block, x in blocks_from_reference(model, config, expected):
+        outputs, attention = block(x, return_attention=True)
         _assert_close(f"block_{i}", outputs, expected[f"block_{i}"])
-        np.testing.assert_array_equal(outputs, model.get_layer(f"encoder_block_{i}")(x))
+        np.testing.assert_array_equal(outputs, block(x))
         if f"attention_{i}" in expected:
             _assert_close(f"attention_{i}", attention, expected[f"attention_{i}"])
-        x = expected[f"block_{i}"]
+    x = expected[f"block_{i}"]
     for stage in ("tokens", "pre_logits", "logits"):
         _assert_close(stage, x := model.get_layer(STAGES[stage])(x), expected[stage])
 
