@@ -26,12 +26,13 @@ def changes_images(config):
 def policy_of_batches(config, input_spec):
     """The policy of a config, if it can change the images of a batch together and these are small; else `None`.
 
+    It then has `draw(seed)`, of an image, and `apply(images, drawn, *moving_in(config, input_spec))`, and jitter rests.
+
     Of a small image most of the time goes by between the operations, a hundred of them, and a batch needs each once.
     Large ones are changed one by one, while they lie in the processor's cache.
     """
     policy = parse_policy(config.policy) if config.policy and math.prod(input_spec.size) <= _SMALL else None
-    alone = config.color_jitter and policy and policy.jitters  # jitter comes behind the policy
-    return policy if hasattr(policy, "apply") and not alone else None
+    return policy if hasattr(policy, "apply") else None
 
 
 # Nothing in here needs AutoGraph, whose conversion would take longer than tracing.
@@ -58,7 +59,7 @@ def augment_image(image, config, seed, input_spec):
     jitters = True
     if config.policy:
         policy = parse_policy(config.policy)
-        image = policy(image, seed, *_moving_in(config, input_spec))
+        image = policy(image, seed, *moving_in(config, input_spec))
         jitters = policy.jitters
     if config.color_jitter and jitters:
         image = color_jitter(image, config.color_jitter, seed)
@@ -73,19 +74,8 @@ def crop_image(image, config, seed):
     return flip(image, seed) if config.flip else image
 
 
-def change_together(images, drawn, config, input_spec):
-    """What the policy of `policy_of_batches` does to uint8 images `(batch, height, width, channels)`.
-
-    Args:
-        images: cropped and mirrored.
-        drawn: what the policy drew for every image.
-        config, input_spec: as for `augment_image`.
-    """
-    return parse_policy(config.policy).apply(images, drawn, *_moving_in(config, input_spec))
-
-
-def _moving_in(config, input_spec):
-    """The colour that moves in, and the interpolation."""
+def moving_in(config, input_spec):
+    """What a policy is told beside image and seed: the colour that moves in, and the interpolation."""
     fill = tuple(min(255, round(255 * mean)) for mean in input_spec.mean)
     return fill, config.crop_interpolation or input_spec.interpolation
 

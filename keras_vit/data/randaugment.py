@@ -15,7 +15,6 @@ from keras_vit.data.drawn import apply_layers, choose, draw_layers
 from keras_vit.validation import check_choice
 
 INTERPOLATIONS = (*geometry.INTERPOLATIONS, "random")
-_TIMM_CHOICES = 15
 
 
 def _whole(value):
@@ -82,6 +81,9 @@ def timm_operations(increasing, fill, interpolation):
         "TranslateXRel": move(geometry.translate_x, lambda image, level: level * 0.45 * image.shape[-2]),
         "TranslateYRel": move(geometry.translate_y, lambda image, level: level * 0.45 * image.shape[-3]),
     }
+
+
+_TIMM_CHOICES = len(timm_operations(True, (), "bilinear"))
 
 
 def tpu_library_operations():

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.data.augment import augment_image, change_together, changes_images, crop_image, policy_of_batches
+from keras_vit.data.augment import augment_image, changes_images, crop_image, moving_in, policy_of_batches
 from keras_vit.data.decode import decode_and_random_crop, random_crop
 from keras_vit.data.order import augmentation_seed, repeated, shuffled
 from keras_vit.data.preprocess import decode, resize
@@ -183,7 +183,7 @@ def batched(examples, input_spec, augment, course):
 
     def arrange(numbers, images, *rest):
         epoch, step = numbers[0] // share, numbers[0] % share // size
-        columns = [change_together(*images, augment, input_spec) if together else images, *rest]
+        columns = [together.apply(*images, *moving_in(augment, input_spec)) if together else images, *rest]
         if course.repeats > 1:
             columns = [tf.gather(column, order) for column in columns]
         return epoch, tf.cast(step, tf.int32), *columns
