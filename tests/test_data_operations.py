@@ -5,15 +5,17 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from keras_vit.data import geometry, operations
+from keras_vit.data import compiled, geometry, operations
 
 FILL = (124, 116, 104)
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def _images():
-    """Noise, a smooth picture of few levels, one colour, and one channel."""
+    """Noise, a smooth picture of few levels, one colour, one channel, and a large picture; its changes are compiled."""
     rng = np.random.default_rng(0)
+    assert not compiled.is_small((121, 140))
+    rows, columns, channels = np.ogrid[:121, :140, 1:4]
     y, x = np.mgrid[:40, :33]
     smooth = np.stack([60 + 2 * x + y, 90 + x * y // 20, 200 - 3 * y], -1)
     return {
@@ -21,6 +23,8 @@ def _images():
         "smooth": smooth.astype("uint8"),
         "flat": np.full((9, 8, 3), (7, 80, 200), "uint8"),
         "grey": rng.integers(20, 150, (31, 24, 1), "uint8"),
+        # Steps of whole numbers: interpolated values are often whole, where the last bit of a sum decides.
+        "large": ((10 * rows + 5 * columns) * channels % 231 + 11).astype("uint8"),
     }
 
 

@@ -10,12 +10,11 @@ import math
 import tensorflow as tf
 
 from keras_vit.data import kerascv
+from keras_vit.data.compiled import is_small
 from keras_vit.data.crops import crop_and_flip, flip
 from keras_vit.data.erasing import random_erasing
 from keras_vit.data.mixing import mix_weighted, mixup
 from keras_vit.data.policies import color_jitter, parse_policy
-
-_SMALL = 96**2  # pixels of an image
 
 
 def changes_images(config):
@@ -31,7 +30,7 @@ def policy_of_batches(config, input_spec):
     Of a small image most of the time goes by between the operations, a hundred of them, and a batch needs each once.
     Large ones are changed one by one, while they lie in the processor's cache.
     """
-    policy = parse_policy(config.policy) if config.policy and math.prod(input_spec.size) <= _SMALL else None
+    policy = parse_policy(config.policy) if config.policy and is_small(input_spec.size) else None
     return policy if hasattr(policy, "apply") else None
 
 

@@ -1,22 +1,18 @@
 """Geometric operations on uint8 images as Pillow computes them: bilinear or bicubic, in float64, truncated.
 
 The order of every sum is Pillow's, since truncation makes a rounding error of 1e-14 a whole level where an
-interpolated value is a whole number. Pillow evaluates one polynomial a pixel and tap; here the polynomials'
-coefficients are made for the whole image first (whole numbers) and then looked up at the pixels' sources.
+interpolated value is a whole number.
 """
 
 import functools
 import math
 
-import numpy as np
 import tensorflow as tf
 
-# The polynomial between two pixels: for each power, the weights of the pixels from the first to the last it depends on.
-_POWERS = {
-    "bilinear": np.array([[1, 0], [-1, 1]]),
-    "bicubic": np.array([[0, 1, 0, 0], [-1, 0, 1, 0], [2, -2, 1, -1], [-1, 1, -1, 1]]),
-}
-INTERPOLATIONS = tuple(_POWERS)
+from keras_vit.data.compiled import compiled, rounded
+
+_TAPS = {"bilinear": (0, 1), "bicubic": (-1, 0, 1, 2)}  # pixels to look up, counted from the one before the source
+INTERPOLATIONS = tuple(_TAPS)
 _COLUMNS, _ROWS = 1, 2  # the axis of a batch along which they run
 
 
@@ -56,37 +52,36 @@ def rotate(image, degrees, fill, interpolation):
     offset_x = cos * -center_x + sin * -center_y + center_x
     offset_y = -sin * -center_x + cos * -center_y + center_y
     y, x = _grid(image)
-    return _sample_plane(image, cos * x + sin * y + offset_x, -sin * x + cos * y + offset_y, fill, interpolation)
+    terms_x, terms_y = (cos * x, sin * y, offset_x), (-sin * x, cos * y, offset_y)
+    return _sample_plane(image, terms_x, terms_y, fill, interpolation)
 
 
 @_of_images
 def shear_x(image, factor, fill, interpolation):
     """Moves every row by `factor` pixels for each pixel down: output x reads x + factor * y. Arguments as `rotate`."""
     y, x = _grid(image)
-    return _sample_lines(image, x + factor * y, fill, interpolation, _ROWS)
+    return _sample_lines(image, (x, factor * y), fill, interpolation, _ROWS)
 
 
 @_of_images
 def shear_y(image, factor, fill, interpolation):
     """As `shear_x`, of columns."""
     y, x = _grid(image)
-    return _sample_lines(image, y + factor * x, fill, interpolation, _COLUMNS)
+    return _sample_lines(image, (y, factor * x), fill, interpolation, _COLUMNS)
 
 
 @_of_images
 def translate_x(image, pixels, fill, interpolation):
     """Moves an image `pixels` (float) to the left. Arguments as `rotate`."""
     _, x = _grid(image)
-    sources = tf.repeat(x + pixels, _size(image)[0], axis=1)
-    return _sample_lines(image, sources, fill, interpolation, _ROWS)
+    return _sample_lines(image, (x, pixels), fill, interpolation, _ROWS)
 
 
 @_of_images
 def translate_y(image, pixels, fill, interpolation):
     """Moves an image `pixels` (float) up."""
     y, _ = _grid(image)
-    sources = tf.repeat(y + pixels, _size(image)[1], axis=2)
-    return _sample_lines(image, sources, fill, interpolation, _COLUMNS)
+    return _sample_lines(image, (y, pixels), fill, interpolation, _COLUMNS)
 
 
 def _double(value):
@@ -106,45 +101,19 @@ def _grid(image):
     return y[:, None], x[None]
 
 
-def _polynomials(images, fill, interpolation, axis):
-    """Coefficients of the interpolating polynomials of every row or column, lowest power first.
+def _split(terms, images, axis):
+    """Where every pixel is read along an axis, of the terms of its coordinate there.
 
     Returns:
-        int16 `(batch * (height + 1) * (width + 1), powers * channels)`. Of rows, element `(i, y, x)` holds between the
-        centres of pixels `x - 1` and `x`; beyond the edge the last pixel goes on. The last row is `fill` everywhere,
-        where the polynomials are of columns the last column.
+        `(batch, height, width)` each: the pixel centre before it, int32, the distance from that, float64, and whether
+        it lies inside the image.
     """
-    batch, (height, width), channels = tf.shape(images)[0], _size(images), images.shape[-1]
-    powers = _POWERS[interpolation]
-    taps = len(powers)
-    if axis == _ROWS:
-        first, last, beside = images[:, :, :1], images[:, :, -1:], (batch, 1, width + taps, channels)
-    else:
-        first, last, beside = images[:, :1], images[:, -1:], (batch, height + taps, 1, channels)
-    padded = tf.concat([first] * (taps // 2) + [images] + [last] * (taps // 2), axis)
-    beside = tf.broadcast_to(tf.constant(fill, tf.uint8, (channels,)), beside)
-    padded = tf.concat([padded, beside], _ROWS + _COLUMNS - axis)
-    # `powers` holds, for every power, the weights of the neighbouring pixels; the same for each channel.
-    kernel = np.einsum("pt,cd->tcpd", powers, np.eye(channels)).astype("float32")
-    kernel = kernel.reshape(*((1, taps) if axis == _ROWS else (taps, 1)), channels, -1)
-    coefficients = tf.nn.conv2d(tf.cast(padded, tf.float32), kernel, 1, "VALID")
-    return tf.reshape(tf.cast(coefficients, tf.int16), (-1, taps * channels))
-
-
-def _evaluate(coefficients, distance):
-    """float64 `(pixels, channels)`: the polynomials `(pixels, powers * channels)` at `distance`, by Horner's rule."""
-    powers = coefficients.shape[-1] // distance.shape[-1]
-    *parts, value = (tf.cast(part, tf.float64) for part in tf.split(coefficients, powers, axis=1))
-    for part in reversed(parts):
-        value = part + distance * value
-    return value
-
-
-def _split(sources):
-    """The pixel centre before each source coordinate, int32, and the distance from it, float64."""
+    height, width = _size(images)
+    sources = tf.broadcast_to(functools.reduce(tf.add, terms), (tf.shape(images)[0], height, width))
     shifted = sources - 0.5
     before = tf.floor(shifted)
-    return tf.cast(before, tf.int32), shifted - before
+    inside = (sources >= 0) & (sources < tf.cast(_size(images)[axis - 1], tf.float64))
+    return tf.cast(before, tf.int32), shifted - before, inside
 
 
 def _per_channel(values, channels):
@@ -152,46 +121,64 @@ def _per_channel(values, channels):
     return tf.tile(tf.reshape(values, (-1, 1)), (1, channels))
 
 
-def _starts(images):
-    """int32 `(batch, 1, 1)`: where in `_polynomials` every image begins."""
+def _looked_up(images, fill):
+    """A function from int32 `(batch, height, width)` and where that is not inside to float64 `(pixels, channels)`."""
     height, width = _size(images)
-    return ((height + 1) * (width + 1) * tf.range(tf.shape(images)[0]))[:, None, None]
+    channels, outside = images.shape[-1], tf.size(images) // images.shape[-1]
+    pixels = tf.concat([tf.reshape(images, (-1, channels)), tf.constant(fill, tf.uint8, (1, channels))], 0)
+    starts = (height * width * tf.range(tf.shape(images)[0]))[:, None, None]
+
+    def look_up(rows, columns, inside):
+        index = tf.where(inside, starts + rows * width + columns, outside)
+        return tf.cast(tf.gather(pixels, tf.reshape(index, [-1])), tf.float64)
+
+    return look_up
 
 
-def _sample_lines(images, sources, fill, interpolation, axis):
-    """Reads every pixel `(i, y, x)` at `(i, y, sources[i, y, x])`, or at `(i, sources[i, y, x], x)` for columns."""
+def _interpolate(values, distance):
+    """Between the second and third of four neighbours, or the two of two; float64 `(pixels, channels)` each."""
+    if len(values) == 2:
+        v1, v2 = values
+        return v1 + rounded((v2 - v1) * distance)
+    v1, v2, v3, v4 = values
+    value, square = -v1 + v2 - v3 + v4, 2 * (v1 - v2) + v3 - v4
+    for coefficient in (square, v3 - v1, v2):
+        value = coefficient + rounded(distance * value)
+    return value
+
+
+@compiled
+def _sample_lines(images, terms, fill, interpolation, axis):
+    """Reads every pixel somewhere else along its row, or its column; `terms` add up to its coordinate there."""
+    size, channels = _size(images), images.shape[-1]
+    before, distance, inside = _split(terms, images, axis)
+    look_up = _looked_up(images, fill)
+
+    def tap(number):
+        place = tf.clip_by_value(before + number, 0, size[axis - 1] - 1)
+        if axis == _ROWS:
+            return look_up(tf.range(size[0])[:, None], place, inside)
+        return look_up(place, tf.range(size[1]), inside)
+
+    values = [tap(number) for number in _TAPS[interpolation]]
+    return _finish(_interpolate(values, _per_channel(distance, channels)), images)
+
+
+@compiled
+def _sample_plane(images, terms_x, terms_y, fill, interpolation):
+    """Reads every pixel at the sums of both terms: first along the rows around that place, then between them."""
     (height, width), channels = _size(images), images.shape[-1]
-    before, distance = _split(sources)
-    inside = (sources >= 0) & (sources < tf.cast((height, width)[axis - 1], tf.float64))
-    if axis == _ROWS:
-        places, outside = (width + 1) * tf.range(height)[:, None] + before + 1, height * (width + 1)
-    else:
-        places, outside = (width + 1) * (before + 1) + tf.range(width), width
-    index = tf.where(inside, places + _starts(images), outside)
-    found = tf.gather(_polynomials(images, fill, interpolation, axis), tf.reshape(index, [-1]))
-    return _finish(_evaluate(found, _per_channel(distance, channels)), images)
-
-
-def _sample_plane(images, sources_x, sources_y, fill, interpolation):
-    """Reads every pixel at `(sources_y, sources_x)`: first along the rows around it, then between them."""
-    (height, width), channels = _size(images), images.shape[-1]
-    (left, distance_x), (above, distance_y) = _split(sources_x), _split(sources_y)
+    left, distance_x, inside_x = _split(terms_x, images, _ROWS)
+    above, distance_y, inside_y = _split(terms_y, images, _COLUMNS)
     distance_x, distance_y = (_per_channel(d, channels) for d in (distance_x, distance_y))
-    inside = (sources_x >= 0) & (sources_x < tf.cast(width, tf.float64))
-    inside &= (sources_y >= 0) & (sources_y < tf.cast(height, tf.float64))
-    polynomials, first = _polynomials(images, fill, interpolation, _ROWS), _starts(images) + left + 1
+    look_up, taps, inside = _looked_up(images, fill), _TAPS[interpolation], inside_x & inside_y
+    columns = [tf.clip_by_value(left + number, 0, width - 1) for number in taps]
 
     def along_row(number):
-        index = tf.clip_by_value(above + number, 0, height - 1) * (width + 1) + first
-        index = tf.where(inside, index, height * (width + 1))
-        return _evaluate(tf.gather(polynomials, tf.reshape(index, [-1])), distance_x)
+        row = tf.clip_by_value(above + number, 0, height - 1)
+        return _interpolate([look_up(row, column, inside) for column in columns], distance_x)
 
-    if interpolation == "bilinear":
-        v1, v2 = along_row(0), along_row(1)
-        return _finish(v1 + (v2 - v1) * distance_y, images)
-    v1, v2, v3, v4 = (along_row(number) for number in (-1, 0, 1, 2))
-    square, cube = 2 * (v1 - v2) + v3 - v4, -v1 + v2 - v3 + v4
-    return _finish(v2 + distance_y * ((v3 - v1) + distance_y * (square + distance_y * cube)), images)
+    return _finish(_interpolate([along_row(number) for number in taps], distance_y), images)
 
 
 def _finish(values, images):

@@ -5,7 +5,10 @@ tensors, so that they can be drawn. All but the blur also take a batch of images
 `(batch,)`, one an image. No `tf.where` on pixels: its kernel for bytes costs ten additions.
 """
 
+import numpy as np
 import tensorflow as tf
+
+from keras_vit.data.compiled import compiled, rounded
 
 _GRAY = (19595.0, 38470.0, 7471.0)  # 65536 times the luma weights 0.299, 0.587, 0.114 (Pillow, Convert.c: L24)
 _BLUR_PASSES = 3
@@ -44,24 +47,26 @@ def posterize(image, bits):
     return tf.bitwise.bitwise_and(image, _beside(image, tf.cast(mask, tf.uint8)))
 
 
+@compiled
 def autocontrast(image):
     """Stretches every channel to 0 .. 255. Source: Pillow `ImageOps.autocontrast` without its options."""
     extremes = (reduce(image, axis=(-3, -2), keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max))
     low, high = (tf.cast(extreme, tf.float64) for extreme in extremes)
     scale = tf.where(high > low, 255.0 / tf.maximum(high - low, 1), 1)
-    offset = tf.where(high > low, -low * scale, 0)
-    return tf.cast(tf.cast(image, tf.float64) * scale + offset, tf.uint8)
+    offset = rounded(tf.where(high > low, -low * scale, 0))
+    return tf.cast(rounded(tf.cast(image, tf.float64) * scale) + offset, tf.uint8)
 
 
+@compiled
 def equalize(image):
     """Makes the histogram of every channel uniform. Source: Pillow `ImageOps.equalize`."""
-    channels = image.shape[-1]
-    pixels = tf.reshape(image, (-1, tf.reduce_prod(tf.shape(image)[-3:-1]), channels))
-    histograms = tf.shape(pixels)[0] * channels
-    cells = tf.cast(pixels, tf.int32) + 256 * tf.reshape(tf.range(histograms), (-1, 1, channels))
-    counts = tf.math.bincount(tf.reshape(cells, [-1]), minlength=256 * histograms, maxlength=256 * histograms)
+    images = image if len(image.shape) == 4 else image[None]
+    channels = images.shape[-1]
+    histograms = tf.shape(images)[0] * channels
+    cells = tf.cast(images, tf.int32) + 256 * tf.reshape(tf.range(histograms), (-1, 1, 1, channels))
+    counts = tf.math.unsorted_segment_sum(tf.ones_like(cells), cells, 256 * histograms)
     counts = tf.reshape(counts, (histograms, 256))
-    brightest = tf.reshape(tf.cast(tf.reduce_max(pixels, axis=1), tf.int32), [-1])
+    brightest = tf.reshape(tf.cast(tf.reduce_max(images, axis=(1, 2)), tf.int32), [-1])
     step = (tf.reduce_sum(counts, axis=1) - tf.gather(counts, brightest, batch_dims=1))[:, None] // 255
     table = (step // 2 + tf.cumsum(counts, axis=1, exclusive=True)) // tf.maximum(step, 1)
     table = tf.where(step > 0, tf.minimum(table, 255), tf.range(256)[None])
@@ -89,14 +94,16 @@ def _blend(degenerate, image, factor):
     """`degenerate + factor * (image - degenerate)`, clipped and truncated, in float32 as Pillow's `Blend.c`."""
     factor = _beside(image, tf.cast(factor, tf.float32))
     pixels = tf.cast(image, tf.float32)
-    return tf.cast(tf.clip_by_value(degenerate + factor * (pixels - degenerate), 0, 255), tf.uint8)
+    return tf.cast(tf.clip_by_value(degenerate + rounded(factor * (pixels - degenerate)), 0, 255), tf.uint8)
 
 
+@compiled
 def color(image, factor):
     """Saturation: 0 is grey, 1 the image. Source: Pillow `ImageEnhance.Color`."""
     return _blend(_gray(image), image, factor)
 
 
+@compiled
 def contrast(image, factor):
     """0 is the image's mean luma everywhere, 1 the image. Source: Pillow `ImageEnhance.Contrast`."""
     mean = tf.reduce_mean(tf.cast(_gray(image), tf.float64), axis=(-3, -2, -1), keepdims=True)
@@ -136,11 +143,24 @@ def gaussian_blur(image, radius):
     Source: Pillow `ImageFilter.GaussianBlur` (BoxBlur.c; Gwosdek et al., "Theoretical foundations of Gaussian
     convolution by extended box filtering", 2011).
     """
-    weights = _box_weights(tf.cast(radius, tf.float32))
+    return _blur(image, *_box_weights(tf.cast(radius, tf.float32)))
+
+
+@compiled
+def _blur(image, inner, near, far):
+    """Three rounded box filters of five pixels along either axis; beyond the edge the last pixel goes on."""
     pixels = tf.cast(image, tf.uint32)
-    for axis in (1, 0):
-        for _ in range(_BLUR_PASSES):
-            pixels = _box_pass(pixels, weights, axis)
+    for axis in (-2, -3):
+        size = image.shape[axis]
+
+        def box(done, pixels, axis=axis, size=size):
+            taps = [tf.gather(pixels, np.clip(np.arange(size) + i, 0, size - 1), axis=axis) for i in range(-2, 3)]
+            total = inner * taps[2] + near * (taps[1] + taps[3]) + far * (taps[0] + taps[4])
+            total = tf.bitwise.right_shift(total + tf.constant(2**23, tf.uint32), tf.constant(24, tf.uint32))
+            return done + 1, tf.ensure_shape(total, pixels.shape)
+
+        # A loop, since XLA would compute one pass again for every tap of the next.
+        _, pixels = tf.while_loop(lambda done, _: done < _BLUR_PASSES, box, (0, pixels))
     return tf.cast(pixels, tf.uint8)
 
 
@@ -156,17 +176,3 @@ def _box_weights(radius):
     near = tf.where(whole > 0, inner, outer)
     far = tf.where(whole > 0, outer, 0)
     return [tf.cast(weight, tf.uint32) for weight in (inner, near, far)]
-
-
-def _box_pass(pixels, weights, axis):
-    """One rounded box filter along an axis; beyond the edge the last pixel goes on."""
-    if axis == 1:
-        first, last = pixels[:, :1], pixels[:, -1:]
-    else:
-        first, last = pixels[:1], pixels[-1:]
-    padded = tf.concat([first, first, pixels, last, last], axis=axis)
-    size = tf.shape(pixels)[axis]
-    taps = [padded[:, i : i + size] if axis == 1 else padded[i : i + size] for i in range(5)]
-    inner, near, far = weights
-    total = inner * taps[2] + near * (taps[1] + taps[3]) + far * (taps[0] + taps[4])
-    return tf.bitwise.right_shift(total + tf.constant(2**23, tf.uint32), tf.constant(24, tf.uint32))
