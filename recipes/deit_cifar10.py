@@ -13,7 +13,7 @@ two CPU cores, half an hour. First the teacher, then the student:
     keras_vit train recipes/deit_cifar10.py:kind=hard,epochs=4 --set data.folder=path/to/cifar10
 """
 
-from vit_tiny_cifar10 import EPOCHS
+from vit_tiny_cifar10 import EPOCHS, PATCH_SIZE
 from vit_tiny_cifar10 import make_recipe as make_plain
 
 from keras_vit.training import DistillationConfig
@@ -27,10 +27,10 @@ KINDS = {
 }
 
 
-def make_recipe(epochs=EPOCHS, kind="soft"):
-    """The recipe at another length, or with another kind of distillation."""
+def make_recipe(epochs=EPOCHS, patch_size=PATCH_SIZE, kind="soft"):
+    """The recipe at another length, with other patches, or with another kind of distillation."""
     check_choice(kind, KINDS, "kind")
-    plain = make_plain(epochs)
+    plain = make_plain(epochs, patch_size)
     return plain.replace(
         name=plain.name.replace("vit_tiny_cifar10", "deit_cifar10" if kind == "soft" else f"deit_cifar10_{kind}"),
         model=plain.model.replace(distillation_token=kind == "hard"),
