@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from keras_vit.data import compiled, geometry, operations
+from keras_vit.data import geometry, operations
 
 FILL = (124, 116, 104)
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -14,8 +14,8 @@ RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling
 def _images():
     """Noise, a smooth picture of few levels, one colour, one channel, and a large picture; its changes are compiled."""
     rng = np.random.default_rng(0)
-    assert not compiled.is_small((121, 140))
-    rows, columns, channels = np.ogrid[:121, :140, 1:4]
+    rows, columns, channels = np.ogrid[:60, :140, 1:4]
+    steps = (10 * rows + 5 * columns) * channels % 154 + 79
     y, x = np.mgrid[:40, :33]
     smooth = np.stack([60 + 2 * x + y, 90 + x * y // 20, 200 - 3 * y], -1)
     return {
@@ -23,8 +23,9 @@ def _images():
         "smooth": smooth.astype("uint8"),
         "flat": np.full((9, 8, 3), (7, 80, 200), "uint8"),
         "grey": rng.integers(20, 150, (31, 24, 1), "uint8"),
-        # Steps of whole numbers: interpolated values are often whole, where the last bit of a sum decides.
-        "large": ((10 * rows + 5 * columns) * channels % 231 + 11).astype("uint8"),
+        # In these two the last bit of a sum, or of a division, often decides.
+        "large": np.concatenate([steps, rng.integers(79, 233, (61, 140, 3))]).astype("uint8"),
+        "large grey": np.repeat([1, 2], 112 * 56).reshape(112, 112, 1).astype("uint8"),
     }
 
 
@@ -117,12 +118,37 @@ def test_shears_and_translations(image, interpolation, name, matrix):
     fill = FILL[: image.shape[-1]]
     color = fill if len(fill) > 1 else fill[0]
     picture = _pillow(image)
-    for amount in (-27.0, -5.0, 0.0, 3.3, 13.37, 60.0):
+    for amount in (-27.0, -5.0, 0.0, 0.7, 3.3, 5.4, 12.6, 13.37, 20.2, 60.0):
         affine = Image.Transform.AFFINE
         expected = picture.transform(picture.size, affine, matrix(amount), RESAMPLING[interpolation], fillcolor=color)
         value = amount / 100 if name.startswith("shear") else amount
         ours = getattr(geometry, name)(tf.constant(image), tf.constant(value, tf.float64), fill, interpolation)
         np.testing.assert_array_equal(ours, _array(expected, image), err_msg=str(amount))
+
+
+def test_large_images_of_known_shape_are_compiled():
+    def graph(*shape):
+        function = tf.function(lambda image: operations.equalize(image))
+        return str(function.get_concrete_function(tf.TensorSpec(shape, tf.uint8)).graph.as_graph_def())
+
+    assert "_XlaMustCompile" in graph(97, 97, 3)
+    assert "_XlaMustCompile" in graph(2, 97, 97, 3)
+    for shape in ((96, 96, 3), (None, 97, 97, 3), (97, None, 3)):
+        assert "_XlaMustCompile" not in graph(*shape)
+
+
+def test_compiled_operations_take_what_the_others_take():
+    image = IMAGES["large"]
+    expected = geometry.rotate(image, 7.0, FILL, "bilinear")
+    for fill in (list(FILL), np.array(FILL)):
+        np.testing.assert_array_equal(geometry.rotate(image, 7.0, fill, "bilinear"), expected)
+    batch = tf.constant(np.stack([image, image[::-1]]))
+    factors = tf.constant([0.3, 1.7])
+    for name in ("color", "contrast"):
+        operation = getattr(operations, name)
+        alone = [operation(one, factor) for one, factor in zip(batch, factors, strict=True)]
+        np.testing.assert_array_equal(operation(batch, factors), alone)
+        np.testing.assert_array_equal(operation(image, 0.3), alone[0])
 
 
 def test_a_graph_gives_what_eager_execution_gives():

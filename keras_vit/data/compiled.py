@@ -5,33 +5,36 @@ import math
 
 import tensorflow as tf
 
-SMALL = 96**2  # pixels of an image
+_SMALL = 96**2  # pixels of an image
 
 
 def is_small(size):
     """Whether an image of `(height, width)` pixels fits into the processor's nearest cache, so that calls cost most."""
-    return math.prod(size) <= SMALL
+    return math.prod(size) <= _SMALL
 
 
 def compiled(function):
     """Compiles a function of uint8 images `(..., height, width, channels)`, for large ones of known shape.
 
-    An image of a photograph's size then takes a third of the time. Small ones, and batches whose number of images
-    changes, would wait for compilers more than they win. A product that is added to something needs `rounded`.
+    There is one program a shape, which TensorFlow keeps; small images, and batches in graphs whose number of images is
+    not known, are changed as ever. What must have the bits of Pillow needs `rounded` where a product is added to
+    something, and divides by no constant: XLA multiplies by its reciprocal.
 
     Args:
-        function: `(images, ...) -> tensor`. Other arguments that are no tensors are constants of the program.
+        function: `(images, ...) -> tensor`. Other arguments that are neither tensors nor floats are constants of the
+            program: there is one for each of their values too.
 
     Returns:
-        A function of the same arguments.
+        A function of the same arguments, by position.
     """
     program = tf.function(function, jit_compile=True, autograph=False)
 
     @functools.wraps(function)
     def call(images, *arguments):
         images = tf.convert_to_tensor(images)
-        known = images.shape.is_fully_defined() and not is_small(images.shape[-3:-1])
-        return program(images, *arguments) if known else function(images, *arguments)
+        if not images.shape.is_fully_defined() or is_small(images.shape[-3:-1]):
+            return function(images, *arguments)
+        return program(images, *(tf.constant(a) if isinstance(a, float) else a for a in arguments))
 
     return call
 
@@ -39,6 +42,7 @@ def compiled(function):
 def rounded(products):
     """Floating-point products, 1e6 at most, rounded before they are added, as TensorFlow and Pillow do it.
 
-    XLA rounds a product and a sum that follows it only once. Whatever stands between the two keeps it from that.
+    XLA rounds a product and a sum that follows it only once. A minimum between the two, which never acts, keeps it from
+    that.
     """
     return tf.minimum(products, 1e6)

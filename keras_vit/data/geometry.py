@@ -21,7 +21,7 @@ def _of_images(operation):
 
     @functools.wraps(operation)
     def apply(image, amount, fill, interpolation):
-        amount = tf.reshape(_double(amount), (-1, 1, 1))
+        amount, fill = tf.reshape(_double(amount), (-1, 1, 1)), tuple(int(value) for value in fill)
         if len(image.shape) == 4:
             amount = tf.broadcast_to(amount, (tf.shape(image)[0], 1, 1))
             return operation(image, amount, fill, interpolation)
@@ -104,6 +104,8 @@ def _grid(image):
 def _split(terms, images, axis):
     """Where every pixel is read along an axis, of the terms of its coordinate there.
 
+    The terms are products that were rounded outside: a program that multiplied them itself would not (see `rounded`).
+
     Returns:
         `(batch, height, width)` each: the pixel centre before it, int32, the distance from that, float64, and whether
         it lies inside the image.
@@ -112,7 +114,7 @@ def _split(terms, images, axis):
     sources = tf.broadcast_to(functools.reduce(tf.add, terms), (tf.shape(images)[0], height, width))
     shifted = sources - 0.5
     before = tf.floor(shifted)
-    inside = (sources >= 0) & (sources < tf.cast(_size(images)[axis - 1], tf.float64))
+    inside = (sources >= 0) & (sources < tf.cast((height, width)[axis - 1], tf.float64))
     return tf.cast(before, tf.int32), shifted - before, inside
 
 
@@ -141,7 +143,8 @@ def _interpolate(values, distance):
         v1, v2 = values
         return v1 + rounded((v2 - v1) * distance)
     v1, v2, v3, v4 = values
-    value, square = -v1 + v2 - v3 + v4, 2 * (v1 - v2) + v3 - v4
+    square, cube = 2 * (v1 - v2) + v3 - v4, -v1 + v2 - v3 + v4
+    value = cube
     for coefficient in (square, v3 - v1, v2):
         value = coefficient + rounded(distance * value)
     return value

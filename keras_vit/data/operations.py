@@ -5,7 +5,6 @@ tensors, so that they can be drawn. All but the blur also take a batch of images
 `(batch,)`, one an image. No `tf.where` on pixels: its kernel for bytes costs ten additions.
 """
 
-import numpy as np
 import tensorflow as tf
 
 from keras_vit.data.compiled import compiled, rounded
@@ -106,8 +105,11 @@ def color(image, factor):
 @compiled
 def contrast(image, factor):
     """0 is the image's mean luma everywhere, 1 the image. Source: Pillow `ImageEnhance.Contrast`."""
-    mean = tf.reduce_mean(tf.cast(_gray(image), tf.float64), axis=(-3, -2, -1), keepdims=True)
-    return _blend(tf.cast(tf.floor(mean + 0.5), tf.float32), image, factor)
+    luma = tf.cast(_gray(image), tf.int64)
+    total = tf.reduce_sum(luma, axis=(-3, -2, -1), keepdims=True)
+    count = tf.maximum(tf.reduce_prod(tf.shape(luma, tf.int64)[-3:]), 1)
+    # Rounded in whole numbers: XLA multiplies by the reciprocal of a constant, which is not the division.
+    return _blend(tf.cast((2 * total + count) // (2 * count), tf.float32), image, factor)
 
 
 def brightness(image, factor):
@@ -151,10 +153,11 @@ def _blur(image, inner, near, far):
     """Three rounded box filters of five pixels along either axis; beyond the edge the last pixel goes on."""
     pixels = tf.cast(image, tf.uint32)
     for axis in (-2, -3):
-        size = image.shape[axis]
+        size = image.shape[axis] or tf.shape(image)[axis]
+        places = [tf.clip_by_value(tf.range(size) + i, 0, size - 1) for i in range(-2, 3)]
 
-        def box(done, pixels, axis=axis, size=size):
-            taps = [tf.gather(pixels, np.clip(np.arange(size) + i, 0, size - 1), axis=axis) for i in range(-2, 3)]
+        def box(done, pixels, axis=axis, places=places):
+            taps = [tf.gather(pixels, place, axis=axis) for place in places]
             total = inner * taps[2] + near * (taps[1] + taps[3]) + far * (taps[0] + taps[4])
             total = tf.bitwise.right_shift(total + tf.constant(2**23, tf.uint32), tf.constant(24, tf.uint32))
             return done + 1, tf.ensure_shape(total, pixels.shape)
