@@ -50,7 +50,9 @@ def train(options):
     if options.record:
         record.write_json(record_path, finished.record)
         say(f"record: {record_path}")
-    if not options.no_export:
+    if finished.recipe.masking:
+        say("an encoder without classes is not exported; fine-tune it: --set weights=" + str(finished.directory))
+    elif not options.no_export:
         smoke = directory / "saved_model"
         target = options.export or (smoke if options.smoke else f"saved_models/{recipe.name}")
         experiment.export_and_ask(finished, target, say)
@@ -58,18 +60,19 @@ def train(options):
 
 
 def _report(finished, module):
-    """A table of the run's accuracy, beside a baseline where the recipe has one."""
+    """A table of the run's accuracy, or its loss, beside a baseline where the recipe has one."""
     evaluation = finished.evaluation
-    rows = [(f"{finished.recipe.name}, seed {finished.recipe.training.seed}", evaluation["accuracy"])]
+    measure = "accuracy" if "accuracy" in evaluation else "loss"
+    rows = [(f"{finished.recipe.name}, seed {finished.recipe.training.seed}", evaluation[measure])]
     if hasattr(module, "baseline") and finished.recipe.data == module.recipe.data:
         name, accuracy = module.baseline(*finished.splits)
         rows.append((name, accuracy))
         finished.record["baseline"] = {"name": name, "accuracy": accuracy}
     table = Table(title=f"{evaluation['split']}: {evaluation['examples']:,} images")
     table.add_column("model")
-    table.add_column("accuracy", justify="right")
-    for name, accuracy in rows:
-        table.add_row(name, f"{accuracy:.4f}")
+    table.add_column(measure, justify="right")
+    for name, value in rows:
+        table.add_row(name, f"{value:.4f}")
     CONSOLE.print(table)
     say(f"trained in {finished.record['wall_seconds']:.0f} s")
 

@@ -20,7 +20,17 @@ from keras_vit.export import saved_model
 from keras_vit.metadata import metadata, output_activation
 from keras_vit.models import build_model
 from keras_vit.recipe_data import evaluation_data, training_data
-from keras_vit.training import Recipe, compile_model, fit, initial_model, make_distiller, plot, record, trained_model
+from keras_vit.training import (
+    MaskedAutoencoder,
+    Recipe,
+    compile_model,
+    fit,
+    initial_model,
+    make_distiller,
+    plot,
+    record,
+    trained_model,
+)
 from keras_vit.training.fine_tune import MODEL_FILE
 from keras_vit.training.hardware import choose_compiler, choose_precision
 from keras_vit.training.lock import empty, locked
@@ -35,7 +45,7 @@ class Run:
     Args:
         recipe: the `Recipe` as it was resolved.
         model: the trained `keras.Model`.
-        evaluation: dict with `split`, `examples`, `loss`, `accuracy`.
+        evaluation: dict with `split`, `examples`, `loss`, and `accuracy` where there are classes.
         record: dict, the run record.
         splits: the training and the evaluation `Split`.
         directory: path with `checkpoint.npz`, `log.csv`, `model.keras`, `curve.png`, `record.json`; with a validation
@@ -107,7 +117,7 @@ def _run(recipe, directory, strategy, workers, log):
     place = result["resumed_from"], result["resumed_step"]
     if any(place):
         log(f"went on {describe(*place)} of an earlier run in {directory}")
-    evaluation = {"split": split, **_evaluate(model, recipe, test, strategy, workers)}
+    evaluation = {"split": split, **_evaluate(trainer, recipe, test, strategy, workers)}
     with workers.replaced(directory / MODEL_FILE) as partial:
         model.save(partial)
     how |= {"data": source.name, "training_examples": len(train)}
@@ -152,8 +162,12 @@ def _prepare(recipe, source, train, strategy, workers, log):
     dataset, steps, sharding = training_data(recipe, train, strategy, workers)
     with strategy.scope():
         model = initial_model(recipe, source.class_names, precision)
-        teach = recipe.distillation
-        trainer = make_distiller(model, _teacher(recipe), teach) if teach else model
+        teach, trainer = recipe.distillation, model
+        if teach:
+            trainer = make_distiller(model, _teacher(recipe), teach)
+        elif recipe.masking:
+            masking = dataclasses.asdict(recipe.masking)
+            trainer = MaskedAutoencoder(model, **masking, seed=recipe.training.seed)
         compile_model(trainer, recipe, steps, compiler)
         if teach:  # The student is evaluated on its own, and saved with the optimizer that has trained it.
             compile_model(model, recipe, steps, compiler, optimizer=trainer.optimizer)
@@ -179,16 +193,18 @@ def _ends_of(recipe):
     return expected_end() if recipe.data.skip_unreadable else contextlib.nullcontext()
 
 
-def _evaluate(model, recipe, split, strategy, workers):
-    """Loss, without label smoothing, and accuracy over every example of a split, as a dict.
+def _evaluate(trainer, recipe, split, strategy, workers):
+    """Loss, without label smoothing, and accuracy over every example of a split, as a dict; loss alone without classes.
 
     The last batch stays short instead of being filled up, and Keras weighs batches by their examples: each counts once.
     """
     skipped, limit = [], recipe.training.evaluation_steps
-    with strategy.scope():
-        judged = keras.Model(model.inputs, model.outputs)  # Of the same weights; `model` stays compiled as it was.
-        judged.compile(loss=make_loss(recipe.training.loss), metrics=[make_accuracy(recipe.data.multi_label)])
-    distribution.prepare(judged)
+    judged, model = trainer, trained_model(trainer)
+    if not recipe.masking:
+        with strategy.scope():
+            judged = keras.Model(model.inputs, model.outputs)  # Of the same weights; `model` stays compiled as it was.
+            judged.compile(loss=make_loss(recipe.training.loss), metrics=[make_accuracy(recipe.data.multi_label)])
+        distribution.prepare(judged)
     with plain_errors(), _ends_of(recipe):
         batches = evaluation_data(recipe, split, strategy, skipped)
         results = judged.evaluate(batches, return_dict=True, verbose=0)

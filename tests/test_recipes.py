@@ -25,10 +25,11 @@ def tiny(recipe):
     else:
         model = ["num_layers=1", "hidden_dim=32", "num_heads=2", "mlp_dim=32"]
         model += ["pre_logits_dim=32"] if recipe.model.pre_logits_dim else []
+    masking = ["masking.decoder_dim=16", "masking.decoder_layers=1", "masking.decoder_heads=2"] * bool(recipe.masking)
     data = []
     if recipe.data.tfrecords:  # There is no mock of such files.
         data = ["tfrecords=None", "name=imagenet2012", "num_classes=None", "multi_label=false"]
-    settings = [f"model.{setting}" for setting in model] + [f"data.{setting}" for setting in data]
+    settings = [f"model.{setting}" for setting in model] + [f"data.{setting}" for setting in data] + masking
     return apply_overrides(recipe.smoke(), settings)
 
 

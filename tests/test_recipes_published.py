@@ -128,7 +128,7 @@ TRAINING = {
     "zero_head": False,
     "early_stopping": None,
 }
-ALONE = {"distillation": None, "weights": None, "freeze": ()}
+ALONE = {"distillation": None, "masking": None, "weights": None, "freeze": ()}
 # arXiv:2010.11929, table 1; arXiv:2012.12877, table 1.
 TI = {**VIT, "hidden_dim": 192, "num_heads": 3, "mlp_dim": 768}
 S = {**VIT, "hidden_dim": 384, "num_heads": 6, "mlp_dim": 1536}
@@ -351,6 +351,36 @@ FINETUNE_ADAMW = {
     },
     "training": {**TRAINING, "epochs": 100, "label_smoothing": 0.1, "zero_head": True},
 }
+# mae `PRETRAIN.md`, `main_pretrain.py`, `models_mae.py`; positions of the encoder as the recipe says.
+MAE = {
+    **ALONE,
+    "masking": {
+        "ratio": 0.75,
+        "decoder_dim": 512,
+        "decoder_layers": 8,
+        "decoder_heads": 16,
+        "normalize_targets": True,
+    },
+    "model": {**B, "position_embedding": "sincos2d"},
+    "input_spec": {
+        "size": (224, 224),
+        "crop_fraction": 0.875,
+        "interpolation": "bicubic",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+    },
+    "data": {**DATA, "batch_size": 4096},
+    "augment": {**AUGMENT, "crop_scale": (0.2, 1.0), "crop_ratio": (3 / 4, 4 / 3), "crop_interpolation": "bicubic"},
+    "optimizer": {
+        **ADAM,
+        "learning_rate": 1.5e-4,
+        "reference_batch": 256,
+        "beta_2": 0.95,
+        "weight_decay": 0.05,
+        "warmup_epochs": 40,
+    },
+    "training": {**TRAINING, "epochs": 800},
+}
 # Compact-Transformers `configs/datasets/cifar10.yml`, `src/vit.py`; the epochs of the paper's table 2.
 VIT_LITE = {
     **ALONE,
@@ -424,6 +454,7 @@ PUBLISHED = {
     "swin_tiny_i1k": SWIN,
     "finetune": FINETUNE,
     "finetune_adamw": FINETUNE_ADAMW,
+    "mae_pretrain": MAE,
     "vit_lite_cifar10": VIT_LITE,
     "linear_probe": LINEAR_PROBE,
 }
@@ -459,6 +490,7 @@ RESULTS = pathlib.Path(__file__).parents[1] / "recipes" / "results"
 def _recipe_of(folder):
     """The name and arguments of the recipe whose records lie in a folder."""
     name = re.sub(r"^cnn_vs_vit_(\w+)_(\d+)$", r"cnn_vs_vit:model=\1,percent=\2", folder)
+    name = re.sub(r"^(\w+)_patch(\d+)_(\d+)_epochs$", r"\1:patch_size=\2,epochs=\3", name)
     name = re.sub(r"^(\w+)_hard_(\d+)_epochs$", r"\1:kind=hard,epochs=\2", name)
     return re.sub(r"^(\w+)_(\d+)_epochs$", r"\1:epochs=\2", name)
 
@@ -492,6 +524,7 @@ RATES = {
     "swin_tiny_i1k": (IMAGENET, 1e-3, 1e-6, 1e-5),
     "finetune": (CIFAR, 0.03, 0, 0),
     "finetune_adamw": (IMAGENET, 2e-3, 0, 1e-6),
+    "mae_pretrain": (IMAGENET, 2.4e-3, 0, 0),
     "vit_lite_cifar10": (CIFAR, 5.5e-4, 1e-5, 1e-5),
 }
 

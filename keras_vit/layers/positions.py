@@ -3,36 +3,37 @@
 import numpy as np
 
 
-def sincos2d(grid_size, hidden_dim, temperature=10_000.0):
-    """The fixed two-dimensional position table of MoCo-v3 and big_vision.
+def sincos2d(grid_size, hidden_dim, temperature=10_000.0, endpoint=True):
+    """The fixed two-dimensional position table of big_vision, MoCo-v3 and MAE.
 
     Args:
         grid_size: `(h, w)`.
         hidden_dim: int, a multiple of 4.
         temperature: float. Frequencies are `temperature ** (-i / (hidden_dim / 4 - 1))`.
+        endpoint: bool. `False` divides by `hidden_dim / 4` instead, as MoCo-v3 and MAE do. Default True: big_vision's.
 
     Returns:
         float32 array `(1, h * w, hidden_dim)`, channels `[sin x, cos x, sin y, cos y]`.
 
-    Source: big_vision `models/vit.py` `posemb_sincos_2d`.
+    Sources: big_vision `models/vit.py` `posemb_sincos_2d`; facebookresearch/mae `util/pos_embed.py`.
     """
-    columns, rows = sincos_axes(grid_size, hidden_dim, temperature)
+    columns, rows = sincos_axes(grid_size, hidden_dim, temperature, endpoint)
     shape = (*grid_size, hidden_dim // 2)
     table = np.concatenate([np.broadcast_to(axis, shape) for axis in (columns, rows)], axis=-1)
     return table.reshape(1, -1, hidden_dim)
 
 
-def sincos_axes(grid_size, hidden_dim, temperature=10_000.0):
+def sincos_axes(grid_size, hidden_dim, temperature=10_000.0, endpoint=True):
     """The two halves of that table's channels, each of which depends on one axis alone.
 
     Args:
-        grid_size, hidden_dim, temperature: as for `sincos2d`.
+        grid_size, hidden_dim, temperature, endpoint: as for `sincos2d`.
 
     Returns:
         float32 arrays: of the columns, `(1, w, hidden_dim / 2)`, and of the rows, `(h, 1, hidden_dim / 2)`.
     """
     quarter = hidden_dim // 4
-    frequencies = temperature ** -(np.arange(quarter) / max(quarter - 1, 1))
+    frequencies = temperature ** -(np.arange(quarter) / max(quarter - endpoint, 1))
     rows, columns = (np.arange(side)[:, None] * frequencies for side in grid_size)
     rows, columns = (np.concatenate([np.sin(x), np.cos(x)], axis=1).astype("float32") for x in (rows, columns))
     return columns[None], rows[:, None]

@@ -13,6 +13,8 @@ from keras_vit.training.fine_tune import freeze, initial_model, initialize_heads
 from keras_vit.training.layer_decay import decayed_paths, layer_scales
 from keras_vit.training.losses import BinaryLoss, make_loss
 from keras_vit.training.make_optimizer import make_optimizer, make_schedule
+from keras_vit.training.masked_autoencoder import MaskedAutoencoder
+from keras_vit.training.masking_config import MaskingConfig
 from keras_vit.training.optimizer_config import OptimizerConfig
 from keras_vit.training.optimizers import SGD, AdamW, Lamb, Lion, Muon
 from keras_vit.training.overrides import apply_overrides
@@ -38,6 +40,8 @@ __all__ = [
     "EveryNth",
     "Lamb",
     "Lion",
+    "MaskedAutoencoder",
+    "MaskingConfig",
     "Muon",
     "OptimizerConfig",
     "Recipe",

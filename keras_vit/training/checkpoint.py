@@ -15,7 +15,7 @@ FILE_NAME = "checkpoint.npz"
 
 def _variables(model):
     """Every variable that training changes, in a fixed order: weights, random seeds, optimizer; of no teacher."""
-    return [*trained_model(model).variables, *model.optimizer.variables]
+    return [*getattr(model, "changing_variables", model.variables), *model.optimizer.variables]
 
 
 def values_of(model):

@@ -10,6 +10,7 @@ from keras_vit.training.data_config import DataConfig
 from keras_vit.training.distillation import KINDS
 from keras_vit.training.initialization import SCHEMES
 from keras_vit.training.losses import LOSSES
+from keras_vit.training.masking_config import MaskingConfig, check_masking
 from keras_vit.training.optimizer_config import OptimizerConfig
 from keras_vit.validation import check_choice, check_positive, check_rate, check_strategy, is_number
 
@@ -150,6 +151,7 @@ class Recipe:
         freeze: regular expressions of the names of layers that are not trained; each must match one whole name.
             `("(?!head).*",)` leaves a linear probe. Default none.
         distillation: `DistillationConfig` or `None`.
+        masking: `MaskingConfig` or `None`. With one the run has no use for labels and leaves a model without a head.
     """
 
     name: str
@@ -163,6 +165,7 @@ class Recipe:
     weights: str | None = None
     freeze: tuple = ()
     distillation: DistillationConfig | None = None
+    masking: MaskingConfig | None = None
 
     def __post_init__(self):
         if not re.fullmatch(r"[^./\\][^/\\]*", self.name):
@@ -176,6 +179,8 @@ class Recipe:
             raise ValueError(
                 "a loss of several labels must be sigmoid or binary. Received: loss='softmax', data.multi_label=True"
             )
+        if self.masking:
+            check_masking(self)
         patterns = self.freeze if isinstance(self.freeze, tuple | list) else [None]
         if not all(isinstance(pattern, str) for pattern in patterns):
             raise ValueError(f"freeze must be a tuple of patterns. Received: freeze={self.freeze!r}")

@@ -118,6 +118,16 @@ class Distiller(keras.Model):
         for weight in teacher.weights:
             weight.trainable = False
 
+    @property
+    def trained_model(self):
+        """The student, which a `fit` is for."""
+        return self.student
+
+    @property
+    def changing_variables(self):
+        """All that training changes but the optimizer's: those of the student."""
+        return self.student.variables
+
     def call(self, images, training=None):
         return self._heads(images, training=training)
 
@@ -144,5 +154,5 @@ class Distiller(keras.Model):
 
 
 def trained_model(model):
-    """The model that a `fit` is for: the student of a `Distiller`, any other itself."""
-    return model.student if isinstance(model, Distiller) else model
+    """The model that a `fit` is for: a `Distiller`'s student, a `MaskedAutoencoder`'s encoder, any other itself."""
+    return getattr(model, "trained_model", model)

@@ -136,8 +136,10 @@ def initial_model(recipe, labels=None, dtype=None):
     Returns:
         A functional `keras.Model`, not compiled.
     """
-    with checkpointed_blocks(recipe.model, recipe.training.gradient_checkpointing):
-        model = build_model(recipe.model, recipe.input_spec, labels, dtype=dtype, name=recipe.name)
+    config = recipe.model.replace(num_classes=0) if recipe.masking else recipe.model
+    labels = labels if config.num_classes else None
+    with checkpointed_blocks(config, recipe.training.gradient_checkpointing):
+        model = build_model(config, recipe.input_spec, labels, dtype=dtype, name=recipe.name)
     if recipe.weights:
         begin_with(model, recipe.weights)
     else:

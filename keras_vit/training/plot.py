@@ -2,7 +2,7 @@
 
 
 def training_curve(record, path, log=print):
-    """Draws loss and accuracy over the epochs, with the accuracy of the evaluation as a line.
+    """Draws loss and, where there are classes, accuracy over the epochs, with that of the evaluation as a line.
 
     Args:
         record: a run record.
@@ -19,16 +19,16 @@ def training_curve(record, path, log=print):
         return None
     epochs = range(1, len(record["epochs"]) + 1)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
-    for axes, key, title in ((loss, "loss", "training loss"), (accuracy, "accuracy", "accuracy")):
+    titles = {"loss": "training loss", "accuracy": "accuracy"}
+    keys = [key for key in titles if key in record["epochs"][0]]
+    for axes, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True):
         axes.plot(epochs, [epoch[key] for epoch in record["epochs"]], label="training, augmented")
-        axes.set(xlabel="epoch", title=title)
+        axes.set(xlabel="epoch", title=titles[key])
         axes.grid(alpha=0.3)
-    for name in ("test", "validation"):
-        if f"{name}_accuracy" in record:
-            value = record[f"{name}_accuracy"]
-            accuracy.axhline(value, color="C1", linestyle="--", label=f"{name}, at the end: {value:.4f}")
-    accuracy.legend(loc="lower right")
+        for name in ("test", "validation"):
+            if (value := record.get(f"{name}_{key}")) is not None and key == keys[-1]:
+                axes.axhline(value, color="C1", linestyle="--", label=f"{name}, at the end: {value:.4f}")
+    axes.legend()
     figure.suptitle(f"{record['recipe']}, seed {record['seed']}: {record['model']['parameters']:,} parameters")
     figure.savefig(path, dpi=120)
     return path

@@ -27,7 +27,7 @@ def compile_model(model, recipe, steps_per_epoch, compiler, smoothed_targets=Fal
     """Compiles a model with the loss, optimizer and metric of a recipe.
 
     Args:
-        model: from images to logits, or a `Distiller` of one.
+        model: from images to logits, a `Distiller` of one, or a `MaskedAutoencoder`, which has a loss of its own.
         recipe: `Recipe`. Targets are rows of one number a class, so that mixed ones fit too.
         steps_per_epoch: int.
         compiler: `xla`, `fused` or `plain`, from `choose_compiler`. `fused` also wants `fit` to know it.
@@ -47,14 +47,21 @@ def compile_model(model, recipe, steps_per_epoch, compiler, smoothed_targets=Fal
             f"Received: classifier_activation={recipe.model.classifier_activation!r}"
         )
     settings = recipe.training
+    judged = (
+        {}
+        if recipe.masking
+        else {
+            "loss": make_loss(settings.loss, 0.0 if smoothed_targets else settings.label_smoothing),
+            "metrics": [make_accuracy(recipe.data.multi_label)],
+        }
+    )
     model.compile(
         optimizer=optimizer
         or make_optimizer(
             recipe.optimizer, steps_per_epoch, settings.epochs, recipe.data.batch_size, trained_model(model)
         ),
-        loss=make_loss(settings.loss, 0.0 if smoothed_targets else settings.label_smoothing),
-        metrics=[make_accuracy(recipe.data.multi_label)],
         jit_compile=compiler == "xla",
+        **judged,
     )
     return model
 

@@ -1,0 +1,253 @@
+"""Masked autoencoders: against Hugging Face's, and as runs of recipes."""
+
+import dataclasses
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from keras_vit import experiment
+from keras_vit.models import SwinConfig, ViTConfig, build_model
+from keras_vit.training import (
+    AdamW,
+    AugmentConfig,
+    DataConfig,
+    DistillationConfig,
+    MaskedAutoencoder,
+    MaskingConfig,
+    OptimizerConfig,
+    Recipe,
+    TrainingConfig,
+    apply_overrides,
+    initial_model,
+)
+from keras_vit.weights import load_weights
+
+GOLDEN = pathlib.Path(__file__).parent / "goldens" / "training" / "masked_autoencoder.npz"
+CONFIG = ViTConfig(image_size=16, patch_size=4, hidden_dim=12, num_layers=1, num_heads=2, mlp_dim=24, num_classes=0)
+DECODER = {"decoder_dim": 8, "decoder_layers": 1, "decoder_heads": 2}
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.normal(size=(4, 16, 16, 3)).astype("float32")
+RECIPE = Recipe(
+    name="masked",
+    model=dataclasses.replace(CONFIG, image_size=(8, 8), num_channels=1, num_classes=10, dropout_rate=0.1),
+    data=DataConfig(name="digits", batch_size=100),
+    augment=AugmentConfig(shift=1.0),
+    optimizer=OptimizerConfig(learning_rate=1e-2, beta_2=0.95, weight_decay=0.05),
+    training=TrainingConfig(epochs=2, steps_per_epoch=3, compiler="plain", precision="float32"),
+    masking=MaskingConfig(ratio=0.5, **DECODER),
+)
+
+
+def _autoencoder(**options):
+    return MaskedAutoencoder(build_model(CONFIG), **{**DECODER, **options})
+
+
+# Our parts of a decoder, and Hugging Face's; of queries for all three.
+DECODER_NAMES = {
+    "decoder_embedding": "decoder_embed",
+    "decoder_norm": "decoder_norm",
+    "decoder_prediction": "decoder_pred",
+    "decoder_block_0/attention/qkv": "decoder_layers.0.attention.attention.query",
+    "decoder_block_0/attention/projection": "decoder_layers.0.attention.output.dense",
+    "decoder_block_0/mlp/dense_1": "decoder_layers.0.intermediate.dense",
+    "decoder_block_0/mlp/dense_2": "decoder_layers.0.output.dense",
+    "decoder_block_0/attention_norm": "decoder_layers.0.layernorm_before",
+    "decoder_block_0/mlp_norm": "decoder_layers.0.layernorm_after",
+}
+
+
+def _decoder_name(path):
+    if path.endswith("mask_token"):
+        return "decoder.mask_token"
+    layer, _, kind = path.rpartition("/")
+    return f"decoder.{DECODER_NAMES[layer]}." + ("bias" if kind in ("bias", "beta") else "weight")
+
+
+def _of_hugging_face(golden, folder, normalize):
+    """The model of the golden, its weights in ours."""
+    state = {name.removeprefix("state/"): golden[name] for name in golden.files if name.startswith("state/")}
+    encoder = build_model(CONFIG)
+    path = folder / "model.safetensors"
+    safetensors.numpy.save_file({name: np.ascontiguousarray(v) for name, v in state.items() if "vit." in name}, path)
+    load_weights(encoder, path, "huggingface")
+    model = MaskedAutoencoder(encoder, **DECODER, normalize_targets=normalize)
+    known = {id(variable) for variable in encoder.variables}
+    for variable in model.trainable_variables:
+        if id(variable) in known:
+            continue
+        name = _decoder_name(variable.path)
+        values = [
+            state[name.replace("query", part)] for part in ("query", "key", "value")[: 3 if "query" in name else 1]
+        ]
+        value = np.concatenate(values, axis=0)
+        variable.assign(value.T if variable.name == "kernel" else value)
+    return model
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_prediction_loss_and_gradients_are_those_of_hugging_face(normalize, tmp_path):
+    import tensorflow as tf
+
+    golden = np.load(GOLDEN)
+    model = _of_hugging_face(golden, tmp_path, normalize)
+    with tf.GradientTape() as tape:
+        result = model(golden["images"], noise=golden["noise"])
+        loss = model.compute_loss(golden["images"], None, result)
+    hidden = result["hidden"].numpy()
+    expected = np.take_along_axis(golden["logits"], hidden[..., None], axis=1)
+    np.testing.assert_allclose(result["prediction"], expected, atol=2e-5)
+    np.testing.assert_array_equal(np.sort(hidden), [np.flatnonzero(row) for row in golden["mask"]])
+    assert float(loss) == pytest.approx(float(golden[f"loss_{normalize}"]), rel=1e-5)
+    if normalize:
+        variables = {variable.path: variable for variable in model.trainable_variables}
+        kernel = next(v for path, v in variables.items() if path.endswith("encoder_block_0/mlp/dense_1/kernel"))
+        token = next(v for path, v in variables.items() if path.endswith("mask_token"))
+        of_kernel, of_token = tape.gradient(loss, [kernel.value, token.value])
+        np.testing.assert_allclose(of_kernel, golden["grad_kernel"].T, atol=2e-5)
+        np.testing.assert_allclose(of_token, golden["grad_mask_token"], atol=2e-5)
+
+
+def test_hidden_patches_are_not_seen():
+    model = _autoencoder()
+    noise = np.tile(np.arange(16, dtype="float32"), (4, 1))  # The first four, the upper row, are visible.
+    expected = model(IMAGES, noise=noise)["prediction"]
+    images = IMAGES.copy()
+    images[:, 4:] = 7.0
+    np.testing.assert_array_equal(model(images, noise=noise)["prediction"], expected)
+    images[:, 0, 0] = 7.0
+    assert np.abs(model(images, noise=noise)["prediction"] - expected).max() > 1e-4
+
+
+def test_masks_differ_in_training_and_stay_in_evaluation():
+    model = _autoencoder(seed=3)
+    first, second = (np.asarray(model(IMAGES, training=True)["hidden"]) for _ in range(2))
+    assert (first != second).any()
+    assert (first[0] != first[1]).any()
+    np.testing.assert_array_equal(model(IMAGES)["hidden"], model(IMAGES)["hidden"])
+    for rows in (first, second):
+        assert rows.shape == (4, 12)
+        assert all(len(set(row)) == 12 for row in rows.tolist())
+
+
+def test_weighted_examples_count_by_their_weight():
+    model = _autoencoder()
+    result = model(IMAGES)
+    alone = [float(model.compute_loss(IMAGES, y_pred=result, sample_weight=np.eye(4)[i])) for i in range(4)]
+    assert float(model.compute_loss(IMAGES, y_pred=result)) == pytest.approx(sum(alone), rel=1e-5)
+
+
+def test_painted_images_keep_what_was_visible():
+    model = _autoencoder()
+    shown, painted = model.paint(IMAGES)
+    hidden = np.asarray(model(IMAGES)["hidden"])
+    is_hidden = np.zeros((4, 16), bool)
+    np.put_along_axis(is_hidden, hidden, True, axis=1)
+    pixels = np.repeat(np.repeat(is_hidden.reshape(4, 4, 4), 4, axis=1), 4, axis=2)
+    np.testing.assert_array_equal(shown[~pixels], IMAGES[~pixels])
+    np.testing.assert_array_equal(painted[~pixels], IMAGES[~pixels])
+    assert not shown[pixels].any()
+    # Of the perfect prediction the painted image is the image.
+    model.call = lambda images, training=False, noise=None: {
+        "prediction": keras.ops.take_along_axis(model.targets(images), hidden[..., None], axis=1),
+        "hidden": hidden,
+    }
+    np.testing.assert_allclose(model.paint(IMAGES)[1], IMAGES, atol=1e-5)
+
+
+def test_a_fit_paints_better_and_can_be_saved(tmp_path):
+    model = _autoencoder(seed=0)
+    model.compile(AdamW(1e-2))
+    labels = np.zeros((4, 10), "float32")
+    before = [np.array(v) for v in model.encoder.weights]
+    first, *_, last = model.fit(IMAGES, labels, epochs=20, verbose=0).history["loss"]
+    assert last < first - 0.1
+    assert any((a != np.array(b)).any() for a, b in zip(before, model.encoder.weights, strict=True))
+    expected = model.evaluate(IMAGES, labels, verbose=0, return_dict=True)
+    assert set(expected) == {"loss"}
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again(IMAGES)["prediction"], model(IMAGES)["prediction"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ratio": 0.0}, "some of 16 patches must be hidden"),
+        ({"ratio": 0.99}, "some of 16 patches must be hidden"),
+        ({"ratio": 2}, "ratio"),
+        ({"decoder_layers": 0}, "decoder_layers"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        _autoencoder(**options)
+
+
+def test_other_encoders_are_refused():
+    swin = SwinConfig(image_size=8, patch_size=2, embed_dim=8, depths=(1,), num_heads=(2,), window_size=4)
+    for config in (swin, CONFIG.replace(norm_placement="post")):
+        with pytest.raises(ValueError, match="an encoder must be a Vision Transformer with pre-norm blocks"):
+            MaskedAutoencoder(build_model(config), **DECODER)
+
+
+def test_a_recipe_names_what_does_not_go_with_masks():
+    wrong = {
+        "augment": AugmentConfig(mixup=0.2),
+        "optimizer": OptimizerConfig(ema_momentum=0.9),
+        "distillation": DistillationConfig(teacher=None),
+    }
+    with pytest.raises(ValueError, match=r"Received: distillation, augment\.mixup, optimizer\.ema_momentum"):
+        RECIPE.replace(**wrong)
+    assert apply_overrides(RECIPE, ["masking.ratio=0.6"]).masking.ratio == 0.6
+
+
+def _run(directory, recipe=RECIPE):
+    return experiment.run(recipe, directory, log=lambda text: None)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return _run(tmp_path_factory.mktemp("masked"))
+
+
+def test_a_run_leaves_an_encoder_and_its_loss(finished):
+    assert finished.model.get_layer("encoder_norm")
+    assert "head" not in {layer.name for layer in finished.model.layers}
+    assert {"test_loss", "test_examples"} <= set(finished.record)
+    assert "test_accuracy" not in finished.record
+    assert [set(epoch) for epoch in finished.record["epochs"]] == [{"loss", "wall_seconds"}] * 2
+    for name in ("curve.png", "model.keras", "record.json", "log.csv"):
+        assert (finished.directory / name).exists()
+
+
+def test_a_run_that_stopped_goes_on_with_decoder_and_masks(finished, tmp_path, monkeypatch):
+    original = keras.Model.fit
+
+    class _Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.optimizer.iterations.numpy() == 4:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        fit = lambda self, *a, **k: original(self, *a, **{**k, "callbacks": [*k["callbacks"], _Stop()]})  # noqa: E731
+        patch.setattr(keras.Model, "fit", fit)
+        steps = dataclasses.replace(RECIPE.training, save_steps=1)
+        with pytest.raises(KeyboardInterrupt):
+            _run(tmp_path, RECIPE.replace(training=steps))
+    again = _run(tmp_path)
+    assert again.record["resumed_from"] == 1
+    for ours, theirs in zip(again.model.weights, finished.model.weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert again.evaluation["loss"] == pytest.approx(finished.evaluation["loss"], abs=1e-5)
+
+
+def test_a_classifier_begins_with_the_encoder(finished):
+    recipe = RECIPE.replace(name="tuned", masking=None, weights=str(finished.directory))
+    model = initial_model(recipe, [str(i) for i in range(10)])
+    assert model.output_shape == (None, 10)
+    ours = {v.path: np.array(v) for v in model.weights}
+    for variable in finished.model.weights:
+        np.testing.assert_array_equal(ours[variable.path], variable)
