@@ -7,9 +7,8 @@ this run alone; the paper reports 83.6 % of ViT-B after 1,600 epochs and fine-tu
     keras_vit train recipes/mae_pretrain.py
     keras_vit train recipes/finetune_adamw.py --set weights=runs/mae_pretrain/seed0
 
-Source: facebookresearch/mae `PRETRAIN.md`, `main_pretrain.py`, `models_mae.py`. What is otherwise there: the encoder's
-positions have the frequencies of `sincos2d`, `10000 ** (-i / (d / 4 - 1))`, there `10000 ** (-i / (d / 4))`, as in the
-decoder here; the class token is decayed. finetune_adamw.py classifies the mean of the tokens with
+Source: facebookresearch/mae `PRETRAIN.md`, `main_pretrain.py`, `models_mae.py`. What is otherwise there: the class
+token is decayed, as the mask token is here too. finetune_adamw.py classifies the mean of the tokens with
 `--set model.pooling=gap`.
 """
 
@@ -19,7 +18,7 @@ from keras_vit.training import AugmentConfig, DataConfig, MaskingConfig, Optimiz
 
 recipe = Recipe(
     name="mae_pretrain",
-    model=vit_config("base", image_size=224, patch_size=16, position_embedding="sincos2d"),
+    model=vit_config("base", image_size=224, patch_size=16, position_embedding="sincos2d_moco"),
     input_spec=InputSpec(
         size=224,
         crop_fraction=0.875,

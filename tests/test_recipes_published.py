@@ -351,7 +351,7 @@ FINETUNE_ADAMW = {
     },
     "training": {**TRAINING, "epochs": 100, "label_smoothing": 0.1, "zero_head": True},
 }
-# mae `PRETRAIN.md`, `main_pretrain.py`, `models_mae.py`; positions of the encoder as the recipe says.
+# mae `PRETRAIN.md`, `main_pretrain.py`, `models_mae.py`, `util/pos_embed.py`.
 MAE = {
     **ALONE,
     "masking": {
@@ -361,7 +361,7 @@ MAE = {
         "decoder_heads": 16,
         "normalize_targets": True,
     },
-    "model": {**B, "position_embedding": "sincos2d"},
+    "model": {**B, "position_embedding": "sincos2d_moco"},
     "input_spec": {
         "size": (224, 224),
         "crop_fraction": 0.875,

@@ -110,6 +110,12 @@ def test_prediction_loss_and_gradients_are_those_of_hugging_face(normalize, tmp_
         np.testing.assert_allclose(of_token, golden["grad_mask_token"], atol=2e-5)
 
 
+def test_fixed_positions_are_those_of_hugging_face():
+    table = np.load(GOLDEN)["state/vit.embeddings.position_embeddings"]
+    encoder = build_model(CONFIG.replace(position_embedding="sincos2d_moco"))
+    np.testing.assert_allclose(encoder.get_layer("patch_encoder").positions, table, atol=1e-6)
+
+
 def test_hidden_patches_are_not_seen():
     model = _autoencoder()
     noise = np.tile(np.arange(16, dtype="float32"), (4, 1))  # The first four, the upper row, are visible.
@@ -244,10 +250,31 @@ def test_a_run_that_stopped_goes_on_with_decoder_and_masks(finished, tmp_path, m
     assert again.evaluation["loss"] == pytest.approx(finished.evaluation["loss"], abs=1e-5)
 
 
+def _assert_begins_with(model, encoder):
+    ours = {v.path: np.array(v) for v in model.weights}
+    for variable in encoder.weights:
+        np.testing.assert_array_equal(ours[variable.path], variable)
+
+
 def test_a_classifier_begins_with_the_encoder(finished):
     recipe = RECIPE.replace(name="tuned", masking=None, weights=str(finished.directory))
-    model = initial_model(recipe, [str(i) for i in range(10)])
+    with pytest.warns(UserWarning, match="the head is new"):
+        model = initial_model(recipe, [str(i) for i in range(10)])
     assert model.output_shape == (None, 10)
-    ours = {v.path: np.array(v) for v in model.weights}
-    for variable in finished.model.weights:
-        np.testing.assert_array_equal(ours[variable.path], variable)
+    _assert_begins_with(model, finished.model)
+
+
+@pytest.mark.parametrize("positions", ["learned", "sincos2d_moco"])
+def test_a_classifier_begins_with_an_encoder_of_fixed_positions(positions, tmp_path):
+    encoder = build_model(CONFIG.replace(position_embedding="sincos2d_moco"))
+    encoder.save(tmp_path / "model.keras")
+    config = CONFIG.replace(position_embedding=positions, num_classes=10, pooling="gap")
+    recipe = RECIPE.replace(name="tuned", masking=None, model=config, weights=str(tmp_path))
+    with pytest.warns(UserWarning, match="the head is new"):
+        model = initial_model(recipe)
+    _assert_begins_with(model, encoder)
+    table = encoder.get_layer("patch_encoder").positions
+    np.testing.assert_array_equal(model.get_layer("patch_encoder").positions, table)
+    deeper = recipe.replace(model=config.replace(num_layers=2))
+    with pytest.raises(ValueError, match="encoder_block_1"):
+        initial_model(deeper)

@@ -9,7 +9,7 @@ from keras import ops
 from keras_vit.layers.composite import LARGEST_CONSTANT, CompositeLayer
 from keras_vit.layers.dense import dense
 from keras_vit.layers.dropout import dropout
-from keras_vit.layers.positions import sincos2d, sincos_axes
+from keras_vit.layers.positions import POSITION_EMBEDDINGS, sincos2d, sincos_axes
 from keras_vit.resample import METHODS, resize_positions
 from keras_vit.validation import as_pair, check_choice, check_positive
 
@@ -27,7 +27,8 @@ class PatchEncoder(CompositeLayer):
         class_token: bool. Default True.
         distillation_token: bool. Default False.
         num_registers: int. Default 0.
-        position_embedding: `learned` or `sincos2d` (fixed, no weight). Default `learned`.
+        position_embedding: `learned`, or fixed and no weight: `sincos2d` with the frequencies of big_vision,
+            `sincos2d_moco` with those of MoCo-v3 and MAE. Default `learned`.
         position_on_prefix: bool. Whether class and distillation token have an entry in the table; in the
             fixed table that entry is zero. Default True.
         position_resize: one of `keras_vit.resample.METHODS`. Default `bicubic_antialias`.
@@ -68,15 +69,17 @@ class PatchEncoder(CompositeLayer):
         self.class_token = class_token
         self.distillation_token = distillation_token
         self.num_registers = num_registers
-        self.position_embedding = check_choice(position_embedding, ("learned", "sincos2d"), "position_embedding")
+        self.position_embedding = check_choice(position_embedding, POSITION_EMBEDDINGS, "position_embedding")
         self.position_on_prefix = position_on_prefix
         self.position_resize = check_choice(position_resize, METHODS, "position_resize")
         self.patch_bias = patch_bias
         self.dropout_rate = dropout_rate
         if num_registers < 0:
             raise ValueError(f"num_registers must not be negative. Received: num_registers={num_registers}")
-        if position_embedding == "sincos2d" and hidden_dim % 4:
-            raise ValueError(f"sincos2d needs a hidden_dim that is a multiple of 4. Received: hidden_dim={hidden_dim}")
+        if position_embedding != "learned" and hidden_dim % 4:
+            raise ValueError(
+                f"{position_embedding} needs a hidden_dim that is a multiple of 4. Received: hidden_dim={hidden_dim}"
+            )
         self.dropout = dropout(self, "dropout", dropout_rate)
 
     @property
@@ -107,7 +110,8 @@ class PatchEncoder(CompositeLayer):
             )
         else:
             empty = np.zeros((1, self.num_positioned_prefix, self.hidden_dim), "float32")
-            self._positions = np.concatenate([empty, sincos2d(self.grid_size, self.hidden_dim)], axis=1)
+            table = sincos2d(self.grid_size, self.hidden_dim, endpoint=self._endpoint)
+            self._positions = np.concatenate([empty, table], axis=1)
 
     def _check(self, input_shape):
         patches = self.grid_size[0] * self.grid_size[1]
@@ -122,11 +126,16 @@ class PatchEncoder(CompositeLayer):
         """The position table `(1, entries, hidden_dim)`: a variable, or an array where it is fixed."""
         return self._positions
 
+    @property
+    def _endpoint(self):
+        return self.position_embedding == "sincos2d"
+
     def _table(self):
         """The position table as a tensor, which is put together of its axes where it would be a large constant."""
         if self.position_embedding == "learned" or self._positions.nbytes <= LARGEST_CONSTANT:
             return ops.cast(self._positions, self.compute_dtype)
-        shape, axes = (*self.grid_size, self.hidden_dim // 2), sincos_axes(self.grid_size, self.hidden_dim)
+        shape = (*self.grid_size, self.hidden_dim // 2)
+        axes = sincos_axes(self.grid_size, self.hidden_dim, endpoint=self._endpoint)
         table = ops.concatenate([ops.broadcast_to(axis, shape) for axis in axes], axis=-1)
         empty = ops.zeros((1, self.num_positioned_prefix, self.hidden_dim), "float32")
         table = ops.concatenate([empty, ops.reshape(table, (1, -1, self.hidden_dim))], axis=1)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+POSITION_EMBEDDINGS = ("learned", "sincos2d", "sincos2d_moco")
+
 
 def sincos2d(grid_size, hidden_dim, temperature=10_000.0, endpoint=True):
     """The fixed two-dimensional position table of big_vision, MoCo-v3 and MAE.

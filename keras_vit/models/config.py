@@ -4,6 +4,7 @@ import dataclasses
 
 import keras
 
+from keras_vit.layers.positions import POSITION_EMBEDDINGS
 from keras_vit.models.base_config import CLASSIFIER_ACTIVATIONS, ModelConfig
 from keras_vit.resample import METHODS
 from keras_vit.validation import (
@@ -20,7 +21,6 @@ from keras_vit.validation import (
 
 POOLING = ("token", "gap", "token_gap", "map")
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "swiglu")
-POSITION_EMBEDDINGS = ("learned", "sincos2d")
 NORM_PLACEMENTS = ("pre", "post")
 DROP_PATH_SCHEDULES = ("linear", "constant")
 
@@ -57,7 +57,7 @@ class ViTConfig(ModelConfig):
         qk_norm: bool. Whether queries and keys are normalised in each head. Default False.
         layer_norm_epsilon: float. Default 1e-6.
         layer_scale_init: float or `None`. Initial LayerScale; `None` leaves it away.
-        position_embedding: `learned` or `sincos2d` (fixed).
+        position_embedding: `learned`, or fixed: `sincos2d` (big_vision) or `sincos2d_moco` (MoCo-v3, MAE).
         position_on_prefix: bool. Whether the table has entries for class and distillation token. Default True.
         position_resize: one of `keras_vit.resample.METHODS`; how weights of another grid are resized.
         dropout_rate: float in [0, 1). After positions, attention projection and both MLP layers.
@@ -157,9 +157,9 @@ class ViTConfig(ModelConfig):
                 "pooling='token_gap' goes with neither pool_before_norm nor distillation_token. Received: "
                 f"pool_before_norm={self.pool_before_norm}, distillation_token={self.distillation_token}"
             )
-        if self.position_embedding == "sincos2d" and self.hidden_dim % 4:
+        if self.position_embedding != "learned" and self.hidden_dim % 4:
             raise ValueError(
-                "position_embedding='sincos2d' needs a hidden_dim that is a multiple of 4. "
+                f"position_embedding={self.position_embedding!r} needs a hidden_dim that is a multiple of 4. "
                 f"Received: hidden_dim={self.hidden_dim}"
             )
         if self.pool_before_norm and self.norm_placement == "post":

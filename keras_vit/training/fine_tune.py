@@ -3,6 +3,7 @@
 import pathlib
 import re
 import tempfile
+import warnings
 
 import keras
 from keras import ops
@@ -29,7 +30,7 @@ def begin_with(model, source):
     """Fills a model with the weights of another one.
 
     Positions of another grid are resized, the head of another number of classes stays new; else the architectures must
-    agree, see `keras_vit.weights.load_weights`.
+    agree, see `keras_vit.weights.load_weights`. Fixed positions of a `.keras` file are what learned ones begin with.
 
     Args:
         model: a model of this library.
@@ -48,11 +49,45 @@ def begin_with(model, source):
         entry = catalog_entry(str(source)) if known else None
         load_weights(model, entry.source if entry else source, entry.layout if entry else "auto")
         return model
+    trained = keras.models.load_model(file, compile=False)
+    theirs, ours = (getattr(metadata(m).config, "position_embedding", "learned") for m in (trained, model))
+    if theirs != "learned" and ours == theirs:
+        _take_over(model, trained, file)
+        return model
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "weights.safetensors"
-        save_weights(keras.models.load_model(file, compile=False), path)
+        save_weights(trained if theirs == "learned" else _with_learned_positions(trained), path)
         load_weights(model, path)
     return model
+
+
+def _take_over(model, trained, file):
+    """Assigns the weights of a model with the same fixed positions, which no checkpoint has; heads may be new."""
+    heads = {layer.name for layer in model.layers if layer.name in HEADS}
+    new = {v.path: v for v in model.weights}
+    old = {v.path: v for v in trained.weights}
+    wrong = [path for path in {*new, *old} if path not in new or path not in old or new[path].shape != old[path].shape]
+    is_new = {path.split("/")[0] for path in wrong}
+    if not is_new <= {*HEADS}:
+        raise ValueError(
+            f"the weights must be of the same architecture. Received: {str(file)!r}, other: {sorted(wrong)}"
+        )
+    for name in sorted(is_new & heads):
+        warnings.warn(f"{file}: the {name} is new", stacklevel=4)
+    for path, variable in new.items():
+        if path.split("/")[0] not in is_new:
+            variable.assign(old[path])
+
+
+def _with_learned_positions(model):
+    """A model of the same weights whose table of positions, here fixed, is one of them."""
+    content = metadata(model)
+    learned = build_model(content.config.replace(position_embedding="learned"), content.input_spec, content.labels)
+    old = {v.path: v for v in model.weights}
+    for variable in learned.weights:
+        is_table = variable.name == "position_embedding"
+        variable.assign(model.get_layer("patch_encoder").positions if is_table else old[variable.path])
+    return learned
 
 
 def initialize_heads(model, bias=0.0, zero=False):
