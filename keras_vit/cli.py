@@ -50,9 +50,7 @@ def train(options):
     if options.record:
         record.write_json(record_path, finished.record)
         say(f"record: {record_path}")
-    if finished.recipe.masking:
-        say("an encoder without classes is not exported; fine-tune it: --set weights=" + str(finished.directory))
-    elif not options.no_export:
+    if not options.no_export:
         smoke = directory / "saved_model"
         target = options.export or (smoke if options.smoke else f"saved_models/{recipe.name}")
         experiment.export_and_ask(finished, target, say)
@@ -64,7 +62,7 @@ def _report(finished, module):
     evaluation = finished.evaluation
     measure = "accuracy" if "accuracy" in evaluation else "loss"
     rows = [(f"{finished.recipe.name}, seed {finished.recipe.training.seed}", evaluation[measure])]
-    if hasattr(module, "baseline") and finished.recipe.data == module.recipe.data:
+    if measure == "accuracy" and hasattr(module, "baseline") and finished.recipe.data == module.recipe.data:
         name, accuracy = module.baseline(*finished.splits)
         rows.append((name, accuracy))
         finished.record["baseline"] = {"name": name, "accuracy": accuracy}

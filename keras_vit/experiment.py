@@ -17,15 +17,15 @@ from keras_vit.data import expected_end, iterators_end, load_source, plain_error
 from keras_vit.data.invented import NAME as INVENTED
 from keras_vit.distributed_errors import ends_with_others
 from keras_vit.export import saved_model
-from keras_vit.metadata import metadata, output_activation
+from keras_vit.metadata import has_classifier, metadata, output_activation
 from keras_vit.models import build_model
 from keras_vit.recipe_data import evaluation_data, training_data
 from keras_vit.training import (
-    MaskedAutoencoder,
     Recipe,
     compile_model,
     fit,
     initial_model,
+    make_autoencoder,
     make_distiller,
     plot,
     record,
@@ -166,8 +166,7 @@ def _prepare(recipe, source, train, strategy, workers, log):
         if teach:
             trainer = make_distiller(model, _teacher(recipe), teach)
         elif recipe.masking:
-            masking = dataclasses.asdict(recipe.masking)
-            trainer = MaskedAutoencoder(model, **masking, seed=recipe.training.seed)
+            trainer = make_autoencoder(model, recipe)
         compile_model(trainer, recipe, steps, compiler)
         if teach:  # The student is evaluated on its own, and saved with the optimizer that has trained it.
             compile_model(model, recipe, steps, compiler, optimizer=trainer.optimizer)
@@ -228,6 +227,9 @@ def export_and_ask(finished, directory, log=print):
     # What was trained for several labels an image has no one best class.
     activation = "sigmoid" if finished.recipe.data.multi_label and output_activation(finished.model) is None else None
     path = saved_model(finished.model, directory, activation=activation)
+    if not has_classifier(finished.model):
+        log(f"exported: {path}, which gives embeddings")
+        return path
     _, test = finished.splits
     pixels, number = test.example(finished.recipe.input_spec)
     label = metadata(finished.model).labels[int(number.argmax() if number.ndim else number)]

@@ -5,11 +5,13 @@ this run alone; the paper reports 83.6 % of ViT-B after 1,600 epochs and fine-tu
 64 V100 GPUs, 42 hours for 800 epochs of a ViT-L. Not measured here.
 
     keras_vit train recipes/mae_pretrain.py
-    keras_vit train recipes/finetune_adamw.py --set weights=runs/mae_pretrain/seed0
+    keras_vit train recipes/finetune_adamw.py --set weights=runs/mae_pretrain/seed0 --set model.pooling=gap \
+        --set 'input_spec.mean=(0.485,0.456,0.406)' --set 'input_spec.std=(0.229,0.224,0.225)'
 
 Source: facebookresearch/mae `PRETRAIN.md`, `main_pretrain.py`, `models_mae.py`. What is otherwise there: the class
-token is decayed, as the mask token is here too. finetune_adamw.py classifies the mean of the tokens with
-`--set model.pooling=gap`.
+token is decayed, as the mask token is here too, and queries, keys and values begin as one matrix, with numbers smaller
+by the square root of 2. Its fine-tuning drops the encoder's norm and classifies the mean of the tokens behind a new
+one; here the encoder's stays.
 """
 
 from keras_vit.models import vit_config

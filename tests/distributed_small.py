@@ -7,10 +7,12 @@ import distributed_faults
 import keras
 import numpy as np
 import tensorflow as tf
-from distributed_case import CLASSES, IMAGES, TARGETS, batches, compiled, fit, prepared
+from distributed_case import CLASSES, IMAGES, TARGETS, batches, compiled, fill, fit, prepared
 
 from keras_vit import distribution
 from keras_vit.layers import Dropout
+from keras_vit.models import ViTConfig, build_model
+from keras_vit.training import SGD, MaskedAutoencoder
 
 RATE, SAMPLES, DRAWS = 0.25, 200, 5
 FILES = 5  # of file i there are i + 1 lines: what tells where a number comes from is its tens
@@ -22,7 +24,7 @@ def cases(kind, folder):
         return {"xla": xla, "uncompiled": uncompiled}
     if kind == "mirrored":
         return {"clipnorm": functools.partial(small, "clipnorm"), "devices": devices}
-    few = {"masks": masks, "rows": rows}
+    few = {"masks": masks, "rows": rows, "masked": masked}
     if kind == "workers:3":
         return few
     smalls = {name: functools.partial(small, name) for name in SMALL}
@@ -68,6 +70,29 @@ def small(name, strategy):
         return model
 
     return fit(strategy, make, batches(weighted=True), judges=name == "overwritten")[1]
+
+
+class _OfOneMask(MaskedAutoencoder):
+    """Which hides the same patches in training and in evaluation, so that several devices do what one does."""
+
+    def _noise(self, patches, training):
+        return super()._noise(patches, False)
+
+
+def masked(strategy):
+    """A masked autoencoder: its weights, and the losses of training and evaluation."""
+    config = ViTConfig(image_size=8, patch_size=2, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8, num_classes=0)
+
+    def make():
+        model = _OfOneMask(build_model(config), decoder_dim=8, decoder_layers=1, decoder_heads=2)
+        fill(model)
+        model.compile(SGD(0.05, global_clipnorm=0.5, momentum=0.9))
+        return model
+
+    model = prepared(strategy, make)
+    logs = model.fit(batches(), epochs=2, verbose=0, shuffle=False).history["loss"]
+    weights = {f"{i}: {v.path}": v.numpy() for i, v in enumerate(model.weights)}
+    return {**weights, "losses": np.array(logs), "evaluated": np.array(model.evaluate(batches(), verbose=0))}
 
 
 def _dense(kind=keras.Model):

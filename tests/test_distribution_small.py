@@ -33,6 +33,15 @@ def test_weights_logs_and_logits_are_those_of_one_device(runs, case):
         assert_same(one, arrays, kind, but=["logs of replica"])
 
 
+def test_a_masked_autoencoder_is_that_of_one_device(runs):
+    one, others = pairs(runs, "masked", SEVERAL)
+    assert len(others) == 6
+    for kind, arrays in others:
+        assert_same(one, arrays, kind)
+    assert one["losses"][1] < one["losses"][0]
+    assert np.isfinite(one["evaluated"])
+
+
 @pytest.mark.parametrize("case", small.SMALL)
 def test_the_cases_learn(runs, case):
     """Else they would agree about nothing."""

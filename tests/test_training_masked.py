@@ -22,11 +22,13 @@ from keras_vit.training import (
     TrainingConfig,
     apply_overrides,
     initial_model,
+    make_autoencoder,
 )
 from keras_vit.weights import load_weights
 
 GOLDEN = pathlib.Path(__file__).parent / "goldens" / "training" / "masked_autoencoder.npz"
 CONFIG = ViTConfig(image_size=16, patch_size=4, hidden_dim=12, num_layers=1, num_heads=2, mlp_dim=24, num_classes=0)
+SWIN = {"image_size": 8, "patch_size": 2, "embed_dim": 8, "depths": (1,), "num_heads": (2,), "window_size": 4}
 DECODER = {"decoder_dim": 8, "decoder_layers": 1, "decoder_heads": 2}
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.normal(size=(4, 16, 16, 3)).astype("float32")
@@ -145,6 +147,14 @@ def test_weighted_examples_count_by_their_weight():
     assert float(model.compute_loss(IMAGES, y_pred=result)) == pytest.approx(sum(alone), rel=1e-5)
 
 
+def test_every_example_counts_once_in_an_evaluation():
+    model = _autoencoder(seed=0)
+    model.compile("sgd")
+    alone = [float(model.compute_loss(one, y_pred=model(one))) for one in IMAGES[:, None]]
+    found = model.evaluate(IMAGES, np.zeros(4), batch_size=3, verbose=0)
+    assert found == pytest.approx(np.mean(alone), rel=1e-5)
+
+
 def test_painted_images_keep_what_was_visible():
     model = _autoencoder()
     shown, painted = model.paint(IMAGES)
@@ -164,7 +174,7 @@ def test_painted_images_keep_what_was_visible():
 
 
 def test_a_fit_paints_better_and_can_be_saved(tmp_path):
-    model = _autoencoder(seed=0)
+    model = _autoencoder(seed=0, ratio=0.5, normalize_targets=False)
     model.compile(AdamW(1e-2))
     labels = np.zeros((4, 10), "float32")
     before = [np.array(v) for v in model.encoder.weights]
@@ -176,6 +186,44 @@ def test_a_fit_paints_better_and_can_be_saved(tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(again(IMAGES)["prediction"], model(IMAGES)["prediction"])
+    assert again.get_config().keys() == model.get_config().keys()
+    assert again.evaluate(IMAGES, labels, verbose=0, return_dict=True) == pytest.approx(expected)
+
+
+def test_decoder_weights_decay_but_biases_and_norms():
+    model = _autoencoder(seed=0)
+    model.compile(AdamW(0.0, weight_decay=0.5, decay_peak=1.0))
+    model.optimizer.build(model.trainable_variables)
+    kept = [v.path for v in model.trainable_variables if not model.optimizer._use_weight_decay(v)]
+    assert {path.rpartition("/")[2] for path in kept} == {"bias", "beta", "gamma", "class_token", "position_embedding"}
+    assert sum("decoder" in path for path in kept) == 12
+
+
+@pytest.mark.parametrize("options", [{"loss": "mse"}, {"metrics": ["mae"]}])
+def test_another_loss_is_refused(options):
+    model = _autoencoder()
+    model.compile("sgd", **options)
+    with pytest.raises(ValueError, match="has its own loss and no metrics"):
+        model.fit(IMAGES, np.zeros((4, 10)), verbose=0)
+
+
+def test_targets_and_masks_of_a_mixed_model_are_those_of_float32():
+    images = 3 + 0.01 * IMAGES
+    results = []
+    for policy in ("float32", "mixed_bfloat16"):
+        model = MaskedAutoencoder(build_model(CONFIG, dtype=policy), **DECODER)
+        result = model(images)
+        assert result["prediction"].dtype == "float32"
+        results.append((model.targets(images), result["hidden"]))
+    for ours, expected in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_a_decoder_is_checkpointed_too():
+    recipe = RECIPE.replace(training=dataclasses.replace(RECIPE.training, gradient_checkpointing=True))
+    model = make_autoencoder(initial_model(recipe), recipe)
+    modes = [layer._remat_mode is not None for layer in (model.encoder.get_layer("encoder_block_0"), *model._decoder)]
+    assert modes == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -185,6 +233,8 @@ def test_a_fit_paints_better_and_can_be_saved(tmp_path):
         ({"ratio": 0.99}, "some of 16 patches must be hidden"),
         ({"ratio": 2}, "ratio"),
         ({"decoder_layers": 0}, "decoder_layers"),
+        ({"decoder_dim": 10}, "decoder_dim must be a multiple of 4 and of decoder_heads"),
+        ({"decoder_heads": 3}, "decoder_dim must be a multiple of 4 and of decoder_heads"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, message):
@@ -193,20 +243,44 @@ def test_what_makes_no_sense_is_refused(options, message):
 
 
 def test_other_encoders_are_refused():
-    swin = SwinConfig(image_size=8, patch_size=2, embed_dim=8, depths=(1,), num_heads=(2,), window_size=4)
-    for config in (swin, CONFIG.replace(norm_placement="post")):
+    for config in (SwinConfig(**SWIN), CONFIG.replace(norm_placement="post")):
         with pytest.raises(ValueError, match="an encoder must be a Vision Transformer with pre-norm blocks"):
             MaskedAutoencoder(build_model(config), **DECODER)
 
 
 def test_a_recipe_names_what_does_not_go_with_masks():
     wrong = {
-        "augment": AugmentConfig(mixup=0.2),
-        "optimizer": OptimizerConfig(ema_momentum=0.9),
+        "model": RECIPE.model.replace(pooling="map", pre_logits_dim=8, pool_before_norm=True),
+        "training": TrainingConfig(loss="binary", label_smoothing=0.1, head_bias=-1.0, zero_head=True),
+        "augment": AugmentConfig(mixup=0.2, cutmix=1.0, mixing="batch"),
+        "optimizer": OptimizerConfig(ema_momentum=0.9, layer_decay=0.7),
         "distillation": DistillationConfig(teacher=None),
+        "data": DataConfig(name="digits", validation_fraction=0.1, class_weights=(1.0,) * 10),
     }
-    with pytest.raises(ValueError, match=r"Received: distillation, augment\.mixup, optimizer\.ema_momentum"):
+    for name, config in wrong.items():
+        with pytest.raises(ValueError, match=name):
+            RECIPE.replace(**{name: config})
+    with pytest.raises(ValueError) as failure:
         RECIPE.replace(**wrong)
+    assert str(failure.value).partition("Received: ")[2].split(", ") == [
+        "model.pooling",
+        "model.pool_before_norm",
+        "model.pre_logits_dim",
+        "training.loss",
+        "training.label_smoothing",
+        "training.head_bias",
+        "training.zero_head",
+        "distillation",
+        "augment.mixup",
+        "augment.cutmix",
+        "optimizer.ema_momentum",
+        "optimizer.layer_decay",
+        "data.validation_fraction",
+        "data.class_weights",
+    ]
+    for model in (SwinConfig(**SWIN), RECIPE.model.replace(norm_placement="post")):
+        with pytest.raises(ValueError, match=r"Received: model(\.norm_placement)?$"):
+            RECIPE.replace(model=model)
     assert apply_overrides(RECIPE, ["masking.ratio=0.6"]).masking.ratio == 0.6
 
 

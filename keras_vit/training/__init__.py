@@ -13,7 +13,7 @@ from keras_vit.training.fine_tune import freeze, initial_model, initialize_heads
 from keras_vit.training.layer_decay import decayed_paths, layer_scales
 from keras_vit.training.losses import BinaryLoss, make_loss
 from keras_vit.training.make_optimizer import make_optimizer, make_schedule
-from keras_vit.training.masked_autoencoder import MaskedAutoencoder
+from keras_vit.training.masked_autoencoder import MaskedAutoencoder, make_autoencoder
 from keras_vit.training.masking_config import MaskingConfig
 from keras_vit.training.optimizer_config import OptimizerConfig
 from keras_vit.training.optimizers import SGD, AdamW, Lamb, Lion, Muon
@@ -55,6 +55,7 @@ __all__ = [
     "initial_model",
     "initialize_heads",
     "layer_scales",
+    "make_autoencoder",
     "make_distiller",
     "make_loss",
     "make_optimizer",

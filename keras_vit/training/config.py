@@ -22,7 +22,7 @@ class TrainingConfig:
     Args:
         epochs: int.
         steps_per_epoch: int or `None`. Cuts an epoch short; `None` for all of it.
-        evaluation_steps: int or `None`. Cuts every evaluation short, that of a validation part too; `None` for all examples.
+        evaluation_steps: int or `None`. Cuts every evaluation short, also that of a validation part; `None` for all.
         loss: `softmax`, `sigmoid` or `binary`, see `make_loss`. Default `softmax`.
         label_smoothing: float in [0, 1).
         initialization: `layers`, `big_vision`, `truncated_normal`, `mimetic` or `local`, see

@@ -50,6 +50,7 @@ def begin_with(model, source):
         load_weights(model, entry.source if entry else source, entry.layout if entry else "auto")
         return model
     trained = keras.models.load_model(file, compile=False)
+    _warn_of_pixels(model, trained, file)
     theirs, ours = (getattr(metadata(m).config, "position_embedding", "learned") for m in (trained, model))
     if theirs != "learned" and ours == theirs:
         _take_over(model, trained, file)
@@ -59,6 +60,16 @@ def begin_with(model, source):
         save_weights(trained if theirs == "learned" else _with_learned_positions(trained), path)
         load_weights(model, path)
     return model
+
+
+def _warn_of_pixels(model, trained, file):
+    """Warns where the weights have learned from pixels of another normalisation."""
+    ours, theirs = ((spec.mean, spec.std) for spec in (metadata(m).input_spec for m in (model, trained)))
+    if ours != theirs:
+        warnings.warn(
+            f"{file}: the weights have learned from images of mean and std {theirs}; those of the recipe are {ours}",
+            stacklevel=5,
+        )
 
 
 def _take_over(model, trained, file):

@@ -12,7 +12,7 @@ class MaskingConfig:
 
     Args:
         ratio: float in (0, 1). How many of the patches are hidden. Default 0.75.
-        decoder_dim, decoder_layers, decoder_heads: ints. Default 512, 8 and 16.
+        decoder_dim, decoder_layers, decoder_heads: ints. The first is a multiple of 4. Default 512, 8 and 16.
         normalize_targets: bool. Whether patches are painted less their mean and over their deviation. Default True.
     """
 
@@ -24,18 +24,38 @@ class MaskingConfig:
 
     def __post_init__(self):
         check_rate(self.ratio, "ratio")
-        for name in ("decoder_dim", "decoder_layers", "decoder_heads"):
-            check_positive(getattr(self, name), name)
+        check_decoder(self.decoder_dim, self.decoder_layers, self.decoder_heads)
+
+
+def check_decoder(dim, layers, heads):
+    """Raises a `ValueError` unless a decoder can have this width, these blocks and these heads."""
+    for value, name in ((dim, "decoder_dim"), (layers, "decoder_layers"), (heads, "decoder_heads")):
+        check_positive(value, name)
+    if dim % 4 or dim % heads:
+        raise ValueError(
+            "decoder_dim must be a multiple of 4 and of decoder_heads. "
+            f"Received: decoder_dim={dim}, decoder_heads={heads}"
+        )
 
 
 def check_masking(recipe):
-    """Refuses a `Recipe` with a `MaskingConfig` that asks for labels, or for what knows nothing of a decoder.
+    """Refuses a `Recipe` with a `MaskingConfig` that asks for labels, or for what would not be trained.
 
     Raises:
         ValueError: with the fields.
     """
+    model, training = recipe.model, recipe.training
+    is_vit = type(model) is ViTConfig
     not_learned = {
-        "model": type(recipe.model) is not ViTConfig,
+        "model": not is_vit,
+        "model.norm_placement": is_vit and model.norm_placement != "pre",
+        "model.pooling": is_vit and model.pooling == "map",
+        "model.pool_before_norm": is_vit and model.pool_before_norm,
+        "model.pre_logits_dim": is_vit and model.pre_logits_dim,
+        "training.loss": training.loss != "softmax",
+        "training.label_smoothing": training.label_smoothing,
+        "training.head_bias": training.head_bias,
+        "training.zero_head": training.zero_head,
         "distillation": recipe.distillation,
         "augment.mixup": recipe.augment.mixup,
         "augment.cutmix": recipe.augment.cutmix,
