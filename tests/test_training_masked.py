@@ -10,6 +10,7 @@ import safetensors.numpy
 
 from keras_vit import experiment
 from keras_vit.models import SwinConfig, ViTConfig, build_model
+from keras_vit.preprocessing import InputSpec
 from keras_vit.training import (
     AdamW,
     AugmentConfig,
@@ -352,3 +353,16 @@ def test_a_classifier_begins_with_an_encoder_of_fixed_positions(positions, tmp_p
     deeper = recipe.replace(model=config.replace(num_layers=2))
     with pytest.raises(ValueError, match="encoder_block_1"):
         initial_model(deeper)
+    if positions != "learned":  # of which a checkpoint tells
+        with pytest.raises(ValueError, match=r"other: \['num_heads'\]"):
+            initial_model(recipe.replace(model=config.replace(num_heads=3, num_classes=0)))
+
+
+def test_other_pixels_are_warned_of(tmp_path):
+    build_model(CONFIG).save(tmp_path / "model.keras")
+    spec = InputSpec(16, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    recipe = RECIPE.replace(name="tuned", masking=None, model=CONFIG, input_spec=spec, weights=str(tmp_path))
+    with pytest.warns(
+        UserWarning, match=r"learned from images of mean and std .*0\.5.*those of the recipe are .*0\.485"
+    ):
+        initial_model(recipe)

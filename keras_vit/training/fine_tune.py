@@ -15,6 +15,8 @@ from keras_vit.weights import catalog_entry, load_weights, save_weights
 from keras_vit.weights.catalog import catalog
 
 HEADS = ("head", "head_dist")
+# What shapes do not tell of a Vision Transformer.
+_NOT_IN_WEIGHTS = ("num_heads", "activation", "norm_placement", "layer_norm_epsilon")
 # What a run leaves in its directory.
 MODEL_FILE = "model.keras"
 
@@ -78,6 +80,8 @@ def _take_over(model, trained, file):
     new = {v.path: v for v in model.weights}
     old = {v.path: v for v in trained.weights}
     wrong = [path for path in {*new, *old} if path not in new or path not in old or new[path].shape != old[path].shape]
+    configs = metadata(model).config, metadata(trained).config
+    wrong += [name for name in _NOT_IN_WEIGHTS if len({getattr(config, name) for config in configs}) > 1]
     is_new = {path.split("/")[0] for path in wrong}
     if not is_new <= {*HEADS}:
         raise ValueError(
