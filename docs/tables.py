@@ -37,12 +37,14 @@ def recipe_table(folder):
         "seconds a run",
     )
     lines = [f"| {' | '.join(names)} | compare with |", "|---" + "|---:" * (len(names) - 1) + "|---|"]
+    shown = []
     for directory in sorted(p for p in folder.iterdir() if p.is_dir()):
         records = [json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))]
         records = [record for record in records if "test_accuracy" in record]
         # The points of a comparison have no file of their own; docs/training.md has them.
         if not records or not (ROOT / "recipes" / f"{directory.name}.py").exists():
             continue
+        shown += records
         accuracies = [record["test_accuracy"] for record in records]
         baseline = records[0].get("baseline")
         beside = f"{baseline['name']}: {baseline['accuracy']:.4f}" if baseline else ""
@@ -56,14 +58,10 @@ def recipe_table(folder):
             beside,
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    cpus = {f"{r['hardware']['cpu']}, {r['hardware']['cores']} cores" for r in _records(folder)}
-    notes = sorted({f"`{r['recipe']}`: {r['note']}." for r in _records(folder) if "note" in r})
+    cpus = {f"{r['hardware']['cpu']}, {r['hardware']['cores']} cores" for r in shown}
+    notes = sorted({f"`{r['recipe']}`: {r['note']}." for r in shown if "note" in r})
     measured = f"Measured on: {'; '.join(sorted(cpus))}. Records: `recipes/results`."
     return "\n".join([*lines, "", " ".join([measured, *notes])])
-
-
-def _records(folder):
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*/*.json"))]
 
 
 def benchmark_table(folder):
