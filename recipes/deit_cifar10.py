@@ -5,8 +5,9 @@ probabilities (Hinton et al., arXiv:1503.02531), softened by a temperature of 2.
 al., arXiv:2012.12877, section 4): a distillation token learns the teacher's likeliest class. In a run this short a
 token of its own comes too late, and a likeliest class says little that a label does not; chosen on a part of the
 training set, records in recipes/results. Expected: after four epochs 79.9 %, the mean of three seeds in
-recipes/results/deit_cifar10_4_epochs, where it is 77.5 % without a teacher; after three with patches of 8 pixels 71.0 and
-68.9 %; of ten epochs there is no record. Hardware: two CPU cores, half an hour. First the teacher, then the student:
+recipes/results/deit_cifar10_4_epochs, where it is 77.5 % without a teacher; after three with patches of 8 pixels 71.0
+and 68.9 %; of ten epochs there is no record. Hardware: two CPU cores, half an hour. First the teacher, then the
+student:
 
     keras_vit train recipes/convnet_cifar10.py --set data.folder=path/to/cifar10
     keras_vit train recipes/deit_cifar10.py --set data.folder=path/to/cifar10
