@@ -24,10 +24,12 @@ def cases(kind, folder):
         return {"xla": xla, "uncompiled": uncompiled}
     if kind == "mirrored":
         return {"clipnorm": functools.partial(small, "clipnorm"), "devices": devices}
-    few = {"masks": masks, "rows": rows, "masked": masked}
+    few = {"masks": masks, "rows": rows}
     if kind == "workers:3":
         return few
     smalls = {name: functools.partial(small, name) for name in SMALL}
+    if not kind.startswith("workers"):
+        smalls["masked"] = masked
     refused = {"xla": xla} if kind == "one" else {"refusals": refusals}
     if kind == "workers:2":
         few |= {f"by_{name}": functools.partial(of_files, name, folder) for name in ("file", "off")}

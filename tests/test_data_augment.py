@@ -235,7 +235,11 @@ def test_the_config_refuses_what_makes_no_sense(fields, message):
 
 
 @pytest.mark.parametrize(
-    ("options", "repeats"), [({"padding": 2, "flip": True}, 1), ({"crop_scale": (0.5, 1.0), "flip": True}, 3)]
+    ("options", "repeats"),
+    [
+        pytest.param({"padding": 2, "flip": True}, 1, marks=pytest.mark.long),
+        ({"crop_scale": (0.5, 1.0), "flip": True}, 3),
+    ],
 )
 def test_small_images_are_changed_together_as_they_would_be_alone(options, repeats, monkeypatch):
     config = AugmentConfig(policy="rand-m9-mstd0.5-inc1", crop_interpolation="random", **options)

@@ -247,7 +247,10 @@ def test_cutout_greys_a_square_cut_at_the_border():
     np.testing.assert_array_equal(cut, expected)
 
 
-@pytest.mark.parametrize(("interpolation", "channels"), [("bilinear", 3), ("bicubic", 1), ("random", 3)])
+@pytest.mark.parametrize(
+    ("interpolation", "channels"),
+    [pytest.param("bilinear", 3, marks=pytest.mark.long), ("bicubic", 1), ("random", 3)],
+)
 def test_a_batch_is_changed_as_its_images_alone_bit_by_bit(interpolation, channels):
     policy = TimmRandAugment(magnitude=9.0, layers=3, rate=0.9, deviation=0.5, increasing=True)
     noise = RNG.integers(0, 256, (40, 20, 24, channels), "uint8")

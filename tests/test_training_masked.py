@@ -304,6 +304,7 @@ def test_a_run_leaves_an_encoder_and_its_loss(finished):
         assert (finished.directory / name).exists()
 
 
+@pytest.mark.long
 def test_a_run_that_stopped_goes_on_with_decoder_and_masks(finished, tmp_path, monkeypatch):
     original = keras.Model.fit
 
