@@ -362,13 +362,7 @@ MAE = {
         "normalize_targets": True,
     },
     "model": {**B, "position_embedding": "sincos2d_moco"},
-    "input_spec": {
-        "size": (224, 224),
-        "crop_fraction": 0.875,
-        "interpolation": "bicubic",
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-    },
+    "input_spec": IMAGENET_INPUT,
     "data": {**DATA, "batch_size": 4096},
     "augment": {**AUGMENT, "crop_scale": (0.2, 1.0), "crop_ratio": (3 / 4, 4 / 3), "crop_interpolation": "bicubic"},
     "optimizer": {

@@ -25,9 +25,9 @@ def training_curve(record, path, log=print):
         axes.plot(epochs, [epoch[key] for epoch in record["epochs"]], label="training, augmented")
         axes.set(xlabel="epoch", title=titles[key])
         axes.grid(alpha=0.3)
-        for name in ("test", "validation"):
-            if (value := record.get(f"{name}_{key}")) is not None and key == keys[-1]:
-                axes.axhline(value, color="C1", linestyle="--", label=f"{name}, at the end: {value:.4f}")
+    for name in ("test", "validation"):  # in the last picture
+        if (value := record.get(f"{name}_{key}")) is not None:
+            axes.axhline(value, color="C1", linestyle="--", label=f"{name}, at the end: {value:.4f}")
     axes.legend()
     figure.suptitle(f"{record['recipe']}, seed {record['seed']}: {record['model']['parameters']:,} parameters")
     figure.savefig(path, dpi=120)

@@ -47,14 +47,10 @@ def compile_model(model, recipe, steps_per_epoch, compiler, smoothed_targets=Fal
             f"Received: classifier_activation={recipe.model.classifier_activation!r}"
         )
     settings = recipe.training
-    judged = (
-        {}
-        if recipe.masking
-        else {
-            "loss": make_loss(settings.loss, 0.0 if smoothed_targets else settings.label_smoothing),
-            "metrics": [make_accuracy(recipe.data.multi_label)],
-        }
-    )
+    judged = {}
+    if not recipe.masking:
+        judged["loss"] = make_loss(settings.loss, 0.0 if smoothed_targets else settings.label_smoothing)
+        judged["metrics"] = [make_accuracy(recipe.data.multi_label)]
     model.compile(
         optimizer=optimizer
         or make_optimizer(
