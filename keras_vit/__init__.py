@@ -31,7 +31,7 @@ from keras_vit.metadata import metadata, update_metadata
 from keras_vit.models import HybridConfig, SwinConfig, ViTConfig, features
 from keras_vit.preprocessing import InputSpec
 from keras_vit.weights import from_checkpoint, load_weights, push_to_hub, save_pretrained, save_weights
-from keras_vit.zoo import create_model, list_models
+from keras_vit.zoo import create_model, list_models, load_model
 from keras_vit_cli import __version__
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "interpret",
     "layers",
     "list_models",
+    "load_model",
     "load_weights",
     "metadata",
     "models",

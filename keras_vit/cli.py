@@ -9,7 +9,7 @@ from rich.table import Table
 from keras_vit import experiment
 from keras_vit.cli_check import check
 from keras_vit.cli_export import explain, export
-from keras_vit.cli_models import best_classes, check_classifier, is_saved_model, load_model
+from keras_vit.cli_models import best_classes, check_classifier
 from keras_vit.cli_publish import publish, rollback
 from keras_vit.console import CONSOLE, say, warn
 from keras_vit.data import Stream, evaluation_dataset, evaluation_stream, load_source
@@ -21,7 +21,7 @@ from keras_vit.training import DataConfig, apply_overrides, record
 from keras_vit.training.stopping import ends_at_sigterm
 from keras_vit.weights import catalog_entry, save_weights
 from keras_vit.weights.catalog import imagenet_ids, read_labels
-from keras_vit.zoo import list_models
+from keras_vit.zoo import is_saved_model, list_models, load_model
 
 # Commands that are found here.
 __all__ = ["check", "convert", "evaluate", "explain", "export", "list", "predict", "publish", "rollback", "train"]

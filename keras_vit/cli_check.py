@@ -3,8 +3,8 @@
 from rich.console import Console
 from rich.table import Table
 
-from keras_vit.cli_models import load_model
 from keras_vit.export import check as check_saved_model
+from keras_vit.zoo import load_model
 
 _MARKS = {True: "[green]yes[/green]", False: "[red]NO[/red]", None: "-"}
 

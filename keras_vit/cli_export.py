@@ -2,7 +2,7 @@
 
 import pathlib
 
-from keras_vit.cli_models import best_classes, load_model
+from keras_vit.cli_models import best_classes
 from keras_vit.cli_runtimes import export_runtime, read_labels
 from keras_vit.console import say
 from keras_vit.export import read_description, saved_model, write_server_files
@@ -11,6 +11,7 @@ from keras_vit.export.warmup import BATCH_SIZES, check_batch_sizes
 from keras_vit.interpret import rollout_model
 from keras_vit.interpret.plots import overlay
 from keras_vit.metadata import has_classifier, metadata
+from keras_vit.zoo import load_model
 
 
 def export(options):

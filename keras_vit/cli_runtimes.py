@@ -3,8 +3,8 @@
 import pathlib
 
 import keras_vit_cli
-from keras_vit.cli_models import load_model
 from keras_vit.export import BATCHES, litert_model, onnx_model, openvino_model
+from keras_vit.zoo import load_model
 
 # What `keras_vit export` can also be told, by the names of the options' values.
 _OF_SAVED_MODELS = {

@@ -11,7 +11,6 @@ import keras
 from PIL import Image
 
 from keras_vit import distribution
-from keras_vit.cli_models import load_model
 from keras_vit.cluster import read_cluster
 from keras_vit.data import expected_end, iterators_end, load_source, plain_errors, train_and_evaluation
 from keras_vit.data.invented import NAME as INVENTED
@@ -31,11 +30,11 @@ from keras_vit.training import (
     record,
     trained_model,
 )
-from keras_vit.training.fine_tune import MODEL_FILE
 from keras_vit.training.hardware import choose_compiler, choose_precision
 from keras_vit.training.lock import empty, locked
 from keras_vit.training.losses import make_accuracy, make_loss
 from keras_vit.training.saved_state import describe
+from keras_vit.zoo import MODEL_FILE, load_model
 
 
 @dataclasses.dataclass

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vit import cli_models, experiment
-from keras_vit.cli_models import load_model
+from keras_vit import experiment, load_model, zoo
 from keras_vit.metadata import metadata
 from keras_vit.models import ConvNetConfig, ViTConfig, build_model
 from keras_vit.preprocessing import InputSpec
@@ -466,7 +465,7 @@ def test_any_keras_model_can_teach_under_xla(tmp_path):
 @pytest.mark.long
 def test_a_name_of_the_catalog_can_teach(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(cli_models, "create_model", lambda name: asked.append(name) or build_model(MODEL))
+    monkeypatch.setattr(zoo, "create_model", lambda name: asked.append(name) or build_model(MODEL))
     name = "vit_small_patch16_224.augreg_in21k_ft_in1k"
     recipe = RECIPE.replace(distillation=DistillationConfig(teacher=name))
     _run(recipe.replace(training=dataclasses.replace(RECIPE.training, epochs=1)), tmp_path)

@@ -227,3 +227,51 @@ def test_decode_predictions_takes_wordnet_ids_for_class_ids():
 def test_decode_predictions_checks_its_input(scores, labels, rule):
     with pytest.raises(ValueError, match=rule):
         keras_vit.decode_predictions(scores, labels=labels)
+
+
+def test_load_model_takes_whatever_names_a_model(tmp_path):
+    model = tiny_vit(labels=["a", "b", "c"])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "weights").mkdir()
+    model.save(tmp_path / "run" / "model.keras")
+    keras_vit.save_weights(model, tmp_path / "weights" / "model.safetensors")
+    keras_vit.save_weights(model, tmp_path / "tiny.npz")
+    for name in ("run", "run/model.keras", "weights", "weights/model.safetensors"):
+        for path in (tmp_path / name, str(tmp_path / name)):
+            loaded = keras_vit.load_model(path)
+            np.testing.assert_allclose(loaded(IMAGES), model(IMAGES), atol=1e-5)
+            assert keras_vit.metadata(loaded).labels == ("a", "b", "c")
+    config = keras_vit.metadata(keras_vit.load_model(tmp_path / "tiny.npz", num_heads=2, image_size=(16, 24))).config
+    assert config.hidden_dim == 16
+    with pytest.warns(UserWarning, match="the head is new"):
+        changed = keras_vit.load_model(tmp_path / "weights", num_classes=5, image_size=(32, 32))
+    assert (changed.input_shape, changed.output_shape) == ((None, 32, 32, 3), (None, 5))
+
+
+def test_load_model_says_that_an_architecture_has_random_weights():
+    with pytest.warns(UserWarning, match="weights are random; published weights: vit_tiny_patch16_224.augreg_in21k,"):
+        model = keras_vit.load_model("vit_tiny_patch16_224", num_layers=1)
+    assert len([layer for layer in model.layers if layer.name.startswith("encoder_block")]) == 1
+
+
+@pytest.mark.parametrize("place", ["", "1"])
+def test_load_model_says_what_can_be_done_with_a_saved_model(place, tmp_path):
+    folder = tmp_path / "served" / place
+    folder.mkdir(parents=True)
+    (folder / "saved_model.pb").touch()
+    with pytest.raises(ValueError, match=r"load what it was exported from.*keras_vit predict.*served'"):
+        keras_vit.load_model(tmp_path / "served")
+
+
+def test_load_model_refuses_what_is_no_model(tmp_path):
+    with pytest.raises(ValueError, match=r"Did you mean 'vit_tiny_patch16_224'\? Received: 'vit_tinny_patch16_224'"):
+        keras_vit.load_model("vit_tinny_patch16_224")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"folder with model.safetensors.*Received: '.*empty'"):
+        keras_vit.load_model(tmp_path / "empty")
+    (tmp_path / "x.weights.h5").touch()
+    with pytest.raises(ValueError, match=r"create_model\(architecture, weights="):
+        keras_vit.load_model(tmp_path / "x.weights.h5")
+    tiny_vit().save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"keeps its own config.*num_classes.: 2"):
+        keras_vit.load_model(tmp_path, num_classes=2)

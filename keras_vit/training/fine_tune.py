@@ -13,19 +13,11 @@ from keras_vit.models import build_model
 from keras_vit.training.initialization import initialize
 from keras_vit.weights import catalog_entry, load_weights, save_weights
 from keras_vit.weights.catalog import catalog
+from keras_vit.zoo import model_file
 
 HEADS = ("head", "head_dist")
 # What shapes do not tell of a Vision Transformer.
 _NOT_IN_WEIGHTS = ("num_heads", "activation", "norm_placement", "layer_norm_epsilon")
-# What a run leaves in its directory.
-MODEL_FILE = "model.keras"
-
-
-def model_file(source):
-    """The `.keras` file that a source stands for, itself or the one of a run's directory; else `None`."""
-    path = pathlib.Path(source)
-    path = path / MODEL_FILE if path.is_dir() else path
-    return path if path.suffix == ".keras" and path.is_file() else None
 
 
 def begin_with(model, source):
