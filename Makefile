@@ -9,11 +9,12 @@ WORKERS ?= auto
 TORCH ?= torch
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo test test-long lint format wheel test-wheel test-backends test-lower-bounds test-goldens test-peers benchmark clean
+.PHONY: help demo test test-all test-long lint format wheel test-wheel test-backends test-lower-bounds test-goldens test-peers benchmark clean
 
 help:
 	@echo "make demo                train, evaluate and export the digits ViT, and ask the SavedModel"
 	@echo "make test                run the tests (PYTEST_ARGS=... for pytest's options)"
+	@echo "make test-all            run every test and write tests/results/test-all.json"
 	@echo "make test-long           run those that make test leaves out for their time"
 	@echo "make lint / make format  ruff"
 	@echo "make wheel               build the wheel; make test-wheel tries it in a clean environment"
@@ -35,6 +36,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest --strict-skips -m 'not long' -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+# Everything that needs no further installation; peers and backends have targets of their own.
+test-all: $(VENV)/.installed
+	$(BIN)/python -m pytest --strict-skips -n $(WORKERS) --dist loadfile --no-loadscope-reorder --record tests/results/test-all.json $(PYTEST_ARGS)
 
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest --strict-skips -m long -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)

@@ -1,8 +1,14 @@
-"""Shared fixtures, and `--strict-skips`: a test that is skipped without being listed fails the session."""
+"""Shared fixtures, and two options.
 
+`--strict-skips`: a test that is skipped without being listed fails the session. `--record FILE`: what ran, where, how
+long and with which result, as JSON.
+"""
+
+import datetime
 import os
 import pathlib
 import signal
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -17,6 +23,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--strict-skips", action="store_true", help="fail when a test is skipped that allowed_skips.txt does not list"
     )
+    parser.addoption("--record", metavar="FILE", help="write results, seconds and hardware of the session as JSON")
 
 
 def pytest_configure(config):
@@ -25,6 +32,9 @@ def pytest_configure(config):
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--strict-skips"):
         config.pluginmanager.register(StrictSkips(ALLOWED_SKIPS.read_text()), "strict-skips")
+    # With pytest-xdist the main process receives the reports of all workers.
+    if config.getoption("--record") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Record(config.getoption("--record")), "record")
 
 
 def pytest_report_header():
@@ -59,6 +69,53 @@ class StrictSkips:
             terminalreporter.section("skips that tests/allowed_skips.txt does not list")
             for line in self.unlisted:
                 terminalreporter.line(line)
+
+
+class Record:
+    """Collects the results of a session and writes them: counts, failures, skips, the slowest tests."""
+
+    slowest = 50
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.start = time.monotonic()
+        self.seconds, self.skips, self.failed, self.passed = {}, {}, [], 0
+
+    def pytest_runtest_logreport(self, report):
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+        if report.failed:
+            self.failed.append(report.nodeid)
+        elif report.skipped:
+            self.pytest_collectreport(report)
+        elif report.when == "call":
+            self.passed += 1
+
+    def pytest_collectreport(self, report):
+        if report.skipped:
+            reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            self.skips[report.nodeid] = reason.removeprefix("Skipped: ")
+        elif report.failed:
+            self.failed.append(report.nodeid)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session):
+        from keras_vit.training import record
+
+        ranked = sorted(self.seconds.items(), key=lambda item: -item[1])[: self.slowest]
+        content = {
+            "date": datetime.date.today().isoformat(),
+            "arguments": [
+                part for part in session.config.invocation_params.args if part not in ("--record", str(self.path))
+            ],
+            **record.code(),
+            "hardware": record.hardware(),
+            "seconds": round(time.monotonic() - self.start, 1),
+            "passed": self.passed,
+            "failed": sorted(set(self.failed)),
+            "skipped": self.skips,
+            "slowest": {name: round(seconds, 1) for name, seconds in ranked},
+        }
+        record.write_json(self.path, content)
 
 
 @pytest.fixture(autouse=True)

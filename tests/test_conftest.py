@@ -1,5 +1,6 @@
-"""`--strict-skips` of conftest.py."""
+"""`--strict-skips` and `--record` of conftest.py."""
 
+import json
 import pathlib
 
 import pytest
@@ -23,3 +24,42 @@ def test_strict_skips_fails_on_an_unlisted_skip(pytester, allowed, arguments, co
     pytester.makepyfile(test_a=SKIPPED)
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
     assert result.ret == code
+
+
+MIXED = """
+import time
+
+import pytest
+
+
+def test_slow():
+    time.sleep(0.1)
+
+
+def test_fast():
+    pass
+
+
+def test_wrong():
+    assert False
+
+
+def test_absent():
+    pytest.skip("no camera")
+"""
+
+
+def test_record_has_every_result(pytester):
+    pytester.makeconftest(SOURCE.replace('pytest_plugins = ["pytester"]\n', ""))
+    pytester.makepyfile(test_a=MIXED)
+    pytester.runpytest_inprocess("-p", "no:cacheprovider", "--record", "results/all.json")
+    record = json.loads(pytester.path.joinpath("results/all.json").read_text())
+    assert record["passed"] == 2
+    assert record["failed"] == ["test_a.py::test_wrong"]
+    assert record["skipped"] == {"test_a.py::test_absent": "no camera"}
+    assert next(iter(record["slowest"])) == "test_a.py::test_slow"
+    assert record["slowest"]["test_a.py::test_slow"] >= 0.1
+    assert record["hardware"]["cores"] >= 1
+    assert record["seconds"] >= 0.1
+    assert "keras" in record["versions"]
+    assert "results/all.json" not in record["arguments"]

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_vit
-import keras_vit.training  # noqa: F401 (registers the optimizers)
+import keras_vit.training
 from keras_vit import metadata
 
 FOLDER = pathlib.Path(__file__).parent / "goldens" / "saved_by_0_1"

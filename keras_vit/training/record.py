@@ -29,7 +29,9 @@ def commit():
     root = pathlib.Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None, None
-    status = _git("status", "--porcelain", "--", ".", ":!recipes/results", ":!benchmarks/results", cwd=root)
+    status = _git(
+        "status", "--porcelain", "--", ".", ":!recipes/results", ":!benchmarks/results", ":!tests/results", cwd=root
+    )
     return _git("rev-parse", "HEAD", cwd=root), None if status is None else bool(status)
 
 

@@ -1,6 +1,6 @@
 """Writes the files of this folder. It ran at version 0.1.0, commit f240271; a later version must read what it wrote.
 
-    python tests/goldens/saved_by_0_1/write.py
+python tests/goldens/saved_by_0_1/write.py
 """
 
 import pathlib
@@ -99,9 +99,7 @@ def main():
         model.save(FOLDER / f"trained_{name}.keras")
         outputs = model.predict(images, verbose=0)
         model.fit(images, labels, epochs=2, **fit)
-        np.savez_compressed(
-            FOLDER / f"trained_{name}.npz", outputs=outputs, continued=model.predict(images, verbose=0)
-        )
+        np.savez_compressed(FOLDER / f"trained_{name}.npz", outputs=outputs, continued=model.predict(images, verbose=0))
     recipe = Recipe(
         name="masked",
         model=VIT.replace(position_embedding="sincos2d_moco"),
