@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import re
 import sys
 import warnings
 
@@ -17,19 +18,75 @@ _MODEL = (
 _FORMATS = ("jpeg", "png", "webp", "bmp", "gif")
 
 
+def _positive(text):
+    """An int of at least 1, as argparse reads one."""
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+_positive.__name__ = "positive int"  # argparse says "invalid positive int value"
+
+
+class _SetField(argparse.Action):
+    """An option that stands for `--set FIELD=VALUE`, in the order of the command line: the last one counts."""
+
+    def __init__(self, option_strings, dest, field=None, **kwargs):
+        super().__init__(option_strings, "overrides", default=argparse.SUPPRESS, **kwargs)
+        self.field = field
+
+    def __call__(self, parser, namespace, value, option_string=None):
+        namespace.overrides = [*namespace.overrides, f"{self.field}={value}"]
+
+
+# Options that training commands share: flag, type, metavar, field of a recipe, help.
+TRAINING_OPTIONS = (
+    ("--epochs", _positive, "N", "training.epochs", "epochs of the whole run"),
+    ("--lr", float, "RATE", "optimizer.learning_rate", "peak learning rate"),
+    ("--batch-size", _positive, "N", "data.batch_size", "images in a training step"),
+    ("--seed", int, "N", "training.seed", "seed of the weights, the order of the data, augmentation and dropout"),
+)
+
+
+def _device(text):
+    """`cpu`, `gpu` or `gpu:N`, as argparse reads one."""
+    if not re.fullmatch(r"cpu|gpu(:\d+)?", text.lower()):
+        raise argparse.ArgumentTypeError(f"must be cpu, gpu, or gpu:N for one of several GPUs. Received: {text!r}")
+    return text.lower()
+
+
+def _device_argument(parser):
+    """Adds `--device`, which `main` reads before TensorFlow is imported."""
+    parser.add_argument(
+        "--device",
+        type=_device,
+        metavar="NAME",
+        help="cpu, gpu, or gpu:N for one of several, counted from 0 (default: every GPU there is, else the CPU)",
+    )
+
+
 def _recipe_arguments(parser):
-    parser.add_argument("recipe", help="path of a recipe file, or the name of one of the library's, such as vit_digits")
+    parser.add_argument(
+        "recipe",
+        help="path of a recipe file, or a name of `keras_vit list --recipes`; `keras_vit train RECIPE --help` shows "
+        "its fields",
+    )
     parser.add_argument(
         "--set",
         dest="overrides",
-        metavar="a.b=v",
+        metavar="FIELD=VALUE",
         action="append",
         default=[],
-        help="change a field of the recipe, for example --set optimizer.learning_rate=3e-4 (repeatable)",
+        help="change a field of the recipe, for example --set optimizer.weight_decay=0.05 (repeatable; the last one "
+        "counts)",
     )
-    parser.add_argument("--seed", type=int, help="short for --set training.seed=SEED")
+    for flag, kind, metavar, field, text in TRAINING_OPTIONS:
+        text = f"{text}, short for --set {field}={metavar}"
+        parser.add_argument(flag, action=_SetField, field=field, type=kind, metavar=metavar, help=text)
+    _device_argument(parser)
     parser.add_argument(
-        "--smoke", action="store_true", help="two training steps and two evaluation steps of everything"
+        "--smoke", action="store_true", help="try everything with two training steps and two evaluation steps"
     )
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<recipe>/seed<k>)")
     parser.add_argument("--fresh", action="store_true", help="delete an earlier run in that folder instead of going on")
@@ -184,6 +241,27 @@ def _one_line_warnings(command):
         warnings.formatwarning = usual
 
 
+@contextlib.contextmanager
+def _visible_devices(device):
+    """A context in which frameworks that are imported see the devices that `--device` names, as do child processes."""
+    variable = "CUDA_VISIBLE_DEVICES"
+    before = os.environ.get(variable)
+    number = None if device is None else device.partition(":")[2]
+    if device == "cpu":
+        os.environ[variable] = "-1"
+    elif number:
+        # A cluster may have made a choice among its GPUs, of which this is the N-th.
+        visible = before.split(",") if before else []
+        os.environ[variable] = visible[int(number)] if int(number) < len(visible) else number
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(variable, None)
+        else:
+            os.environ[variable] = before
+
+
 def main(arguments=None):
     """Parses the command line, then imports what the command needs and runs it; returns the exit code.
 
@@ -195,14 +273,17 @@ def main(arguments=None):
     # TensorFlow leaves oneDNN off on CPUs without AVX-512, where a training step takes a quarter less time with it.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     try:
-        if getattr(options, "server", None):
-            # A client needs neither Keras nor TensorFlow, and starts without them.
-            from keras_vit_client import command as cli
-        else:
-            from keras_vit import cli
+        with _visible_devices(getattr(options, "device", None)):
+            if getattr(options, "server", None):
+                # A client needs neither Keras nor TensorFlow, and starts without them.
+                from keras_vit_client import command as cli
+            else:
+                from keras_vit import cli
 
-        with contextlib.nullcontext() if options.traceback else _one_line_warnings(options.command):
-            getattr(cli, options.command.replace("-", "_"))(options)
+                if getattr(options, "device", None):
+                    cli.check_device(options.device)
+            with contextlib.nullcontext() if options.traceback else _one_line_warnings(options.command):
+                getattr(cli, options.command.replace("-", "_"))(options)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         if options.traceback:
             raise

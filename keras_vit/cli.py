@@ -14,6 +14,7 @@ from keras_vit.cli_publish import publish, rollback
 from keras_vit.console import CONSOLE, say, warn
 from keras_vit.data import Stream, evaluation_dataset, evaluation_stream, load_source
 from keras_vit.data.readable import left_out
+from keras_vit.distribution import check_device
 from keras_vit.export import predict as saved_model_predict
 from keras_vit.metadata import metadata, output_activation
 from keras_vit.recipe_files import load_recipe
@@ -23,8 +24,20 @@ from keras_vit.weights import catalog_entry, save_weights
 from keras_vit.weights.catalog import imagenet_ids, read_labels
 from keras_vit.zoo import is_saved_model, list_models, load_model
 
-# Commands that are found here.
-__all__ = ["check", "convert", "evaluate", "explain", "export", "list", "predict", "publish", "rollback", "train"]
+# Commands that are found here, and what `keras_vit_cli.main` asks beside them.
+__all__ = [
+    "check",
+    "check_device",
+    "convert",
+    "evaluate",
+    "explain",
+    "export",
+    "list",
+    "predict",
+    "publish",
+    "rollback",
+    "train",
+]
 
 
 @ends_at_sigterm()
@@ -33,8 +46,7 @@ def train(options):
     if options.record and options.smoke:
         raise ValueError("a smoke run has no record. Received: --record --smoke")
     module = load_recipe(options.recipe)
-    seed = [] if options.seed is None else [f"training.seed={options.seed}"]
-    recipe = apply_overrides(module.recipe, [*options.overrides, *seed])
+    recipe = apply_overrides(module.recipe, options.overrides)
     if options.smoke:
         # A data set that somebody asked for must be there.
         asked_for = recipe.data != module.recipe.data

@@ -25,6 +25,7 @@ from keras_vit.validation import check_strategy
 __all__ = [
     "MultiWorkerStrategy",
     "accelerators",
+    "check_device",
     "device_kind",
     "distribute_parts",
     "prepare",
@@ -180,3 +181,23 @@ def device_kind():
         if tf.config.list_physical_devices(kind):
             return kind.lower()
     return "cpu"
+
+
+def check_device(name):
+    """Makes sure that TensorFlow computes on the kind of device that a command was asked for.
+
+    Args:
+        name: `cpu`, `gpu` or `gpu:<n>`.
+
+    Raises:
+        ValueError: if a GPU is asked for that TensorFlow does not see.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if name == "cpu":
+        if gpus:  # Those that an environment variable does not hide.
+            tf.config.set_visible_devices([], "GPU")
+    elif not gpus:
+        raise ValueError(
+            "TensorFlow must see the GPU: install tensorflow[and-cuda] and a driver, or leave --device out. "
+            f"Received: --device {name}, devices: {[d.name for d in tf.config.list_physical_devices()]}"
+        )

@@ -1,6 +1,7 @@
 """The command line: start-up time is that of argparse, errors are one line."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import keras_vit
 import keras_vit_cli
 from keras_vit.export.warmup import read_warmup
 from keras_vit.recipe_files import RECIPES, list_recipes, load_recipe
+from keras_vit.training import apply_overrides
 from keras_vit.weights.catalog import imagenet_ids, read_labels
 
 SMALL = [
@@ -439,3 +441,54 @@ def test_a_file_without_a_recipe_is_refused(tmp_path):
     file.write_text("")
     with pytest.raises(ValueError, match="must define 'recipe'"):
         load_recipe(str(file))
+
+
+def _parsed(*arguments):
+    return keras_vit_cli._parser().parse_args(["train", "vit_digits", *arguments])
+
+
+def test_training_options_stand_for_fields_in_the_order_of_the_command_line():
+    options = _parsed("--epochs", "3", "--lr", "1e-2", "--set", "training.epochs=5", "--batch-size", "8", "--seed", "2")
+    recipe = apply_overrides(load_recipe("vit_digits").recipe, options.overrides)
+    assert (recipe.training.epochs, recipe.training.seed) == (5, 2)
+    assert (recipe.optimizer.learning_rate, recipe.data.batch_size) == (0.01, 8)
+    again = apply_overrides(recipe, _parsed("--set", "training.epochs=5", "--epochs", "3").overrides)
+    assert again.training.epochs == 3
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--epochs", "0"], ["--epochs", "ten"], ["--lr", "fast"], ["--batch-size", "-1"], ["--device", "x"]]
+)
+def test_a_bad_value_of_an_option_is_a_usage_error(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        _parsed(*arguments)
+    assert end.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("device", "before", "inside"),
+    [
+        ("cpu", None, "-1"),
+        ("cpu", "2,3", "-1"),
+        ("gpu", "2,3", "2,3"),
+        ("gpu:1", "2,3", "3"),
+        ("gpu:1", None, "1"),
+        (None, None, None),
+    ],
+)
+def test_device_chooses_what_frameworks_see(device, before, inside, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if before:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
+    with keras_vit_cli._visible_devices(device):
+        assert os.environ.get("CUDA_VISIBLE_DEVICES") == inside
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == before
+
+
+def test_a_device_that_is_not_there_is_an_error(capsys, monkeypatch):
+    from keras_vit import distribution
+
+    monkeypatch.setattr(distribution.tf.config, "list_physical_devices", lambda kind=None: [])
+    assert _main("train", "vit_digits", "--device", "gpu") == 1
+    assert "TensorFlow must see the GPU" in capsys.readouterr().err

@@ -280,3 +280,25 @@ def test_a_value_that_is_no_list_is_refused(assignment):
 def test_configs_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         RECIPE.name = "other"
+
+
+@pytest.mark.parametrize(
+    ("assignments", "expected"),
+    [
+        (["data.tfrecords=a", "data.folder=b"], {"folder": "b"}),
+        (["data.folder=b", "data.tfrecords=a"], {"tfrecords": "a"}),
+        (["data.folder=a", "data.name=cifar10", "data.folder=b"], {"folder": "b"}),
+        (["data.arrays=a", "data.arrays=none", "data.name=cifar10"], {"name": "cifar10"}),
+        (["data.folder=a", "data.tfrecords=none"], {"folder": "a"}),
+    ],
+)
+def test_of_several_sources_the_last_one_counts(assignments, expected):
+    data = apply_overrides(RECIPE, assignments).data
+    found = {name: getattr(data, name) for name in DataConfig.exclusive if getattr(data, name) is not None}
+    assert found == expected
+
+
+def test_of_a_group_that_is_taken_away_and_set_the_last_one_counts():
+    set_again = apply_overrides(RECIPE, ["distillation=none", "distillation.teacher=a"])
+    assert set_again.distillation.teacher == "a"
+    assert apply_overrides(RECIPE, ["distillation.teacher=a", "distillation=none"]).distillation is None

@@ -14,7 +14,7 @@ class DataConfig:
     """Where the images come from and how they are batched.
 
     One of `name`, `folder`, `tfrecords` and `arrays` is set; of several, the last of this list counts. `--set` of one
-    takes the others away.
+    takes the others away, also those that an earlier `--set` has named.
 
     Args:
         name: str or `None`. `digits` (scikit-learn's, bundled), `invented` (noise, with `num_classes`) or the name of a

@@ -13,7 +13,8 @@ def apply_overrides(recipe, assignments):
 
     Args:
         recipe: a `Recipe` or any frozen dataclass.
-        assignments: iterable of `a.b=value` strings. Values are Python literals; what is none is a str.
+        assignments: iterable of `a.b=value` strings. Values are Python literals; what is none is a str. Of several
+            for one field, and of several for fields that exclude each other, the last one counts.
 
     Returns:
         The changed copy.
@@ -49,12 +50,19 @@ def _add(changes, config, path, text, key):
     if rest:
         if group is None:
             raise ValueError(f"{name!r} has no fields of its own. Received: {key!r}")
-        _add(changes.setdefault(name, {}), group, rest, text, key)
+        if changes.get(name) is None:  # Also after `name=none`, which a later field of it takes back.
+            changes[name] = {}
+        _add(changes[name], group, rest, text, key)
         return
     if group is not None and not (types.NoneType in kinds and text.lower() == "none"):
         known = sorted(field.name for field in dataclasses.fields(group))
         raise ValueError(f"{key!r} is a group; set one of its fields. Received: {key}={text!r}, known: {known}")
-    changes[name] = _read(text, kinds, key)
+    value = _read(text, kinds, key)
+    exclusive = getattr(kind, "exclusive", ())
+    if name in exclusive and value is not None:
+        for other in exclusive:
+            changes.pop(other, None)
+    changes[name] = value
 
 
 def _kinds(kind, name):
