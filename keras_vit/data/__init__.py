@@ -1,6 +1,7 @@
 """Images from files, arrays and TensorFlow Datasets to batches: `tf.data` only."""
 
 from keras_vit.data.encoded import EncodedFiles, EncodedShards
+from keras_vit.data.folder import FolderSplit, ImageFolder, find_image_folder
 from keras_vit.data.part import Part
 from keras_vit.data.pipeline import evaluation_dataset, steps_of_epoch, training_dataset
 from keras_vit.data.readable import expected_end, iterators_end, plain_errors
@@ -13,6 +14,8 @@ from keras_vit.data.tfrecords import write_tfrecords
 __all__ = [
     "EncodedFiles",
     "EncodedShards",
+    "FolderSplit",
+    "ImageFolder",
     "Part",
     "Service",
     "Source",
@@ -22,6 +25,7 @@ __all__ = [
     "evaluation_dataset",
     "evaluation_stream",
     "expected_end",
+    "find_image_folder",
     "iterators_end",
     "load_source",
     "plain_errors",

@@ -5,14 +5,13 @@ are few, or encoded ones that are decoded when a step wants them.
 """
 
 import dataclasses
-import functools
+import warnings
 
 from keras_vit.data import invented
 from keras_vit.data.arrays import array_splits, digit_splits, read_npz
 from keras_vit.data.encoded import EncodedFiles
-from keras_vit.data.folder import class_names, list_images, read_folder
-from keras_vit.data.split import Split
-from keras_vit.data.stream import folder_examples, read_examples
+from keras_vit.data.folder import describe_unused, find_split
+from keras_vit.data.stream import read_examples
 from keras_vit.data.targets import check_kind, check_labels, check_not_empty
 from keras_vit.data.tfds import open_tfds
 from keras_vit.data.tfrecords import cached_records, open_tfrecords
@@ -172,26 +171,35 @@ def train_and_evaluation(source, config, input_spec, augment=None):
 
 
 def _folder(config):
-    names = class_names(config.folder, config.train_split)
+    """A `Source` of a folder of images, which warns of the files that are not used."""
+    first = find_split(config.folder, config.train_split)
+    names, found = first.class_names, {config.train_split: first}
+    if not names:
+        raise ValueError(
+            f"a folder must hold at least one image in a class folder. Received: {str(first.path)!r}, "
+            f"{describe_unused(first.unused) if first.unused else 'which is empty'}"
+        )
 
-    def check(split, found):
-        if found != names:
-            raise ValueError(
-                f"all splits must have the same class folders. "
-                f"Received: {names} in {config.train_split!r}, {found} in {split!r}"
-            )
+    def listed(name):
+        if name not in found:
+            found[name] = find_split(config.folder, name)
+        split = found[name]
+        if split.unused:
+            warnings.warn(f"split {split.name!r} of {config.folder}: {describe_unused(split.unused)}", stacklevel=2)
+        found[name] = dataclasses.replace(split, unused={})  # they are named once
+        return split.examples(names)
+
+    def examples(name):
+        paths, labels = listed(name)
+        return zip(paths, labels, strict=True), len(paths)
 
     def read(name, input_spec):
-        folder = read_folder(config.folder, name, input_spec, config.skip_unreadable)
-        check(name, folder.class_names)
-        return Split(folder.images, folder.labels)
+        return read_examples(examples(name)[0], input_spec, config.skip_unreadable)
 
     def encoded(name):
-        paths, labels, found = list_images(config.folder, name)
-        check(name, found)
+        paths, labels = listed(name)
         return EncodedFiles([str(path) for path in paths], labels)
 
-    examples = functools.partial(folder_examples, config.folder)
     return Source(str(config.folder), names, 3, read, examples, encoded)
 
 

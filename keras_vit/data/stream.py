@@ -12,7 +12,6 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.data.folder import list_images
 from keras_vit.data.readable import expected_end, left_out, unreadable
 from keras_vit.data.split import Split
 from keras_vit.data.targets import check_labels, check_not_empty, one_hot
@@ -131,12 +130,6 @@ def _readable(prepared, skipped):
             raise unreadable([name], image.__cause__ or image) from image
         else:
             skipped.append(name)
-
-
-def folder_examples(folder, split):
-    """An iterator of `(path, label)` of a folder's images, and how many there are."""
-    paths, labels, _ = list_images(folder, split)
-    return zip(paths, labels, strict=True), len(paths)
 
 
 class NamedBytes(io.BytesIO):
