@@ -97,10 +97,11 @@ def evaluate(options):
         data_dir=options.data_dir,
         skip_unreadable=options.skip_unreadable,
     )
-    source = load_source(config)
     model = load_model(options.model)
     check_classifier(model)
     content = metadata(model)
+    names = [] if content.labels is None else [content.labels]
+    source = load_source(config, [*names, imagenet_ids()] if names == [read_labels("imagenet1k")] else names)
     _check_classes(content, source)
     stream = _stream(source, content, options)
     model.compile(

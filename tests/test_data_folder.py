@@ -150,3 +150,11 @@ def test_an_unknown_split_names_those_that_there_are(tmp_path):
     assert len(find_split(tmp_path / "flat", "train")) == 2
     with pytest.raises(ValueError, match=r"which has all.*data.validation_fraction.*Received: split='test'"):
         find_split(tmp_path / "flat", "test")
+
+
+def test_a_split_for_evaluation_may_lack_classes_of_the_model(tmp_path):
+    config = DataConfig(folder=str(_make(tmp_path, "val/b/1.png")), train_split="val", in_memory=False)
+    source = load_source(config, [("x", "y"), ("c", "b", "a")])
+    assert source.class_names == ("c", "b", "a")
+    assert list(source.load("val", config, SPEC).labels) == [1]
+    assert load_source(config, [("x", "y")]).class_names == ("b",)

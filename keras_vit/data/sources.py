@@ -100,11 +100,13 @@ def _fits(encoded, input_spec, augment):
     return encoded.image_size() == (height, width)
 
 
-def load_source(config):
+def load_source(config, class_names=()):
     """The source that a recipe names.
 
     Args:
         config: `DataConfig`.
+        class_names: sequence of tuples of str, the names that a trained model may have for its classes. A folder whose
+            class folders are some of one of them gets all its classes, in its order; other data sets have their own.
 
     Returns:
         A `Source`; nothing large is read yet.
@@ -117,7 +119,7 @@ def load_source(config):
     if config.tfrecords:
         return _encoded_source(open_tfrecords(config), config)
     if config.folder:
-        return _folder(config)
+        return _folder(config, class_names)
     if config.name == "digits":
         return array_source(digit_splits(), 10, "digits")
     if config.name == invented.NAME:
@@ -170,11 +172,12 @@ def train_and_evaluation(source, config, input_spec, augment=None):
     return train, judge, name
 
 
-def _folder(config):
+def _folder(config, class_names=()):
     """A `Source` of a folder of images, which warns of the files that are not used."""
     first = find_split(config.folder, config.train_split)
-    names, found = first.class_names, {config.train_split: first}
-    if not names:
+    found = {config.train_split: first}
+    names = next((tuple(c) for c in class_names if set(first.class_names) <= set(c)), first.class_names)
+    if not first.class_names:
         raise ValueError(
             f"a folder must hold at least one image in a class folder. Received: {str(first.path)!r}, "
             f"{describe_unused(first.unused) if first.unused else 'which is empty'}"
