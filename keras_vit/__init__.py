@@ -1,7 +1,7 @@
 """Vision Transformers for Keras 3.
 
-Importing this package registers its layers with Keras, so that `keras.models.load_model` reads every
-saved model. The rooms that need TensorFlow or optional packages are imported when they are asked for.
+Importing this package registers its classes with Keras, so that `keras.models.load_model` reads every saved model,
+compiled ones included. The rooms that need TensorFlow or optional packages are imported when they are asked for.
 """
 
 import importlib
@@ -30,6 +30,7 @@ from keras_vit.applications import (
 from keras_vit.metadata import metadata, update_metadata
 from keras_vit.models import HybridConfig, SwinConfig, ViTConfig, features
 from keras_vit.preprocessing import InputSpec
+from keras_vit.registration import register_lazy_classes
 from keras_vit.weights import from_checkpoint, load_weights, push_to_hub, save_pretrained, save_weights
 from keras_vit.zoo import create_model, list_models, load_model
 from keras_vit_cli import __version__
@@ -75,6 +76,8 @@ __all__ = [
     "update_metadata",
     "weights",
 ]
+
+register_lazy_classes()
 
 _ON_DEMAND = ("data", "distribution", "experiment", "export", "sharding", "training")
 

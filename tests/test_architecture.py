@@ -16,7 +16,7 @@ CLIENT = PACKAGE.parent / "keras_vit_client"
 
 # A room may import rooms of its own line and of those above it.
 ORDER = [
-    {"validation", "backend", "fused", "portable", "resample"},
+    {"validation", "backend", "fused", "portable", "registration", "resample"},
     {"preprocessing"},
     {"metadata"},
     {"layers"},
