@@ -1,5 +1,6 @@
 """The functional model: its stages, its options, and what Keras can do with it."""
 
+import copy
 import json
 
 import keras
@@ -206,6 +207,50 @@ def test_lora_trains_its_own_weights_and_is_merged_when_saved(tmp_path):
     assert np.abs(tuned - outputs).max() > 1e-2
     model.save(tmp_path / "lora.keras")
     np.testing.assert_allclose(keras.models.load_model(tmp_path / "lora.keras")(IMAGES), tuned, atol=1e-4)
+
+
+def _changed_after_build(dtype=None):
+    """A model with LoRA in every block, one MLP frozen, and adapters that are not zero."""
+    model = tiny_vit(dtype=dtype)
+    for seed, dense in enumerate(_dense_sublayers(model)):
+        dense.enable_lora(2, lora_alpha=6)
+        dense.lora_kernel_b.assign(keras.random.normal(dense.lora_kernel_b.shape, seed=seed))
+    model.get_layer("encoder_block_1").mlp.trainable = False
+    return model
+
+
+def _saved_and_loaded(model, folder):
+    model.save(folder / "model.keras")
+    return keras.models.load_model(folder / "model.keras")
+
+
+@pytest.mark.parametrize("dtype", [None, "mixed_bfloat16"])
+@pytest.mark.parametrize("quantized", [False, True])
+def test_what_is_done_to_sublayers_survives_copies(dtype, quantized, tmp_path):
+    model = _changed_after_build(dtype)
+    if quantized:
+        model.get_layer("encoder_block_0").mlp.dense_1.quantize("int8")
+    outputs = np.array(model(IMAGES))
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    for twin in (clone, copy.deepcopy(model), _saved_and_loaded(model, tmp_path)):
+        assert [w.path for w in twin.weights] == [w.path for w in model.weights]
+        assert [w.path for w in twin.trainable_weights] == [w.path for w in model.trainable_weights]
+        for name in ("encoder_block_0", "encoder_block_1"):
+            assert twin.get_layer(name).get_config()["sublayers"] == model.get_layer(name).get_config()["sublayers"]
+        # A file holds merged kernels, rounded to the steps of a quantized one.
+        np.testing.assert_allclose(twin(IMAGES), outputs, atol=0.05 if quantized or dtype else 1e-5)
+
+
+def test_adapters_of_a_loaded_model_can_be_trained(tmp_path):
+    loaded = _saved_and_loaded(_changed_after_build(), tmp_path)
+    before = [np.array(dense.kernel) for dense in _dense_sublayers(loaded)]
+    loaded.compile("sgd", "mse")
+    loaded.fit(IMAGES, np.eye(3)[:2], verbose=0)
+    changed = [
+        np.abs(dense.kernel - old).max() > 0 for dense, old in zip(_dense_sublayers(loaded), before, strict=True)
+    ]
+    assert changed == [True, True, True, True, True, True, False, False]
 
 
 @pytest.mark.parametrize(

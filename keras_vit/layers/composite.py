@@ -14,10 +14,12 @@ _DRAWS = 64
 
 
 class CompositeLayer(keras.layers.Layer):
-    """A layer with sublayers, whose config remembers what `model.quantize` did to them.
+    """A layer with sublayers, whose config remembers what was done to them after they were built.
 
-    Keras quantizes the dense layers inside and gives each a dtype policy of its own. A file can only be
-    loaded again when the parent's config names those policies, which is what Keras' `DTypePolicyMap` is for.
+    `model.quantize` gives the dense layers inside a dtype policy each, which Keras' `DTypePolicyMap` keeps in the
+    config of the parent; `enable_lora` and `trainable = False` of sublayers stand there under `sublayers`, where there
+    are some. So `clone_model`, `load_model` and copies build the same sublayers again. A file holds the kernels of LoRA
+    with the adapters merged into them, as Keras saves them, and the adapters start anew.
 
     A frozen layer is made anew, by `load_model` or `clone_model`, with `trainable=False` before it has sublayers, and
     Keras passes that on to variables of its own alone: here sublayers are told as they are assigned.
@@ -25,6 +27,8 @@ class CompositeLayer(keras.layers.Layer):
 
     def __setattr__(self, name, value):
         super().__setattr__(name, value)
+        if name == "built" and value and getattr(self, "_pending_sublayers", None):
+            self._restore_sublayers()
         # Before `Layer.__init__` there is no `trainable` yet.
         if not getattr(self, "trainable", True):
             for part in keras.tree.flatten(value):
@@ -58,6 +62,22 @@ class CompositeLayer(keras.layers.Layer):
         layers = self._flatten_layers(include_self=False)
         return [layer.seed_generator for layer in layers if hasattr(layer, "seed_generator")]
 
+    def _restore_sublayers(self):
+        """Does to the sublayers, now that they are built, what the config remembers."""
+        changes, self._pending_sublayers = self._pending_sublayers, {}
+        sublayers = {self._relative_path(layer): layer for layer in self._flatten_layers(include_self=False)}
+        for path, change in changes.items():
+            if "lora_rank" in change:
+                sublayers[path].enable_lora(change["lora_rank"], change["lora_alpha"])
+                _redraw_adapters_when_loaded(sublayers[path])
+        # In this order: a layer with new variables would not be frozen as a whole.
+        for path, change in changes.items():
+            if not change.get("trainable", True):
+                sublayers[path].trainable = False
+
+    def _relative_path(self, layer):
+        return layer.path.removeprefix(f"{self.path}/")
+
     def get_config(self):
         config = super().get_config()
         # The one private name of Keras in this room: layers have no public list of their sublayers.
@@ -69,7 +89,49 @@ class CompositeLayer(keras.layers.Layer):
         if quantized and not isinstance(self.dtype_policy, keras.dtype_policies.DTypePolicyMap):
             policies = keras.dtype_policies.DTypePolicyMap(self.dtype_policy, quantized)
             config["dtype"] = keras.dtype_policies.serialize(policies)
+        if changes := self._sublayer_changes():
+            config["sublayers"] = changes
         return config
+
+    def _sublayer_changes(self):
+        """What was done to sublayers, by their paths inside this layer: dict of dicts of JSON types."""
+        if not self.built:
+            return {path: dict(change) for path, change in getattr(self, "_pending_sublayers", {}).items()}
+        changes = {}
+        for layer in self._flatten_layers(include_self=False):
+            change = {}
+            if getattr(layer, "lora_enabled", False):
+                change |= {"lora_rank": layer.lora_rank, "lora_alpha": layer.lora_alpha}
+            if self.trainable and not layer.trainable and layer.variables:
+                change["trainable"] = False
+            if change:
+                changes[self._relative_path(layer)] = change
+        return changes
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        changes = config.pop("sublayers", {})
+        layer = super().from_config(config)
+        layer._pending_sublayers = changes
+        return layer
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
+
+
+def _redraw_adapters_when_loaded(layer):
+    """Lets LoRA train on after its layer is loaded: Keras sets both factors to zero then, where no gradient is left.
+
+    The second factor stays zero, so the layer computes the same.
+    """
+    load = layer.load_own_variables
+
+    def load_own_variables(store):
+        load(store)
+        first = next(
+            weight for weight in layer.weights if weight.name.startswith("lora_") and weight.name.endswith("_a")
+        )
+        first.assign(keras.initializers.HeUniform()(first.shape, first.dtype))
+
+    layer.load_own_variables = load_own_variables
