@@ -10,6 +10,8 @@ import warnings
 __version__ = "0.1.0"
 
 _ASKED_TO_END = 75  # `keras_vit.training.stopping.EXIT_CODE`
+# Commands that go on with what an earlier call of them has left.
+_RESUMABLE = ("train",)
 
 _MODEL = (
     "a .keras file, a checkpoint or a folder with model.safetensors, hub:organisation/repository, or a name of "
@@ -266,7 +268,7 @@ def main(arguments=None):
     """Parses the command line, then imports what the command needs and runs it; returns the exit code.
 
     0 where all went well, 1 on an error, 2 on a bad command line, 75 where a run was asked to end by SIGTERM and 130
-    where it was by Ctrl-C: after both the same command goes on.
+    where it was by Ctrl-C: after both the same command resumes a training run.
     """
     options = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -292,10 +294,11 @@ def main(arguments=None):
     except SystemExit as request:
         if request.code != _ASKED_TO_END:
             raise
-        print(f"keras_vit {options.command}: {request}. The same command goes on.", file=sys.stderr)
+        print(f"keras_vit {options.command}: {request}. Run the same command to resume.", file=sys.stderr)
         return request.code
     except KeyboardInterrupt:
-        print(f"keras_vit {options.command}: interrupted; the same command goes on.", file=sys.stderr)
+        resumes = ". Run the same command to resume." if options.command in _RESUMABLE else ""
+        print(f"keras_vit {options.command}: interrupted{resumes}", file=sys.stderr)
         return 130
     return 0
 

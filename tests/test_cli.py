@@ -347,15 +347,18 @@ def test_an_error_is_one_line_and_a_code(arguments, message, capsys, tmp_path, m
     assert "Traceback" not in error
 
 
-def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
+def test_an_interrupt_says_how_to_resume_what_can_be_resumed(capsys, monkeypatch):
     from keras_vit import cli
 
     def interrupt(options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "train", interrupt)
+    monkeypatch.setattr(cli, "convert", interrupt)
     assert _main("train", "vit_digits") == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert capsys.readouterr().err == "keras_vit train: interrupted. Run the same command to resume.\n"
+    assert _main("convert", "a.keras", "b.npz", "--layout", "timm") == 130
+    assert capsys.readouterr().err == "keras_vit convert: interrupted\n"
 
 
 def test_a_run_folder_that_is_a_file_is_an_error(tmp_path, capsys):

@@ -166,7 +166,15 @@ def test_sigterm_ends_a_process_that_cannot_hear_of_it_unless_it_has_something_t
         process.terminate()
         process.join(2 if waits else 30)
         assert process.exitcode == (None if waits else EXIT_CODE)
-        assert ("there was nothing to save" in capfd.readouterr().err) is not waits
+        error = capfd.readouterr().err
+        assert ("there was nothing to save. Run the same command to resume." in error) is not waits
+        assert "another" not in error
     finally:
         process.kill()
         process.join()
+
+
+@pytest.mark.parametrize("cluster", ["", '{"cluster": {"worker": ["a:1", "b:1"]}}'])
+def test_only_one_of_several_workers_speaks_of_another(cluster, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", cluster)
+    assert ("another worker" in stopping._ended_deaf()) is bool(cluster)

@@ -4,17 +4,59 @@ import time
 
 import keras
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-# Seconds between the lines of a log, and between the updates of a bar.
-_LINE, _UPDATE = 10.0, 0.25
+# Seconds between two epochs' lines of a log, between two lines within an epoch, and between updates of a bar.
+_EPOCH_LINES, _STEP_LINES, _UPDATE = 10.0, 60.0, 0.25
+# Steps behind the first one that must have been measured before the time that remains is estimated.
+_FEWEST_STEPS = 2
+
+
+class TimeLeft:
+    """Estimates the seconds that remain of a run, from its steps and the ends of its epochs.
+
+    The first step, which compiles, does not count; of the ends of epochs, which validate and save, the first one counts
+    only until there is a second.
+
+    Args:
+        epochs, steps_per_epoch: ints, the length of the run.
+    """
+
+    def __init__(self, epochs, steps_per_epoch):
+        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
+        self._steps, self._step_seconds, self._ends = 0, 0.0, []
+
+    def add_step(self, seconds):
+        """Adds what a step took, which was not the first one."""
+        self._steps += 1
+        self._step_seconds += seconds
+
+    def add_end(self, seconds):
+        """Adds what the end of an epoch took."""
+        self._ends.append(seconds)
+
+    def seconds(self, epochs_done, steps_done):
+        """float, or `None` while too little has been measured.
+
+        Args:
+            epochs_done: int. Epochs that have ended.
+            steps_done: int. Steps of the next one.
+        """
+        if self._steps < min(_FEWEST_STEPS, self.steps_per_epoch):
+            return None
+        ends = self._ends[1:] or self._ends
+        epochs = self.epochs - epochs_done
+        steps = epochs * self.steps_per_epoch - steps_done
+        return steps * self._step_seconds / self._steps + (epochs * sum(ends) / len(ends) if ends else 0.0)
 
 
 class ProgressBar(keras.callbacks.Callback):
     """Shows epochs, loss, accuracy, images a second and the time that remains.
 
-    On a terminal it is a bar; elsewhere a line about every ten seconds, so that logs stay short. Images a second are
-    those of the training steps alone, without compilation and validation; the time that remains is of everything.
+    On a terminal it is a bar, with a line above it for every epoch that has ended. Elsewhere there are only lines: of
+    epochs at most one in ten seconds, so that logs stay short, and one a minute within a long epoch. Images a second
+    are those of the training steps alone, without compilation and validation; the time that remains is of everything
+    but compilation.
 
     Args:
         epochs: int. Of the whole run.
@@ -29,9 +71,10 @@ class ProgressBar(keras.callbacks.Callback):
         super().__init__()
         self.epochs, self.steps_per_epoch, self.batch_size = epochs, steps_per_epoch, batch_size
         self.console, self._clock = console or Console(), clock
-        self._done = first_step / steps_per_epoch  # of the epoch, before its first step here
-        self._shown = -_LINE
-        self._bar = self._begin = None
+        self._time_left = TimeLeft(epochs, steps_per_epoch)
+        self._skipped = first_step  # of the epoch that is going on
+        self._updated = self._epoch_line = -_EPOCH_LINES
+        self._bar = self._late = None
 
     def on_train_begin(self, logs=None):
         if not self.console.is_terminal:
@@ -42,44 +85,63 @@ class ProgressBar(keras.callbacks.Callback):
             BarColumn(),
             TextColumn("{task.description}"),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
         )
         self._bar = Progress(*columns, console=self.console)
-        self._task = self._bar.add_task("compiling", total=self.epochs)
+        self._task = self._bar.add_task("compiling", total=self.epochs, left="")
         self._bar.start()
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self._begin is None:
-            self._begin, self._first = self._clock(), epoch + self._done
-        self._epoch, self._steps, self._early = epoch, 0, None
+        self._epoch, self._steps, self._timed, self._seconds = epoch, 0, 0, 0.0
+        self._step_line = self._clock()
+        if self._late is not None:
+            self._late = self._clock()
 
     def on_train_batch_end(self, batch, logs=None):
-        self._steps, self._late = batch + 1, self._clock()
-        if self._early is None:  # The first call of the step compiles.
-            self._early = self._steps, self._late
-        if self._bar and self._late - self._shown > _UPDATE:
-            self._shown = self._late
-            done = self._epoch + self._done + self._steps / self.steps_per_epoch
-            self._bar.update(self._task, completed=done, description=self._rate())
+        now, self._steps = self._clock(), batch + 1
+        if self._late is None:  # The first call of the step compiles.
+            self._step_line = now
+        else:
+            self._timed += 1
+            self._seconds += now - self._late
+            self._time_left.add_step(now - self._late)
+        self._late = now
+        self._show_steps(now)
+
+    def _show_steps(self, now):
+        done = self._skipped + self._steps
+        left = _text_of_seconds(self._time_left.seconds(self._epoch, done))
+        if self._bar and now - self._updated > _UPDATE:
+            self._updated = now
+            completed = self._epoch + done / self.steps_per_epoch
+            self._bar.update(self._task, completed=completed, description=self._rate(), left=left)
+        elif not self._bar and now - self._step_line >= _STEP_LINES and done < self.steps_per_epoch:
+            self._step_line = now
+            self._print(f"epoch {self._epoch + 1}/{self.epochs}, step {done}/{self.steps_per_epoch}", [self._rate(), left])
 
     def _rate(self):
-        steps, seconds = self._steps - self._early[0], self._late - self._early[1]
-        return f"{steps * self.batch_size / seconds:.0f} images/s" if steps and seconds else ""
+        if not self._seconds:
+            return ""
+        rate = self._timed * self.batch_size / self._seconds
+        return f"{rate:.0f} images/s" if rate >= 1 else f"{rate:.2f} images/s"
+
+    def _print(self, place, parts):
+        text = ", ".join(part for part in parts if part)
+        self.console.print(f"{place}: {text}" if text else place, highlight=False, soft_wrap=True, markup=False)
 
     def on_epoch_end(self, epoch, logs=None):
-        self._done = 0
-        numbers = [f"{name} {value:.4f}" for name, value in (logs or {}).items()]
-        rate = self._rate() if self._steps else ""
-        text = ", ".join([*numbers, *([rate] if rate else [])])
         now = self._clock()
+        if self._steps:
+            self._time_left.add_end(now - self._late)
+        self._skipped = 0
+        numbers = [f"{name} {value:.4f}" for name, value in (logs or {}).items()]
+        is_last = epoch + 1 == self.epochs
+        left = "" if is_last else _text_of_seconds(self._time_left.seconds(epoch + 1, 0))
         if self._bar:
-            self._bar.update(self._task, completed=epoch + 1, description=text)
-        elif now - self._shown >= _LINE or epoch + 1 == self.epochs:
-            self._shown = now
-            done = epoch + 1 - self._first
-            left = (now - self._begin) / done * (self.epochs - epoch - 1) if done else 0
-            rest = f", {int(left) // 60}:{int(left) % 60:02d} left" if left else ""
-            self.console.print(f"epoch {epoch + 1}/{self.epochs}: {text}{rest}", highlight=False, soft_wrap=True)
+            self._bar.update(self._task, completed=epoch + 1, description=self._rate(), left=left)
+        if self._bar or is_last or now - self._epoch_line >= _EPOCH_LINES:
+            self._epoch_line = now
+            self._print(f"epoch {epoch + 1}/{self.epochs}", [*numbers, self._rate(), "" if self._bar else left])
 
     def close(self):
         """Takes the bar off the terminal; also after an interrupt."""
@@ -89,3 +151,12 @@ class ProgressBar(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.close()
+
+
+def _text_of_seconds(seconds):
+    """`m:ss left` or `h:mm:ss left`; an empty str for `None`."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d} left" if hours else f"{minutes}:{rest:02d} left"

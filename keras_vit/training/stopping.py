@@ -17,7 +17,7 @@ _heard, _requests = [float("-inf")], []
 class Preempted(SystemExit):
     """Raised where a run was asked to end by SIGTERM, or lost a worker; a program that does not catch it ends with 75.
 
-    That is `EXIT_CODE`: the same command goes on.
+    That is `EXIT_CODE`: the same command resumes the run.
     """
 
     def __init__(self, message):
@@ -84,8 +84,8 @@ def _end(number, frame):
 def ends_at_sigterm():
     """A context, or a decorator, in which SIGTERM raises `Preempted`, where it would kill the process otherwise.
 
-    Python hears of a signal between two of its instructions, and so never while TensorFlow waits for a machine that
-    does not answer. If it has not heard within five seconds, and no `StopRequest` has anything to finish, the process
+    Python hears of a signal between two of its instructions, and so not while TensorFlow compiles a step, and never
+    while it waits for a machine that does not answer. If it has not heard within five seconds, and no `StopRequest` has anything to finish, the process
     ends, with `EXIT_CODE` too.
     """
     usual = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -115,6 +115,15 @@ def _watch(reads, ended):
         # What came while this thread waited for Python to hear of the one before is read that much later.
         is_heard = _heard[0] > time.monotonic() - 3 * _PATIENCE
         if not is_heard and not any(request.waits for request in _requests):
-            os.write(2, b"keras_vit: asked to end while it waits for another machine; there was nothing to save\n")
+            os.write(2, _ended_deaf().encode())
             os._exit(EXIT_CODE)
     os.close(reads)
+
+
+def _ended_deaf():
+    """A line for the end of a process that could not hear of SIGTERM: why, and what to do."""
+    # Several workers wait for each other; one alone is deaf while TensorFlow compiles or computes.
+    work = "waited for another worker, or TensorFlow was at work" if os.environ.get("TF_CONFIG") else "computed"
+    return (
+        f"keras_vit: ended by SIGTERM while it {work}; there was nothing to save. Run the same command to resume.\n"
+    )
