@@ -215,9 +215,11 @@ def _parser():
     convert.add_argument("--layout", required=True, help="timm, huggingface, google, big_vision, torchvision, ...")
     convert.add_argument("--num-heads", type=int, help="attention heads, where the file does not tell")
 
-    models = commands.add_parser("list", help="names of models")
-    models.add_argument("pattern", nargs="?", default="*", help="for example 'vit_base*'")
-    models.add_argument("--pretrained", action="store_true", help="published weights, with size and accuracy")
+    models = commands.add_parser("list", help="list architectures, published weights or recipes")
+    models.add_argument("pattern", nargs="?", default="*", help="for example 'vit_base*' (default: all)")
+    kind = models.add_mutually_exclusive_group()
+    kind.add_argument("--pretrained", action="store_true", help="published weights, with size, accuracy and license")
+    kind.add_argument("--recipes", action="store_true", help="the library's recipes, for `keras_vit train`")
     return parser
 
 
@@ -279,6 +281,9 @@ def main(arguments=None):
             if getattr(options, "server", None):
                 # A client needs neither Keras nor TensorFlow, and starts without them.
                 from keras_vit_client import command as cli
+            elif options.command == "list":
+                # Names need neither data sets nor exports.
+                from keras_vit import cli_list as cli
             else:
                 from keras_vit import cli
 

@@ -60,7 +60,7 @@ def keras_vit(task, **augment):
     elif settings["policy"]:
         from keras_vit.recipe_files import load_recipe
 
-        split, config = Split(*small_images(task)), load_recipe(settings["policy"]).recipe.augment
+        split, config = Split(*small_images(task)), load_recipe(settings["policy"]).augment
     else:
         split, config = Split(*small_images(task)), AugmentConfig(flip=True, padding=4, mixup=0.2)
     return _passes(training_dataset(split, 10, spec, settings["batch"], 1, 0, config)[0])

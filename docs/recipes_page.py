@@ -12,7 +12,7 @@ import sys
 
 from tables import ROOT, rewrite
 
-from keras_vit.recipe_files import list_recipes, load_recipe
+from keras_vit.recipe_files import list_recipes, load_recipe_module
 
 PAGE = pathlib.Path(__file__).with_name("training.md")
 RESULTS = ROOT / "recipes" / "results"
@@ -30,7 +30,7 @@ def table():
 
 def comparison():
     """Test accuracy of the points of `cnn_vs_vit`: a row a model, a column a part of the training set."""
-    module = load_recipe("cnn_vs_vit")
+    module = load_recipe_module("cnn_vs_vit")
     percents = [str(percent) for percent in module.PERCENTS]
     lines = [f"| model | {' | '.join(f'{percent} %' for percent in percents)} |", "|---" * (len(percents) + 1) + "|"]
     for model, name in module.NAMES.items():
@@ -67,7 +67,7 @@ def ablation():
 
 
 def _row(name):
-    module = load_recipe(name)
+    module = load_recipe_module(name)
     recipe, what = module.recipe, module.__doc__.partition("\n")[0].rstrip(".")
     source = next(getattr(recipe.data, field) for field in _SOURCES if getattr(recipe.data, field))
     rate = f"{recipe.optimizer.learning_rate:g}"

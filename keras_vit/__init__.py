@@ -79,15 +79,19 @@ __all__ = [
 
 register_lazy_classes()
 
+# Rooms, and names of rooms, that are imported on first use.
 _ON_DEMAND = ("data", "distribution", "experiment", "export", "sharding", "training")
+_ON_DEMAND_NAMES = {"list_recipes": "recipe_files", "load_recipe": "recipe_files"}
 
 
 def __getattr__(name):
     """Imports a room on first use: `keras_vit.export` needs TensorFlow, `keras_vit.data` may need more."""
     if name in _ON_DEMAND:
         return importlib.import_module(f"keras_vit.{name}")
+    if name in _ON_DEMAND_NAMES:
+        return getattr(importlib.import_module(f"keras_vit.{_ON_DEMAND_NAMES[name]}"), name)
     raise AttributeError(f"module 'keras_vit' has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted([*__all__, *_ON_DEMAND])
+    return sorted([*__all__, *_ON_DEMAND, *_ON_DEMAND_NAMES])

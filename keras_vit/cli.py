@@ -9,6 +9,7 @@ from rich.table import Table
 from keras_vit import experiment
 from keras_vit.cli_check import check
 from keras_vit.cli_export import explain, export
+from keras_vit.cli_list import list
 from keras_vit.cli_models import best_classes, check_classifier
 from keras_vit.cli_publish import publish, rollback
 from keras_vit.console import CONSOLE, say, warn
@@ -17,12 +18,12 @@ from keras_vit.data.readable import left_out
 from keras_vit.distribution import check_device
 from keras_vit.export import predict as saved_model_predict
 from keras_vit.metadata import metadata, output_activation
-from keras_vit.recipe_files import load_recipe
+from keras_vit.recipe_files import load_recipe_module
 from keras_vit.training import DataConfig, apply_overrides, record
 from keras_vit.training.stopping import ends_at_sigterm
-from keras_vit.weights import catalog_entry, save_weights
+from keras_vit.weights import save_weights
 from keras_vit.weights.catalog import imagenet_ids, read_labels
-from keras_vit.zoo import is_saved_model, list_models, load_model
+from keras_vit.zoo import is_saved_model, load_model
 
 # Commands that are found here, and what `keras_vit_cli.main` asks beside them.
 __all__ = [
@@ -45,7 +46,7 @@ def train(options):
     """Trains a recipe, evaluates it, exports it and asks the SavedModel."""
     if options.record and options.smoke:
         raise ValueError("a smoke run has no record. Received: --record --smoke")
-    module = load_recipe(options.recipe)
+    module = load_recipe_module(options.recipe)
     recipe = apply_overrides(module.recipe, options.overrides)
     if options.smoke:
         # A data set that somebody asked for must be there.
@@ -177,18 +178,3 @@ def convert(options):
     model = load_model(options.source, **overrides)
     save_weights(model, options.target, options.layout)
     say(f"{options.source} written to {options.target} with the keys of {options.layout}")
-
-
-def list(options):
-    """Prints the names of the models that match a pattern; of published weights with their size and accuracy."""
-    if not options.pretrained:
-        for name in list_models(options.pattern):
-            say(name)
-        return
-    columns = "{:<60} {:>6} {:>7} {:>6}  {:<14} {}"
-    say(columns.format("name", "MB", "pixels", "top-1", "license", "paper"))
-    for name in list_models(options.pattern, pretrained=True):
-        entry = catalog_entry(name)
-        top1 = "-" if entry.top1 is None else f"{entry.top1:.1f}"
-        side = "x".join(str(s) for s in dict.fromkeys(entry.input_spec.size))
-        say(columns.format(name, f"{entry.size / 1e6:.0f}", side, top1, entry.license, entry.paper))

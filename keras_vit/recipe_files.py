@@ -1,12 +1,13 @@
 """Where recipes are found, and how a file of one is read."""
 
+import ast
 import contextlib
 import importlib.util
 import inspect
 import pathlib
 import sys
 
-from keras_vit.training import Recipe
+from keras_vit.training import Recipe, apply_overrides
 from keras_vit.validation import nearest
 
 PACKAGE = pathlib.Path(__file__).parent
@@ -15,17 +16,40 @@ RECIPES = PACKAGE.parent / "recipes" if (PACKAGE.parent / "setup.cfg").exists() 
 
 
 def list_recipes():
-    """Names of the recipes that come with the library."""
+    """Names of the recipes that come with the library, a sorted list of str."""
     return sorted(f.stem for f in RECIPES.glob("*.py"))
 
 
-def load_recipe(name):
-    """The module of a recipe.
+def recipe_summary(name):
+    """The first line of a library recipe's docstring, a str, without running its file."""
+    text = (RECIPES / f"{name}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0].rstrip(".")
+
+
+def load_recipe(name, overrides=()):
+    """Loads a recipe, which `keras_vit.experiment.run` runs.
 
     Args:
-        name: path of a Python file, or the name of one of the library's recipes. Behind a colon there may be arguments
-            of the file's `make_recipe`, such as `vit_augreg_i1k:size=base,level=strong1`. The file may import others
-            of its folder.
+        name: path of a Python file, or the name of one of the library's recipes (see `list_recipes`). Behind a colon
+            there may be arguments of the file's `make_recipe`, such as `vit_augreg_i1k:size=base,level=strong1`. The
+            file may import others of its folder.
+        overrides: `field=value` strings as for `keras_vit train --set`, for example
+            `["training.epochs=20", "data.folder=flowers"]`. Default none.
+
+    Returns:
+        A `keras_vit.training.Recipe`.
+
+    Raises:
+        ValueError: if there is no such file, it holds no recipe, has no such arguments, or an override does not fit.
+    """
+    return apply_overrides(load_recipe_module(name).recipe, overrides)
+
+
+def load_recipe_module(name):
+    """Runs the file of a recipe.
+
+    Args:
+        name: as for `load_recipe`.
 
     Returns:
         The module; its `recipe` is a `Recipe`, and `baseline(train, test)`, where there is one, returns the name

@@ -24,13 +24,13 @@ def list_models(pattern="*", pretrained=False):
     """Names that `create_model` knows.
 
     Args:
-        pattern: str with `*` and `?`, for example `"vit_base*"`.
+        pattern: str with `*` and `?`, for example `"vit_base*"`. Case plays no part.
         pretrained: bool. Published weights, `architecture.tag`, instead of architectures.
 
     Returns:
         A sorted list of str.
     """
-    return find_entries(pattern) if pretrained else sorted(fnmatch.filter(VARIANTS, pattern))
+    return find_entries(pattern) if pretrained else sorted(fnmatch.filter(VARIANTS, pattern.lower()))
 
 
 def create_model(name, weights=None, *, input_spec=None, labels=None, dtype=None, model_name=None, **overrides):

@@ -15,7 +15,7 @@ from tiny import IMAGES, tiny_vit
 import keras_vit
 import keras_vit_cli
 from keras_vit.export.warmup import read_warmup
-from keras_vit.recipe_files import RECIPES, list_recipes, load_recipe
+from keras_vit.recipe_files import RECIPES, list_recipes, load_recipe, load_recipe_module
 from keras_vit.training import apply_overrides
 from keras_vit.weights.catalog import imagenet_ids, read_labels
 
@@ -325,6 +325,55 @@ def test_list_prints_names(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["vitt*"], "did you mean vit_base_patch"),
+        (["vit_bsae*"], "did you mean vit_base_patch"),
+        (["huge"], "contain 'huge': `keras_vit list '*huge*'`"),
+        (["*augreg*"], "published weights: `keras_vit list '*augreg*' --pretrained`"),
+        (["zzz"], "see `keras_vit list`"),
+        (["augreg", "--pretrained"], "contain 'augreg': `keras_vit list '*augreg*' --pretrained`"),
+        (["deit_tini*", "--pretrained"], "did you mean deit_tiny_"),
+        (["vit_digit", "--recipes"], "1 contains 'vit_digit': `keras_vit list '*vit_digit*' --recipes`"),
+        (["finetunes", "--recipes"], "did you mean finetune"),
+    ],
+)
+def test_list_says_what_to_try_where_nothing_matches(arguments, message, capsys):
+    assert _main("list", *arguments) == 1
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert message in error
+    assert f"Received: {arguments[0]!r}" in error
+
+
+def test_list_of_recipes_has_a_line_of_each(capsys):
+    assert _main("list", "--recipes") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list_recipes()
+    assert any(re.fullmatch("vit_digits +A small Vision Transformer learns handwritten digits", line) for line in lines)
+    assert _main("list", "ViT_D*", "--recipes") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_list_imports_neither_data_nor_exports():
+    script = (
+        "import sys, keras_vit_cli\n"
+        "print(keras_vit_cli.main(['list', 'ViT_Huge*']), {'keras_vit.data', 'keras_vit.export'} & set(sys.modules))\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "vit_huge_patch14_224" in answer.stdout
+    assert answer.stdout.rstrip().endswith("0 set()"), answer.stderr
+
+
+def test_recipes_are_loaded_from_python():
+    assert keras_vit.list_recipes() == list_recipes()
+    recipe = keras_vit.load_recipe("vit_digits", ["training.epochs=3"])
+    assert isinstance(recipe, keras_vit.training.Recipe)
+    assert recipe.training.epochs == 3
+    assert {"list_recipes", "load_recipe"} <= set(dir(keras_vit))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
         (["train", "vit_digit"], "Did you mean 'vit_digits'"),
         (["train", "vit_digits", "--set", "data.nam=x"], "Did you mean 'name'"),
         (["train", "vit_digits", "--set", "distribution.name=mirored"], "Did you mean 'mirrored'"),
@@ -409,7 +458,7 @@ def test_smoke_of_data_that_was_asked_for_is_strict(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_loads_and_explains_itself(name):
-    module = load_recipe(name)
+    module = load_recipe_module(name)
     assert module.recipe.name.startswith(name)
     for wanted in (f"keras_vit train recipes/{name}.py", "Expected", "Hardware"):
         assert wanted in module.__doc__
@@ -417,7 +466,7 @@ def test_every_recipe_loads_and_explains_itself(name):
 
 
 def test_a_recipe_file_takes_arguments():
-    assert load_recipe("vit_augreg_i1k:size=base,level=light2").recipe.name == "vit_augreg_i1k_base_light2"
+    assert load_recipe("vit_augreg_i1k:size=base,level=light2").name == "vit_augreg_i1k_base_light2"
     for arguments, message in (
         ("vit_augreg_i1k:sise=base", "Did you mean 'size'"),
         ("vit_augreg_i1k:level=heavy", r"no such recipe \(level must be one of \['light1', .*level='heavy'"),
@@ -434,7 +483,7 @@ def test_a_recipe_file_takes_arguments():
 def test_recipes_of_one_folder_import_each_other_and_are_forgotten(tmp_path):
     (tmp_path / "first.py").write_text((RECIPES / "vit_digits.py").read_text())
     (tmp_path / "second.py").write_text("from first import recipe as first\nrecipe = first.replace(name='second')\n")
-    assert load_recipe(tmp_path / "second.py").recipe.name == "second"
+    assert load_recipe(tmp_path / "second.py").name == "second"
     assert "first" not in sys.modules
     assert str(tmp_path) not in sys.path
 
@@ -452,7 +501,7 @@ def _parsed(*arguments):
 
 def test_training_options_stand_for_fields_in_the_order_of_the_command_line():
     options = _parsed("--epochs", "3", "--lr", "1e-2", "--set", "training.epochs=5", "--batch-size", "8", "--seed", "2")
-    recipe = apply_overrides(load_recipe("vit_digits").recipe, options.overrides)
+    recipe = load_recipe("vit_digits", options.overrides)
     assert (recipe.training.epochs, recipe.training.seed) == (5, 2)
     assert (recipe.optimizer.learning_rate, recipe.data.batch_size) == (0.01, 8)
     again = apply_overrides(recipe, _parsed("--set", "training.epochs=5", "--epochs", "3").overrides)

@@ -12,8 +12,7 @@ from keras_vit.data.kerascv import KerasCVPolicy, mix
 from keras_vit.data.policies import parse_policy
 from keras_vit.data.randaugment import timm_operations
 from keras_vit.preprocessing import InputSpec
-from keras_vit.recipe_files import load_recipe
-from keras_vit.training import apply_overrides
+from keras_vit.recipe_files import load_recipe, load_recipe_module
 
 COUNT, SIZE = 128, 32
 
@@ -128,10 +127,10 @@ def test_the_same_seed_gives_another_image():
 
 def test_the_overrides_of_the_recipes_make_batches():
     overrides = ['augment.policy=keras_cv("RandAugment")', "augment.mixing=keras_cv"]
-    recipe = apply_overrides(load_recipe("deit_tiny_i1k").recipe, overrides)
+    recipe = load_recipe("deit_tiny_i1k", overrides)
     assert (
         "--set augment.policy='keras_cv(\"RandAugment\")' --set augment.mixing=keras_cv"
-        in load_recipe("deit_tiny_i1k").__doc__
+        in load_recipe_module("deit_tiny_i1k").__doc__
     )
     images = np.random.default_rng(0).integers(0, 256, (8, 20, 20, 3)).astype("uint8")
     split, spec = Split(images, np.arange(8)), InputSpec(size=16)

@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from keras_vit.recipe_files import load_recipe
-from keras_vit.training import apply_overrides
 from keras_vit_cli import _parser
 
 FOLDER = pathlib.Path(__file__).parents[1] / "docs" / "distributed"
@@ -64,7 +63,7 @@ def _check(configs, workers):
 def _recipe_of(call):
     """The options of `keras_vit train`, which the real command line must understand, of a recipe that there is."""
     options = _parser().parse_args(call.split())
-    recipe = apply_overrides(load_recipe(options.recipe).recipe, options.overrides)
+    recipe = load_recipe(options.recipe, options.overrides)
     assert recipe.distribution.name == "multi_worker"
     return options
 
@@ -137,11 +136,11 @@ def test_the_commands_of_the_page_name_recipes_and_settings_that_there_are():
     assert len(scripts) == 2
     for command in [*commands, *(f"train {arguments}" for arguments in scripts)]:
         options = _parser().parse_args(command.split())
-        apply_overrides(load_recipe(options.recipe).recipe, options.overrides)
+        load_recipe(options.recipe, options.overrides)
     settings = re.findall(r"--set ([a-z_.]+=[^`\s]+)", page)
     assert len(settings) >= 3
     for setting in settings:
-        apply_overrides(load_recipe("vit_digits").recipe, [setting.replace("...", "auto")])
+        load_recipe("vit_digits", [setting.replace("...", "auto")])
 
 
 def test_the_overhead_that_the_page_tells_is_the_recorded_one():

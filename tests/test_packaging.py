@@ -67,7 +67,7 @@ def test_the_wheel_works_from_another_folder(tmp_path):
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
     script = (
         "import keras_vit, keras_vit.recipe_files as r\n"
-        "print(keras_vit.__file__, r.load_recipe('vit_digits').__file__, sep='\\n')"
+        "print(keras_vit.__file__, r.load_recipe_module('vit_digits').__file__, sep='\\n')"
     )
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(site)!r})\n{script}"]
     answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

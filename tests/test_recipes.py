@@ -6,7 +6,7 @@ from PIL import Image
 
 from keras_vit import experiment
 from keras_vit.models import ConvNetConfig, SwinConfig, forward_flops
-from keras_vit.recipe_files import list_recipes, load_recipe
+from keras_vit.recipe_files import list_recipes, load_recipe, load_recipe_module
 from keras_vit.training import apply_overrides, write_json
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -39,7 +39,7 @@ def _marks(name):
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=_marks(name)) for name in list_recipes()])
 def test_a_recipe_runs_from_its_file_to_its_evaluation(name, tmp_path):
-    recipe = tiny(load_recipe(name).recipe)
+    recipe = tiny(load_recipe(name))
     with tfds.testing.mock_data(num_examples=16):
         finished = experiment.run(recipe, tmp_path, log=lambda text: None)
     (epoch,) = finished.record["epochs"]
@@ -50,25 +50,25 @@ def test_a_recipe_runs_from_its_file_to_its_evaluation(name, tmp_path):
 
 
 def test_the_networks_of_the_comparison_have_the_same_arithmetic():
-    flops = {name: forward_flops(config) for name, config in load_recipe("cnn_vs_vit").MODELS.items()}
+    flops = {name: forward_flops(config) for name, config in load_recipe_module("cnn_vs_vit").MODELS.items()}
     assert max(flops.values()) < 1.08 * min(flops.values())
 
 
 @pytest.mark.parametrize("percent", [1, 3, 10, 30, 100])
 def test_every_point_of_the_comparison_sees_the_same_images(percent):
-    module = load_recipe(f"cnn_vs_vit:model=cnn,percent={percent},seed=3")
+    module = load_recipe_module(f"cnn_vs_vit:model=cnn,percent={percent},seed=3")
     recipe, steps = module.recipe, 50_000 * percent // 100 // 100
     assert (recipe.name, recipe.training.seed) == (f"cnn_vs_vit_cnn_{percent}", 3)
     assert recipe.data.train_fraction == percent / 100
     assert recipe.training.epochs * steps * recipe.data.batch_size == pytest.approx(module.SEEN_IMAGES, rel=0.1)
-    taught = load_recipe(f"cnn_vs_vit:model=deit,percent={percent},seed=3").recipe
+    taught = load_recipe(f"cnn_vs_vit:model=deit,percent={percent},seed=3")
     assert taught.distillation.teacher == f"runs/{recipe.name}/seed3"
 
 
 def test_the_comparison_is_drawn_from_its_records(tmp_path):
     for percent, accuracy in ((1, 0.3), (100, 0.7)):
         write_json(tmp_path / f"cnn_vs_vit_vit_{percent}" / "2026-01-01-seed0.json", {"test_accuracy": accuracy})
-    load_recipe("cnn_vs_vit").draw(tmp_path, tmp_path / "curve.png")
+    load_recipe_module("cnn_vs_vit").draw(tmp_path, tmp_path / "curve.png")
     with Image.open(tmp_path / "curve.png") as image:
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
     assert len(np.unique(pixels, axis=0)) > 50

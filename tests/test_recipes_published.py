@@ -471,7 +471,7 @@ def _fields(config, section):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_recipe_has_the_settings_of_its_source(name):
-    recipe = load_recipe(name).recipe
+    recipe = load_recipe(name)
     sections = {field.name for field in dataclasses.fields(recipe)} - {"name", "distribution"}
     assert sections == set(PUBLISHED[name])
     for section, expected in PUBLISHED[name].items():
@@ -492,7 +492,7 @@ def _recipe_of(folder):
 @pytest.mark.parametrize("folder", sorted(path.name for path in RESULTS.iterdir() if path.is_dir()))
 def test_a_recipe_has_the_settings_of_its_records(folder):
     """Fields that are younger than a record have no say."""
-    recipe = load_recipe(_recipe_of(folder)).recipe
+    recipe = load_recipe(_recipe_of(folder))
     records = [json.loads(path.read_text())["config"] for path in (RESULTS / folder).glob("*.json")]
     assert records
     for config in records:
@@ -525,7 +525,7 @@ RATES = {
 
 @pytest.mark.parametrize("name", RATES)
 def test_the_learning_rate_goes_as_published(name):
-    recipe, (images, peak, first, last) = load_recipe(name).recipe, RATES[name]
+    recipe, (images, peak, first, last) = load_recipe(name), RATES[name]
     epochs, batch, steps = recipe.training.epochs, recipe.data.batch_size, images // recipe.data.batch_size
     schedule, found = make_schedule(recipe.optimizer, steps, epochs, batch)
     assert found == pytest.approx(peak)

@@ -307,7 +307,7 @@ def test_a_validation_part_is_not_recorded_as_the_test_set(tmp_path):
     labels = np.arange(40) % 10
     arrays = tmp_path / "set.npz"
     np.savez(arrays, x_train=images, y_train=labels, x_validation=images[:10], y_validation=labels[:10])
-    recipe = load_recipe("vit_digits").recipe
+    recipe = load_recipe("vit_digits")
     model = recipe.model.replace(num_layers=1, hidden_dim=16, num_heads=2, mlp_dim=16)
     recipe = recipe.replace(model=model, training=dataclasses.replace(recipe.training, compiler="plain"))
     data = {"name": None, "arrays": str(arrays), "test_split": "validation", "num_classes": 10, "batch_size": 8}

@@ -117,7 +117,8 @@ class ProgressBar(keras.callbacks.Callback):
             self._bar.update(self._task, completed=completed, description=self._rate(), left=left)
         elif not self._bar and now - self._step_line >= _STEP_LINES and done < self.steps_per_epoch:
             self._step_line = now
-            self._print(f"epoch {self._epoch + 1}/{self.epochs}, step {done}/{self.steps_per_epoch}", [self._rate(), left])
+            place = f"epoch {self._epoch + 1}/{self.epochs}, step {done}/{self.steps_per_epoch}"
+            self._print(place, [self._rate(), left])
 
     def _rate(self):
         if not self._seconds:

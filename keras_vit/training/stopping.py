@@ -85,8 +85,8 @@ def ends_at_sigterm():
     """A context, or a decorator, in which SIGTERM raises `Preempted`, where it would kill the process otherwise.
 
     Python hears of a signal between two of its instructions, and so not while TensorFlow compiles a step, and never
-    while it waits for a machine that does not answer. If it has not heard within five seconds, and no `StopRequest` has anything to finish, the process
-    ends, with `EXIT_CODE` too.
+    while it waits for a machine that does not answer. If it has not heard within five seconds, and no `StopRequest` has
+    anything to finish, the process ends, with `EXIT_CODE` too.
     """
     usual = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     if not usual:
@@ -124,6 +124,4 @@ def _ended_deaf():
     """A line for the end of a process that could not hear of SIGTERM: why, and what to do."""
     # Several workers wait for each other; one alone is deaf while TensorFlow compiles or computes.
     work = "waited for another worker, or TensorFlow was at work" if os.environ.get("TF_CONFIG") else "computed"
-    return (
-        f"keras_vit: ended by SIGTERM while it {work}; there was nothing to save. Run the same command to resume.\n"
-    )
+    return f"keras_vit: ended by SIGTERM while it {work}; there was nothing to save. Run the same command to resume.\n"

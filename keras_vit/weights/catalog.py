@@ -177,5 +177,5 @@ def catalog_entry(name):
 
 
 def find_entries(pattern="*"):
-    """Sorted names of the catalog that match a pattern with `*` and `?`."""
-    return sorted(fnmatch.filter(catalog(), pattern))
+    """Sorted names of the catalog that match a pattern with `*` and `?`, whatever their case."""
+    return sorted(fnmatch.filter(catalog(), pattern.lower()))
