@@ -174,14 +174,13 @@ def _parser():
         "--to",
         required=True,
         metavar="PATH",
-        help="folder of the versions, such as saved_models/flowers; with another --format a file "
-        "(.onnx; .tflite for litert; .xml for openvino)",
+        help="a folder for SavedModels and their versions, such as saved_models/flowers; or a file, whose ending "
+        "chooses the format: .onnx, .tflite (LiteRT), .xml (OpenVINO), .keras",
     )
     export.add_argument(
         "--format",
-        choices=("saved_model", "onnx", "litert", "openvino", "torch"),
-        default="saved_model",
-        help="default saved_model; torch only tells the ways to PyTorch",
+        choices=("saved_model", "onnx", "litert", "openvino", "keras", "torch"),
+        help="default: by the ending of --to, else saved_model; torch only says how PyTorch gets the weights",
     )
     export.add_argument("--version", dest="number", type=int, help="version number (default: the next one)")
     export.add_argument("--labels", metavar="FILE", help="names of the classes, one a line (default: the model's own)")

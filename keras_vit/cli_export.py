@@ -3,7 +3,7 @@
 import pathlib
 
 from keras_vit.cli_models import best_classes
-from keras_vit.cli_runtimes import export_runtime, read_labels
+from keras_vit.cli_runtimes import export_format, export_runtime, read_labels
 from keras_vit.console import say
 from keras_vit.export import read_description, saved_model, write_server_files
 from keras_vit.export.server_files import BATCHING_CONFIG, allowed_batch_sizes, check_model_name
@@ -16,8 +16,9 @@ from keras_vit.zoo import load_model
 
 def export(options):
     """Writes a model as a SavedModel, and tells what fewer bits cost; or as a file for another runtime."""
-    if options.format != "saved_model":
-        say(export_runtime(options))
+    file_format = export_format(options.model, options.to, options.format)
+    if file_format != "saved_model":
+        say(export_runtime(options, file_format))
         return
     # All that the server's files may be refused for, before there is a version.
     check_model_name(pathlib.Path(options.to).resolve().name)

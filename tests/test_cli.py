@@ -14,6 +14,7 @@ from tiny import IMAGES, tiny_vit
 
 import keras_vit
 import keras_vit_cli
+from keras_vit.cli_runtimes import export_format
 from keras_vit.export.warmup import read_warmup
 from keras_vit.recipe_files import RECIPES, list_recipes, load_recipe, load_recipe_module
 from keras_vit.training import apply_overrides
@@ -207,7 +208,7 @@ def test_convert_takes_a_keras_file(tmp_path, capsys):
     assert _main("convert", source, target, "--layout", "timm") == 0
     np.testing.assert_array_equal(keras_vit.from_checkpoint(target)(IMAGES), model(IMAGES))
     assert _main("convert", source, target, "--layout", "timm", "--num-heads", "4") == 1
-    assert "a .keras file has its own config" in capsys.readouterr().err
+    assert "a .keras file keeps its own config" in capsys.readouterr().err
 
 
 def test_only_predict_takes_a_saved_model(trained, capsys):
@@ -296,12 +297,69 @@ def test_explain_draws_what_the_model_looks_at(trained, tmp_path, capsys):
     assert Image.open(tmp_path / "maps" / "b_explained.png").size[0] > 400
 
 
-def test_export_writes_files_for_other_runtimes(trained, tmp_path, capsys):
-    assert _main("export", trained / "model.keras", "--to", tmp_path / "digits.onnx", "--format", "onnx") == 0
+def test_export_chooses_the_format_by_the_ending(trained, tmp_path, capsys):
+    assert _main("export", trained / "model.keras", "--to", tmp_path / "digits.onnx") == 0
     answer = capsys.readouterr().out
     assert f"exported: {tmp_path / 'digits.onnx'}; in onnxruntime " in answer
     assert "at batches of 1, 2, 5" in answer
     assert [path.name for path in tmp_path.iterdir()] == ["digits.onnx"]
+
+
+def test_export_writes_a_keras_file(checkpoint, tmp_path, capsys):
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(f"class {i}" for i in range(1000)))
+    assert _main("export", checkpoint, "--to", tmp_path / "new" / "x.keras", "--labels", names) == 0
+    model = keras_vit.load_model(tmp_path / "new" / "x.keras")
+    assert keras_vit.metadata(model).labels[999] == "class 999"
+    np.testing.assert_array_equal(model(IMAGES), keras_vit.load_model(checkpoint)(IMAGES))
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.keras"]
+
+
+@pytest.mark.parametrize(
+    ("to", "chosen", "expected"),
+    [
+        ("new.onnx", None, "onnx"),
+        ("new.ONNX", None, "onnx"),
+        ("new.tflite", None, "litert"),
+        ("new.xml", None, "openvino"),
+        ("new.keras", None, "keras"),
+        ("new.onnx", "onnx", "onnx"),
+        ("saved_models/flowers", None, "saved_model"),
+        ("saved_models/vit.v2", None, "saved_model"),
+        ("saved_models/vit-1.5", None, "saved_model"),
+        ("anything.pt", "torch", "torch"),
+    ],
+)
+def test_the_format_follows_the_ending(to, chosen, expected):
+    assert export_format("m.keras", to, chosen) == expected
+
+
+@pytest.mark.parametrize(
+    ("to", "chosen", "advice"),
+    [
+        ("folder", "onnx", "for example --to folder/model.onnx"),
+        ("new.tflite", "onnx", "for example --to new.onnx"),
+        ("new.onnx", "litert", "for example --to new.tflite"),
+        ("new.onnx", "saved_model", "for example --to new;"),
+        ("new.safetensors", None, "`keras_vit convert m.keras new.safetensors --layout timm`"),
+        ("new.pth", None, "`keras_vit convert m.keras weights.safetensors --layout timm`"),
+        ("a/new.h5", None, "`keras_vit export m.keras --to a/new.keras`"),
+        ("saved_model.pb", None, "`keras_vit export m.keras --to saved_model`"),
+        ("new.bin", None, "`keras_vit export m.keras --to new.xml`"),
+        ("new.mlmodel", None, "`keras_vit export m.keras --to new.onnx`"),
+    ],
+)
+def test_an_ending_of_another_format_is_refused_with_what_to_do(to, chosen, advice, capsys):
+    with pytest.raises(ValueError) as error:
+        export_format("m.keras", to, chosen)
+    assert advice in str(error.value)
+    assert f"--to {to}" in str(error.value)
+
+
+def test_a_folder_with_the_ending_of_a_file_is_refused(tmp_path):
+    (tmp_path / "new.onnx").mkdir()
+    with pytest.raises(ValueError, match="there is a folder of that name"):
+        export_format("m.keras", tmp_path / "new.onnx")
 
 
 SAVED_MODELS_ALONE = (
