@@ -17,6 +17,7 @@ _MODEL = (
     "a .keras file, a checkpoint or a folder with model.safetensors, hub:organisation/repository, or a name of "
     "`keras_vit list --pretrained`"
 )
+_IMAGES = "image files, folders (with their subfolders) or patterns such as 'photos/**/*.jpg'"
 _FORMATS = ("jpeg", "png", "webp", "bmp", "gif")
 
 
@@ -146,7 +147,7 @@ def _parser():
     _recipe_arguments(train)
 
     evaluate = commands.add_parser("evaluate", help="measure the accuracy of a model on a data set")
-    evaluate.add_argument("model", help=_MODEL)
+    evaluate.add_argument("model", help=f"a SavedModel's folder, {_MODEL}")
     evaluate.add_argument("--data", metavar="NAME", help="digits, or the name of a TFDS data set such as imagenet2012")
     evaluate.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
     evaluate.add_argument("--folder", help="a folder with <split>/<class>/<image> instead")
@@ -157,7 +158,7 @@ def _parser():
     )
 
     predict = commands.add_parser("predict", help="classify images with any model")
-    predict.add_argument("images", nargs="+", help="image files")
+    predict.add_argument("images", nargs="+", help=_IMAGES)
     by = predict.add_mutually_exclusive_group(required=True)
     by.add_argument("--model", help=f"a SavedModel's folder (with or without the version), {_MODEL}")
     by.add_argument(
@@ -166,7 +167,10 @@ def _parser():
         help="a model of TF Serving: http://host:8501/v1/models/NAME, or grpc://host:8500/v1/models/NAME; "
         "/labels/LABEL or /versions/NUMBER may follow",
     )
-    predict.add_argument("--top", type=int, default=5, help="how many classes to print (default 5)")
+    predict.add_argument("--top", type=_positive, default=5, metavar="N", help="how many classes (default 5)")
+    predict.add_argument(
+        "--to", metavar="FILE", help="write the answers to a .csv, .json or .jsonl file instead of printing them"
+    )
 
     export = commands.add_parser("export", help="write a model as a SavedModel for TF Serving, or for other runtimes")
     export.add_argument("model", help=_MODEL)
@@ -188,9 +192,11 @@ def _parser():
     _serving_arguments(export)
 
     explain = commands.add_parser("explain", help="draw which patches of images a model attends to")
-    explain.add_argument("images", nargs="+", help="image files")
-    explain.add_argument("--model", required=True, help=_MODEL)
-    explain.add_argument("--to", metavar="DIR", default=".", help="folder of the pictures (default: this one)")
+    explain.add_argument("images", nargs="+", help=_IMAGES)
+    explain.add_argument("--model", required=True, help=f"a SavedModel's folder, {_MODEL}")
+    explain.add_argument(
+        "--to", metavar="DIR", default=".", help="folder of the pictures, NAME_explained.png (default: this one)"
+    )
 
     check = commands.add_parser("check", help="examine a SavedModel before it is served; exit code 1 if anything fails")
     check.add_argument("path", help="folder of a version, or of versions, whose highest is taken")

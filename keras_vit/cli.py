@@ -3,20 +3,20 @@
 import pathlib
 
 import keras
-import numpy as np
 from rich.table import Table
 
 from keras_vit import experiment
 from keras_vit.cli_check import check
 from keras_vit.cli_export import explain, export
 from keras_vit.cli_list import list
-from keras_vit.cli_models import best_classes, check_classifier
+from keras_vit.cli_models import check_classifier, classify_files
 from keras_vit.cli_publish import publish, rollback
-from keras_vit.console import CONSOLE, say, warn
+from keras_vit.console import CONSOLE, counted, say, warn
 from keras_vit.data import Stream, evaluation_dataset, evaluation_stream, load_source
 from keras_vit.data.readable import left_out
 from keras_vit.distribution import check_device
-from keras_vit.export import predict as saved_model_predict
+from keras_vit.export.loaded import LoadedSavedModel
+from keras_vit.export.serving import PREDICT_BATCH
 from keras_vit.metadata import metadata, output_activation
 from keras_vit.recipe_files import load_recipe_module
 from keras_vit.training import DataConfig, apply_overrides, record
@@ -24,6 +24,8 @@ from keras_vit.training.stopping import ends_at_sigterm
 from keras_vit.weights import save_weights
 from keras_vit.weights.catalog import imagenet_ids, read_labels
 from keras_vit.zoo import is_saved_model, load_model
+from keras_vit_client.image_files import find_images
+from keras_vit_client.predictions import check_target, report
 
 # Commands that are found here, and what `keras_vit_cli.main` asks beside them.
 __all__ = [
@@ -98,18 +100,17 @@ def evaluate(options):
         data_dir=options.data_dir,
         skip_unreadable=options.skip_unreadable,
     )
-    model = load_model(options.model)
-    check_classifier(model)
-    content = metadata(model)
+    model, content, gives_logits = _evaluated(options.model)
     names = [] if content.labels is None else [content.labels]
     source = load_source(config, [*names, imagenet_ids()] if names == [read_labels("imagenet1k")] else names)
     _check_classes(content, source)
     stream = _stream(source, content, options)
     model.compile(
-        loss=keras.losses.CategoricalCrossentropy(from_logits=output_activation(model) is None),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=gives_logits),
         metrics=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
-            keras.metrics.TopKCategoricalAccuracy(5, name="top-5"),
+            # Of five classes one of the best five is always right.
+            *([keras.metrics.TopKCategoricalAccuracy(5, name="top-5")] if content.config.num_classes > 5 else []),
             _Count(name="images"),
         ],
     )
@@ -119,6 +120,20 @@ def evaluate(options):
     say(f"{source.name}, {options.split}: {count:,} images, " + _numbers(results))
     if stream.skipped:
         warn(left_out(stream.skipped, limit=None))
+
+
+def _evaluated(name):
+    """What `evaluate` asks, and its `ModelMetadata`: a model of a name or a file, or a SavedModel.
+
+    Returns:
+        `(model, metadata, whether it gives logits)`.
+    """
+    if is_saved_model(name):
+        loaded = LoadedSavedModel(name)
+        return loaded.keras_model(), loaded.metadata, loaded.has_logits
+    model = load_model(name)
+    check_classifier(model)
+    return model, metadata(model), output_activation(model) is None
 
 
 def _stream(source, content, options):
@@ -160,16 +175,38 @@ def _numbers(results):
 
 
 def predict(options):
-    """Prints the best classes of images, by a SavedModel or any model that `evaluate` takes."""
+    """Prints or writes the best classes of images, by a SavedModel or any model that `evaluate` takes."""
+    check_target(options.to)
+    images = find_images(options.images)
     if is_saved_model(options.model):
-        answers = saved_model_predict(options.model, options.images)
+        loaded = LoadedSavedModel(options.model)
+        loaded.check_signature("strict", "classify encoded images")
+        _warn_of_few_classes(loaded, options.top)
+        classify = loaded.classify
     else:
         model = load_model(options.model)
         check_classifier(model)
-        images = np.stack([metadata(model).input_spec.load(path) for path in options.images])
-        answers = best_classes(model, model.predict(images, verbose=0), options.top)
-    for path, answer in zip(options.images, answers, strict=True):
-        say(f"{path}: " + ", ".join(f"{name} {score:.3f}" for name, score in answer[: options.top]))
+
+        def classify(files):
+            return classify_files(model, files, options.top)
+
+    with counted("images", len(images)) as advance:
+        report(images, _in_batches(classify, images, advance), options.top, options.to, say)
+
+
+def _in_batches(answer, images, advance):
+    """The answers about images, some at a time."""
+    for start in range(0, len(images), PREDICT_BATCH):
+        batch = images[start : start + PREDICT_BATCH]
+        yield from answer(batch)
+        advance(len(batch))
+
+
+def _warn_of_few_classes(loaded, top):
+    """Says that a SavedModel has fewer classes in an answer than are asked for, and not because it knows no more."""
+    count = loaded.signatures["serving_default"].structured_outputs["scores"].shape[-1]
+    if count is not None and count < min(top, loaded.num_classes):
+        warn(f"the SavedModel answers with its {count} best classes; one exported with --top-k {top} has more")
 
 
 def convert(options):

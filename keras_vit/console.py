@@ -1,8 +1,10 @@
 """What commands print."""
 
+import contextlib
 import sys
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 CONSOLE = Console(highlight=False, soft_wrap=True)
 
@@ -15,3 +17,22 @@ def say(text):
 def warn(text):
     """Tells on standard error what a command has to say beside its answer."""
     print(f"keras_vit: {text}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def counted(description, total):
+    """A context with a progress bar on a terminal, below the lines that `say` prints.
+
+    Args:
+        description: str.
+        total: int. Nothing is shown for a single one.
+
+    Yields:
+        A callable that adds a number to what is done.
+    """
+    # Where lines go to a file, the bar does not.
+    console = CONSOLE if CONSOLE.is_terminal else Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=total < 2 or not console.is_terminal) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda count: progress.advance(task, count)

@@ -211,10 +211,10 @@ def test_convert_takes_a_keras_file(tmp_path, capsys):
     assert "a .keras file keeps its own config" in capsys.readouterr().err
 
 
-def test_only_predict_takes_a_saved_model(trained, capsys):
+def test_a_saved_model_becomes_no_other_model(trained, tmp_path, capsys):
     for path in (trained / "saved_model", trained / "saved_model" / "1"):
-        assert _main("evaluate", path, "--data", "digits") == 1
-        assert re.search(r"Received: '.*', a SavedModel$", capsys.readouterr().err.strip())
+        assert _main("convert", path, tmp_path / "x.npz", "--layout", "google") == 1
+        assert "a SavedModel" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("num_classes", [3, 0])

@@ -445,7 +445,7 @@ def test_predict_asks_a_server_without_tensorflow(model, tmp_path):
     assert answer.returncode == 1
     told = [f"{files[0]}: red 0.920, grüngrau 0.046", f"{files[1]}: green 0.920, grüngrau 0.046"]
     assert answer.stdout.splitlines() == told
-    assert answer.stderr.startswith("keras_vit predict: an image must be a file that the server can decode.")
+    assert answer.stderr.startswith("keras_vit predict: every image must be readable. Received: 1 of 3 ")
     assert files[2] in answer.stderr
     assert files[0] not in answer.stderr
 

@@ -1,7 +1,6 @@
 """Write a model as a SavedModel that TF Serving serves, and ask one."""
 
 import pathlib
-import re
 import warnings
 
 import numpy as np
@@ -13,10 +12,13 @@ from keras_vit.export.difference import fixed_pixels, measure_difference
 from keras_vit.export.fingerprint import write_fingerprint
 from keras_vit.export.flatten import flat, with_compute_dtype
 from keras_vit.export.headers import FORMATS
+from keras_vit.export.loaded import LoadedSavedModel
 from keras_vit.export.servable import make_servable
 from keras_vit.export.signature_defs import CLASSIFY_METHOD, SERVE_TAG
-from keras_vit.export.versions import check_version, newest, write_version
+from keras_vit.export.versions import check_version, write_version
 from keras_vit.export.warmup import BATCH_SIZES, has_protos, write_warmup
+
+PREDICT_BATCH = 32  # images that are asked about at once
 
 
 def saved_model(
@@ -162,24 +164,10 @@ def predict(path, files):
     Raises:
         ValueError: if there is no SavedModel, or it does not classify; or if a file cannot be read or decoded.
     """
-    path = newest(path)
-    if not (path / "saved_model.pb").exists():
-        raise ValueError(
-            f"there must be a SavedModel in the folder or in a numbered folder in it. Received: {str(path)!r}"
-        )
-    signatures = tf.saved_model.load(str(path)).signatures
-    if "strict" not in signatures:
-        raise ValueError(
-            f"the SavedModel must classify encoded images. Received: {str(path)!r} with {list(signatures)}"
-        )
-    results = []
-    for file in files:
-        try:
-            outputs = signatures["strict"](image_bytes=tf.constant([pathlib.Path(file).read_bytes()]))
-        except (OSError, tf.errors.InvalidArgumentError) as error:
-            found = re.search(r"image_bytes\[0\] (must be .*?)(?:\]|\n|$)", str(error))
-            why = found[1] if found else error
-            raise ValueError(f"an image must be a readable file. Received: {str(file)!r} ({why})") from error
-        names = [name.decode() for name in outputs["classes"][0].numpy()]
-        results.append(list(zip(names, outputs["scores"][0].numpy().tolist(), strict=True)))
+    loaded, results = LoadedSavedModel(path), []
+    for start in range(0, len(files), PREDICT_BATCH):
+        results += loaded.classify(files[start : start + PREDICT_BATCH])
+    for file, answer in zip(files, results, strict=True):
+        if isinstance(answer, str):
+            raise ValueError(f"an image must be a readable file. Received: {str(file)!r} ({answer})")
     return results

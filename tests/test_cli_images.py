@@ -1,0 +1,173 @@
+"""Commands on many images: folders, patterns, files that cannot be read, answers in files, SavedModels."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import tiny_vit
+
+import keras_vit
+import keras_vit_cli
+from keras_vit.data.folder import EXTENSIONS as DATA_EXTENSIONS
+from keras_vit_client.image_files import EXTENSIONS, find_images
+
+LABELS = ["bee", "cat", "dog", "emu"]
+
+
+def _main(*arguments):
+    return keras_vit_cli.main([str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    """A tiny model of four classes as a `.keras` file."""
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    tiny_vit(num_classes=4, labels=LABELS).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(model_file):
+    """The same as a SavedModel whose answers have two classes."""
+    folder = model_file.parent / "animals"
+    keras_vit.export.saved_model(keras_vit.load_model(model_file), folder, top_k=2, batch_sizes=())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """`test/<class>/<n>.png`, three of each class, one of them cut short, and files that are no images."""
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for name in LABELS:
+        (folder / "test" / name).mkdir(parents=True)
+        for i in range(3):
+            pixels = rng.integers(0, 256, (20, 30, 3), dtype="uint8")
+            Image.fromarray(pixels).save(folder / "test" / name / f"{i}.png")
+    (folder / "test" / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.fixture
+def damaged(photos, tmp_path):
+    """Three readable images, one cut short and one that is not there."""
+    paths = [photos / "test" / "cat" / f"{i}.png" for i in range(3)]
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(paths[0].read_bytes()[:-700])
+    return [paths[0], cut, paths[1], tmp_path / "missing.png", paths[2]]
+
+
+def test_files_folders_and_patterns_stand_for_images(photos, tmp_path, monkeypatch):
+    every = sorted(photos.rglob("*.png"))
+    assert len(every) == 12
+    (photos / ".hidden.png").touch()
+    assert find_images([photos]) == every
+    assert find_images([photos / "test" / "dog", photos]) == [*every[6:9], *every[:6], *every[9:]]
+    assert find_images([f"{photos}/**/1.png"]) == every[1::3]
+    assert find_images([f"{photos}/test/[be]*"]) == [*every[:3], *every[9:]]
+    odd = tmp_path / "scan[1].png"
+    odd.touch()
+    assert find_images([odd, "missing.png"]) == [odd, tmp_path.__class__("missing.png")]
+    monkeypatch.chdir(tmp_path)
+    for argument, message in ((f"{photos}/*.gif", "matches nothing"), (tmp_path / "empty", "0 other files")):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match=message):
+            find_images([argument])
+
+
+def test_the_client_and_data_sets_know_the_same_endings():
+    assert set(EXTENSIONS) == set(DATA_EXTENSIONS)
+
+
+@pytest.mark.parametrize("kind", ["model_file", "exported"])
+def test_predict_goes_on_after_images_that_it_cannot_read(kind, damaged, request, capsys):
+    assert _main("predict", *damaged, "--model", request.getfixturevalue(kind), "--top", "2") == 1
+    out, error = capsys.readouterr()
+    lines = out.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [str(damaged[i]) for i in (0, 2, 4)]
+    assert all(re.search(r": \w+ [01]\.\d{3}, \w+ 0\.\d{3}$", line) for line in lines)
+    assert "Received: 2 of 5 that are not" in error
+    assert f"{damaged[1]}: " in error
+    assert re.search(rf"{damaged[3]}: .*No such file", error)
+
+
+def test_predict_answers_alike_of_a_model_and_its_saved_model(photos, model_file, exported, tmp_path):
+    answers = []
+    for model in (model_file, exported):
+        assert _main("predict", photos, "--model", model, "--top", "2", "--to", tmp_path / "answers.json") == 0
+        answers.append(json.loads((tmp_path / "answers.json").read_text()))
+    for ours, theirs in zip(*answers, strict=True):
+        assert ours["image"] == theirs["image"]
+        assert [c["class"] for c in ours["classes"]] == [c["class"] for c in theirs["classes"]]
+        scores = [[c["score"] for c in item["classes"]] for item in (ours, theirs)]
+        np.testing.assert_allclose(*scores, atol=0.02)
+    assert len(answers[0]) == 12
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "jsonl"])
+def test_predict_writes_answers_and_errors(ending, damaged, model_file, tmp_path, capsys):
+    target = tmp_path / "new" / f"answers.{ending}"
+    assert _main("predict", *damaged, "--model", model_file, "--top", "10", "--to", target) == 1
+    assert capsys.readouterr().out == f"3 images classified: {target}\n"
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+    text = target.read_text()
+    if ending == "csv":
+        rows = list(csv.DictReader(text.splitlines()))
+        assert [*rows[0]] == ["image", *(f"{k}_{i}" for i in range(1, 5) for k in ("class", "score")), "error"]
+        assert {rows[0][f"class_{i}"] for i in range(1, 5)} == set(LABELS)
+        assert sum(float(rows[0][f"score_{i}"]) for i in range(1, 5)) == pytest.approx(1)
+    else:
+        rows = json.loads(text) if ending == "json" else [json.loads(line) for line in text.splitlines()]
+        assert {item["class"] for item in rows[0]["classes"]} == set(LABELS)
+    assert [row["image"] for row in rows] == [str(path) for path in damaged]
+    assert [bool(row.get("error")) for row in rows] == [False, True, False, True, False]
+
+
+def test_predict_refuses_what_it_cannot_write_before_it_loads_a_model(photos, capsys):
+    assert _main("predict", photos, "--model", "nothing.keras", "--to", "answers.xlsx") == 1
+    assert "--to must end in .csv, .json, .jsonl" in capsys.readouterr().err
+    assert _main("predict", photos / "nowhere*", "--model", "nothing.keras") == 1
+    assert "matches nothing" in capsys.readouterr().err
+
+
+def test_predict_says_that_a_saved_model_has_fewer_classes_in_an_answer(photos, exported, capsys):
+    image = photos / "test" / "cat" / "0.png"
+    assert _main("predict", image, "--model", exported, "--top", "3") == 0
+    assert "answers with its 2 best classes; one exported with --top-k 3" in capsys.readouterr().err
+    assert _main("predict", image, "--model", exported, "--top", "2") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_evaluate_finds_the_same_of_a_model_and_its_saved_model(photos, model_file, exported, capsys):
+    found = []
+    for model in (model_file, exported, exported / "1"):
+        assert _main("evaluate", model, "--folder", photos, "--batch-size", "5") == 0
+        line = capsys.readouterr().out.strip().splitlines()[-1]
+        # Of four classes one of the best five is always right.
+        assert re.search(r"12 images, accuracy [01]\.\d{4}, loss \d+\.\d{4}$", line), line
+        found.append([float(number) for number in re.findall(r"\d+\.\d{4}", line)])
+    np.testing.assert_allclose(found[1], found[0], atol=1e-3)
+    assert found[1] == found[2]
+
+
+def test_evaluate_needs_a_classifier(tmp_path, photos, capsys):
+    folder = keras_vit.export.saved_model(tiny_vit(num_classes=0), tmp_path / "tower", batch_sizes=())
+    assert _main("evaluate", folder, "--folder", photos) == 1
+    assert "the SavedModel must have a classifier" in capsys.readouterr().err
+    assert _main("explain", photos, "--model", folder) == 1
+    assert "the SavedModel must have the signature `explain`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["model_file", "exported"])
+def test_explain_takes_folders_and_saved_models(kind, photos, damaged, request, tmp_path, capsys):
+    model = request.getfixturevalue(kind)
+    assert _main("explain", *damaged[:2], "--model", model, "--to", tmp_path / "maps") == 1
+    out, error = capsys.readouterr()
+    assert re.search(r"0\.png: \w+ 0\.\d{3}, .*0_explained.png$", out.strip())
+    assert "1 of 2 that are not" in error
+    folder = photos / "test"
+    assert _main("explain", folder / "bee", folder / "cat" / "0.png", "--model", model, "--to", tmp_path / "many") == 0
+    found = sorted(str(path.relative_to(tmp_path / "many")) for path in (tmp_path / "many").rglob("*.png"))
+    assert found == [*(f"bee/{i}_explained.png" for i in range(3)), "cat/0_explained.png"]
