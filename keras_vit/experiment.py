@@ -111,7 +111,7 @@ def _run(recipe, directory, strategy, workers, log):
     judge = evaluation_data(recipe, test, strategy) if recipe.data.validation_fraction else None
     with plain_errors(), _ends_of(recipe):
         scope, compiler = strategy.scope, how["compiler"]
-        result = fit(trainer, recipe, dataset, steps, directory, scope, judge, compiler, workers)
+        result = fit(trainer, recipe, dataset, steps, directory, scope, judge, compiler, workers, log)
     model = trained_model(trainer)
     place = result["resumed_from"], result["resumed_step"]
     if any(place):

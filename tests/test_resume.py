@@ -287,3 +287,44 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path):
         _run(tmp_path, bad)
     saved = load(tmp_path / "checkpoint.npz")
     assert saved is None or all(np.isfinite(value).all() for value in saved.values)
+
+
+def test_a_finished_run_gets_more_epochs(tmp_path):
+    """With a constant learning rate it ends as if it had been as long from the beginning, to the bit."""
+    optimizer = dataclasses.replace(RECIPE.optimizer, schedule="constant", warmup_epochs=0.0)
+    short, long = (
+        RECIPE.replace(optimizer=optimizer, training=dataclasses.replace(RECIPE.training, epochs=epochs))
+        for epochs in (1, 2)
+    )
+    first = _run(tmp_path / "grown", short)
+    assert "earlier_epochs" not in first.record
+    lines = []
+    grown = experiment.run(long, tmp_path / "grown", log=lines.append)
+    assert (grown.record["resumed_from"], grown.record["earlier_epochs"]) == (1, [1])
+    assert any("a run of 1 epochs becomes one of 2: after epoch 1" in line for line in lines)
+    _assert_same(grown, _run(tmp_path / "whole", long))
+    with pytest.raises(ValueError, match=r"at least --epochs 2.*Received: epochs=1, .* with 2 epochs"):
+        _run(tmp_path / "grown", short)
+    assert len(_run(tmp_path / "grown", long).record["epochs"]) == 2
+
+
+def test_more_epochs_take_the_learning_rate_of_the_new_length(tmp_path):
+    short, long = (RECIPE.replace(training=dataclasses.replace(RECIPE.training, epochs=epochs)) for epochs in (2, 4))
+    _run(tmp_path, short)
+    lines = []
+    experiment.run(long, tmp_path, log=lines.append)
+    # One epoch of warm-up, then a third of the cosine of three epochs: 0.75 of the peak, where it had ended at 0.
+    assert any("the learning rate is that of 4 epochs, 0.00075 where it was 0" in line for line in lines), lines
+
+
+def test_a_run_that_has_stopped_early_goes_on_when_it_may(tmp_path):
+    data = dataclasses.replace(RECIPE.data, validation_fraction=0.1)
+    optimizer = dataclasses.replace(RECIPE.optimizer, learning_rate=1e-12)
+    training = dataclasses.replace(RECIPE.training, epochs=3, early_stopping=1)
+    recipe = RECIPE.replace(data=data, optimizer=optimizer, training=training)
+    assert len(_run(tmp_path, recipe).record["epochs"]) == 2
+    longer, lines = recipe.replace(training=dataclasses.replace(training, epochs=4)), []
+    assert len(experiment.run(longer, tmp_path, log=lines.append).record["epochs"]) == 2
+    assert any("stopped early, after epoch 2" in line and "training.early_stopping" in line for line in lines)
+    freed = recipe.replace(training=dataclasses.replace(training, epochs=3, early_stopping=None))
+    assert len(_run(tmp_path, freed).record["epochs"]) == 3

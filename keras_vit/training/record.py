@@ -103,6 +103,8 @@ def run_record(recipe, result, model, evaluation, **extra):
         "hardware": hardware(),
         "versions": ran["versions"],
         **({"earlier_code": earlier} if earlier else {}),
+        # The learning rate was that of these lengths before it was that of the recipe's.
+        **({"earlier_epochs": result["earlier_epochs"]} if result.get("earlier_epochs") else {}),
         "seed": recipe.training.seed,
         "epochs": result["history"],
         "best_epoch": result.get("best_epoch"),

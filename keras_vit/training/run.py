@@ -11,9 +11,9 @@ from keras_vit.training import callbacks, checkpoint, record
 from keras_vit.training.distillation import trained_model
 from keras_vit.training.lock import locked
 from keras_vit.training.losses import make_accuracy, make_loss
-from keras_vit.training.make_optimizer import make_optimizer
+from keras_vit.training.make_optimizer import make_optimizer, make_schedule
 from keras_vit.training.progress import ProgressBar
-from keras_vit.training.saved_state import Saved, load, previous
+from keras_vit.training.saved_state import Saved, describe, load, previous
 from keras_vit.training.saver import CheckpointCallback
 from keras_vit.training.stopping import StopRequest
 from keras_vit.training.workers import ALONE
@@ -21,6 +21,8 @@ from keras_vit.training.writer import Writer
 
 # What a run may go on with otherwise than it began.
 _OF_NO_EFFECT = {"training.save_steps", "training.save_minutes", "distribution.name", "data.service"}
+# What decides when it ends, which may be moved as long as that lies ahead.
+_OF_THE_END = {"training.epochs", "training.early_stopping"}
 
 
 def compile_model(model, recipe, steps_per_epoch, compiler, smoothed_targets=False, optimizer=None):
@@ -72,8 +74,13 @@ def fit(
     validation_data=None,
     compiler="plain",
     workers=ALONE,
+    log=None,
 ):
     """Trains to the end of the recipe, going on at the step where an interrupted run was saved.
+
+    A run, also one that has ended, may go on with other `training.epochs`, at least as many as it has trained, and
+    another `training.early_stopping`. From there on the learning rate is that of a run of the new length at this step,
+    so where a cosine had ended near 0 it rises again.
 
     Args:
         model: compiled.
@@ -88,11 +95,13 @@ def fit(
         validation_data: data set for the end of every epoch, or `None`. Never the test set: it chooses.
         compiler: as for `compile_model`.
         workers: `Workers`, where several processes make the run: the directory is the chief's alone.
+        log: callable for lines of text, or `None`.
 
     Returns:
         A dict: `history` (one dict an epoch, `wall_seconds` counted from the begin of the run), `seconds` (of all calls
         together, up to each one's last save), `resumed_from` (epoch), `resumed_step` (steps of the next epoch),
-        `best_epoch` (or `None`), `code` (of every part of the run, see `record.code`).
+        `best_epoch` (or `None`), `code` (of every part of the run, see `record.code`), `earlier_epochs` (a list: the
+        lengths that the run had before it got this one).
 
     Raises:
         ValueError: if the directory holds a run of another recipe or one that is running, or no readable checkpoint.
@@ -105,6 +114,9 @@ def fit(
     with locked(directory, workers), StopRequest() as stop, contextlib.ExitStack() as stack:
         saved = _resume(model, recipe, directory, scope, workers)
         begin = saved.state["epoch"], saved.state["step"]
+        if log is not None:
+            for line in _changes_of_the_end(model, recipe, saved.state, steps_per_epoch):
+                log(line)
         writer = stack.enter_context(contextlib.closing(Writer(directory / checkpoint.FILE_NAME)))
         settings, validates = recipe.training, validation_data is not None
         every = settings.save_steps, settings.save_minutes
@@ -167,6 +179,7 @@ def _finished(model, recipe, directory, saver, begin):
         "resumed_step": begin[1],
         "best_epoch": None if best is None else best + 1,
         "code": saver.code,
+        "earlier_epochs": saver.earlier_epochs,
     }
 
 
@@ -208,24 +221,60 @@ def _resume(model, recipe, directory, scope, workers):
     with workers.file_of_chief(path) as file:
         saved = saved or load(file)
     if saved is None:
-        new = {"epoch": 0, "step": 0, "history": [], "seconds": 0.0}
+        new = {"epoch": 0, "step": 0, "history": [], "seconds": 0.0, "earlier_epochs": []}
         return Saved({**new, "recipe": recipe.to_dict(), "code": [code]})
     with scope():
         checkpoint.fill(model, saved)
     saved.values = []  # They are large.
     saved.state["code"] = [*(part for part in saved.state["code"] if part != code), code]
+    before, now = (content["training"]["epochs"] for content in (saved.state["recipe"], recipe.to_dict()))
+    earlier = saved.state.get("earlier_epochs", [])
+    saved.state["earlier_epochs"] = [*earlier, before] if before != now else earlier
     saved.state["recipe"] = recipe.to_dict()
     return saved
 
 
+def _changes_of_the_end(model, recipe, state, steps_per_epoch):
+    """Lines that tell what a run does that had another end, or that stays ended."""
+    settings, (epoch, step) = recipe.training, (state["epoch"], state["step"])
+    if not epoch and not step:
+        return
+    is_stalled = callbacks.is_stalled(state["history"], settings.early_stopping)
+    if is_stalled and epoch < settings.epochs:
+        yield (
+            f"the run has stopped early, after epoch {epoch}: the validation accuracy had not risen for "
+            f"{settings.early_stopping} epochs. To train on, set training.early_stopping to None or a larger number"
+        )
+    earlier = state["earlier_epochs"]
+    if earlier and earlier[-1] != settings.epochs and not is_stalled:
+        done = epoch * steps_per_epoch + step
+        schedules = [
+            make_schedule(recipe.optimizer, steps_per_epoch, epochs, recipe.data.batch_size)[0]
+            for epochs in (earlier[-1], settings.epochs)
+        ]
+        old, new = (float(keras.ops.convert_to_numpy(schedule(done))) for schedule in schedules)
+        yield (
+            f"a run of {earlier[-1]} epochs becomes one of {settings.epochs}: {describe(epoch, step)} the learning "
+            f"rate is that of {settings.epochs} epochs, {new:.2g} where it was {old:.2g}"
+        )
+
+
 def _check_same_recipe(state, recipe, directory):
     saved, wanted = _flatten(state["recipe"]), _flatten(recipe)
-    changed = sorted(key for key in {*saved, *wanted} - _OF_NO_EFFECT if saved.get(key) != wanted.get(key))
+    free = _OF_NO_EFFECT | _OF_THE_END
+    changed = sorted(key for key in {*saved, *wanted} - free if saved.get(key) != wanted.get(key))
+    trained = state["epoch"] + (1 if state["step"] else 0)
+    if not changed and wanted["training.epochs"] < trained:
+        raise ValueError(
+            f"a run can get more epochs, not fewer than it has begun; give at least --epochs {trained}, choose another "
+            "directory (--out) or start afresh (--fresh). "
+            f"Received: epochs={wanted['training.epochs']}, {str(directory)!r} with {trained} epochs"
+        )
     if changed:
         lines = "\n".join(f"  {key}: was {saved.get(key)!r}, is {wanted.get(key)!r}" for key in changed)
         raise ValueError(
-            "a run can only go on with the recipe it began with; choose another directory (--out) or start afresh "
-            "(--fresh). "
+            "a run can only go on with the recipe it began with, of which only training.epochs and "
+            "training.early_stopping may change; choose another directory (--out) or start afresh (--fresh). "
             f"Received: {str(directory)!r} with\n{lines}"
         )
 

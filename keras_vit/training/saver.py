@@ -32,6 +32,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         history: list of dicts, one an epoch that has ended, with the `wall_seconds` of the run up to there.
         place: `(epoch, step)`: the epochs that have ended, and the steps of the next one that were done.
         code: list of dicts, what ran in the parts of the run, this one last.
+        earlier_epochs: list of int, the lengths that the run had before it got another one.
     """
 
     def __init__(self, writer, saved, steps_per_epoch, stop, workers=ALONE, every=(None, None), validates=False):
@@ -39,6 +40,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         self.writer, self.stop, self.workers = writer, stop, workers
         self.steps_per_epoch, self.validates = steps_per_epoch, validates
         self.history, self.code = saved.state["history"], saved.state["code"]
+        self.earlier_epochs = saved.state.get("earlier_epochs", [])
         self.place = saved.state["epoch"], saved.state["step"]
         self._saved, self._every = saved, every
         self._unsaved, self._cut = 0, False
