@@ -72,22 +72,26 @@ def test_weights_are_loaded_and_are_the_origin(tmp_path):
     ("name", "content", "rule"),
     [
         ("a.npz", b"", "a checkpoint must be readable. Received: .*a.npz"),
-        ("missing.weights.h5", None, "weights must be a readable '.weights.h5' file. Received: weights=.*missing"),
-        ("broken.weights.h5", b"no HDF5", "weights must be a readable '.weights.h5' file. Received: weights=.*broken"),
+        ("missing.weights.h5", None, "a checkpoint must be a file. Received: .*missing"),
+        ("broken.weights.h5", b"no HDF5", "a checkpoint must be readable. Received: .*broken"),
     ],
 )
 def test_weights_that_cannot_be_read_are_named(name, content, rule, tmp_path):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rule):
+    with pytest.raises((ValueError, FileNotFoundError), match=rule):
         keras_vit.create_model("vit_tiny_patch16_224", weights=tmp_path / name, **SMALL)
 
 
 def test_weights_of_another_architecture_raise(tmp_path):
     path = tmp_path / "a.weights.h5"
     keras_vit.create_model("vit_tiny_patch16_224", **SMALL).save_weights(path)
-    with pytest.raises(ValueError, match="head"):
-        keras_vit.create_model("vit_tiny_patch16_224", weights=path, **{**SMALL, "num_classes": 5})
+    with pytest.raises(ValueError, match=r"~ encoder_norm/0  \(file \(24,\), model encoder_norm/gamma \(36,\)\)"):
+        keras_vit.create_model("vit_tiny_patch16_224", weights=path, **{**SMALL, "hidden_dim": 36})
+    with pytest.raises(
+        ValueError, match=r"\+ encoder_block_1/attention_norm/beta  \(in the model, needs encoder_block"
+    ):
+        keras_vit.create_model("vit_tiny_patch16_224", weights=path, **{**SMALL, "num_layers": 2})
 
 
 def test_list_models():
@@ -273,5 +277,12 @@ def test_load_model_refuses_what_is_no_model(tmp_path):
     with pytest.raises(ValueError, match=r"create_model\(architecture, weights="):
         keras_vit.load_model(tmp_path / "x.weights.h5")
     tiny_vit().save(tmp_path / "model.keras")
-    with pytest.raises(ValueError, match=r"keeps its own config.*num_classes.: 2"):
-        keras_vit.load_model(tmp_path, num_classes=2)
+
+
+def test_load_model_gives_a_keras_file_another_head_and_size(tmp_path):
+    model = tiny_vit()
+    model.save(tmp_path / "model.keras")
+    with pytest.warns(UserWarning, match=r"\(2, 3\) are resized to \(4, 2\).*the head is new: 2 classes"):
+        read = keras_vit.load_model(tmp_path, num_classes=2, image_size=(32, 16))
+    assert read.output_shape == (None, 2)
+    np.testing.assert_array_equal(read.get_layer("encoder_norm").weights[0], model.get_layer("encoder_norm").weights[0])

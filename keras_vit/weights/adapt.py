@@ -57,7 +57,7 @@ def find_source(config, layout, description, rules, shapes):
         shapes: dict from key to shape.
     """
     told, own = (description.told, description.config is not None) if description else ({}, False)
-    patch_size = _kernel_patch(rules, shapes, config)
+    patch_size = layout.patch_size or _kernel_patch(rules, shapes, config)
     sizes = {name: told[name] for name in ("image_size", "window_size") if name in told and hasattr(config, name)}
     # An image may have pixels beyond the last whole patch; where it has none, this changes nothing.
     sizes |= {"drop_remainder": True} if hasattr(config, "drop_remainder") else {}
@@ -67,7 +67,7 @@ def find_source(config, layout, description, rules, shapes):
         known = config
     # Of a source's files a table is as the source takes it, whatever is told; of ours it is as the config in it says.
     square = layout.square_positions and not own
-    grid_size, windows = getattr(known, "grid_size", None), getattr(known, "windows", None)
+    grid_size, windows = layout.grid_size or getattr(known, "grid_size", None), getattr(known, "windows", None)
     return Source(patch_size, grid_size, windows, square, layout.spare_position)
 
 

@@ -16,6 +16,8 @@ class LoadReport:
         replaced: tuple of keys of a head with another number of classes.
         new: tuple of paths of variables that keep their initial values.
         notes: tuple of str: what was resized or adapted.
+        prefix: str. What stands in the file in front of the keys that were read.
+        outside: tuple of keys of the file that are not behind it: of other models, of an optimizer, of other layers.
     """
 
     layout: str
@@ -25,6 +27,8 @@ class LoadReport:
     replaced: tuple = ()
     new: tuple = ()
     notes: tuple = ()
+    prefix: str = ""
+    outside: tuple = ()
 
 
 def matching(keys, patterns):
@@ -32,14 +36,23 @@ def matching(keys, patterns):
     return {key for key in keys if any(re.search(pattern, key) for pattern in patterns)}
 
 
-def check_skips(keys, patterns):
-    """Raises a `ValueError` for a pattern that matches no key: it would hide a misspelling."""
+def check_patterns(name, patterns, names, of_what):
+    """Raises a `ValueError` for a pattern that matches nothing: it would hide a misspelling.
+
+    Args:
+        name: str, of the argument.
+        patterns: sequence of regular expressions.
+        names: what they are to match.
+        of_what: str. What the names are.
+    """
+    if isinstance(patterns, str):
+        raise ValueError(f"{name}= must be a list of regular expressions. Received: {name}={patterns!r}")
     for pattern in patterns:
-        if not matching(keys, [pattern]):
-            raise ValueError(f"skip= must match a key of the file. Received: {pattern!r}")
+        if not matching(names, [pattern]):
+            raise ValueError(f"{name}= must match {of_what}. Received: {pattern!r}")
 
 
-def raise_difference(path, layout, unused, unfilled, misshapen):
+def raise_difference(path, layout, unused, unfilled, misshapen, prefix=""):
     """Raises a `ValueError` that lists all of it, if there is any.
 
     Args:
@@ -48,6 +61,7 @@ def raise_difference(path, layout, unused, unfilled, misshapen):
         unused: keys that nothing takes.
         unfilled: dict from path of a variable to the keys that are missing.
         misshapen: dict from key or path to a pair of shapes, the file's and the model's.
+        prefix: str in front of the keys in the file.
     """
     if not unused and not unfilled and not misshapen:
         return
@@ -55,6 +69,7 @@ def raise_difference(path, layout, unused, unfilled, misshapen):
     lines += [f"  + {ours}  (in the model, needs {', '.join(keys)})" for ours, keys in sorted(unfilled.items())]
     lines += [f"  ~ {name}  (file {theirs}, model {ours})" for name, (theirs, ours) in sorted(misshapen.items())]
     raise ValueError(
-        f"a checkpoint must fit the model, key by key; skip=[...] leaves keys out. Received: {str(path)!r}, read as "
-        f"layout {layout!r}:\n" + "\n".join(lines)
+        "a checkpoint must fit the model, key by key; skip=[...] leaves out keys of the file, new=[...] variables of "
+        f"the model. Received: {str(path)!r}, read as layout {layout!r}{f' behind {prefix!r}' if prefix else ''}:\n"
+        + "\n".join(lines)
     )

@@ -5,6 +5,7 @@ import json
 
 from keras_vit.preprocessing import InputSpec
 from keras_vit.weights import embedded, hints, input_hints
+from keras_vit.weights.keras_layout import read_description
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,12 +17,14 @@ class Description:
         config: the config that keras_vit wrote into the file, or `None`.
         input_spec: `InputSpec`, or `None`.
         labels: tuple of class names, or `None`.
+        origin: str. Where the weights come from, or `None`.
     """
 
     fields: dict = dataclasses.field(default_factory=dict)
     config: object = None
     input_spec: InputSpec | None = None
     labels: tuple | None = None
+    origin: str | None = None
 
     @property
     def told(self):
@@ -47,6 +50,9 @@ def describe(checkpoint):
     Raises:
         ValueError: if one of them is malformed.
     """
+    if checkpoint.content is not None and checkpoint.content.kind == "keras":
+        found = read_description(checkpoint)
+        return Description({}, found.config, found.input_spec, found.labels, found.origin) if found else Description()
     written = embedded.read(checkpoint)
     if written is not None:
         return Description({}, *written)

@@ -1,12 +1,14 @@
-"""Which layout a file has, told by its keys, and which object writes a layout."""
+"""Finds the model in a file and its layout by the keys, and the object that writes a layout."""
 
 from keras_vit.models import ConvNetConfig, HybridConfig, SwinConfig
 from keras_vit.validation import check_choice
 from keras_vit.weights.flax import BIG_VISION, GOOGLE, detect_flax
 from keras_vit.weights.huggingface import HuggingFace, HuggingFaceTower, detect_huggingface
 from keras_vit.weights.hybrid import HYBRID_LAYOUTS
+from keras_vit.weights.keras_layout import select_model
+from keras_vit.weights.subtrees import behind, choose_subtree, find_subtrees, make_subtree, plain_keys
 from keras_vit.weights.swin import detect_swin, swin_to_write
-from keras_vit.weights.timm import DEIT, DINOV2, TIMM
+from keras_vit.weights.timm import DEIT, DINOV2, MAE, TIMM
 from keras_vit.weights.torchvision import TORCHVISION, TORCHVISION_OLD
 
 LAYOUTS = ("big_vision", "deit", "dinov2", "google", "huggingface", "microsoft", "timm", "torchvision")
@@ -15,6 +17,8 @@ LAYOUTS = ("big_vision", "deit", "dinov2", "google", "huggingface", "microsoft",
 def _detect_timm(shapes):
     if not {"patch_embed.proj.weight", "blocks.0.norm1.weight"} <= set(shapes):
         return None
+    if "decoder_embed.weight" in shapes:
+        return MAE
     if "blocks.0.gamma_1" in shapes:
         return DEIT
     if {"mask_token", "register_tokens", "blocks.0.mlp.w12.weight"} & set(shapes):
@@ -29,35 +33,77 @@ def _detect_torchvision(shapes):
     return TORCHVISION_OLD if old else TORCHVISION
 
 
+def _detect(shapes):
+    found = [
+        detect(shapes) for detect in (detect_flax, detect_swin, _detect_timm, _detect_torchvision, detect_huggingface)
+    ]
+    return next((layout for layout in found if layout is not None), None)
+
+
 def detect_layout(checkpoint, wanted="auto"):
-    """The layout of a checkpoint.
+    """The layout of a checkpoint, as for `find_model`."""
+    return find_model(checkpoint, wanted)[1]
+
+
+def find_model(checkpoint, wanted="auto", prefix=None):
+    """The part of a checkpoint that is a model, and its layout.
 
     Args:
-        checkpoint: `Checkpoint`.
-        wanted: `auto`, or the name that it must have.
+        checkpoint: `Checkpoint` of a file.
+        wanted: `auto`, or the name that the layout must have.
+        prefix: str in front of the keys of the model, where there are several; or `None`.
+
+    Returns:
+        `(checkpoint, layout)`, with the keys of the layout.
 
     Raises:
-        ValueError: if the keys are those of no known layout, or of another than wanted.
+        ValueError: if the keys are those of no known layout, or of another than wanted; if there are several models;
+            if an array of the model is none that is read.
     """
     check_choice(wanted, ("auto", *LAYOUTS), "layout")
-    found = [
-        detect(checkpoint.shapes)
-        for detect in (detect_flax, detect_swin, _detect_timm, _detect_torchvision, detect_huggingface)
-    ]
-    found = next((layout for layout in found if layout is not None), None)
-    if found is None:
+    content = checkpoint.content
+    names = {key: key for key in checkpoint} if content.kind == "keras" else plain_keys(checkpoint)
+    shapes = {name: checkpoint.shapes[key] for name, key in names.items()}
+    layouts = dict.fromkeys(content.roots) if content.kind == "keras" else find_subtrees(shapes, _detect)
+    if not layouts:
         some = ", ".join(sorted(checkpoint)[:3])
         raise ValueError(
             f"the keys of a checkpoint must be of one of the layouts {', '.join(LAYOUTS)}. "
             f"Received: {str(checkpoint.path)!r} with {len(checkpoint)} keys: {some}, ..."
         )
+    parts = {place: behind(shapes, place, layouts) for place in layouts}
+    place = choose_subtree(checkpoint.path, parts, prefix)
+    found = layouts[place]
+    if content.kind == "keras":
+        parts[place], found = select_model(checkpoint, place)
+    _check_plain(checkpoint.path, content, place)
+    subtree = make_subtree(place, parts, names, content.containers)
+    checkpoint = checkpoint.derive(parts[place], lambda key: content.read(names[place + key]), subtree=subtree)
+    _check_layout(checkpoint, found, wanted)
+    return checkpoint, found
+
+
+def _check_plain(path, content, place):
+    """Raises a `ValueError` for tensors of the chosen model that are no plain numbers."""
+    names = plain_keys(content.refused)
+    inner = tuple(other for other in content.containers if other.startswith(place) and other != place)
+    wrong = [key for key in names if key.startswith(place) and not (inner and key.startswith(inner))]
+    if wrong:
+        key, kind = wrong[0], content.refused[names[wrong[0]]]
+        raise ValueError(
+            f"weights must be plain, dense arrays; save the model in floating point. Received: {str(path)!r} with "
+            f"{len(wrong)} that are none, such as {key!r}, {kind}"
+        )
+
+
+def _check_layout(checkpoint, found, wanted):
+    """Raises a `ValueError` if a layout is another than wanted."""
     # The first DeiT and its distilled models were published with the keys that timm has.
     if wanted not in ("auto", found.name) and (wanted, found.name) != ("deit", "timm"):
         raise ValueError(
             f"the keys of a checkpoint must be of its layout. Received: layout={wanted!r} for "
             f"{str(checkpoint.path)!r}, whose keys are those of {found.name!r}"
         )
-    return found
 
 
 def layout_to_write(name, config):

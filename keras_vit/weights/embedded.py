@@ -33,14 +33,42 @@ def read(checkpoint):
     """
     if KEY not in checkpoint.metadata:
         return None
-    # A file may come from anywhere: nothing but the checks of these classes decides what is taken.
     try:
         content = json.loads(checkpoint.metadata[KEY])
-        config = _FAMILIES[content["family"]].from_config(content["config"])
-        found = ModelMetadata(config, InputSpec.from_config(content["input_spec"]), content["labels"])
-    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise ValueError(
-            f"the metadata {KEY!r} of a checkpoint must be what keras_vit writes. "
-            f"Received: {str(checkpoint.path)!r} ({type(error).__name__}: {error})"
-        ) from error
+        parts = [{"class_name": content["family"], "config": content["config"]}, {"config": content["input_spec"]}]
+        content = {"config": parts[0], "input_spec": parts[1], "labels": content["labels"]}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise _malformed(checkpoint.path, error) from error
+    found = parse(content, checkpoint.path)
     return found.config, found.input_spec, found.labels
+
+
+def parse(content, path):
+    """The `ModelMetadata` of what Keras keeps of it.
+
+    A file may come from anywhere: nothing but the checks of these classes decides what is taken.
+
+    Args:
+        content: dict of `config`, `input_spec`, `labels` and maybe `origin`, the config of a layer of metadata.
+        path: of the file, for messages.
+
+    Raises:
+        ValueError: if it is no description of a model.
+    """
+    try:
+        config, spec = content["config"], content["input_spec"]
+        return ModelMetadata(
+            _FAMILIES[config["class_name"]].from_config(config["config"]),
+            InputSpec.from_config(spec["config"]),
+            content["labels"],
+            content.get("origin"),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise _malformed(path, error) from error
+
+
+def _malformed(path, error):
+    return ValueError(
+        f"the metadata {KEY!r} of a checkpoint must be what keras_vit writes. "
+        f"Received: {str(path)!r} ({type(error).__name__}: {error})"
+    )

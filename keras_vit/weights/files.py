@@ -9,11 +9,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from keras_vit.weights.readers import BROKEN, open_npz, open_safetensors, open_torch
+from keras_vit.weights.checksums import reserve_checksums, write_checksums
+from keras_vit.weights.readers import BROKEN, open_content
 
-_READERS = {".safetensors": open_safetensors, ".npz": open_npz}
-_READERS |= dict.fromkeys((".pth", ".pt", ".bin"), open_torch)
-SUFFIXES = tuple(_READERS)
+# Endings that files of weights usually have; what a file is, its content alone decides.
+SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".h5", ".keras")
 
 
 class Checkpoint(collections.abc.Mapping):
@@ -25,14 +25,26 @@ class Checkpoint(collections.abc.Mapping):
         read: callable from key to array.
         metadata: dict of str to str that the file holds beside its arrays.
         packed: dict from key to the one that the file has instead, where several are stacked in one array.
+        content: `Content` of the file, or `None`.
+        subtree: `Subtree` of the file that these arrays are, or `None`: all of it.
     """
 
-    def __init__(self, path, shapes, read, metadata=None, packed=None):
+    def __init__(self, path, shapes, read, metadata=None, packed=None, content=None, subtree=None):
         self.path = pathlib.Path(path)
         self.shapes = shapes
         self.metadata = metadata or {}
         self.packed = packed or {}
+        self.content, self.subtree = content, subtree
         self._read = read
+
+    def derive(self, shapes, read, packed=None, subtree=None):
+        """A checkpoint of the same file with other keys."""
+        packed, subtree = packed or self.packed, subtree or self.subtree
+        return Checkpoint(self.path, shapes, read, self.metadata, packed, self.content, subtree)
+
+    def without(self, keys):
+        """The checkpoint without some of its keys."""
+        return self.derive({key: shape for key, shape in self.shapes.items() if key not in keys}, self._read)
 
     def __getitem__(self, key):
         if key not in self.shapes:
@@ -54,25 +66,36 @@ def open_checkpoint(path):
     """Opens a checkpoint.
 
     Args:
-        path: of a `.safetensors`, `.npz`, `.pth`, `.pt` or `.bin` file.
+        path: of a file of safetensors, PyTorch, NumPy (`.npz`) or Keras (`.keras`, `.weights.h5`), by whatever name, or
+            of the index of a model in several such files.
 
     Returns:
-        A `Checkpoint`. Arrays keep the file's dtype; bfloat16 is `ml_dtypes.bfloat16`.
+        A `Checkpoint`. Arrays keep the file's dtype; bfloat16 is `ml_dtypes.bfloat16`. Containers inside one another,
+        as in files of PyTorch, give keys joined by dots.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file cannot be read, or is of another kind.
-        ImportError: for a PyTorch file where torch is not installed.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"a checkpoint must be a file. Received: {str(path)!r}")
-    if path.suffix not in _READERS:
-        raise ValueError(f"a checkpoint must end in one of {', '.join(SUFFIXES)}. Received: {str(path)!r}")
     try:
-        return Checkpoint(path, *_READERS[path.suffix](path))
-    except (safetensors.SafetensorError, *BROKEN) as error:
+        content = open_content(path)
+    except FileNotFoundError:  # of a part of it, which the error names
+        raise
+    except (safetensors.SafetensorError, RecursionError, *BROKEN) as error:
         raise ValueError(f"a checkpoint must be readable. Received: {str(path)!r} ({error})") from error
+    return Checkpoint(path, content.shapes, content.read, content.metadata, content=content)
+
+
+def is_checkpoint(path):
+    """Whether a file's content is that of a checkpoint, whatever its name."""
+    try:
+        open_checkpoint(path)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def write_checkpoint(path, tensors, metadata=None):
@@ -80,7 +103,7 @@ def write_checkpoint(path, tensors, metadata=None):
 
     Args:
         path: where; an existing file is replaced.
-        tensors: dict from key to array.
+        tensors: dict from key to array. Their checksums are written with them, see `checksums`.
         metadata: dict of str to str for the header of `.safetensors`; an `.npz` file has no place for it.
 
     Raises:
@@ -98,7 +121,9 @@ def write_checkpoint(path, tensors, metadata=None):
             np.savez(name, **tensors)
         else:
             # PyTorch's loaders want to be told whose file it is.
-            safetensors.numpy.save_file(tensors, name, metadata={"format": "pt", **(metadata or {})})
+            metadata = {"format": "pt", **(metadata or {}), **reserve_checksums(len(tensors))}
+            safetensors.numpy.save_file(tensors, name, metadata=metadata)
+            write_checksums(name)
         with open(name, "rb") as file:
             os.fsync(file.fileno())
         os.chmod(name, 0o644)  # a temporary file is its owner's alone

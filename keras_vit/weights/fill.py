@@ -8,23 +8,25 @@ import numpy as np
 
 from keras_vit.metadata import metadata
 from keras_vit.weights.adapt import find_change, find_source
-from keras_vit.weights.audit import LoadReport, check_skips, matching, raise_difference
+from keras_vit.weights.audit import LoadReport, check_patterns, matching, raise_difference
 from keras_vit.weights.layout import HEADS, expand, is_head, weights_by_path
 from keras_vit.weights.transforms import SAME, TRANSPOSED, check_exact
 from keras_vit.weights.turning import is_turned, turned_matrix
 
+_SHOWN = 8  # names in a message
 # The axis of a head's kernel that counts the classes: PyTorch's is the first.
 _OUTPUTS = {TRANSPOSED: 0, SAME: -1}
 
 
-def fill(model, checkpoint, layout, skip=(), description=None, turned=None):
+def fill(model, checkpoint, layout, skip=(), description=None, turned=None, new=()):
     """Fills a model; where it raises, nothing of the model is changed.
 
     Args:
         model: a model of keras_vit.
-        checkpoint: `Checkpoint`.
+        checkpoint: `Checkpoint` of a model, as `find_model` gives it.
         layout: its `Layout`.
         skip: regular expressions of keys to leave out, as the file has them or with one a block.
+        new: regular expressions of paths of variables that stay as they are.
         description: `Description` of the file, or `None`.
         turned: what `turning` gave for the same file.
 
@@ -36,8 +38,12 @@ def fill(model, checkpoint, layout, skip=(), description=None, turned=None):
     """
     config = metadata(model).config
     checkpoint = layout.unpack(checkpoint)
-    skipped = _skipped(checkpoint, skip)
-    variables, table = weights_by_path(model), layout.table(config)
+    skipped, outside = find_skipped(checkpoint, skip)
+    variables = weights_by_path(model)
+    check_patterns("new", new, variables, "the path of a variable of the model, such as 'encoder_norm/gamma'")
+    untouched = matching(variables, new)
+    layout = layout.bind(variables)
+    table = layout.table(config)
     rules = expand(table, config, variables)
     unmodelled = matching(checkpoint, layout.unmodelled) - {key for item in rules for key in item.theirs}
     # The whole table: a model without a head leaves one of the file away.
@@ -46,29 +52,39 @@ def fill(model, checkpoint, layout, skip=(), description=None, turned=None):
     headless = not heads & set(checkpoint)
     left_out = skipped | replaced
     active = [item for item in rules if not set(item.theirs) & left_out and not (headless and is_head(item))]
+    active = [item for item in active if not set(item.ours) <= untouched]
+    skipped |= {key for item in rules if set(item.ours) <= untouched for key in item.theirs if key in checkpoint}
 
-    unfilled = set(variables) - {name for item in rules for name in item.ours}
+    unfilled = set(variables) - {name for item in rules for name in item.ours} - untouched
     unused = set(checkpoint) - {key for item in rules for key in item.theirs} - left_out - unmodelled
     source = find_source(config, layout, description, rules, checkpoint.shapes)
-    changes = _audit(checkpoint, layout, active, variables, (config, source), unused, unfilled)
+    filled = {path: variable for path, variable in variables.items() if path not in untouched}
+    changes = _audit(checkpoint, layout, active, filled, (config, source), unused, unfilled)
     layout.check_constants(checkpoint, config)
     # All arrays are read before the first variable changes, one at a time, so that no copy of the model is needed.
     for key in (key for item in active for key in item.theirs):
         check_exact(checkpoint[key], key)
     for item in active:
-        _assign(item, checkpoint, variables, config, changes, turned or {})
+        _assign(item, checkpoint, filled, config, changes, turned or {})
 
     notes = list(dict.fromkeys(change.note for change in changes.values()))
-    if headless and any(path.startswith(HEADS) for path in variables):
+    subtree = checkpoint.subtree
+    if told := subtree.note(outside):
+        notes.insert(0, told)
+    if untouched:
+        names = sorted(untouched)
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        notes.append(f"left as in the model, by new=: {', '.join(names[:_SHOWN])}{more}")
+    if headless and any(path.startswith(HEADS) for path in filled):
         notes.append("the head is new: the file has none")
     if replaced and config.num_classes:  # No head at all is what was asked for.
         notes.append(f"the head is new: {config.num_classes} classes instead of the file's")
     if notes:
         warnings.warn(f"{checkpoint.path.name}: " + "; ".join(notes), stacklevel=_stacklevel())
     used = {key for item in active for key in item.theirs}
-    new = set(variables) - {name for item in active for name in item.ours}
+    new = set(variables) - {name for item in active for name in item.ours if name in filled}
     names = (tuple(sorted(group)) for group in (used, skipped, unmodelled, replaced, new))
-    return LoadReport(layout.name, *names, tuple(notes))
+    return LoadReport(layout.name, *names, tuple(notes), subtree.prefix, tuple(sorted(subtree.outside)))
 
 
 def _stacklevel():
@@ -79,11 +95,20 @@ def _stacklevel():
     return level
 
 
-def _skipped(checkpoint, patterns):
-    """The keys that `skip=` names; what names a stack names all blocks in it."""
-    check_skips({*checkpoint, *checkpoint.packed.values()}, patterns)
-    stacks = matching(set(checkpoint.packed.values()), patterns)
-    return matching(checkpoint, patterns) | {key for key, stack in checkpoint.packed.items() if stack in stacks}
+def find_skipped(checkpoint, patterns):
+    """The keys that `skip=` names: of the model, and of what else is in the file.
+
+    A pattern may be of keys with what stands in front of them in the file or without; what names a stack names all
+    blocks in it.
+    """
+    subtree = checkpoint.subtree
+    full = {subtree.prefix + key: key for key in checkpoint}
+    stacks = set(checkpoint.packed.values())
+    check_patterns("skip", patterns, {*checkpoint, *full, *stacks, *subtree.outside}, "a key of the file")
+    stacks = matching(stacks, patterns)
+    skipped = matching(checkpoint, patterns) | {full[key] for key in matching(full, patterns)}
+    skipped |= {key for key, stack in checkpoint.packed.items() if stack in stacks}
+    return skipped, matching(subtree.outside, patterns)
 
 
 def _same_classes(rules, checkpoint, variables):
@@ -113,25 +138,27 @@ def _audit(checkpoint, layout, active, variables, configs, unused, unfilled):
         unused: keys that nothing takes.
         unfilled: paths of variables that nothing fills.
     """
-    unfilled = {path: ["a rule of this layout"] for path in unfilled}
+    unfilled = {path: ["a key that this layout has not"] for path in unfilled}
     misshapen, changes = {}, {}
     for item in active:
         missing = [key for key in item.theirs if key not in checkpoint]
         if missing:
-            unfilled |= dict.fromkeys(item.ours, missing)
+            unfilled |= dict.fromkeys([path for path in item.ours if path in variables], missing)
             continue
         # Zeros that take no memory tell the shape behind the transform.
         blanks = [np.broadcast_to(np.float32(0), checkpoint.shapes[key]) for key in item.theirs]
-        wanted = {path: tuple(variables[path].shape) for path in item.ours}
+        wanted = {path: tuple(variables[path].shape) for path in item.ours if path in variables}
         try:
             for path, blank in zip(item.ours, item.load(blanks, configs[0]), strict=True):
+                if path not in wanted:
+                    continue
                 change = find_change(path, blank.shape, wanted[path], *configs)
                 if change is not None:
                     changes[path] = change
         except (ValueError, IndexError, TypeError):
             ours = ", ".join(f"{path} {shape}" for path, shape in wanted.items())
             misshapen[item.theirs[0]] = (checkpoint.shapes[item.theirs[0]], ours)
-    raise_difference(checkpoint.path, layout.name, unused, unfilled, misshapen)
+    raise_difference(checkpoint.path, layout.name, unused, unfilled, misshapen, checkpoint.subtree.prefix)
     return changes
 
 
@@ -143,6 +170,8 @@ def _assign(item, checkpoint, variables, config, changes, turned):
             return
     arrays = [checkpoint[key] for key in item.theirs]
     for path, value in zip(item.ours, item.load(arrays, config), strict=True):
+        if path not in variables:
+            continue
         value = np.asarray(value, "float32")
         _set(variables[path], changes[path].apply(value) if path in changes else value)
 

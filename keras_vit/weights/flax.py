@@ -10,7 +10,6 @@ import re
 
 import numpy as np
 
-from keras_vit.weights.files import Checkpoint
 from keras_vit.weights.hybrid import google_stem_fields, google_stem_rules
 from keras_vit.weights.layout import Layout, count_blocks, dense, differing, norm, rule
 from keras_vit.weights.shapes import axes, count_classes, position_fields
@@ -142,7 +141,7 @@ class Flax(Layout):
             return stack_of(source)[i]
 
         packed = {key: source for key, (source, _) in sources.items()}
-        return Checkpoint(checkpoint.path, shapes, read, checkpoint.metadata, packed)
+        return checkpoint.derive(shapes, read, packed)
 
     def pack(self, tensors):
         """The inverse of `unpack`, of a dict."""

@@ -12,6 +12,8 @@ from keras_vit.weights.shapes import axes, count_classes, kernel_sizes, position
 from keras_vit.weights.transforms import CONV_OIHW, NO_BATCH, SAME, TRANSPOSED, VECTOR_TOKEN
 
 OURS = "encoder_block_{i}"
+_BODIES = ("", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "swin.", "swinv2.")
+_CLASSIFIERS = ("classifier", "cls_classifier")
 _COMMON = {"norm_placement": ("pre",), "position_embedding": ("learned",), "qk_norm": (False,)}
 
 
@@ -225,6 +227,21 @@ class HuggingFaceTower(Layout):
         return fields | position_fields(entries, int(self.clip), fields, hints, self.square_positions)
 
 
+def body_prefix(shapes, ending):
+    """What stands in front of the keys of a body, which the keys of a head beside it lack; `None` where it is more.
+
+    Args:
+        shapes: dict from key to shape.
+        ending: of a key of the body.
+    """
+    classified = any(f"{head}.weight" in shapes for head in _CLASSIFIERS)
+    for prefix in (key.removesuffix(ending) for key in shapes if key.endswith(ending)):
+        # A body by another name is one only where its head is beside it.
+        if prefix in _BODIES or (classified and re.fullmatch(r"\w+\.", prefix)):
+            return prefix
+    return None
+
+
 def detect_huggingface(shapes):
     """The Hugging Face layout of a file, or `None`."""
     tower = next((p for p in ("vision_model.", "") if f"{p}embeddings.patch_embedding.weight" in shapes), None)
@@ -232,7 +249,7 @@ def detect_huggingface(shapes):
         clip = f"{tower}pre_layrnorm.weight" in shapes
         return HuggingFaceTower(clip, tower, not clip and "classifier.weight" in shapes)
     ending = "embeddings.patch_embeddings.projection.weight"
-    prefix = next((key.removesuffix(ending) for key in shapes if key.endswith(ending)), None)
+    prefix = body_prefix(shapes, ending)
     if prefix is None or f"{prefix}embeddings.cls_token" not in shapes:
         return None
     return HuggingFace(prefix, any(".layer_scale1." in key for key in shapes))

@@ -87,6 +87,7 @@ class Layout:
         square_positions: bool. Whether the source's tables of positions are square, be the image or not.
         spare_position: bool. Whether a table may begin with an entry that belongs to no token.
         config_class: the class of its models' configs.
+        patch_size, grid_size: `(h, w)` of the model that a file was written from, where the file tells it, or `None`.
     """
 
     name: ClassVar[str]
@@ -94,6 +95,12 @@ class Layout:
     square_positions: ClassVar[bool] = False
     spare_position: ClassVar[bool] = False
     config_class: ClassVar[type] = ViTConfig
+    patch_size: ClassVar[tuple | None] = None
+    grid_size: ClassVar[tuple | None] = None
+
+    def bind(self, paths):
+        """The layout for a model with variables of these paths, in its order."""
+        return self
 
     def table(self, config):
         """The rules of one model; those of variables that the model lacks are left out later."""

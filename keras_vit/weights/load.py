@@ -9,11 +9,13 @@ from keras_vit.layers.dense import weights_follow
 from keras_vit.models import build_model
 from keras_vit.weights.catalog import catalog, catalog_entry
 from keras_vit.weights.description import Description, describe
-from keras_vit.weights.detect import detect_layout
-from keras_vit.weights.downloads import WEIGHTS_FILE, download, is_remote
+from keras_vit.weights.detect import find_model
+from keras_vit.weights.downloads import download, is_remote
 from keras_vit.weights.files import open_checkpoint
-from keras_vit.weights.fill import fill
+from keras_vit.weights.fill import fill, find_skipped
+from keras_vit.weights.folders import find_file
 from keras_vit.weights.infer import infer_config
+from keras_vit.weights.keras_layout import KerasLayout
 from keras_vit.weights.turning import turning
 
 # What a variant's name stands for; the patch may be asked for otherwise.
@@ -26,7 +28,18 @@ _IMAGE_SIZES = ("image_size", "window_size", "pretrained_window_sizes")
 
 
 def from_checkpoint(
-    path, config=None, layout="auto", *, input_spec=None, labels=None, dtype=None, name="vit", **overrides
+    path,
+    config=None,
+    layout="auto",
+    *,
+    skip=(),
+    new=(),
+    prefix=None,
+    input_spec=None,
+    labels=None,
+    dtype=None,
+    name="vit",
+    **overrides,
 ):
     """Builds the model of a checkpoint and fills it.
 
@@ -39,10 +52,12 @@ def from_checkpoint(
     Transformers V2 the windows of training stay the file's, where it or a description tells them.
 
     Args:
-        path: of a `.safetensors`, `.npz`, `.pth`, `.pt` or `.bin` file or of a folder with `model.safetensors`, or what
-            `keras_vit.weights.download` takes, such as `hub:organisation/repository`.
+        path: of a file of safetensors, PyTorch, NumPy (`.npz`) or Keras (`.keras`), whatever its name; of the index of
+            a model in several files; of a folder with one of them; or what `keras_vit.weights.download` takes, such as
+            `hub:organisation/repository`.
         config: `ViTConfig` or `SwinConfig` of the model, which is then taken as it is, or `None`.
         layout: one of `keras_vit.weights.LAYOUTS`, or `auto`.
+        skip, new, prefix: as for `load_weights`. The architecture is that of the keys that are not skipped.
         input_spec: `InputSpec` of the weights; `None`: as described, at the model's image size, or else pixels to
             -1 .. 1, as Google's and SigLIP's. DeiT, DINOv2 and Swin want the mean and standard deviation of ImageNet.
         labels: class names in the order of the logits; `None`: as described, if the classes are the file's.
@@ -58,7 +73,7 @@ def from_checkpoint(
         ValueError: if the file or what describes it is unreadable, if it is of no known layout or does not fit; on an
             unknown field, with the nearest one.
     """
-    source = _Source(path, layout)
+    source = _Source(path, layout, skip, new, prefix)
     if config is None:
         config = source.layout.adapt_config(source.config(overrides), overrides)
     else:
@@ -66,7 +81,20 @@ def from_checkpoint(
     return source.build(config, input_spec, labels, dtype, name)
 
 
-def load_variant(path, variant, layout="auto", *, input_spec=None, labels=None, dtype=None, name="vit", **overrides):
+def load_variant(
+    path,
+    variant,
+    layout="auto",
+    *,
+    skip=(),
+    new=(),
+    prefix=None,
+    input_spec=None,
+    labels=None,
+    dtype=None,
+    name="vit",
+    **overrides,
+):
     """Builds a model of a published size and fills it.
 
     The size is the variant's; whatever else the file or its description tells is as in the file: activation, epsilon,
@@ -74,7 +102,8 @@ def load_variant(path, variant, layout="auto", *, input_spec=None, labels=None, 
     the activation too. Arguments win over all of it.
 
     Args:
-        path, layout, input_spec, labels, dtype, name, **overrides: as for `from_checkpoint`.
+        path, layout, skip, new, prefix, input_spec, labels, dtype, name, **overrides: as for `from_checkpoint`; also a
+            `.weights.h5` file.
         variant: the config of the published size.
 
     Returns:
@@ -83,7 +112,10 @@ def load_variant(path, variant, layout="auto", *, input_spec=None, labels=None, 
     Raises:
         FileNotFoundError, ValueError: as `from_checkpoint`; also if the file is of another size.
     """
-    source, wanted = _Source(path, layout), variant.replace(**overrides)
+    source, wanted = _Source(path, layout, skip, new, prefix), variant.replace(**overrides)
+    if source.has_no_config:
+        classes = {"num_classes": source.layout.count_classes(source.checkpoint.shapes)}
+        return source.build(variant.replace(**{**classes, **overrides}), input_spec, labels, dtype, name)
     _check_family(path, source.layout.config_class, wanted, isinstance(wanted, source.layout.config_class))
     described = {name: value for name, value in overrides.items() if name not in _IMAGE_SIZES}
     config = source.config(overrides, {**vars(variant), **described})
@@ -113,13 +145,26 @@ def _check_sizes(path, found, wanted, free):
         )
 
 
-def load_published(name, path=None, *, input_spec=None, labels=None, dtype=None, model_name=None, **overrides):
+def load_published(
+    name,
+    path=None,
+    *,
+    skip=(),
+    new=(),
+    prefix=None,
+    input_spec=None,
+    labels=None,
+    dtype=None,
+    model_name=None,
+    **overrides,
+):
     """Builds the model of a published checkpoint and fills it; fetches the file unless it is there.
 
     Args:
         name: `architecture.tag` of the catalog; see `keras_vit.list_models(pretrained=True)`.
         path: of the file, if it lies elsewhere than in the cache, or `None`.
-        input_spec, labels, dtype, **overrides: as for `from_checkpoint`; the defaults are the catalog's.
+        skip, new, prefix, input_spec, labels, dtype, **overrides: as for `from_checkpoint`; the defaults are the
+            catalog's.
         model_name: str or `None`: the architecture.
 
     Returns:
@@ -131,7 +176,8 @@ def load_published(name, path=None, *, input_spec=None, labels=None, dtype=None,
     """
     entry = catalog_entry(name)
     # A file of one's own may be the same weights with the keys of another source.
-    source = _Source(path, "auto") if path else _Source(entry.source, entry.layout, described=False)
+    where, described = ((path, "auto"), True) if path else ((entry.source, entry.layout), False)
+    source = _Source(*where, skip, new, prefix, described)
     config = source.layout.adapt_config(entry.config(), overrides)
     input_spec = input_spec or entry.input_spec_for(config)
     labels = entry.labels_for(config) if labels is None else labels
@@ -139,7 +185,7 @@ def load_published(name, path=None, *, input_spec=None, labels=None, dtype=None,
     return source.build(config, input_spec, labels, dtype, model_name or entry.architecture, origin)
 
 
-def load_weights(model, path, layout="auto", skip=()):
+def load_weights(model, path, layout="auto", skip=(), new=(), prefix=None):
     """Fills a model from a checkpoint, strictly. Where it raises, nothing of the model is changed.
 
     Positions of another grid and the relative position biases of another window are resized by the method of the
@@ -148,9 +194,13 @@ def load_weights(model, path, layout="auto", skip=()):
 
     Args:
         model: a model of keras_vit.
-        path: of the file.
+        path: of the file, as for `from_checkpoint`, also of a `.weights.h5` file.
         layout: one of `keras_vit.weights.LAYOUTS`, or `auto`.
-        skip: regular expressions of keys to leave out; the variables that they would fill stay as they are.
+        skip: list of regular expressions of keys to leave out; the variables that they would fill stay as they are.
+        new: list of regular expressions of paths of variables that stay as they are, such as `"^encoder_norm/"`; the
+            keys that would fill them are left out.
+        prefix: str in front of the model's keys, such as `student`, where a file holds several; `None`: of a model and
+            its running average (a name with `ema`, `teacher`, `target`, `swa` or `averaged`) the average.
 
     Returns:
         A `LoadReport`.
@@ -160,8 +210,8 @@ def load_weights(model, path, layout="auto", skip=()):
         ValueError: if the file is unreadable, of no known layout, holds NaN or infinite values, or does not fit:
             all differences at once.
     """
-    source = _Source(path, layout)
-    return fill(model, source.checkpoint, source.layout, skip, source.description)
+    source = _Source(path, layout, skip, new, prefix)
+    return fill(model, source.checkpoint, source.layout, skip, source.description, new=new)
 
 
 def _local_file(path, described):
@@ -173,39 +223,46 @@ def _local_file(path, described):
             f"published weights are loaded by name: keras_vit.create_model({str(path)!r}). Received: path={str(path)!r}"
         )
     path = pathlib.Path(path)
-    return path / WEIGHTS_FILE if path.is_dir() else path
+    return find_file(path) if path.is_dir() else path
 
 
 class _Source:
     """An open checkpoint, its layout, and what is told of it.
 
     Args:
-        path, layout: as for `from_checkpoint`.
+        path, layout, skip, new, prefix: as for `from_checkpoint`.
         described: bool. Whether to read what the file and those beside it tell. Default True.
 
     Attributes:
         name: str. Where it comes from, as it was asked for.
     """
 
-    def __init__(self, path, layout, described=True):
-        self.name = str(path)
-        self.checkpoint = open_checkpoint(_local_file(path, described))
-        self.layout = detect_layout(self.checkpoint, layout)
+    def __init__(self, path, layout, skip=(), new=(), prefix=None, described=True):
+        self.name, self.skip, self.new = str(path), skip, new
+        self.checkpoint, self.layout = find_model(open_checkpoint(_local_file(path, described)), layout, prefix)
         self.description = describe(self.checkpoint) if described else Description()
+
+    @property
+    def has_no_config(self):
+        """Whether it is a file of Keras that does not tell the architecture."""
+        return isinstance(self.layout, KerasLayout) and self.layout.source is None
 
     def config(self, wanted, defaults=None):
         """The config of the model that the file was written from."""
-        return infer_config(self.layout.unpack(self.checkpoint), self.layout, self.description, wanted, defaults)
+        checkpoint = self.layout.unpack(self.checkpoint)
+        if self.description.config is None:  # A config of ours is that of the whole file.
+            checkpoint = checkpoint.without(find_skipped(checkpoint, self.skip)[0])
+        return infer_config(checkpoint, self.layout, self.description, wanted, defaults)
 
     def build(self, config, input_spec, labels, dtype, name, origin=None):
         """The model of a config, filled."""
         input_spec = input_spec or self.description.input_spec_for(config)
         labels = self.description.labels_for(config) if labels is None else labels
-        origin = origin or self.name
+        origin = origin or self.description.origin or self.name
         with _garbage_waits():
             with turning(self.checkpoint, self.layout, config, dtype) as turned, weights_follow():
                 model = build_model(config, input_spec, labels, origin=origin, dtype=dtype, name=name)
-            fill(model, self.checkpoint, self.layout, (), self.description, turned)
+            fill(model, self.checkpoint, self.layout, self.skip, self.description, turned, self.new)
         return model
 
 

@@ -10,6 +10,7 @@ import re
 
 from keras_vit.layers.windows import log_coordinates, padded_size, relative_position_index, shift_mask
 from keras_vit.models import SwinConfig
+from keras_vit.weights.huggingface import body_prefix
 from keras_vit.weights.layout import Layout, count_blocks, dense, norm, rule
 from keras_vit.weights.shapes import axes, count_classes, kernel_sizes, ratio_of_widths
 from keras_vit.weights.swin_names import HUGGINGFACE, OFFICIAL, Names
@@ -215,9 +216,8 @@ MICROSOFT = Swin("microsoft", buffers=True)
 
 def detect_swin(shapes):
     """The `Swin` layout of a file, or `None`."""
-    first = next((key for key in shapes if key.endswith("layers.0.blocks.0.attention.self.query.weight")), None)
-    if first is not None:
-        prefix = first.removesuffix("encoder.layers.0.blocks.0.attention.self.query.weight")
+    prefix = body_prefix(shapes, "encoder.layers.0.blocks.0.attention.self.query.weight")
+    if prefix is not None:
         buffers = any(key.endswith("relative_position_index") for key in shapes)
         return Swin("huggingface", HUGGINGFACE, prefix, "classifier", buffers=buffers)
     if "layers.0.blocks.0.attn.qkv.weight" not in shapes:

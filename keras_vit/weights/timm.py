@@ -134,6 +134,8 @@ class Timm(Layout):
 TIMM = Timm()
 # facebookresearch/deit models_v2.py: LayerScale under other names; positions without antialias.
 DEIT = Timm(name="deit", layer_scale="gamma_{n}", position_resize="bicubic")
+# facebookresearch/mae models_mae.py: with the decoder of pretraining, which belongs to no classifier.
+MAE = Timm(unmodelled=(r"^decoder_", r"^mask_token$"), position_resize="bicubic")
 # facebookresearch/dinov2 vision_transformer.py: a mask token for training alone, SwiGLU packed as w12 and w3; a table
 # is taken for square even where an image that is not has as many patches.
 DINOV2 = Timm(

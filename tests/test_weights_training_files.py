@@ -1,0 +1,376 @@
+"""Files that training programs leave: prefixes, containers, averages, and whatever lies beside the weights."""
+
+import argparse
+import collections
+import datetime
+import json
+import pathlib
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch_pickles
+from golden import GOLDENS
+from tiny import IMAGES, tiny_vit
+from torch_pickles import Unknown
+
+import keras_vit
+from keras_vit.weights import from_checkpoint, load_weights, save_weights
+from keras_vit.weights.detect import find_model
+from keras_vit.weights.files import open_checkpoint
+from keras_vit.weights.save import to_tensors
+from keras_vit.weights.timm import TIMM
+
+# What timm's, DeiT's, DINO's and Lightning's programs put beside the weights.
+ARGUMENTS = argparse.Namespace(lr=1e-3, output=pathlib.PurePosixPath("runs"), since=datetime.datetime(2026, 1, 1))
+BESIDE = {
+    "args": ARGUMENTS,
+    "epoch": np.int64(3),
+    "metric": np.float32(0.5),
+    "hyper_parameters": collections.OrderedDict(model=Unknown(name="vit", layers=[1, {2}]), seed=np.bool_(True)),
+    "names": np.array(["a", None], dtype=object),
+    "optimizer": {"state": {0: {"step": np.ones(1, "float32"), "exp_avg": np.ones((3, 2), "float32")}}},
+}
+
+
+def _tensors(model):
+    return {key: np.ascontiguousarray(value) for key, value in to_tensors(model, TIMM).items()}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_vit()
+
+
+@pytest.fixture(scope="module")
+def tensors(model):
+    return _tensors(model)
+
+
+def _under(prefix, tensors):
+    return {prefix + key: value for key, value in tensors.items()}
+
+
+def _assert_same(model, other):
+    for ours, theirs in zip(model.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("checkpoint", "model.module."), ("legacy", "state_dict.model.")])
+def test_a_file_that_pytorch_saved_is_read_without_pytorch(name, prefix, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    path = GOLDENS / "torch_files" / name
+    with pytest.warns(UserWarning, match=f"read are the keys behind '{prefix}'"):
+        model = from_checkpoint(path, num_heads=2)
+    images = np.linspace(-1, 1, 64, dtype="float32").reshape(1, 8, 8, 1)
+    np.testing.assert_allclose(model(images), [[-0.5841, 0.0070]], atol=1e-4)
+
+
+@pytest.mark.parametrize("save", [torch_pickles.save, torch_pickles.save_legacy], ids=["archive", "legacy"])
+@pytest.mark.parametrize("prefix", ["model", "state_dict", "module", "net", "a.b.c", "0"])
+def test_what_lies_beside_the_weights_does_not_matter(prefix, save, model, tensors, tmp_path):
+    tree = dict(BESIDE)
+    place = tree
+    for part in prefix.split("."):
+        inner = place[part] = {}
+        place = inner
+    place.update(tensors)
+    save(tmp_path / "checkpoint", tree)
+    other = tiny_vit()
+    for variable in other.weights:
+        variable.assign(variable * 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the only model of a file, in a container of its own
+        report = load_weights(other, tmp_path / "checkpoint")
+    assert (report.layout, report.prefix) == ("timm", f"{prefix}.")
+    assert set(report.outside) == {"optimizer.state.0.step", "optimizer.state.0.exp_avg"}
+    _assert_same(other, model)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "visual.trunk.", "teacher.backbone."),
+        *("model._orig_mod.", "module._orig_mod.backbone.", "net.vit.encoder.model.", "base_model.model.vit_model."),
+    ],
+)
+@pytest.mark.parametrize("write", ["safetensors", "npz", "torch"])
+def test_the_layout_is_found_behind_any_prefix_and_told(prefix, write, model, tensors, tmp_path):
+    path, content = tmp_path / "weights", _under(prefix, tensors)
+    if write == "npz":
+        np.savez(tmp_path / "weights.npz", **content)
+        path = tmp_path / "weights.npz"
+    elif write == "torch":
+        torch_pickles.save(path, {"state_dict": content})
+    else:
+        safetensors.numpy.save_file(content, path)
+    with pytest.warns(UserWarning, match=f"weights.*: read are the keys behind '.*{prefix}'"):
+        report = load_weights(model, path)
+    assert report.prefix.endswith(prefix)
+    assert report.outside == ()
+
+
+def test_wrappers_inside_the_keys_are_left_out(model, tensors, tmp_path):
+    content = {key.replace("blocks.0.", "blocks.0._checkpoint_wrapped_module."): v for key, v in tensors.items()}
+    content = {key.replace("blocks.1.attn.", "blocks.1.attn._orig_mod."): v for key, v in content.items()}
+    safetensors.numpy.save_file(content, tmp_path / "x")
+    assert set(find_model(open_checkpoint(tmp_path / "x"))[0]) == set(tensors)
+    load_weights(model, tmp_path / "x")
+
+
+def test_the_chunks_of_dinov2s_training_are_taken_apart(model, tensors, tmp_path):
+    content = {
+        key.replace("blocks.0.", "blocks.0.0.").replace("blocks.1.", "blocks.1.1."): v for key, v in tensors.items()
+    }
+    torch_pickles.save(tmp_path / "x", {"teacher": _under("backbone.", content)})
+    with pytest.warns(UserWarning, match=r"behind 'teacher\.backbone\.'"):
+        load_weights(model, tmp_path / "x")
+
+
+def test_a_layout_with_a_prefix_of_its_own_is_found_behind_another(tmp_path):
+    model = tiny_vit(layer_norm_epsilon=1e-12)
+    save_weights(model, tmp_path / "x.safetensors", "huggingface")
+    content = _under("model.", safetensors.numpy.load_file(tmp_path / "x.safetensors"))
+    assert "model.vit.embeddings.cls_token" in content
+    torch_pickles.save(tmp_path / "x.ckpt", {"state_dict": content})
+    with pytest.warns(UserWarning, match=r"behind 'state_dict\.model\.'"):
+        _assert_same(from_checkpoint(tmp_path / "x.ckpt", num_heads=2, image_size=(16, 24)), model)
+
+
+@pytest.mark.parametrize(
+    ("raw", "average"),
+    [
+        ("model", "model_ema"),
+        ("state_dict", "state_dict_ema"),
+        ("student", "teacher"),
+        ("student.module.backbone", "teacher.backbone"),
+        ("encoder", "target_encoder"),
+        ("model", "ema_model.module"),
+        ("net", "averaged"),
+    ],
+)
+def test_of_a_model_and_its_average_the_average_is_read_unless_asked(raw, average, model, tensors, tmp_path):
+    torch_pickles.save(
+        tmp_path / "x",
+        {**BESIDE, **_under(f"{raw}.", {k: v + 1 for k, v in tensors.items()}), **_under(f"{average}.", tensors)},
+    )
+    with pytest.warns(UserWarning, match=rf"behind '{average}\.', not those behind '{raw}\.' \(prefix= chooses\)"):
+        read = from_checkpoint(tmp_path / "x", num_heads=2, image_size=(16, 24))
+    _assert_same(read, model)
+    for asked in (raw, f"{raw}.", raw.split(".")[0]):
+        with pytest.warns(UserWarning, match=rf"behind '{raw}\.', not those"):
+            load_weights(read, tmp_path / "x", prefix=asked)
+        np.testing.assert_array_equal(read.get_layer("encoder_norm").weights[0], tensors["norm.weight"] + 1)
+
+
+def test_of_models_that_are_no_copies_one_must_be_chosen(model, tensors, tmp_path):
+    wide = _tensors(tiny_vit(hidden_dim=32))
+    for content in (
+        _under("student.", tensors) | _under("teacher.", wide),
+        _under("left.", tensors) | _under("right.", tensors),
+    ):
+        safetensors.numpy.save_file(content, tmp_path / "x")
+        first, second = sorted({key.split(".")[0] for key in content})
+        with pytest.raises(ValueError, match=rf"prefix= must choose one of .*'{first}\.', '{second}\.'"):
+            load_weights(model, tmp_path / "x")
+        with pytest.warns(UserWarning, match="prefix= chooses"):
+            load_weights(model, tmp_path / "x", prefix="student" if first == "student" else "left")
+        with pytest.raises(ValueError, match=r"prefix= must stand in front of .* Received: prefix='nobody'"):
+            load_weights(model, tmp_path / "x", prefix="nobody")
+
+
+def test_keys_beside_a_prefix_are_named_and_keys_behind_it_are_strict(model, tensors, tmp_path):
+    beside = {
+        "criterion.weight": np.ones(3, "float32"),
+        "fc.weight": np.ones((3, 16), "float32"),
+        "text.a.b": np.ones(1),
+    }
+    safetensors.numpy.save_file(_under("visual.trunk.", tensors) | beside, tmp_path / "x")
+    with pytest.warns(UserWarning, match=r"left out beside them: criterion\.\* \(1\), fc\.\* \(1\), text\.\* \(1\)"):
+        report = load_weights(model, tmp_path / "x")
+    assert set(report.outside) == set(beside)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load_weights(model, tmp_path / "x", skip=["criterion", "^fc", "^text"])
+    assert "left out" not in str(caught[0].message)
+    extra = _under("visual.trunk.", {**tensors, "extra": np.ones(1, "float32")})
+    safetensors.numpy.save_file(extra, tmp_path / "y")
+    with pytest.raises(ValueError, match=r"(?s)behind 'visual\.trunk\.':\n  - extra "):
+        load_weights(model, tmp_path / "y")
+    for pattern in ("^extra$", r"^visual\.trunk\.extra$"):
+        with pytest.warns(UserWarning, match="read are the keys"):
+            assert load_weights(model, tmp_path / "y", skip=[pattern]).skipped == ("extra",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["weights.bin", "checkpoint", "model.ckpt", "ckpt.pt", "model_best.pth.tar", "a.b", "x.npz", "x.safetensors"],
+)
+def test_the_name_of_a_file_plays_no_part(name, model, tensors, tmp_path):
+    path = tmp_path / name
+    np.savez(tmp_path / "whatever.npz", **tensors)
+    writers = {
+        "safetensors": lambda: safetensors.numpy.save_file(tensors, path),
+        "npz": lambda: path.write_bytes((tmp_path / "whatever.npz").read_bytes()),
+        "torch": lambda: torch_pickles.save(path, tensors),
+        "legacy": lambda: torch_pickles.save_legacy(path, tensors),
+    }
+    for kind, write in writers.items():
+        write()
+        assert load_weights(model, path).layout == "timm", kind
+        assert keras_vit.create_model  # the names are those of files, not of models
+
+
+def test_a_decoder_of_mae_is_left_aside(model, tensors, tmp_path):
+    decoder = {"mask_token": np.ones((1, 1, 8), "float32"), "decoder_embed.weight": np.ones((8, 16), "float32")}
+    decoder |= {
+        "decoder_blocks.0.norm1.weight": np.ones(8, "float32"),
+        "decoder_pos_embed": np.ones((1, 7, 8), "float32"),
+    }
+    body = {key: value for key, value in tensors.items() if not key.startswith("head.")}
+    torch_pickles.save(tmp_path / "mae.pth", {"model": {**body, **decoder}, "args": ARGUMENTS})
+    read = from_checkpoint(tmp_path / "mae.pth", num_heads=2, image_size=(16, 24))
+    config = keras_vit.metadata(read).config
+    assert (config.num_classes, config.position_resize) == (0, "bicubic")
+    assert set(load_weights(read, tmp_path / "mae.pth").unmodelled) == set(decoder)
+
+
+MAE = {"pooling": "gap", "pool_before_norm": True, "num_classes": 5, "num_heads": 2, "image_size": (16, 24)}
+
+
+def test_what_pretraining_has_not_stays_new(model, tensors, tmp_path):
+    body = {key: value for key, value in tensors.items() if not key.startswith("head.")}
+    torch_pickles.save(tmp_path / "mae.pth", {"model": body})
+    with pytest.raises(ValueError, match=r"(?s)skip=.*new=.*- norm.bias.*\+ encoder_norm/beta"):
+        from_checkpoint(tmp_path / "mae.pth", **MAE)
+    with pytest.warns(UserWarning, match="left as in the model, by new=: encoder_norm/beta, encoder_norm/gamma"):
+        tuned = from_checkpoint(tmp_path / "mae.pth", skip=[r"^norm\."], new=["^encoder_norm/"], **MAE)
+    np.testing.assert_array_equal(tuned.get_layer("encoder_norm").weights[0], np.ones(16))
+    assert tuned(IMAGES).shape == (2, 5)
+    torch_pickles.save(tmp_path / "tuned.pth", {"model": _tensors(tuned)})
+    config = keras_vit.metadata(from_checkpoint(tmp_path / "tuned.pth", num_heads=2, image_size=(16, 24))).config
+    assert (config.pooling, config.pool_before_norm, config.num_classes) == ("gap", True, 5)
+
+
+def test_new_leaves_variables_as_they_are_and_what_would_fill_them_out(model, tensors, tmp_path):
+    safetensors.numpy.save_file(tensors, tmp_path / "x")
+    other = tiny_vit()
+    for variable in other.weights:
+        variable.assign(variable * 0 + 7)
+    with pytest.warns(UserWarning, match="left as in the model, by new=: encoder_block_1/mlp_norm/beta"):
+        report = load_weights(other, tmp_path / "x", new=["block_1/mlp_norm/beta", "^head/kernel"])
+    assert report.new == ("encoder_block_1/mlp_norm/beta", "head/kernel")
+    assert report.skipped == ("blocks.1.norm2.bias", "head.weight")
+    changed = {v.path for v in other.weights if np.unique(v).tolist() == [7]}
+    assert changed == set(report.new)
+    with pytest.raises(ValueError, match=r"new= must match the path of a variable .*Received: 'misspelt'"):
+        load_weights(other, tmp_path / "x", new=["misspelt"])
+    for name in ("skip", "new"):
+        with pytest.raises(ValueError, match=f"{name}= must be a list of regular expressions"):
+            load_weights(other, tmp_path / "x", **{name: "head"})
+
+
+def test_new_of_one_of_two_variables_in_one_array(tmp_path):
+    siglip = {"pooling": "map", "class_token": False, "position_on_prefix": False, "num_classes": 0}
+    model, other = tiny_vit(**siglip), tiny_vit(**siglip)
+    save_weights(model, tmp_path / "x.safetensors", "huggingface")
+    query = other.get_layer("representation").query.kernel
+    query.assign(query * 0)
+    with pytest.warns(UserWarning, match="by new=: representation/query/kernel"):
+        load_weights(other, tmp_path / "x.safetensors", new=["representation/query/kernel"])
+    assert not np.any(query)
+    query.assign(model.get_layer("representation").query.kernel)
+    _assert_same(other, model)
+
+
+def test_skip_decides_what_the_architecture_is_read_off(model, tensors, tmp_path):
+    safetensors.numpy.save_file({**tensors, "fc_norm.weight": np.ones(16, "float32")}, tmp_path / "x")
+    options = {"num_heads": 2, "image_size": (16, 24)}
+    read = from_checkpoint(tmp_path / "x", skip=["^fc_norm", r"^head\."], **options)
+    assert keras_vit.metadata(read).config.num_classes == 0
+    assert not keras_vit.metadata(read).config.pool_before_norm
+
+
+def test_names_take_skip_new_and_prefix_too(tmp_path):
+    small = {"image_size": 32, "num_layers": 1}
+    model = keras_vit.create_model("vit_tiny_patch16_224", num_classes=3, **small)
+    content = _under("student.", _tensors(model)) | {"student.extra": np.ones(1, "float32")}
+    safetensors.numpy.save_file(content, tmp_path / "x")
+    options = {"skip": ["^extra"], "new": ["^head/"], "prefix": "student"}
+    with pytest.warns(UserWarning, match=r"behind 'student\.'.*by new=: head/bias, head/kernel"):
+        keras_vit.create_model("vit_tiny_patch16_224", weights=tmp_path / "x", **options, **small)
+    with pytest.raises(ValueError, match="skip=, new= and prefix= are of weights"):
+        keras_vit.create_model("vit_tiny_patch16_224", skip=["head"], **small)
+
+
+def _shards(folder, tensors, name, save):
+    """Writes arrays into two files, as Hugging Face does."""
+    keys = sorted(tensors)
+    places = {}
+    for number, part in enumerate((keys[::2], keys[1::2]), 1):
+        stem, _, suffix = name.rpartition(".")
+        file = f"{stem}-{number:05}-of-00002.{suffix}"
+        save(folder / file, {key: tensors[key] for key in part})
+        places |= dict.fromkeys(part, file)
+    index = folder / f"{name}.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    return index
+
+
+def _save_safetensors(path, tensors):
+    safetensors.numpy.save_file(tensors, path)
+
+
+FOLDERS = {
+    "model.safetensors": _save_safetensors,
+    "pytorch_model.bin": torch_pickles.save,
+    "open_clip_pytorch_model.bin": torch_pickles.save_legacy,
+    "model_best.pth.tar": torch_pickles.save,
+    "last_checkpoint": torch_pickles.save,
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_file_of_a_folder_is_found(name, tensors, model, tmp_path):
+    FOLDERS[name](tmp_path / name, tensors)
+    (tmp_path / "config.json").write_text('{"num_attention_heads": 2, "image_size": [16, 24]}')
+    (tmp_path / "notes.txt").write_text("weights")
+    if name != "last_checkpoint":
+        torch_pickles.save(tmp_path / "optimizer.pt", BESIDE)
+    _assert_same(from_checkpoint(tmp_path), model)
+
+
+@pytest.mark.parametrize(
+    ("name", "save"), [("model.safetensors", _save_safetensors), ("pytorch_model.bin", torch_pickles.save)]
+)
+def test_shards_are_read_as_one(name, save, tensors, model, tmp_path):
+    index = _shards(tmp_path, tensors, name, save)
+    (tmp_path / "config.json").write_text('{"num_attention_heads": 2, "image_size": [16, 24]}')
+    _assert_same(from_checkpoint(tmp_path), model)
+    _assert_same(from_checkpoint(index), model)
+    first, second = sorted(tmp_path.glob(f"*-of-*.{name.rpartition('.')[2]}"))
+    content = json.loads(index.read_text())
+    for change, rule in (
+        ({"extra": first.name}, r"hold what it says, and no more. Received: \['extra'\]"),
+        ({"cls_token": second.name if content["weight_map"]["cls_token"] == first.name else first.name}, "cls_token"),
+        ({"cls_token": "../x"}, r"must lie beside it. Received: '../x'"),
+        ({"cls_token": 3}, "must be the index of a checkpoint"),
+    ):
+        index.write_text(json.dumps({"weight_map": {**content["weight_map"], **change}}))
+        with pytest.raises(ValueError, match=rule):
+            from_checkpoint(tmp_path)
+    index.write_text(json.dumps(content))
+    second.unlink()
+    with pytest.raises(FileNotFoundError, match=f"must lie beside it.*without '{second.name}'"):
+        from_checkpoint(tmp_path)
+
+
+def test_a_folder_with_none_or_several_says_so(tensors, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"must hold a checkpoint, such as model.safetensors"):
+        from_checkpoint(tmp_path)
+    for name in ("a.pth", "b.pth"):
+        torch_pickles.save(tmp_path / name, tensors)
+    with pytest.raises(ValueError, match=r"pass the path of a file. Received: .* with a.pth, b.pth"):
+        from_checkpoint(tmp_path)
