@@ -103,9 +103,9 @@ def load_model(name, **overrides):
             - published weights, `architecture.tag` (see `list_models(pretrained=True)`);
             - an architecture (see `list_models()`), with random weights and a warning that says so.
         **overrides: fields of the config, for example `num_classes=10, image_size=384`, and the keywords
-            `input_spec`, `labels` and `dtype`: the model is built anew, also that of a `.keras` file, whose weights fill
-            it as those of any checkpoint do (see `from_checkpoint`). Layers around our model are then left out, with a
-            warning.
+            `input_spec`, `labels` and `dtype`: the model is built anew, also that of a `.keras` file, whose weights
+            fill it as those of any checkpoint do (see `from_checkpoint`). Layers around our model are then left out,
+            with a warning.
 
     Returns:
         A `keras.Model`.
