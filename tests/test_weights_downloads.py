@@ -2,6 +2,7 @@
 
 import errno
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 from huggingface_hub import constants
 from weight_server import COMMIT, serving
 
+from keras_vit.weights import reachable
 from keras_vit.weights import url_files as module
 from keras_vit.weights.downloads import download, is_remote, parse_hub
 
@@ -165,12 +167,46 @@ def test_offline_mode_uses_the_cache_alone(server, monkeypatch):
             download(source)
 
 
-def test_nobody_there(server):
+def test_refusals_that_stay_are_not_repeated(server):
+    server.status = 400
+    with pytest.raises(ConnectionError, match=r"is refused \(HTTP 400\)"):
+        download(f"{server.url}/bucket/S_16.npz")
+    assert len(gets(server)) == 1
+
+
+def test_nobody_there(server, monkeypatch):
+    """Who is offline waits for no more than a second attempt; what is in the cache is used."""
+    cached = download("hub:timm/small")
     server.shutdown()
     server.server_close()
-    for source in ("hub:timm/small", f"{server.url}/bucket/S_16.npz"):
-        with pytest.raises(ConnectionError, match=r"cannot be reached"):
+    reachable._attempts.clear()
+    attempts, pauses, connect = [], [], socket.create_connection
+    monkeypatch.setattr("time.sleep", pauses.append)
+    monkeypatch.setattr("socket.create_connection", lambda *where: attempts.append(where) or connect(*where))
+    assert download("hub:timm/small") == cached
+    for source in ("hub:timm/other", f"{server.url}/bucket/S_16.npz"):
+        with pytest.raises(ConnectionError, match=r"127.0.0.1 cannot be reached .*Check the network"):
             download(source)
+    assert len(attempts) == 2
+    assert sum(pauses) < 1
+
+
+@pytest.mark.parametrize(
+    ("url", "proxies", "expected"),
+    [
+        ("https://huggingface.co", {}, ("huggingface.co", 443)),
+        ("http://a:8080/b.npz", {}, ("a", 8080)),
+        ("https://huggingface.co", {"https": "http://proxy:3128"}, ("proxy", 3128)),
+        ("https://huggingface.co", {"https": "proxy:3128"}, ("proxy", 3128)),
+        ("https://huggingface.co", {"all": "socks5h://proxy"}, ("proxy", 1080)),
+        ("http://a/b.npz", {"https": "http://proxy:3128"}, ("a", 80)),
+        ("https://a/b.npz", {"https": "http://proxy:port"}, None),
+    ],
+)
+def test_a_proxy_is_what_must_be_reached(url, proxies, expected, monkeypatch):
+    monkeypatch.setattr("urllib.request.getproxies", lambda: proxies)
+    monkeypatch.setattr("urllib.request.proxy_bypass", lambda host: False)
+    assert reachable._address(url) == expected
 
 
 def test_full_disk(server, monkeypatch):

@@ -12,6 +12,7 @@ import time
 import huggingface_hub
 from huggingface_hub import constants, errors
 
+from keras_vit.weights.reachable import check_reachable
 from keras_vit.weights.url_files import ATTEMPTS, PAUSE, check_hash, fetch_url
 
 WEIGHTS_FILE = "model.safetensors"
@@ -80,8 +81,19 @@ def _hub_file(repository, file, revision, newest):
     cached = huggingface_hub.try_to_load_from_cache(repository, file, **where)
     if isinstance(cached, str) and not newest:
         return pathlib.Path(cached)
-    if constants.HF_HUB_OFFLINE and cached is not None and not isinstance(cached, str):
-        raise FileNotFoundError(f"the Hub has no {what}, as far as the cache knows")
+    problem = None
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            check_reachable(endpoint or constants.ENDPOINT)
+        except ConnectionError as error:
+            problem = error
+    if (problem or constants.HF_HUB_OFFLINE) and cached is not None and not isinstance(cached, str):
+        raise FileNotFoundError(f"the Hub has no {what}, as far as the cache knows") from problem
+    if problem:
+        # `huggingface_hub` would come to the same end, after half a minute of attempts.
+        if isinstance(cached, str):
+            return pathlib.Path(cached)
+        raise ConnectionError(f"{what} is not in the cache, and {problem}") from problem
     with _clear_errors(what):
         path = pathlib.Path(_with_retries(repository, file, endpoint=endpoint, **where))
     blob = path.resolve()

@@ -20,10 +20,14 @@ import filelock
 from huggingface_hub import constants
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from keras_vit.weights.reachable import check_reachable
+
 ATTEMPTS = 5
 PAUSE = 0.5  # seconds before the second attempt, twice as many before the third, ...
 _CHUNK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
+# Refusals of a client that may be accepted a little later.
+_PASSING = (http.client.REQUEST_TIMEOUT, http.client.TOO_EARLY, http.client.TOO_MANY_REQUESTS)
 _COLUMNS = (
     TextColumn("{task.description}"),
     BarColumn(),
@@ -66,7 +70,12 @@ def _place(url):
     return cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:12] / name
 
 
+class _RefusedError(ConnectionError):
+    """A refusal that another attempt would not change."""
+
+
 def _fetch(url, target):
+    check_reachable(url)
     part = target.with_name(f"{target.name}.part")
     with Progress(*_COLUMNS) as progress:
         task = progress.add_task(target.name, total=None)
@@ -75,6 +84,8 @@ def _fetch(url, target):
             try:
                 headers = _append(url, part, functools.partial(progress.update, task))
                 break
+            except _RefusedError:
+                raise
             except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
                 problem = error
         else:
@@ -138,7 +149,8 @@ def _request(url, headers):
             raise FileNotFoundError(f"{url} does not exist (HTTP {error.code})") from error
         if error.code in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
             raise PermissionError(f"{url} is not public (HTTP {error.code})") from error
-        raise ConnectionError(f"{url} is refused (HTTP {error.code})") from error
+        again = error.code >= http.client.INTERNAL_SERVER_ERROR or error.code in _PASSING
+        raise (ConnectionError if again else _RefusedError)(f"{url} is refused (HTTP {error.code})") from error
     except urllib.error.URLError as error:
         raise ConnectionError(f"{url} cannot be reached ({error.reason})") from error
 
