@@ -2,8 +2,10 @@
 
 import argparse
 import contextlib
+import importlib
 import os
 import re
+import subprocess
 import sys
 import warnings
 
@@ -250,6 +252,60 @@ def _one_line_warnings(command):
         warnings.formatwarning = usual
 
 
+# What TensorFlow says of every start, in lines that no log level reaches: what is of the severity INFO, and what is
+# nobody's error. `ABSENT` is of machines without an NVIDIA GPU.
+_NOISE = (
+    rb"WARNING: All log messages before absl::InitializeLog\(\) is called"
+    rb"|I\d{4} \d\d:\d\d:\d\d"
+    rb"|[\d-]{10} [\d:.]+: I "
+    rb"|To enable the following instructions:"
+    rb"|.*(Unable to register cu\w+ factory|computation placer already registered)"
+)
+_ABSENT = rb".*(failed call to cuInit|Cannot dlopen some GPU libraries|Could not load dynamic library 'lib(cu|nv))"
+# A process of its own, so that what is said before a crash is not lost with the one that crashes.
+_FILTER = """
+import re, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+noise = re.compile(sys.argv[1].encode())
+for line in sys.stdin.buffer:
+    if not noise.match(line):
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+"""
+
+
+@contextlib.contextmanager
+def _quiet_start():
+    """A context in which TensorFlow is imported without its chatter. Errors and warnings pass.
+
+    Not where `TF_CPP_MIN_LOG_LEVEL` asks for all messages, and not in a process that has TensorFlow already.
+    """
+    wants_all = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "") in ("0", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if wants_all or "tensorflow" in sys.modules:
+        yield
+        return
+    has_gpu = any(os.path.exists(path) for path in ("/dev/nvidia0", "/dev/nvidiactl", "/proc/driver/nvidia/version"))
+    noise = _NOISE if has_gpu else _NOISE + b"|" + _ABSENT
+    sys.stderr.flush()
+    before = os.dup(2)
+    command = [sys.executable, "-I", "-S", "-c", _FILTER, noise.decode()]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=before)
+    os.dup2(process.stdin.fileno(), 2)
+    process.stdin.close()
+    try:
+        yield
+        if tensorflow := sys.modules.get("tensorflow"):
+            # CUDA's first words come with the first question for devices.
+            tensorflow.config.list_physical_devices()
+    finally:
+        sys.stderr.flush()
+        os.dup2(before, 2)
+        os.close(before)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # Somebody may have kept what was standard error.
+            process.wait(5)
+
+
 @contextlib.contextmanager
 def _visible_devices(device):
     """A context in which frameworks that are imported see the devices that `--device` names, as do child processes."""
@@ -271,6 +327,18 @@ def _visible_devices(device):
             os.environ[variable] = before
 
 
+def _commands(options):
+    """The module that holds the function of a command."""
+    if getattr(options, "server", None):
+        # A client needs neither Keras nor TensorFlow, and starts without them.
+        from keras_vit_client import command
+
+        return command
+    with _quiet_start():
+        # Names need neither data sets nor exports.
+        return importlib.import_module("keras_vit.cli_list" if options.command == "list" else "keras_vit.cli")
+
+
 def main(arguments=None):
     """Parses the command line, then imports what the command needs and runs it; returns the exit code.
 
@@ -278,22 +346,13 @@ def main(arguments=None):
     where it was by Ctrl-C: after both the same command resumes a training run.
     """
     options = _parser().parse_args(arguments)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow leaves oneDNN off on CPUs without AVX-512, where a training step takes a quarter less time with it.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     try:
         with _visible_devices(getattr(options, "device", None)):
-            if getattr(options, "server", None):
-                # A client needs neither Keras nor TensorFlow, and starts without them.
-                from keras_vit_client import command as cli
-            elif options.command == "list":
-                # Names need neither data sets nor exports.
-                from keras_vit import cli_list as cli
-            else:
-                from keras_vit import cli
-
-                if getattr(options, "device", None):
-                    cli.check_device(options.device)
+            cli = _commands(options)
+            if getattr(options, "device", None):
+                cli.check_device(options.device)
             with contextlib.nullcontext() if options.traceback else _one_line_warnings(options.command):
                 getattr(cli, options.command.replace("-", "_"))(options)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
@@ -312,6 +371,11 @@ def main(arguments=None):
         return 130
     return 0
 
+
+if sys.argv[:1] == ["-m"]:
+    # `python -m keras_vit` imports the package, and Keras with it, before it comes to `main`.
+    with _quiet_start():
+        importlib.import_module("keras")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,6 +6,7 @@ compiled ones included. The rooms that need TensorFlow or optional packages are 
 
 import importlib
 
+from keras_vit_cli import __version__  # isort: skip  # first, as it keeps TensorFlow quiet for `python -m keras_vit`
 from keras_vit import interpret, layers, models, preprocessing, weights
 from keras_vit.applications import (
     DeiTBase,
@@ -33,7 +34,6 @@ from keras_vit.preprocessing import InputSpec
 from keras_vit.registration import register_lazy_classes
 from keras_vit.weights import from_checkpoint, load_weights, push_to_hub, save_pretrained, save_weights
 from keras_vit.zoo import create_model, list_models, load_model
-from keras_vit_cli import __version__
 
 __all__ = [
     "DeiTBase",
