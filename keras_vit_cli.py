@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import importlib
+import io
 import os
 import re
 import subprocess
@@ -327,6 +328,20 @@ def _visible_devices(device):
             os.environ[variable] = before
 
 
+def _recipe_to_show(arguments):
+    """The options of `train RECIPE --help`, or `None` where something else is asked for."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    rest = [argument for argument in arguments if argument not in ("-h", "--help")]
+    if len(rest) == len(arguments) or "train" not in rest:
+        return None
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            options = _parser().parse_args(rest)
+    except SystemExit:  # No recipe is named: the help is that of the command.
+        return None
+    return options if options.command == "train" else None
+
+
 def _commands(options):
     """The module that holds the function of a command."""
     if getattr(options, "server", None):
@@ -345,7 +360,8 @@ def main(arguments=None):
     0 where all went well, 1 on an error, 2 on a bad command line, 75 where a run was asked to end by SIGTERM and 130
     where it was by Ctrl-C: after both the same command resumes a training run.
     """
-    options = _parser().parse_args(arguments)
+    recipe_options = _recipe_to_show(arguments)
+    options = recipe_options or _parser().parse_args(arguments)
     # TensorFlow leaves oneDNN off on CPUs without AVX-512, where a training step takes a quarter less time with it.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     try:
@@ -354,7 +370,8 @@ def main(arguments=None):
             if getattr(options, "device", None):
                 cli.check_device(options.device)
             with contextlib.nullcontext() if options.traceback else _one_line_warnings(options.command):
-                getattr(cli, options.command.replace("-", "_"))(options)
+                name = "show_recipe" if recipe_options else options.command.replace("-", "_")
+                getattr(cli, name)(options)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         if options.traceback:
             raise

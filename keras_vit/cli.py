@@ -11,6 +11,7 @@ from keras_vit.cli_export import explain, export
 from keras_vit.cli_list import list
 from keras_vit.cli_models import check_classifier, classify_files
 from keras_vit.cli_publish import publish, rollback
+from keras_vit.cli_recipe import show_recipe
 from keras_vit.console import CONSOLE, counted, say, warn
 from keras_vit.data import Stream, evaluation_dataset, evaluation_stream, load_source
 from keras_vit.data.readable import left_out
@@ -39,6 +40,7 @@ __all__ = [
     "predict",
     "publish",
     "rollback",
+    "show_recipe",
     "train",
 ]
 

