@@ -17,10 +17,12 @@ _ASKED_TO_END = 75  # `keras_vit.training.stopping.EXIT_CODE`
 _RESUMABLE = ("train",)
 
 _MODEL = (
-    "a .keras file, a checkpoint or a folder with model.safetensors, hub:organisation/repository, or a name of "
-    "`keras_vit list --pretrained`"
+    "the folder of a training run, a .keras file, a checkpoint or a folder that holds one, "
+    "hub:organization/repository, or a name of `keras_vit list --pretrained`"
 )
+_VERSIONS = "folder of a SavedModel, or of numbered versions, of which the highest is taken"
 _IMAGES = "image files, folders (with their subfolders) or patterns such as 'photos/**/*.jpg'"
+_LAYOUTS = ("big_vision", "deit", "dinov2", "google", "huggingface", "microsoft", "timm", "torchvision")
 _FORMATS = ("jpeg", "png", "webp", "bmp", "gif")
 
 
@@ -95,72 +97,108 @@ def _recipe_arguments(parser):
         "--smoke", action="store_true", help="try everything with two training steps and two evaluation steps"
     )
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<recipe>/seed<k>)")
-    parser.add_argument("--fresh", action="store_true", help="delete an earlier run in that folder instead of going on")
+    parser.add_argument(
+        "--fresh", action="store_true", help="delete an earlier run in that folder instead of resuming it"
+    )
     parser.add_argument("--export", metavar="DIR", help="folder of the SavedModel (default: saved_models/<recipe>)")
     parser.add_argument("--no-export", action="store_true", help="train and evaluate only")
-    parser.add_argument("--record", action="store_true", help="write a run record to recipes/results/<recipe>/")
+    parser.add_argument(
+        "--record", action="store_true", help="write the record of the run to recipes/results/<recipe>/ too"
+    )
 
 
 def _serving_arguments(parser):
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), help="what the model computes in (default: as it is)"
+        "--dtype", choices=("float32", "bfloat16"), help="what the SavedModel computes in (default: as the model does)"
     )
     parser.add_argument(
-        "--weights", choices=("float32", "bfloat16", "int8"), default="float32", help="how weights are stored"
+        "--weights",
+        choices=("float32", "bfloat16", "int8"),
+        default="float32",
+        help="how weights are stored (default float32)",
     )
     parser.add_argument(
-        "--compare", metavar="IMAGE", nargs="+", help="images that --dtype and --weights are judged by (default: noise)"
+        "--compare",
+        metavar="IMAGE",
+        nargs="+",
+        help="images on which --dtype and --weights are compared with float32 (default: noise)",
     )
     parser.add_argument(
-        "--activation", choices=("softmax", "sigmoid"), help="what makes probabilities of logits (default softmax)"
+        "--activation",
+        choices=("softmax", "sigmoid"),
+        help="turns logits into probabilities; sigmoid for several labels an image (default: the model's own, or "
+        "softmax)",
     )
     parser.add_argument(
         "--accept",
         metavar="FORMAT",
         nargs="+",
         default=_FORMATS,
-        help=f"encodings that are accepted (default: {' '.join(_FORMATS)})",
+        help=f"file formats of images that are accepted (default: {' '.join(_FORMATS)})",
     )
     parser.add_argument(
-        "--max-pixels", type=int, default=2**25, help="larger images are refused unseen (default 2 ** 25)"
+        "--max-pixels",
+        metavar="N",
+        type=_positive,
+        default=2**25,
+        help="images of more pixels are refused before they are decoded (default 2 ** 25)",
     )
     parser.add_argument(
-        "--as-stored", dest="upright", action="store_false", help="do not turn JPEGs as their Exif orientation says"
+        "--as-stored", dest="upright", action="store_false", help="do not rotate images as their Exif orientation says"
     )
     parser.add_argument(
         "--batch-sizes",
         metavar="N",
         type=int,
         nargs="+",
-        help="batches that the server makes, in rising order, for the warm-up records and batching.config "
+        help="batch sizes of the server, in rising order, for warm-up records and batching.config "
         "(default: those of batching.config in the folder, else 1 2 4 8)",
     )
-    parser.add_argument("--license", help="license of the weights (default: that of the published weights)")
+    parser.add_argument(
+        "--license", metavar="NAME", help="license of the weights (default: that of the published weights)"
+    )
+
+
+def _command(commands, name, text):
+    """Adds a command, whose `text` is shown in the list of commands and in its own help."""
+    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="keras_vit", description="Vision Transformers for Keras 3.")
+    parser = argparse.ArgumentParser(
+        prog="keras_vit",
+        description="Vision Transformers for Keras 3. `keras_vit COMMAND --help` shows the options of a command.",
+        epilog="Exit codes: 0 done, 1 error, 2 wrong command line, 75 ended by SIGTERM and 130 by Ctrl-C; after both "
+        "a training run resumes with the same command.",
+    )
     parser.add_argument("--version", action="version", version=f"keras_vit {__version__}")
     parser.add_argument(
         "--traceback", action="store_true", help="show the whole traceback of an error, and where a warning is from"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="train a recipe, evaluate it and export it as a SavedModel")
+    train = _command(commands, "train", "train a recipe, evaluate it and export it as a SavedModel")
     _recipe_arguments(train)
 
-    evaluate = commands.add_parser("evaluate", help="measure the accuracy of a model on a data set")
+    evaluate = _command(commands, "evaluate", "measure the accuracy of a model on a data set")
     evaluate.add_argument("model", help=f"a SavedModel's folder, {_MODEL}")
-    evaluate.add_argument("--data", metavar="NAME", help="digits, or the name of a TFDS data set such as imagenet2012")
+    data = evaluate.add_mutually_exclusive_group(required=True)
+    data.add_argument("--data", metavar="NAME", help="digits, or a data set of TFDS such as imagenet2012")
+    data.add_argument("--folder", metavar="DIR", help="a folder of images instead: <split>/<class>/... or <class>/...")
     evaluate.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
-    evaluate.add_argument("--folder", help="a folder with <split>/<class>/<image> instead")
-    evaluate.add_argument("--split", default="test", help="default test; imagenet2012 has its labels in validation")
-    evaluate.add_argument("--batch-size", type=int, default=128)
     evaluate.add_argument(
-        "--skip-unreadable", action="store_true", help="leave unreadable images out and name them, instead of stopping"
+        "--split",
+        metavar="NAME",
+        default="test",
+        help="part of the data set (default test; imagenet2012 has its labels in validation)",
+    )
+    evaluate.add_argument("--batch-size", metavar="N", type=_positive, default=128, help="images at once (default 128)")
+    _device_argument(evaluate)
+    evaluate.add_argument(
+        "--skip-unreadable", action="store_true", help="leave unreadable images out and name them instead of stopping"
     )
 
-    predict = commands.add_parser("predict", help="classify images with any model")
+    predict = _command(commands, "predict", "classify images with any model")
     predict.add_argument("images", nargs="+", help=_IMAGES)
     by = predict.add_mutually_exclusive_group(required=True)
     by.add_argument("--model", help=f"a SavedModel's folder (with or without the version), {_MODEL}")
@@ -171,11 +209,12 @@ def _parser():
         "/labels/LABEL or /versions/NUMBER may follow",
     )
     predict.add_argument("--top", type=_positive, default=5, metavar="N", help="how many classes (default 5)")
+    _device_argument(predict)
     predict.add_argument(
         "--to", metavar="FILE", help="write the answers to a .csv, .json or .jsonl file instead of printing them"
     )
 
-    export = commands.add_parser("export", help="write a model as a SavedModel for TF Serving, or for other runtimes")
+    export = _command(commands, "export", "write a model as a SavedModel for TF Serving, or for other runtimes")
     export.add_argument("model", help=_MODEL)
     export.add_argument(
         "--to",
@@ -189,41 +228,59 @@ def _parser():
         choices=("saved_model", "onnx", "litert", "openvino", "keras", "torch"),
         help="default: by the ending of --to, else saved_model; torch only says how PyTorch gets the weights",
     )
-    export.add_argument("--version", dest="number", type=int, help="version number (default: the next one)")
+    export.add_argument(
+        "--version", dest="number", type=int, metavar="N", help="version number (default: the next one)"
+    )
     export.add_argument("--labels", metavar="FILE", help="names of the classes, one a line (default: the model's own)")
-    export.add_argument("--top-k", type=int, default=5, help="classes in an answer (default 5)")
+    export.add_argument(
+        "--top-k", type=_positive, metavar="N", default=5, help="classes in an answer, best first (default 5)"
+    )
     _serving_arguments(export)
 
-    explain = commands.add_parser("explain", help="draw which patches of images a model attends to")
+    explain = _command(commands, "explain", "draw the image patches that a model attends to")
     explain.add_argument("images", nargs="+", help=_IMAGES)
     explain.add_argument("--model", required=True, help=f"a SavedModel's folder, {_MODEL}")
     explain.add_argument(
         "--to", metavar="DIR", default=".", help="folder of the pictures, NAME_explained.png (default: this one)"
     )
 
-    check = commands.add_parser("check", help="examine a SavedModel before it is served; exit code 1 if anything fails")
-    check.add_argument("path", help="folder of a version, or of versions, whose highest is taken")
-    check.add_argument("--model", help=f"what was exported, to compare its logits and its size: {_MODEL}")
-    check.add_argument("--images", nargs="+", default=[], help="image files to try it with (default: some are drawn)")
+    _device_argument(explain)
 
-    publish = commands.add_parser("publish", help="copy a SavedModel to a server's folder as its next version")
-    publish.add_argument("source", help="folder of a version, or of versions, whose highest is taken")
+    check = _command(commands, "check", "examine a SavedModel before it is served; exit code 1 if anything fails")
+    check.add_argument("path", help=_VERSIONS)
+    check.add_argument("--model", help=f"the model that was exported, to compare logits and size with: {_MODEL}")
+    check.add_argument(
+        "--images", metavar="IMAGE", nargs="+", default=[], help="image files to try it with (default: generated ones)"
+    )
+
+    publish = _command(commands, "publish", "copy a SavedModel to a server's folder as its next version")
+    publish.add_argument("source", help=_VERSIONS)
     publish.add_argument("--to", required=True, metavar="DIR", help="folder that the server watches")
-    publish.add_argument("--version", dest="number", type=int, help="version number (default: the next one)")
-    publish.add_argument("--keep", type=int, metavar="N", help="remove all but the N highest versions (default: none)")
+    publish.add_argument(
+        "--version", dest="number", type=int, metavar="N", help="version number (default: the next one)"
+    )
+    publish.add_argument(
+        "--keep", type=int, metavar="N", help="delete all but the N highest versions (default: keep all)"
+    )
 
-    rollback = commands.add_parser("rollback", help="publish the content of an older version again, as the next one")
+    rollback = _command(commands, "rollback", "publish the content of an older version again, as the next one")
     rollback.add_argument("directory", help="folder that the server watches")
-    rollback.add_argument("--to", type=int, metavar="N", help="the version (default: the one before what is served)")
-    rollback.add_argument("--keep", type=int, metavar="N", help="remove all but the N highest versions (default: none)")
+    rollback.add_argument(
+        "--to", type=int, metavar="N", help="the older version (default: the one before the version that is served)"
+    )
+    rollback.add_argument(
+        "--keep", type=int, metavar="N", help="delete all but the N highest versions (default: keep all)"
+    )
 
-    convert = commands.add_parser("convert", help="write a model's weights in the layout of a source")
+    convert = _command(commands, "convert", "write a model's weights with the names and shapes of another library")
     convert.add_argument("source", help=_MODEL)
     convert.add_argument("target", help="a .safetensors or .npz file")
-    convert.add_argument("--layout", required=True, help="timm, huggingface, google, big_vision, torchvision, ...")
-    convert.add_argument("--num-heads", type=int, help="attention heads, where the file does not tell")
+    convert.add_argument("--layout", required=True, metavar="NAME", help=f"one of {', '.join(_LAYOUTS)}")
+    convert.add_argument(
+        "--num-heads", type=_positive, metavar="N", help="attention heads, where the file does not tell"
+    )
 
-    models = commands.add_parser("list", help="list architectures, published weights or recipes")
+    models = _command(commands, "list", "list architectures, published weights or recipes")
     models.add_argument("pattern", nargs="?", default="*", help="for example 'vit_base*' (default: all)")
     kind = models.add_mutually_exclusive_group()
     kind.add_argument("--pretrained", action="store_true", help="published weights, with size, accuracy and license")
@@ -368,6 +425,8 @@ def main(arguments=None):
         with _visible_devices(getattr(options, "device", None)):
             cli = _commands(options)
             if getattr(options, "device", None):
+                if getattr(options, "server", None):
+                    raise ValueError("a server has a device of its own. Received: --server with --device")
                 cli.check_device(options.device)
             with contextlib.nullcontext() if options.traceback else _one_line_warnings(options.command):
                 name = "show_recipe" if recipe_options else options.command.replace("-", "_")

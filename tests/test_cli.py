@@ -640,3 +640,24 @@ def test_help_without_a_recipe_is_that_of_the_command(capsys):
     assert "--batch-size" in capsys.readouterr().out
     assert _main("train", "vit_digit", "--help") == 1
     assert "Did you mean 'vit_digits'" in capsys.readouterr().err
+
+
+def test_every_argument_of_every_command_is_explained():
+    parser = keras_vit_cli._parser()
+    for name, command in parser._subparsers._group_actions[0].choices.items():
+        assert command.description
+        assert [action.dest for action in command._actions if not action.help] == [], name
+    assert set(keras_vit_cli._LAYOUTS) == set(keras_vit.weights.LAYOUTS)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--data", "digits", "--folder", "x"]])
+def test_evaluate_takes_one_data_set(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        _main("evaluate", "x.keras", *arguments)
+    assert end.value.code == 2
+    assert "--folder" in capsys.readouterr().err
+
+
+def test_a_server_has_a_device_of_its_own(capsys):
+    assert _main("predict", "x.png", "--server", "http://localhost:1/v1/models/x", "--device", "cpu") == 1
+    assert "a server has a device of its own" in capsys.readouterr().err

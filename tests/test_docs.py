@@ -56,6 +56,13 @@ def test_the_page_of_training_says_what_the_recipes_say(monkeypatch):
     assert page.main(["--check"]) == 0, "run: python docs/recipes_page.py"
 
 
+def test_the_page_of_commands_says_what_the_parser_says(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    page = importlib.import_module("commands_page")
+    assert "<!-- commands -->" in page.PAGE.read_text()
+    assert page.main(["--check"]) == 0, "run: python docs/commands_page.py"
+
+
 @pytest.mark.parametrize(
     ("name", "published"),
     [
@@ -84,7 +91,9 @@ def test_the_page_of_weights_says_what_the_library_does(monkeypatch):
     assert page.main(["--check"]) == 0, "run: python docs/weights_page.py"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/weights.md", "docs/models.md", "docs/serving.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/commands.md", "docs/weights.md", "docs/models.md", "docs/serving.md"]
+)
 def test_the_files_that_a_page_names_exist(page):
     text = (ROOT / page).read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
