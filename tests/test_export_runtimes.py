@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 from random_configs import SWINS, VITS, swin, vit
@@ -88,6 +89,27 @@ def test_every_family_gives_the_outputs_of_keras(family, name, tmp_path):
     assert written.difference < 2e-5
     assert written.runtime.split()[0] in ("onnxruntime", "ai-edge-litert", "openvino")
     assert {p.name for p in tmp_path.iterdir()} == {name, *(["model.bin"] if name == "model.xml" else [])}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["token", "map", "distilled", "hybrid", "swin", "swin v2"])
+def test_the_converter_of_tensorflow_needs_only_operations_of_litert(family):
+    model = build_model(vit(**VITS[family]) if family in VITS else swin(**SWINS[family]))
+    randomize(model)
+    content = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+    run = Interpreter(model_content=content).get_signature_runner()
+    images = _images(model)
+    (outputs,) = run(images=images).values()
+    np.testing.assert_allclose(outputs, model.predict(images, verbose=0), atol=2e-5)
+
+
+@pytest.mark.parametrize("family", ["token", "swin"])
+def test_the_litert_export_of_keras_needs_only_operations_of_litert(family, tmp_path):
+    path = str(tmp_path / "model.tflite")
+    build_model(vit() if family == "token" else swin(depths=(2,), num_heads=(1,))).export(path, format="litert")
+    kinds = {operation["op_name"] for operation in Interpreter(model_path=path)._get_ops_details()}
+    assert "GELU" in kinds
+    assert not [kind for kind in kinds if kind.startswith("Flex")]
 
 
 def _metadata(path):

@@ -45,7 +45,9 @@ def test_padding_is_below_and_to_the_right():
 
 
 def test_roll_is_that_of_numpy():
-    np.testing.assert_array_equal(roll_grid(GRID, (-1, 2)), np.roll(GRID, (-1, 2), axis=(1, 2)))
+    for training in (False, True):
+        rolled = roll_grid(GRID, (-1, 2), training)
+        np.testing.assert_array_equal(rolled, np.roll(GRID, (-1, 2), axis=(1, 2)))
     assert roll_grid(GRID, (0, 0)) is GRID
 
 

@@ -5,8 +5,6 @@ import math
 import keras
 from keras import ops
 
-from keras_vit.portable import is_portable
-
 
 def gelu(x):
     """Exact GELU, `x * Phi(x)`, written with `erf` and computed in float32 under every dtype policy.
@@ -15,11 +13,9 @@ def gelu(x):
     which is slow in half precision on a CPU; there `1 + erf` would cancel for negative inputs.
     """
     wide = ops.cast(x, "float32")
-    if is_portable():
-        # LiteRT has no `erf`, but an exact GELU, which its converter makes of this order alone.
-        return ops.cast((0.5 * wide) * (1.0 + ops.erf(wide * math.sqrt(0.5))), x.dtype)
-    # In this order TensorFlow recognises it and may fuse it into the matrix product before it.
-    return ops.cast((0.5 * (1.0 + ops.erf(wide * math.sqrt(0.5)))) * wide, x.dtype)
+    # LiteRT's converter makes its exact GELU of this order alone; TensorFlow fuses it, like others, into the matrix
+    # product before it.
+    return ops.cast((0.5 * wide) * (1.0 + ops.erf(wide * math.sqrt(0.5))), x.dtype)
 
 
 def gelu_tanh(x):

@@ -139,33 +139,33 @@ class SwinBlock(CompositeLayer):
             layer.build(input_shape)
         self.attention.build((None, math.prod(window_size), input_shape[-1]))
 
-    def _windows(self, tokens):
+    def _windows(self, tokens, training):
         """`(batch, h * w, hidden_dim)` to the windows of the shifted grid."""
         grid = ops.reshape(tokens, (-1, *self.resolution, tokens.shape[-1]))
         if self.pad_first:
             grid = pad_grid(grid, self._padded)
-        grid = pad_grid(roll_grid(grid, [-s for s in self.shift]), self._padded)
+        grid = pad_grid(roll_grid(grid, [-s for s in self.shift], training), self._padded)
         return partition_windows(grid, self.attention.window_size)
 
-    def _tokens(self, windows):
+    def _tokens(self, windows, training):
         """The inverse of `_windows`."""
         grid = merge_windows(windows, self.attention.window_size, self._padded)
         h, w = self.resolution
         if not self.pad_first:
             grid = grid[:, :h, :w]
-        grid = roll_grid(grid, self.shift)[:, :h, :w]
+        grid = roll_grid(grid, self.shift, training)[:, :h, :w]
         return ops.reshape(grid, (-1, h * w, windows.shape[-1]))
 
     def call(self, tokens, training=False, return_attention=False):
         check_tokens(tokens.shape, self.resolution)
         pre = self.attention.version == 1
-        windows = self._windows(self.attention_norm(tokens) if pre else tokens)
+        windows = self._windows(self.attention_norm(tokens) if pre else tokens, training)
         mask = self._mask
         if mask is not None and mask.nbytes > LARGEST_CONSTANT:
             mask = region_mask(shift_regions(self._padded, self.attention.window_size, self.shift), self.masked)
         windows = self.attention(windows, mask, training=training, return_attention=return_attention)
         windows, attention = windows if return_attention else (windows, None)
-        branch = self._tokens(windows)
+        branch = self._tokens(windows, training)
         if not pre:
             branch = self.attention_norm(branch)
         x = tokens + self.attention_drop_path(branch, training=training)

@@ -1,9 +1,8 @@
 """Windows of a grid of tokens, and the constants that depend on them alone."""
 
+import keras
 import numpy as np
 from keras import ops
-
-from keras_vit.portable import is_portable
 
 WINDOW_RULES = ("timm", "microsoft", "huggingface")
 # Added to the logits of pairs that are no neighbours; as in every public implementation.
@@ -61,15 +60,30 @@ def pad_grid(grid, size):
     return ops.pad(grid, ((0, 0), (0, below), (0, right), (0, 0))) if below or right else grid
 
 
-def roll_grid(grid, shift):
-    """`(batch, h, w, channels)` moved cyclically by `shift` rows and columns."""
-    for axis, by in enumerate(shift, start=1):
-        if by and is_portable():  # LiteRT has no roll
-            before, after = ops.split(grid, [grid.shape[axis] - by % grid.shape[axis]], axis=axis)
-            grid = ops.concatenate([after, before], axis=axis)
-        elif by:
-            grid = ops.roll(grid, by, axis=axis)
-    return grid
+def roll_grid(grid, shift, training=False):
+    """Moves a grid cyclically.
+
+    LiteRT has no roll, and TensorFlow gathers tokens as fast as it rolls them, so a model that is not trained gathers;
+    the gradient of a gather is slower than that of a roll.
+
+    Args:
+        grid: tensor `(batch, h, w, channels)`.
+        shift: `(h, w)`, by how many rows and columns; negative: upwards and to the left.
+        training: bool.
+
+    Returns:
+        Tensor of the shape of `grid`.
+    """
+    if not any(shift):
+        return grid
+    if training or keras.backend.backend() != "tensorflow":
+        return ops.roll(grid, tuple(shift), axis=(1, 2))
+    _, height, width, channels = grid.shape
+    rows, columns = ((np.arange(side) - by) % side for side, by in zip((height, width), shift, strict=True))
+    # Added up in the graph: a table of all tokens would be a large constant.
+    order = ops.reshape(ops.add((rows * width).astype("int32")[:, None], columns.astype("int32")), (-1,))
+    tokens = ops.take(ops.reshape(grid, (-1, height * width, channels)), order, axis=1)
+    return ops.reshape(tokens, (-1, height, width, channels))
 
 
 def partition_windows(grid, window_size):
