@@ -2,9 +2,9 @@
 
 import re
 
-import keras
 import numpy as np
 
+from keras_vit.backend import to_numpy
 from keras_vit.metadata import metadata
 from keras_vit.models import VARIANTS
 from keras_vit.preprocessing import InputSpec
@@ -132,7 +132,8 @@ def preprocess_input(images, model=None):
     """Normalises pixels for a model.
 
     Args:
-        images: array or tensor `(..., height, width, channels)` of pixels 0 to 255, already of the model's size.
+        images: array, or tensor of any library, `(..., height, width, channels)` of pixels 0 to 255, already of the
+            model's size. Tensors inside `tf.data` are taken on every backend of Keras.
             To load, resize and crop files use `keras_vit.metadata(model).input_spec.load(path)`.
         model: a model of keras_vit, whose own mean and std are used; `None` for those of random weights, which
             bring pixels to -1 .. 1.
@@ -140,6 +141,8 @@ def preprocess_input(images, model=None):
     Returns:
         float32 array or tensor of the same shape.
     """
+    if isinstance(images, list | tuple):
+        images = np.asarray(images)
     # The size plays no part in the normalisation.
     spec = InputSpec.symmetric(1, images.shape[-1]) if model is None else metadata(model).input_spec
     return spec.normalize(images)
@@ -149,7 +152,7 @@ def decode_predictions(predictions, top=5, model=None, labels=None):
     """The best classes of each image with their names.
 
     Args:
-        predictions: array `(batch, num_classes)`: probabilities, or logits, whose values are then the scores.
+        predictions: array or tensor `(batch, num_classes)`: probabilities, or logits, whose values are then the scores.
         top: int. How many. Default 5.
         model: a model of keras_vit whose labels are used; if it has none, the names are the numbers of the columns.
         labels: class names, instead of the model's. With neither model nor labels, 1000 columns are taken for
@@ -163,7 +166,7 @@ def decode_predictions(predictions, top=5, model=None, labels=None):
     Raises:
         ValueError: if the shape does not fit the labels, or there are neither labels nor a model.
     """
-    predictions = keras.ops.convert_to_numpy(predictions)
+    predictions = to_numpy(predictions)
     if predictions.ndim != 2:
         raise ValueError(f"predictions must have the shape (batch, num_classes). Received: shape={predictions.shape}")
     columns = predictions.shape[1]

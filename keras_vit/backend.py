@@ -5,8 +5,10 @@ which one is active.
 """
 
 import contextlib
+import sys
 
 import keras
+import numpy as np
 
 
 def replica_id():
@@ -64,3 +66,61 @@ def quick_variables():
 
     with tf.variable_creator_scope(create):
         yield
+
+
+def outermost_layer(layer):
+    """The layer or model whose call the call of `layer` is part of, such as the model that `fit` trains.
+
+    Keras has no public way to it; where the private one is gone the answer is `None`.
+    """
+    context = getattr(layer, "_get_call_context", None)
+    return getattr(context() if context else None, "entry_layer", None)
+
+
+def is_foreign_tensor(value):
+    """Whether a value is a tensor of TensorFlow, PyTorch or JAX while Keras runs on another of them.
+
+    So are the tensors inside `tf.data` on the JAX and PyTorch backends. No library is imported to find out.
+    """
+    return _library(value) in ("tensorflow", "torch", "jax") and not keras.ops.is_tensor(value)
+
+
+def foreign_float32(value, *constants):
+    """Casts a tensor of another library than the active backend's, and brings constants beside it.
+
+    Args:
+        value: tensor for which `is_foreign_tensor` holds; symbolic or not.
+        *constants: sequences of floats.
+
+    Returns:
+        Tuple of float32 tensors of the same library: the value, then the constants.
+    """
+    library = _library(value)
+    if library == "torch":
+        value = value.float()
+        return value, *(value.new_tensor(constant) for constant in constants)
+    arrays = [np.asarray(constant, "float32") for constant in constants]
+    value = sys.modules["tensorflow"].cast(value, "float32") if library == "tensorflow" else value.astype("float32")
+    return value, *arrays
+
+
+def to_numpy(value):
+    """Copies a tensor of any library, an array or a list to a NumPy array.
+
+    Args:
+        value: tensor with values, array-like.
+
+    Returns:
+        NumPy array; bfloat16 as float32.
+    """
+    if _library(value) == "torch":
+        value = value.detach().cpu()
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+        return value.numpy()
+    value = np.asarray(value) if is_foreign_tensor(value) else keras.ops.convert_to_numpy(value)
+    return value.astype("float32") if value.dtype.name == "bfloat16" else value
+
+
+def _library(value):
+    """The name of the package that a value's class comes from, JAX' compiled part counted as JAX."""
+    return type(value).__module__.partition(".")[0].replace("jaxlib", "jax")

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from PIL import Image, ImageOps
 
+from keras_vit.backend import foreign_float32, is_foreign_tensor
 from keras_vit.validation import as_pair, check_choice
 
 INTERPOLATIONS = {
@@ -130,9 +131,20 @@ class InputSpec:
         return image.crop(box)
 
     def normalize(self, images):
-        """`(pixel / 255 - mean) / std` of pixels 0 to 255, any leading shape; a NumPy array or a backend tensor."""
-        if isinstance(images, np.ndarray):
-            images = images.astype("float32")
+        """Normalizes pixels.
+
+        Args:
+            images: pixels 0 to 255, `(..., channels)`: a NumPy array, a nested list, or a tensor, also of another
+                library than the active backend's, such as one inside `tf.data` on the JAX and PyTorch backends.
+
+        Returns:
+            `(pixel / 255 - mean) / std`, float32, of the shape and the library of `images`; of a list an array.
+        """
+        if is_foreign_tensor(images):
+            images, mean, std = foreign_float32(images, self.mean, self.std)
+            return (images / 255.0 - mean) / std
+        if isinstance(images, np.ndarray | list | tuple):
+            images = np.asarray(images, "float32")
             return (images / np.float32(255) - np.float32(self.mean)) / np.float32(self.std)
         mean, std = (keras.ops.convert_to_tensor(v, "float32") for v in (self.mean, self.std))
         return (keras.ops.cast(images, "float32") / 255.0 - mean) / std

@@ -1,5 +1,9 @@
 """Models by name, and the helpers of Keras Applications."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -173,6 +177,33 @@ def test_preprocess_input_works_on_images_of_unknown_size_in_tf_data():
         lambda: [np.zeros((4, 6, 3), "uint8")], output_signature=tf.TensorSpec((None, None, 3), "uint8")
     )
     np.testing.assert_array_equal(next(iter(data.map(keras_vit.preprocess_input))), np.full((4, 6, 3), -1.0))
+
+
+def test_preprocess_input_takes_lists_and_tensors_of_another_library():
+    jax = pytest.importorskip("jax")
+    pixels = np.array([0, 51, 255] * 32, "uint8").reshape(2, 4, 4, 3)
+    expected = keras_vit.preprocess_input(pixels)
+    np.testing.assert_array_equal(keras_vit.preprocess_input(pixels.tolist()), expected)
+    outputs = keras_vit.preprocess_input(jax.numpy.asarray(pixels))
+    assert isinstance(outputs, jax.Array)
+    np.testing.assert_allclose(outputs, expected, atol=1e-6)
+    scores = jax.numpy.asarray(SCORES)
+    assert keras_vit.decode_predictions(scores, labels="abc") == keras_vit.decode_predictions(SCORES, labels="abc")
+
+
+def test_preprocess_input_works_in_tf_data_on_another_backend():
+    script = (
+        "import keras_vit, numpy as np, tensorflow as tf\n"
+        "pixels = np.arange(96, dtype='uint8').reshape(2, 4, 4, 3)\n"
+        "model = keras_vit.ViTTiny(image_size=4, patch_size=4, num_layers=1, num_classes=2)\n"
+        "data = tf.data.Dataset.from_tensor_slices(pixels).map(lambda x: keras_vit.preprocess_input(x, model))\n"
+        "expected = keras_vit.preprocess_input(pixels, model)\n"
+        "np.testing.assert_allclose(next(iter(data.batch(2))).numpy(), expected, atol=1e-6)\n"
+        "model.predict(data.batch(2), verbose=0)\n"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    answer = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
 
 
 def test_preprocess_input_uses_the_mean_and_std_of_the_model():
