@@ -8,6 +8,8 @@ import dataclasses
 
 import keras
 
+from keras_vit.backend import outermost_layer
+from keras_vit.loss_check import check_loss
 from keras_vit.preprocessing import InputSpec
 from keras_vit.validation import replace_fields
 
@@ -58,6 +60,7 @@ class Metadata(keras.layers.Layer):
 
     Call arguments:
         images: tensor of any shape.
+        training: bool. Whether the model is trained: then its loss is checked, see `keras_vit.loss_check`.
 
     Returns:
         `images`, unchanged.
@@ -68,8 +71,12 @@ class Metadata(keras.layers.Layer):
         self.content = ModelMetadata(config, input_spec, labels, origin)
         self.built = True
 
-    def call(self, images):
+    def call(self, images, training=False):
         self._check(images.shape)
+        if training:
+            outermost = outermost_layer(self)
+            if getattr(outermost, "compiled", False):
+                check_loss(outermost)
         return images
 
     def _check(self, shape):

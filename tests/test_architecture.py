@@ -16,7 +16,7 @@ CLIENT = PACKAGE.parent / "keras_vit_client"
 
 # A room may import rooms of its own line and of those above it.
 ORDER = [
-    {"validation", "backend", "fused", "portable", "registration", "resample"},
+    {"validation", "backend", "fused", "loss_check", "portable", "registration", "resample"},
     {"preprocessing"},
     {"metadata"},
     {"layers"},
@@ -182,6 +182,7 @@ def test_the_walk_sees_what_it_should():
     tree = "import jax\nfrom keras_vit import data\nclass A:\n  import torch\ndef f():\n  from tensorflow import nn\n"
     nodes = list(ast.walk(ast.parse(tree)))
     assert [n for node in nodes for n in _imported(node)] == ["jax", "keras_vit.data", "torch", "tensorflow.nn"]
-    assert _rooms_imported(PACKAGE / "models" / "vit.py") == {"layers", "metadata", "models", "preprocessing"}
+    rooms = {"layers", "loss_check", "metadata", "models", "preprocessing"}
+    assert _rooms_imported(PACKAGE / "models" / "vit.py") == rooms
     assert "tensorflow" in _imports(PACKAGE / "backend.py")
     assert "tensorflow" not in _imports_at_top(PACKAGE / "backend.py")

@@ -4,6 +4,7 @@ import dataclasses
 
 import keras
 
+from keras_vit.loss_check import check_loss_at_compile
 from keras_vit.metadata import LAYER_NAME, Metadata
 from keras_vit.models.base_config import CLASSIFIER_ACTIVATIONS, ModelConfig
 from keras_vit.models.heads import classifier
@@ -103,7 +104,7 @@ def build_convnet(config, input_spec=None, labels=None, origin=None, dtype=None,
         x = keras.layers.Dropout(config.dropout_rate, dtype=policy, name="dropout")(x)
     if config.num_classes:
         x = classifier(config, policy, "head")(x)
-    return keras.Model(images, x, name=name)
+    return check_loss_at_compile(keras.Model(images, x, name=name))
 
 
 def _convolution(config, x, width, name, policy):

@@ -6,6 +6,7 @@ import keras
 
 from keras_vit.layers import ResNetRoot, ResNetStage
 from keras_vit.layers.standardized_conv import RULES
+from keras_vit.loss_check import check_loss_at_compile
 from keras_vit.metadata import LAYER_NAME, Metadata
 from keras_vit.models.config import ViTConfig
 from keras_vit.models.vit import classify, default_input_spec, encode
@@ -95,4 +96,4 @@ def build_hybrid(config, input_spec=None, labels=None, origin=None, dtype=None, 
     for stage, depth in enumerate(config.stem_depths):
         width, strides = config.stem_width * 2**stage, 2 if stage else 1
         x = ResNetStage(width, depth, strides, config.stem_rule, dtype=policy, name=f"stem_stage_{stage}")(x)
-    return keras.Model(images, classify(config, encode(config, x, policy), policy), name=name)
+    return check_loss_at_compile(keras.Model(images, classify(config, encode(config, x, policy), policy), name=name))

@@ -4,6 +4,7 @@ import keras
 
 from keras_vit.layers import LayerNormalization, PatchEmbedding, Patches, PatchMerging, SwinBlock, TokenPooling
 from keras_vit.layers.windows import MASKED
+from keras_vit.loss_check import check_loss_at_compile
 from keras_vit.metadata import LAYER_NAME, Metadata
 from keras_vit.models.heads import classifier
 from keras_vit.models.vit import default_input_spec
@@ -43,7 +44,7 @@ def build_swin(config, input_spec=None, labels=None, origin=None, dtype=None, na
     x = TokenPooling("gap", dtype=policy, name="representation")(x)
     if config.num_classes:
         x = classifier(config, policy, "head")(x)
-    return keras.Model(images, x, name=name)
+    return check_loss_at_compile(keras.Model(images, x, name=name))
 
 
 def _stage(config, stage, tokens, policy):

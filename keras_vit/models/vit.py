@@ -10,6 +10,7 @@ from keras_vit.layers import (
     TokenPooling,
     TransformerEncoder,
 )
+from keras_vit.loss_check import check_loss_at_compile
 from keras_vit.metadata import LAYER_NAME, Metadata
 from keras_vit.models.deit import distilled_logits
 from keras_vit.models.heads import classifier
@@ -41,7 +42,7 @@ def build_vit(config, input_spec=None, labels=None, origin=None, dtype=None, nam
     images = keras.Input((*config.image_size, config.num_channels), name="images")
     x = Metadata(config, input_spec, labels, origin, dtype=policy, name=LAYER_NAME)(images)
     tokens = encode(config, x, policy)
-    return keras.Model(images, classify(config, tokens, policy), name=name)
+    return check_loss_at_compile(keras.Model(images, classify(config, tokens, policy), name=name))
 
 
 def default_input_spec(config):
