@@ -1,6 +1,7 @@
 """Downloads from a server on this machine that cuts connections, alters files and is not there."""
 
 import errno
+import json
 import pathlib
 import socket
 import subprocess
@@ -243,3 +244,22 @@ def test_a_killed_download_leaves_nothing_under_its_name(server, tmp_path):
     assert not list(tmp_path.rglob("S_16.npz"))
     assert download(url).read_bytes() == CONTENT
     assert gets(server)[-1][1] == "bytes=200000-"
+
+
+def test_a_repository_without_safetensors_gives_what_it_has(server):
+    index = json.dumps({"weight_map": {"a": "pytorch_model-1.bin", "b": "pytorch_model-2.bin"}}).encode()
+    parts = {f"me/parts/pytorch_model-{number}.bin": CONTENT[:number] for number in (1, 2)}
+    server.files |= {"me/parts/pytorch_model.bin.index.json": index, **parts, "me/parts/config.json": b"{}"}
+    server.files |= {"me/bin/pytorch_model.bin": CONTENT, "me/none/README.md": b"nothing"}
+    path = download("hub:me/parts")
+    assert path.name == "pytorch_model.bin.index.json"
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        *("config.json", "pytorch_model-1.bin", "pytorch_model-2.bin", "pytorch_model.bin.index.json"),
+    ]
+    assert download("hub:me/bin").read_bytes() == CONTENT
+    with pytest.raises(FileNotFoundError, match=r"the Hub has no me/none/model\.safetensors"):
+        download("hub:me/none")
+    asked = len(server.requests)
+    with pytest.raises(FileNotFoundError, match=r"nobody/nothing/model\.safetensors"):
+        download("hub:nobody/nothing")
+    assert len(server.requests) - asked <= 2

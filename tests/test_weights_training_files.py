@@ -374,3 +374,34 @@ def test_a_folder_with_none_or_several_says_so(tensors, tmp_path):
         torch_pickles.save(tmp_path / name, tensors)
     with pytest.raises(ValueError, match=r"pass the path of a file. Received: .* with a.pth, b.pth"):
         from_checkpoint(tmp_path)
+
+
+def test_openclip_tells_the_preprocessing_of_its_tower(tmp_path):
+    model = keras_vit.create_model("vit_base_patch32_clip_224", image_size=64, num_layers=1, num_classes=0)
+    content = _under("visual.trunk.", _tensors(model)) | {"logit_scale": np.ones((), "float32")}
+    torch_pickles.save(tmp_path / "open_clip_pytorch_model.bin", content)
+    tower = {"timm_model_name": "vit_base_patch32_clip_224", "image_size": 64, "timm_pool": "token"}
+    told = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1], "interpolation": "bilinear", "resize_mode": "squash"}
+    written = {"model_cfg": {"embed_dim": 8, "vision_cfg": tower}, "preprocess_cfg": told}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(written))
+    with pytest.warns(UserWarning, match=r"behind 'visual\.trunk\.'; left out beside them: logit_scale"):
+        read = from_checkpoint(tmp_path)
+    spec = keras_vit.metadata(read).input_spec
+    assert (spec.mean, spec.std, spec.size) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1), (64, 64))
+    assert (spec.interpolation, spec.crop_fraction) == ("bilinear", None)
+    _assert_same(read, model)
+    for text in ("[]", '{"model_cfg": 3}', '{"model_cfg": {"vision_cfg": {"timm_model_name": 3}}}'):
+        (tmp_path / "open_clip_config.json").write_text(text)
+        with pytest.raises(ValueError, match=r"open_clip_config\.json"):
+            from_checkpoint(tmp_path, num_heads=12)
+
+
+def test_filling_a_model_asks_for_no_preprocessing(model, tensors, tmp_path):
+    safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
+    told = {"input_size": [3, 16, 24], "crop_mode": "border", "crop_pct": 0.9}
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit", "pretrained_cfg": told}))
+    with pytest.warns(UserWarning, match=r"pass input_spec="):
+        from_checkpoint(tmp_path, num_heads=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_weights(model, tmp_path)

@@ -33,8 +33,9 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, obj):
         if isinstance(obj, np.ndarray) and obj.dtype.name in _STORAGES:
-            strides = tuple(stride // obj.itemsize for stride in np.ascontiguousarray(obj).strides)
-            arguments = (_Storage(np.ascontiguousarray(obj)), 0, obj.shape, strides, False, collections.OrderedDict())
+            array = np.asarray(obj, order="C")
+            strides = tuple(stride // array.itemsize for stride in array.strides)
+            arguments = (_Storage(array), 0, array.shape, strides, False, collections.OrderedDict())
             return self.names["_rebuild_tensor_v2"], arguments
         return NotImplemented
 

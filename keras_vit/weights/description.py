@@ -42,10 +42,15 @@ class Description:
         return self.labels if self.labels and len(self.labels) == config.num_classes else None
 
 
-def describe(checkpoint):
+def describe(checkpoint, preprocessing=True):
     """The `Description` of a checkpoint. What the file says of itself goes before what lies beside it.
 
-    Read are `config.json`, as timm and Hugging Face write it, and `preprocessor_config.json`, as Hugging Face does.
+    Read are `config.json`, as timm and Hugging Face write it, `preprocessor_config.json`, as Hugging Face does, and
+    `open_clip_config.json`.
+
+    Args:
+        checkpoint: `Checkpoint` of a model, as `find_model` gives it.
+        preprocessing: bool. Whether the files beside it are asked for the preprocessing. Default True.
 
     Raises:
         ValueError: if one of them is malformed.
@@ -58,9 +63,14 @@ def describe(checkpoint):
         return Description({}, *written)
     path = checkpoint.path.with_name("config.json")
     content = _read_json(path)
+    if not content:
+        path = checkpoint.path.with_name("open_clip_config.json")
+        content = _checked(path, input_hints.timm_content, _read_json(path))
     preprocessor_path = checkpoint.path.with_name("preprocessor_config.json")
     preprocessor = _read_json(preprocessor_path)
-    if "architecture" in content:
+    if not preprocessing:
+        spec = None
+    elif "architecture" in content:
         spec = _checked(path, input_hints.timm_input_spec, content)
     else:
         spec = _checked(preprocessor_path, input_hints.transformers_input_spec, preprocessor)

@@ -12,10 +12,13 @@ import time
 import huggingface_hub
 from huggingface_hub import constants, errors
 
+from keras_vit.weights.folders import NAMES
 from keras_vit.weights.reachable import check_reachable
+from keras_vit.weights.readers import shard_names
 from keras_vit.weights.url_files import ATTEMPTS, PAUSE, check_hash, fetch_url
 
-WEIGHTS_FILE = "model.safetensors"
+HUB_NAMES = tuple(name for name in NAMES if not name.endswith((".tar", ".keras")))
+WEIGHTS_FILE = HUB_NAMES[0]
 HUB = ("hub:", "hf://", "hf-hub:")
 _HTTP_LIBRARIES = ("requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2")
 
@@ -30,12 +33,13 @@ def download(source, described=True):
 
     Args:
         source: `hub:organisation/repository` with, optionally, `@revision` and `/file` behind it
-            (`hf://` and `hf-hub:` are the same); without a file `model.safetensors`. Or an `http(s)://` URL.
+            (`hf://` and `hf-hub:` are the same); without a file the first that is there of `model.safetensors`,
+            `pytorch_model.bin`, either in several files, and OpenCLIP's. Or an `http(s)://` URL.
         described: bool. Whether `config.json` and `preprocessor_config.json` are fetched beside a file of the Hub, and
             the Hub is asked for a newer version of a file that is in the cache. Default True.
 
     Returns:
-        The file's `pathlib.Path`.
+        The file's `pathlib.Path`; of a model in several files that of their index, beside which all of them lie.
 
     Raises:
         FileNotFoundError: if there is no such repository, revision or file.
@@ -65,13 +69,32 @@ def parse_hub(source):
 
 def _from_hub(source, described):
     repository, revision, file = parse_hub(source)
-    path = _hub_file(repository, file or WEIGHTS_FILE, revision, described)
+    if file is None:
+        path = _first_hub_file(repository, revision, described)
+    else:
+        path = _hub_file(repository, file, revision, described)
+    folder = pathlib.PurePosixPath(file or WEIGHTS_FILE).parent
+    for name in shard_names(path):
+        _hub_file(repository, str(folder / name), revision, described)
     if described:
-        folder = pathlib.PurePosixPath(file or WEIGHTS_FILE).parent
-        for name in ("config.json", "preprocessor_config.json"):
+        clip = ("open_clip_config.json",) if path.name.startswith("open_clip_") else ()
+        for name in ("config.json", "preprocessor_config.json", *clip):
             with contextlib.suppress(FileNotFoundError):
                 _hub_file(repository, str(folder / name), revision, described)
     return path
+
+
+def _first_hub_file(repository, revision, newest):
+    """The first file of weights that a repository has, by the usual names."""
+    missing = None
+    for name in HUB_NAMES:
+        try:
+            return _hub_file(repository, name, revision, newest)
+        except FileNotFoundError as error:
+            if isinstance(error.__cause__, errors.RepositoryNotFoundError | errors.RevisionNotFoundError):
+                raise
+            missing = missing or error
+    raise missing
 
 
 def _hub_file(repository, file, revision, newest):

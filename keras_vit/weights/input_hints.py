@@ -5,6 +5,7 @@ import warnings
 from keras_vit.preprocessing import InputSpec
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 # Pillow's numbers.
 _RESAMPLES = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
@@ -36,6 +37,32 @@ def timm_input_spec(content):
         mean=tuple(told.get("mean") or _IMAGENET_MEAN),
         std=tuple(told.get("std") or _IMAGENET_STD),
     )
+
+
+def timm_content(content):
+    """What OpenCLIP's `open_clip_config.json` tells of a tower of timm, in the words of timm's `config.json`.
+
+    Returns:
+        A dict; an empty one for an empty object, and for a tower of OpenCLIP's own.
+
+    Source: OpenCLIP `factory.py`, `transform.py`.
+    """
+    tower = content.get("model_cfg", {}).get("vision_cfg", {})
+    if "timm_model_name" not in tower:
+        return {}
+    told, size = content.get("preprocess_cfg", {}), tower.get("image_size", 224)
+    height, width = size if isinstance(size, list) else (size, size)
+    squashed = told.get("resize_mode", "shortest") == "squash"
+    config = {
+        "input_size": [3, height, width],
+        "mean": told.get("mean") or _CLIP_MEAN,
+        "std": told.get("std") or _CLIP_STD,
+        "interpolation": told.get("interpolation") or "bicubic",
+        "crop_pct": 1.0,
+        "crop_mode": "squash" if squashed else "center",
+    }
+    pooling = {"map": "map", "token": "token", "avg": "avg"}.get(tower.get("timm_pool"))
+    return {"architecture": tower["timm_model_name"], "global_pool": pooling, "pretrained_cfg": config}
 
 
 def transformers_input_spec(content):

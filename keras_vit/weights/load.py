@@ -210,7 +210,7 @@ def load_weights(model, path, layout="auto", skip=(), new=(), prefix=None):
         ValueError: if the file is unreadable, of no known layout, holds NaN or infinite values, or does not fit:
             all differences at once.
     """
-    source = _Source(path, layout, skip, new, prefix)
+    source = _Source(path, layout, skip, new, prefix, preprocessing=False)
     return fill(model, source.checkpoint, source.layout, skip, source.description, new=new)
 
 
@@ -232,15 +232,16 @@ class _Source:
     Args:
         path, layout, skip, new, prefix: as for `from_checkpoint`.
         described: bool. Whether to read what the file and those beside it tell. Default True.
+        preprocessing: bool. Whether that is read too. Default True.
 
     Attributes:
         name: str. Where it comes from, as it was asked for.
     """
 
-    def __init__(self, path, layout, skip=(), new=(), prefix=None, described=True):
+    def __init__(self, path, layout, skip=(), new=(), prefix=None, described=True, preprocessing=True):
         self.name, self.skip, self.new = str(path), skip, new
         self.checkpoint, self.layout = find_model(open_checkpoint(_local_file(path, described)), layout, prefix)
-        self.description = describe(self.checkpoint) if described else Description()
+        self.description = describe(self.checkpoint, preprocessing) if described else Description()
 
     @property
     def has_no_config(self):

@@ -113,15 +113,35 @@ def _keras_content(path, opened):
     return Content("keras", shapes, _checked_read(path, read), roots=roots, described=described)
 
 
-def _open_index(path, buffer):
-    """The `Content` of a model in several files, as Hugging Face writes it, by the file that names them all."""
-    places = json.loads(buffer[:]).get("weight_map")
+def _read_index(text):
+    """The name of the file of every key of a model in several files.
+
+    Raises:
+        ValueError: if it is no index, or names a file that does not lie beside it.
+    """
+    content = json.loads(text)
+    places = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise ValueError("a JSON file must be the index of a checkpoint, with a weight_map")
-    shards = {}
+    outside = [name for name in places.values() if "/" in name or "\\" in name]
+    if outside:
+        raise ValueError(f"the files of an index must lie beside it. Received: {outside[0]!r}")
+    return places
+
+
+def shard_names(path):
+    """The names of the files of a model in several, by their index; an empty list for any other file.
+
+    Raises:
+        ValueError: if it is called an index, and is none.
+    """
+    return sorted(set(_read_index(path.read_bytes()).values())) if path.name.endswith(".index.json") else []
+
+
+def _open_index(path, buffer):
+    """The `Content` of a model in several files, as Hugging Face writes it, by the file that names them all."""
+    places, shards = _read_index(buffer[:]), {}
     for name in sorted(set(places.values())):
-        if "/" in name or "\\" in name:
-            raise ValueError(f"the files of an index must lie beside it. Received: {name!r}")
         file = path.with_name(name)
         if not file.is_file():
             raise FileNotFoundError(

@@ -123,7 +123,7 @@ class Swin(Layout):
         for found, ours in zip(self._coordinates(checkpoint), trained_windows(config), strict=True):
             if found and (found, found) != ours:
                 raise ValueError(
-                    "pretrained_window_sizes must be that of the weights; pass it. "
+                    "pretrained_window_sizes must be that of the weights; build the model with it. "
                     f"Received: pretrained_window_sizes={config.pretrained_window_sizes} with the windows "
                     f"{config.windows}, and {str(checkpoint.path)!r} of weights trained with the window {found}"
                 )
