@@ -310,20 +310,21 @@ def _one_line_warnings(command):
         warnings.formatwarning = usual
 
 
-# What TensorFlow says of every start, in lines that no log level reaches: what is of the severity INFO, and what is
-# nobody's error. `ABSENT` is of machines without an NVIDIA GPU.
+# What TensorFlow says of every start, in lines that no log level reaches: of the severity INFO, or nobody's error;
+# `_ABSENT` on machines without an NVIDIA GPU.
 _NOISE = (
     rb"WARNING: All log messages before absl::InitializeLog\(\) is called"
     rb"|I\d{4} \d\d:\d\d:\d\d"
     rb"|[\d-]{10} [\d:.]+: I "
     rb"|To enable the following instructions:"
-    rb"|.*(Unable to register cu\w+ factory|computation placer already registered)"
+    rb"|.*(Unable to register cu\w+ factory|computation placer already registered|oneDNN supports DT_\w+ only on)"
 )
 _ABSENT = rb".*(failed call to cuInit|Cannot dlopen some GPU libraries|Could not load dynamic library 'lib(cu|nv))"
 # A process of its own, so that what is said before a crash is not lost with the one that crashes.
 _FILTER = """
 import re, signal, sys
-signal.signal(signal.SIGINT, signal.SIG_IGN)
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
 noise = re.compile(sys.argv[1].encode())
 for line in sys.stdin.buffer:
     if not noise.match(line):
@@ -333,31 +334,35 @@ for line in sys.stdin.buffer:
 
 
 @contextlib.contextmanager
-def _quiet_start():
-    """A context in which TensorFlow is imported without its chatter. Errors and warnings pass.
+def _quiet_tensorflow(is_program=False):
+    """A context in which what TensorFlow's C++ code says is filtered: its chatter goes, errors and warnings pass.
 
-    Not where `TF_CPP_MIN_LOG_LEVEL` asks for all messages, and not in a process that has TensorFlow already.
+    Not where `TF_CPP_MIN_LOG_LEVEL` asks for all messages, and not in a process that has TensorFlow already. Python's
+    own `sys.stderr` is what it was.
+
+    Args:
+        is_program: bool. Whether the process is the command's own, also if it has TensorFlow. Default False.
     """
     wants_all = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "") in ("0", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if wants_all or "tensorflow" in sys.modules:
+    if wants_all or ("tensorflow" in sys.modules and not is_program):
         yield
         return
     has_gpu = any(os.path.exists(path) for path in ("/dev/nvidia0", "/dev/nvidiactl", "/proc/driver/nvidia/version"))
     noise = _NOISE if has_gpu else _NOISE + b"|" + _ABSENT
     sys.stderr.flush()
-    before = os.dup(2)
+    python_stderr, before = sys.stderr, os.dup(2)
     command = [sys.executable, "-I", "-S", "-c", _FILTER, noise.decode()]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=before)
     os.dup2(process.stdin.fileno(), 2)
     process.stdin.close()
+    # Never closed: handlers of `logging` keep it until the process ends.
+    sys.stderr = os.fdopen(os.dup(before), "w", 1, encoding=python_stderr.encoding, errors=python_stderr.errors)
     try:
         yield
-        if tensorflow := sys.modules.get("tensorflow"):
-            # CUDA's first words come with the first question for devices.
-            tensorflow.config.list_physical_devices()
     finally:
         sys.stderr.flush()
+        sys.stderr = python_stderr
         os.dup2(before, 2)
         os.close(before)
         with contextlib.suppress(subprocess.TimeoutExpired):  # Somebody may have kept what was standard error.
@@ -406,9 +411,8 @@ def _commands(options):
         from keras_vit_client import command
 
         return command
-    with _quiet_start():
-        # Names need neither data sets nor exports.
-        return importlib.import_module("keras_vit.cli_list" if options.command == "list" else "keras_vit.cli")
+    # Names need neither data sets nor exports.
+    return importlib.import_module("keras_vit.cli_list" if options.command == "list" else "keras_vit.cli")
 
 
 def main(arguments=None):
@@ -422,7 +426,11 @@ def main(arguments=None):
     # TensorFlow leaves oneDNN off on CPUs without AVX-512, where a training step takes a quarter less time with it.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     try:
-        with _visible_devices(getattr(options, "device", None)):
+        is_client = getattr(options, "server", None)
+        with (
+            contextlib.nullcontext() if is_client else _quiet_tensorflow(arguments is None),
+            _visible_devices(getattr(options, "device", None)),
+        ):
             cli = _commands(options)
             if getattr(options, "device", None):
                 if getattr(options, "server", None):
@@ -450,7 +458,7 @@ def main(arguments=None):
 
 if sys.argv[:1] == ["-m"]:
     # `python -m keras_vit` imports the package, and Keras with it, before it comes to `main`.
-    with _quiet_start():
+    with _quiet_tensorflow():
         importlib.import_module("keras")
 
 if __name__ == "__main__":

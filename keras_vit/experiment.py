@@ -33,7 +33,6 @@ from keras_vit.training import (
 from keras_vit.training.hardware import choose_compiler, choose_precision
 from keras_vit.training.lock import empty, locked
 from keras_vit.training.losses import make_accuracy, make_loss
-from keras_vit.training.saved_state import describe
 from keras_vit.zoo import MODEL_FILE, load_model
 
 
@@ -113,9 +112,6 @@ def _run(recipe, directory, strategy, workers, log):
         scope, compiler = strategy.scope, how["compiler"]
         result = fit(trainer, recipe, dataset, steps, directory, scope, judge, compiler, workers, log)
     model = trained_model(trainer)
-    place = result["resumed_from"], result["resumed_step"]
-    if any(place):
-        log(f"went on {describe(*place)} of an earlier run in {directory}")
     evaluation = {"split": split, **_evaluate(trainer, recipe, test, strategy, workers)}
     with workers.replaced(directory / MODEL_FILE) as partial:
         model.save(partial)

@@ -21,6 +21,7 @@ I0000 00:00:1796069573.619582    8101 cudart_stub.cc:31] Could not find cuda dri
 To enable the following instructions: AVX2 AVX512F FMA, in other operations, rebuild TensorFlow.
 E0000 00:00:1796069573.619582    8101 cuda_fft.cc:467] Unable to register cuFFT factory: it was registered before
 W0000 00:00:1796069573.619582    8101 computation_placer.cc:177] computation placer already registered.
+E0000 00:00:1796073836.253709    8269 util.cc:131] oneDNN supports DT_UINT8 only on platforms with AVX-512.
 """
 WORDS = """\
 E0000 00:00:1796069573.619582    8101 gpu.cc:1] CUDA_ERROR_OUT_OF_MEMORY: out of memory
@@ -39,7 +40,8 @@ def _fresh():
 def _quiet(text, end="", env=None):
     """What a process leaves on standard error that writes `text` while TensorFlow is imported, and then runs `end`."""
     script = (
-        f"import os, keras_vit_cli\nwith keras_vit_cli._quiet_start():\n    os.write(2, {text.encode()!r})\n    {end}"
+        "import os, keras_vit_cli\n"
+        f"with keras_vit_cli._quiet_tensorflow():\n    os.write(2, {text.encode()!r})\n    {end}"
     )
     return subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, env=env or _fresh())
 
@@ -54,6 +56,11 @@ def test_what_is_said_before_a_crash_is_not_lost():
     crashed = _quiet(CHATTER + WORDS, "os.abort()")
     assert crashed.returncode == -signal.SIGABRT
     assert crashed.stderr == WORDS
+
+
+def test_what_python_says_is_not_filtered():
+    said = _quiet("", "import sys; print(sys.stderr.isatty(), 'I0000 00:00:17 of Python', file=sys.stderr)")
+    assert said.stderr == "False I0000 00:00:17 of Python\n"
 
 
 def test_a_missing_driver_is_an_error_where_there_is_a_gpu():

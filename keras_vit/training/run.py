@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import warnings
 
 import keras
 
@@ -115,7 +116,7 @@ def fit(
         saved = _resume(model, recipe, directory, scope, workers)
         begin = saved.state["epoch"], saved.state["step"]
         if log is not None:
-            for line in _changes_of_the_end(model, recipe, saved.state, steps_per_epoch):
+            for line in _resumed(recipe, saved.state, steps_per_epoch, directory):
                 log(line)
         writer = stack.enter_context(contextlib.closing(Writer(directory / checkpoint.FILE_NAME)))
         settings, validates = recipe.training, validation_data is not None
@@ -234,11 +235,12 @@ def _resume(model, recipe, directory, scope, workers):
     return saved
 
 
-def _changes_of_the_end(model, recipe, state, steps_per_epoch):
-    """Lines that tell what a run does that had another end, or that stays ended."""
+def _resumed(recipe, state, steps_per_epoch, directory):
+    """Lines that tell where a run goes on, and what becomes of one that had another end."""
     settings, (epoch, step) = recipe.training, (state["epoch"], state["step"])
     if not epoch and not step:
         return
+    yield f"going on {describe(epoch, step)} of an earlier run in {directory}"
     is_stalled = callbacks.is_stalled(state["history"], settings.early_stopping)
     if is_stalled and epoch < settings.epochs:
         yield (
@@ -248,10 +250,12 @@ def _changes_of_the_end(model, recipe, state, steps_per_epoch):
     earlier = state["earlier_epochs"]
     if earlier and earlier[-1] != settings.epochs and not is_stalled:
         done = epoch * steps_per_epoch + step
-        schedules = [
-            make_schedule(recipe.optimizer, steps_per_epoch, epochs, recipe.data.batch_size)[0]
-            for epochs in (earlier[-1], settings.epochs)
-        ]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `compile_model` has told them.
+            schedules = [
+                make_schedule(recipe.optimizer, steps_per_epoch, epochs, recipe.data.batch_size)[0]
+                for epochs in (earlier[-1], settings.epochs)
+            ]
         old, new = (float(keras.ops.convert_to_numpy(schedule(done))) for schedule in schedules)
         yield (
             f"a run of {earlier[-1]} epochs becomes one of {settings.epochs}: {describe(epoch, step)} the learning "
