@@ -2,14 +2,19 @@
 
 They live in the config of the layer named `metadata`, an identity right behind the input, and so
 survive `.keras` files, `clone_model` and `load_model`. Export, prediction and interpretation read only this.
+Of a model built around one of this library they are told as the whole model has them: behind layers that normalize
+pixels, it takes pixels.
 """
 
 import dataclasses
 
 import keras
+import numpy as np
 
 from keras_vit.backend import outermost_layer
+from keras_vit.composition import compose, find_layers, front_error
 from keras_vit.loss_check import check_loss
+from keras_vit.outputs import describe_output, fits
 from keras_vit.preprocessing import InputSpec
 from keras_vit.validation import replace_fields
 
@@ -45,7 +50,8 @@ class ModelMetadata:
                 raise ValueError(f"labels must be a sequence of names. Received: labels={self.labels!r}")
             object.__setattr__(self, "labels", tuple(str(label) for label in self.labels))
             num_classes = config.num_classes
-            if num_classes and len(self.labels) != num_classes:
+            # A single logit may name both of its classes.
+            if num_classes and len(self.labels) != num_classes and (num_classes, len(self.labels)) != (1, 2):
                 raise ValueError(
                     f"labels must name every class. Received: {len(self.labels)} labels for num_classes={num_classes}"
                 )
@@ -108,22 +114,31 @@ class Metadata(keras.layers.Layer):
         return cls(**config)
 
 
-def _walk(model):
-    """Every layer of a model and of the models inside it."""
-    for layer in getattr(model, "layers", []):
-        yield layer
-        yield from _walk(layer)
-
-
 def _find(model):
     """The `Metadata` layer of a model or of a model inside it."""
-    found = [layer for layer in _walk(model) if isinstance(layer, Metadata)]
+    found = find_layers(model, Metadata)
     if len(found) != 1:
         raise ValueError(
             "a model must hold exactly one keras_vit model to have metadata. "
             f"Received: model={model.name!r} with {len(found)}"
         )
     return found[0]
+
+
+def composition(model):
+    """Takes a model apart: the model of keras_vit in it, what stands in front and what follows.
+
+    Args:
+        model: a model of keras_vit, or a model that holds one.
+
+    Returns:
+        A `keras_vit.composition.Composition`.
+
+    Raises:
+        ValueError: if the model holds no keras_vit model, or several, or cannot be taken apart.
+    """
+    _find(model)
+    return compose(model, Metadata)
 
 
 def metadata(model):
@@ -133,12 +148,127 @@ def metadata(model):
         model: a model of keras_vit, or a model that holds one (for example behind augmentation layers).
 
     Returns:
-        A `ModelMetadata`.
+        A `ModelMetadata`. Of a model built around another one its `input_spec` is that of the whole: behind layers that
+        normalize pixels, images come as pixels, 0 to 255 or 0 to 1. The labels of a head that is not there any more are
+        left out.
 
     Raises:
-        ValueError: if the model holds no keras_vit model, or several.
+        ValueError: if the model holds no keras_vit model, or several; if it changes its images in a way that is not
+            known, with what to do instead.
     """
-    return _find(model).content
+    layer = _find(model)
+    if _is_plain(model, layer) or type(model).__module__.startswith("keras_vit."):
+        return layer.content
+    return composed_metadata(compose(model, Metadata))
+
+
+def composed_metadata(parts):
+    """The same of a `Composition`."""
+    content = parts.marker.content
+    labels, units = content.labels, describe_output(parts, content.config).units
+    if labels and content.config.num_classes and units is not None and not fits(labels, units):
+        labels = None
+    if parts.front is None and labels == content.labels:
+        return content
+    content = dataclasses.replace(content, labels=labels)
+    if parts.front is not None:
+        # The whole model may take images of another size than the one inside.
+        object.__setattr__(content, "input_spec", _outer_spec(parts))
+    return content
+
+
+def _is_plain(model, layer):
+    """Whether the images of a model go straight to its metadata, and its own heads end it."""
+    if not any(inside is layer for inside in model.layers) or not hasattr(model, "operations"):
+        return False
+    labels, outputs = layer.content.labels, model.outputs
+    if labels and layer.content.config.num_classes and len(outputs) == 1 and not fits(labels, outputs[0].shape[-1]):
+        return False
+    return layer.input is model.inputs[0] and len(model.inputs) == 1
+
+
+def _outer_spec(parts):
+    """The `InputSpec` of the images in front of all layers: pixels 0 to 255, or 0 to 1."""
+    front, spec = parts.front, _geometry(parts)
+    spec = spec.replace(size=front.size or spec.size)
+    level, channels = 1 / _pixel_range(parts), spec.num_channels
+    return spec.replace(mean=(0.0,) * channels, std=(level,) * channels)
+
+
+def folded_spec(parts):
+    """The `InputSpec` of the model inside a `Composition` with all that the layers in front of it do.
+
+    So the model inside can be fed without them.
+
+    Raises:
+        ValueError: if they are none that augment images or normalize pixels.
+    """
+    spec, front = parts.marker.content.input_spec, parts.front
+    if front is None:
+        return spec
+    scale, offset = (np.array(values) for values in (front.scale, front.offset))
+    scale, folded = scale * _pixel_range(parts), _geometry(parts)
+    mean, std = -offset / scale, 1 / scale
+    # What is the same but for rounding is the same.
+    if np.allclose(mean, spec.mean, atol=1e-3) and np.allclose(std, spec.std, rtol=1e-3):
+        return folded
+    return folded.replace(mean=tuple(mean), std=tuple(std))
+
+
+def _geometry(parts):
+    """The `InputSpec` of the model inside with the resizing and the crop of the layers in front of it."""
+    spec, layer, size = parts.marker.content.input_spec, parts.front.resize, parts.front.size
+    if layer is None:
+        return spec
+    if isinstance(layer, keras.layers.Resizing):
+        whole = not (layer.crop_to_aspect_ratio or layer.pad_to_aspect_ratio)
+        if layer.pad_to_aspect_ratio:
+            raise front_error(parts, f"{layer.name!r} pads images")
+        name = {"lanczos3": "lanczos", "lanczos5": "lanczos"}.get(layer.interpolation, layer.interpolation)
+        return spec.replace(crop_fraction=None if whole else 1.0, interpolation=name)
+    if size is None:
+        raise front_error(parts, f"{layer.name!r} crops images of any size; give the model a `keras.Input` of one")
+    fractions = {ours / theirs for ours, theirs in zip(spec.size, size, strict=True)}
+    if len(fractions) > 1:
+        raise front_error(parts, f"{layer.name!r} crops {size} to {spec.size}, which have other proportions")
+    return spec.replace(crop_fraction=fractions.pop())
+
+
+# Of the width of the range that a model's weights were made for: what layers in front may leave of it, and the center
+# of that range from its own.
+_WIDTHS, _FARTHEST = (0.1, 10), 5
+_SAME = 0.05
+
+
+def _pixel_range(parts):
+    """The highest value of the pixels that layers in front of a model make images of: 255, or 1."""
+    spec, front = parts.marker.content.input_spec, parts.front
+    mean, std = np.array(spec.mean), np.array(spec.std)
+    scale, offset = np.array(front.scale), np.array(front.offset)
+    if np.allclose(scale, 1 / std, rtol=_SAME) and np.allclose(offset, -mean / std, atol=_SAME / std.min()):
+        return 1
+    widths = 255 * scale * std
+    centers = offset + 127.5 * scale
+    fits = (scale > 0).all() and (widths > _WIDTHS[0]).all() and (widths < _WIDTHS[1]).all()
+    if not fits or np.abs(centers).max() > _FARTHEST:
+        low, high = offset.min(), (255 * scale + offset).max()
+        raise front_error(parts, f"they make {low:.4g} to {high:.4g} of pixels 0 to 255")
+    return 255
+
+
+def describe_front(model):
+    """What the layers in front of a model of keras_vit do, in words for people; `None` without such layers.
+
+    Args:
+        model: as for `metadata`.
+    """
+    parts = composition(model)
+    if not parts.fronts:
+        return None
+    names = ", ".join(part.name for part in parts.front_layers)
+    if parts.front is None:
+        return f"{names} in front: without effect at inference"
+    return f"{names} in front: the model takes pixels 0 to {_pixel_range(parts)}"
 
 
 def update_metadata(model, **changes):
@@ -159,6 +289,19 @@ def update_metadata(model, **changes):
     return layer.content
 
 
+def output(model):
+    """What a model ends in, a head of one's own included.
+
+    Args:
+        model: as for `metadata`.
+
+    Returns:
+        A `keras_vit.outputs.Output`.
+    """
+    parts = composition(model)
+    return describe_output(parts, parts.marker.content.config)
+
+
 def output_activation(model):
     """What a classifier ends in: `softmax`, `sigmoid`, or `None` where it gives logits.
 
@@ -168,15 +311,10 @@ def output_activation(model):
     Args:
         model: a model of keras_vit, or one built on it.
     """
-    known = {keras.activations.softmax: "softmax", keras.activations.sigmoid: "sigmoid"}
-    last = model.layers[-1]
-    if hasattr(last, "activation"):
-        return known.get(last.activation)
-    name = getattr(metadata(model).config, "classifier_activation", None)
-    return name if name in known.values() else None
+    activation = output(model).activation
+    return None if activation == "linear" else activation
 
 
 def has_classifier(model):
     """Whether a model ends in scores of classes, its own or those of a head that somebody put behind it."""
-    # Without classes of its own the model ends in one of these.
-    return model.layers[-1].name not in ("representation", "encoder_norm", "pre_logits")
+    return output(model).has_head

@@ -17,7 +17,7 @@ CLIENT = PACKAGE.parent / "keras_vit_client"
 # A room may import rooms of its own line and of those above it.
 ORDER = [
     {"validation", "backend", "fused", "loss_check", "portable", "registration", "resample"},
-    {"preprocessing"},
+    {"composition", "outputs", "preprocessing"},
     {"metadata"},
     {"layers"},
     {"models"},

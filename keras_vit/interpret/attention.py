@@ -4,7 +4,9 @@ import numbers
 
 import keras
 
+from keras_vit.composition import find_layers
 from keras_vit.layers import TransformerEncoder
+from keras_vit.metadata import Metadata, composition
 from keras_vit.validation import nearest
 
 
@@ -67,8 +69,7 @@ def _chosen(model, blocks):
             )
     if not chosen:
         raise ValueError(
-            f"at least one block must be chosen, of the Vision Transformer itself where it is inside another model. "
-            f"Received: model={model.name!r}, blocks={blocks}, known: {known}"
+            f"at least one block must be chosen. Received: model={model.name!r}, blocks={blocks}, known: {known}"
         )
     return chosen
 
@@ -80,7 +81,7 @@ def attention_model(model, blocks=None):
     chosen blocks are asked, in the new graph, for what they otherwise keep to themselves.
 
     Args:
-        model: a Vision Transformer.
+        model: a Vision Transformer, or any model built around one.
         blocks: names or indices of encoder blocks; `None` for all. One block of a large model at a time
             saves memory: a block holds `heads * tokens ** 2` numbers an image.
 
@@ -91,26 +92,29 @@ def attention_model(model, blocks=None):
     Raises:
         ValueError: on an unknown block, with the nearest one.
     """
-    chosen = _chosen(model, blocks)
-    names = _encoder_blocks(model)
+    parts = composition(model) if find_layers(model, Metadata) else None
+    inner = parts.inner if parts else model
+    chosen = _chosen(inner, blocks)
+    names = _encoder_blocks(inner)
     first, last = (min(map(names.index, chosen)), max(map(names.index, chosen)))
-    tokens = model.get_layer(names[first]).input
+    tokens = inner.get_layer(names[first]).input
     maps = {}
     for name in names[first : last + 1]:
-        block = model.get_layer(name)
+        block = inner.get_layer(name)
         if name in chosen:
             tokens, maps[name] = BlockWithAttention(block, dtype=block.dtype_policy, name=name)(tokens)
         else:
             tokens = block(tokens)
-    return keras.Model(model.input, {name: maps[name] for name in chosen}, name=f"{model.name}_attention")
+    outputs, name = {name: maps[name] for name in chosen}, f"{model.name}_attention"
+    return parts.with_front(outputs, name) if parts else keras.Model(model.input, outputs, name=name)
 
 
 def attention_maps(model, images, blocks=None, batch_size=32):
     """The attention probabilities of chosen blocks for some images.
 
     Args:
-        model: a Vision Transformer.
-        images: array `(batch, height, width, channels)`, normalised as the model wants it.
+        model: as for `attention_model`.
+        images: array `(batch, height, width, channels)`, as the model takes them.
         blocks: as for `attention_model`.
         batch_size: int. Default 32.
 

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_vit.interpret.attention import BlockWithAttention
 from keras_vit.layers import TransformerEncoder
-from keras_vit.metadata import metadata
+from keras_vit.metadata import composition
 from keras_vit.models.config import ViTConfig
 from keras_vit.validation import check_choice, check_rate
 
@@ -121,7 +121,7 @@ def rollout_model(model, fusion="mean", discard_ratio=0.0):
     block, averaged over the patches that give it.
 
     Args:
-        model: a Vision Transformer or hybrid; heads of your own may follow.
+        model: a Vision Transformer or hybrid, or any model built around one.
         fusion: `mean`, `max` or `min` over the heads. Default `mean`.
         discard_ratio: float in [0, 1). Part of the attention of each block, the smallest values, that does not count.
             Default 0.
@@ -133,12 +133,13 @@ def rollout_model(model, fusion="mean", discard_ratio=0.0):
     Raises:
         ValueError: if the model has no blocks in which every token attends to every other.
     """
-    blocks = [layer for layer in model.layers if isinstance(layer, TransformerEncoder)]
-    config = metadata(model).config
+    parts = composition(model)
+    blocks = [layer for layer in parts.inner.layers if isinstance(layer, TransformerEncoder)]
+    config = parts.marker.content.config
     if not isinstance(config, ViTConfig) or not blocks:
         raise ValueError(
             "a rollout needs blocks in which every token attends to every other, as a Vision Transformer's; those of a "
-            "Swin Transformer attend inside windows, and one inside another model is asked itself. "
+            "Swin Transformer attend inside windows. "
             f"Received: model={model.name!r} with a {type(config).__name__}"
         )
     is_rollout = config.pooling in ("token", "token_gap")
@@ -151,8 +152,16 @@ def rollout_model(model, fusion="mean", discard_ratio=0.0):
         relevance = step(fused, relevance) if is_rollout else fused
     num_queries = 1 + int(config.distillation_token) if is_rollout else None
     heat_map = HeatMap(config.grid_size, num_queries, dtype="float32", name="heat_map")(relevance)
-    rest = keras.Model(blocks[-1].output, model.output, name="outputs")
-    return keras.Model(model.input, {"heat_map": heat_map, "outputs": rest(tokens)}, name=f"{model.name}_rollout")
+    outputs = {"heat_map": heat_map, "outputs": _rest(parts, blocks[-1], tokens)}
+    return parts.with_front(outputs, f"{model.name}_rollout")
+
+
+def _rest(parts, block, tokens):
+    """What a model makes of the tokens behind its last block."""
+    try:
+        return keras.Model(block.output, parts.outputs, name="outputs")(tokens)
+    except ValueError:  # a head that starts from several blocks
+        return parts.outputs
 
 
 def rollout(model, images, fusion="mean", discard_ratio=0.0, batch_size=32):
@@ -160,7 +169,7 @@ def rollout(model, images, fusion="mean", discard_ratio=0.0, batch_size=32):
 
     Args:
         model: as for `rollout_model`.
-        images: array `(batch, height, width, channels)`, normalised as the model wants it.
+        images: array `(batch, height, width, channels)`, as the model takes them.
         fusion, discard_ratio: as for `rollout_model`.
         batch_size: int. Default 32.
 

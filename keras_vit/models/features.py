@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_vit.composition import find_layers
+from keras_vit.metadata import Metadata, composition
 from keras_vit.validation import nearest
 
 
@@ -9,7 +11,8 @@ def features(model, names):
     """A model that returns stages of another one.
 
     Args:
-        model: a functional `keras.Model`.
+        model: a functional `keras.Model`, or any model built around one of this library, whose stages are known by
+            the same names beside the layers that follow it.
         names: str or list of str. Layers, for example `patch_encoder`, `encoder_block_3`, `encoder_norm`,
             `representation`, `head`; of a Swin Transformer also `stage_0`, of a hybrid `stem_root`,
             `stem_stage_0`.
@@ -23,7 +26,9 @@ def features(model, names):
         ValueError: on an unknown name, with the nearest one.
     """
     names = [names] if isinstance(names, str) else list(names)
-    known = [layer.name for layer in model.layers]
+    parts = composition(model) if len(find_layers(model, Metadata)) == 1 else None
+    stages = parts.tensors if parts else {layer.name: layer.output for layer in model.layers}
+    known = list(stages)
     for name in names:
         if name not in known:
             raise ValueError(
@@ -31,6 +36,5 @@ def features(model, names):
             )
     if not names:
         raise ValueError("names must hold at least one stage. Received: names=[]")
-    return keras.Model(
-        model.input, {name: model.get_layer(name).output for name in names}, name=f"{model.name}_features"
-    )
+    outputs, name = {name: stages[name] for name in names}, f"{model.name}_features"
+    return parts.with_front(outputs, name) if parts else keras.Model(model.input, outputs, name=name)
