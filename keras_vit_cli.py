@@ -24,6 +24,7 @@ _VERSIONS = "folder of a SavedModel, or of numbered versions, of which the highe
 _IMAGES = "image files, folders (with their subfolders) or patterns such as 'photos/**/*.jpg'"
 _LAYOUTS = ("big_vision", "deit", "dinov2", "google", "huggingface", "microsoft", "timm", "torchvision")
 _FORMATS = ("jpeg", "png", "webp", "bmp", "gif")
+_ACTIVATIONS = ("softmax", "sigmoid", "linear")
 
 
 def _positive(text):
@@ -125,9 +126,9 @@ def _serving_arguments(parser):
     )
     parser.add_argument(
         "--activation",
-        choices=("softmax", "sigmoid"),
-        help="turns logits into probabilities; sigmoid for several labels an image (default: the model's own, or "
-        "softmax)",
+        choices=_ACTIVATIONS,
+        help="turns logits into probabilities; sigmoid for several labels an image, or a single logit; linear for the "
+        "values of a regression (default: as the model tells, else softmax)",
     )
     parser.add_argument(
         "--accept",
@@ -210,6 +211,11 @@ def _parser():
     )
     predict.add_argument("--top", type=_positive, default=5, metavar="N", help="how many classes (default 5)")
     _device_argument(predict)
+    predict.add_argument(
+        "--activation",
+        choices=_ACTIVATIONS,
+        help="of a model that does not tell: turns its outputs into probabilities; linear for values of a regression",
+    )
     predict.add_argument(
         "--to", metavar="FILE", help="write the answers to a .csv, .json or .jsonl file instead of printing them"
     )

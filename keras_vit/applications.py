@@ -5,8 +5,9 @@ import re
 import numpy as np
 
 from keras_vit.backend import to_numpy
-from keras_vit.metadata import metadata
+from keras_vit.metadata import metadata, output
 from keras_vit.models import VARIANTS
+from keras_vit.outputs import class_names, score_activation
 from keras_vit.preprocessing import InputSpec
 from keras_vit.weights.catalog import imagenet_ids, read_labels
 from keras_vit.zoo import create_model
@@ -152,11 +153,12 @@ def decode_predictions(predictions, top=5, model=None, labels=None):
     """The best classes of each image with their names.
 
     Args:
-        predictions: array or tensor `(batch, num_classes)`: probabilities, or logits, whose values are then the scores.
+from keras_vit.backend import to_numpy
+from keras_vit.metadata import metadata, output
         top: int. How many. Default 5.
         model: a model of keras_vit whose labels are used; if it has none, the names are the numbers of the columns.
-        labels: class names, instead of the model's. With neither model nor labels, 1000 columns are taken for
-            ImageNet-1k.
+        labels: class names, instead of the model's; both of them for one column. With neither model nor labels, 1000
+            columns are taken for ImageNet-1k.
 
     Returns:
         A list with a list of `(class id, name, score)` for each image, best first, as Keras Applications have
@@ -164,15 +166,21 @@ def decode_predictions(predictions, top=5, model=None, labels=None):
         ImageNet-21k; else the column as a str.
 
     Raises:
-        ValueError: if the shape does not fit the labels, or there are neither labels nor a model.
+        ValueError: if the shape does not fit the labels, or there are neither labels nor a model; of the values of a
+            regression.
     """
     predictions = to_numpy(predictions)
     if predictions.ndim != 2:
         raise ValueError(f"predictions must have the shape (batch, num_classes). Received: shape={predictions.shape}")
+    if labels is None and model is not None:
+        labels = metadata(model).labels
+    if predictions.shape[1] == 1 and (model is not None or (labels is not None and len(labels) == 2)):
+        predictions = _both_classes(predictions, model, labels)
+        labels = class_names(labels, 1)
     columns = predictions.shape[1]
     numbers = [str(column) for column in range(columns)]
     if labels is None and model is not None:
-        labels = metadata(model).labels or numbers
+        labels = numbers
     elif labels is None and columns == 1000:
         labels = read_labels("imagenet1k")
     if labels is None or len(labels) != columns:
@@ -183,3 +191,20 @@ def decode_predictions(predictions, top=5, model=None, labels=None):
         ids = imagenet_ids()
     best = np.argsort(-predictions, axis=1, kind="stable")[:, :top]
     return [[(ids[c], labels[c], float(row[c])) for c in order] for row, order in zip(predictions, best, strict=True)]
+
+
+def _both_classes(column, model, labels):
+    """Scores of two classes from what is there for the second one."""
+    kind = None if model is None else score_activation(model, output(model), labels)
+    if kind == "linear":
+        raise ValueError(
+            "a regression has no classes; its outputs are the values themselves. "
+            f"Received: model={model.name!r}, which ends in one value"
+        )
+    if kind is None and not ((column >= 0) & (column <= 1)).all():
+        raise ValueError(
+            "one column must hold probabilities of the second class, or what model= returns. "
+            f"Received: values from {column.min():.4g} to {column.max():.4g}, model={getattr(model, 'name', None)!r}"
+        )
+    # Logits of two classes, of which one is 0, have the same probabilities.
+    return np.hstack([np.zeros_like(column) if kind else 1 - column, column])

@@ -9,7 +9,7 @@ from keras_vit import experiment
 from keras_vit.cli_check import check
 from keras_vit.cli_export import explain, export
 from keras_vit.cli_list import list
-from keras_vit.cli_models import check_classifier, classify_files
+from keras_vit.cli_models import check_head, classifier, classify_files
 from keras_vit.cli_publish import publish, rollback
 from keras_vit.cli_recipe import show_recipe
 from keras_vit.console import CONSOLE, counted, say, warn
@@ -18,7 +18,7 @@ from keras_vit.data.readable import left_out
 from keras_vit.distribution import check_device
 from keras_vit.export.loaded import LoadedSavedModel
 from keras_vit.export.serving import PREDICT_BATCH
-from keras_vit.metadata import metadata, output_activation
+from keras_vit.metadata import describe_front, metadata, output
 from keras_vit.recipe_files import load_recipe_module
 from keras_vit.training import DataConfig, apply_overrides, record
 from keras_vit.training.stopping import ends_at_sigterm
@@ -102,17 +102,19 @@ def evaluate(options):
         data_dir=options.data_dir,
         skip_unreadable=options.skip_unreadable,
     )
-    model, content, gives_logits = _evaluated(options.model)
+    given = LoadedSavedModel(options.model) if is_saved_model(options.model) else load_model(options.model)
+    content = given.metadata if isinstance(given, LoadedSavedModel) else metadata(given)
     names = [] if content.labels is None else [content.labels]
     source = load_source(config, [*names, imagenet_ids()] if names == [read_labels("imagenet1k")] else names)
-    _check_classes(content, source)
-    stream = _stream(source, content, options)
+    model, num_classes, gives_logits = _evaluated(given, source.class_names)
+    _check_classes(content, num_classes, source)
+    stream = _stream(source, content.input_spec, num_classes, options)
     model.compile(
         loss=keras.losses.CategoricalCrossentropy(from_logits=gives_logits),
         metrics=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             # Of five classes one of the best five is always right.
-            *([keras.metrics.TopKCategoricalAccuracy(5, name="top-5")] if content.config.num_classes > 5 else []),
+            *([keras.metrics.TopKCategoricalAccuracy(5, name="top-5")] if num_classes > 5 else []),
             _Count(name="images"),
         ],
     )
@@ -124,23 +126,20 @@ def evaluate(options):
         warn(left_out(stream.skipped, limit=None))
 
 
-def _evaluated(name):
-    """What `evaluate` asks, and its `ModelMetadata`: a model of a name or a file, or a SavedModel.
+def _evaluated(given, class_names):
+    """The model that `evaluate` asks: of what a name or a file holds, or of a SavedModel.
 
     Returns:
-        `(model, metadata, whether it gives logits)`.
+        `(model with an output for every class, how many, whether it gives logits)`.
     """
-    if is_saved_model(name):
-        loaded = LoadedSavedModel(name)
-        return loaded.keras_model(), loaded.metadata, loaded.has_logits
-    model = load_model(name)
-    check_classifier(model)
-    return model, metadata(model), output_activation(model) is None
+    if isinstance(given, LoadedSavedModel):
+        return given.keras_model(), given.num_classes, given.has_logits
+    model, gives_probabilities = classifier(given, class_names)
+    return model, max(output(given).units, 2), not gives_probabilities
 
 
-def _stream(source, content, options):
+def _stream(source, spec, num_classes, options):
     """The batches of a split, from memory where the data set is there anyway."""
-    spec, num_classes = content.input_spec, content.config.num_classes
     if source.examples is None:
         split = source.split(options.split, spec)
         return Stream(evaluation_dataset(split, num_classes, spec, options.batch_size))
@@ -154,17 +153,16 @@ class _Count(keras.metrics.Sum):
         super().update_state(keras.ops.ones(keras.ops.shape(y_true)[0]))
 
 
-def _check_classes(content, source):
+def _check_classes(content, num_classes, source):
     """Raises a `ValueError` unless a data set has the classes of the model, by name or as WordNet ids."""
     names, labels = source.class_names, content.labels
     if labels is not None and labels != names and not (names == imagenet_ids() and labels == read_labels("imagenet1k")):
         raise ValueError(
             f"the data set must have the classes of the model. Received: {_some(names)} for {_some(labels)}"
         )
-    if content.config.num_classes != len(names):
+    if num_classes != len(names):
         raise ValueError(
-            "the data set must have as many classes as the model. "
-            f"Received: {len(names)} for num_classes={content.config.num_classes}"
+            f"the data set must have as many classes as the model. Received: {len(names)} for num_classes={num_classes}"
         )
 
 
@@ -187,10 +185,12 @@ def predict(options):
         classify = loaded.classify
     else:
         model = load_model(options.model)
-        check_classifier(model)
+        check_head(model)
+        if front := describe_front(model):
+            say(front)
 
         def classify(files):
-            return classify_files(model, files, options.top)
+            return classify_files(model, files, options.top, options.activation)
 
     with counted("images", len(images)) as advance:
         report(images, _in_batches(classify, images, advance), options.top, options.to, say)
@@ -206,7 +206,8 @@ def _in_batches(answer, images, advance):
 
 def _warn_of_few_classes(loaded, top):
     """Says that a SavedModel has fewer classes in an answer than are asked for, and not because it knows no more."""
-    count = loaded.signatures["serving_default"].structured_outputs["scores"].shape[-1]
+    scores = loaded.signatures["serving_default"].structured_outputs.get("scores")
+    count = None if scores is None else scores.shape[-1]
     if count is not None and count < min(top, loaded.num_classes):
         warn(f"the SavedModel answers with its {count} best classes; one exported with --top-k {top} has more")
 

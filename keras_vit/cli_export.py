@@ -46,7 +46,10 @@ def export(options):
     say(f"exported: {path}, {size / 1e6:.1f} MB of weights")
     if files := write_server_files(options.to, batch_sizes=batch_sizes):
         say("for a server: " + ", ".join(str(file) for file in files))
-    if difference := read_description(path)["difference"]:
+    description = read_description(path)
+    if description["front"]:
+        say(description["front"])
+    if difference := description["difference"]:
         say("beside the model in float32: " + _costs(difference, options.compare))
 
 
@@ -137,6 +140,6 @@ def _picture_paths(images, folder):
 
 
 def _best(model, outputs):
-    """The name and score of the best class of one image."""
-    (((name, score),),) = best_classes(model, outputs, 1)
-    return f"{name} {score:.3f}"
+    """The name and score of the best class of one image, or the values of a regression."""
+    (answer,) = best_classes(model, outputs, 1)
+    return ", ".join(f"{name} {score:.3f}" for name, score in answer)

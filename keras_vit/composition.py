@@ -343,7 +343,8 @@ def front_error(composition, reason):
     """
     names = [layer.name for layer in composition.front_layers] or ["operations without a layer"]
     return ValueError(
-        "layers in front of a model of keras_vit must augment images or normalize pixels. "
+        "a model must take its images as keras_vit prepares them, or as pixels that layers in front augment or "
+        "normalize. "
         f"{_way_out(composition.inner, composition.model)} "
         f"Received: model={composition.model.name!r} with {', '.join(names)} in front; {reason}"
     )
@@ -355,7 +356,8 @@ def _way_out(inner, model):
     behind = names[names.index(inner.name) + 1 :] if inner.name in names else []
     layers = ", ".join(f"model.get_layer({name!r})" for name in [inner.name, *behind])
     return (
-        "Apply them to the images before the model, and use the rest, which keeps its weights and its head: "
+        "Apply the others to the images before the model, and use or export the inner model with what follows, which "
+        "keeps its weights: "
         f"keras.Sequential([{layers}])."
     )
 

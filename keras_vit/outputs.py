@@ -4,6 +4,7 @@ A head of one's own tells it by its layers, its loss and its labels. Where none 
 """
 
 import dataclasses
+import functools
 
 import keras
 
@@ -176,6 +177,7 @@ def _loss_kind(loss):
             loss = keras.losses.get(loss)
         except ValueError:
             return None
+    loss = loss.func if isinstance(loss, functools.partial) else loss
     name = getattr(loss, "__name__", None) or _snake(type(loss).__name__)
     return "linear" if name in _OF_VALUES else "sigmoid" if name in _OF_YES_AND_NO else None
 

@@ -52,7 +52,7 @@ class Client(abc.ABC):
 
         Returns:
             A list with, for each image, a list of `(class name, score)`, best first, or `None` for an image that the
-            server could not read.
+            server could not read. Of a regression they are `(number, value)`.
 
         Raises:
             ServerError: what the server answered.
@@ -66,6 +66,10 @@ class Client(abc.ABC):
             data = [_bytes(image) for image in images[start : start + self.max_batch_size]]
             outputs = self.predict(signature, {"image_bytes": data})
             valid = outputs.get("valid", [True] * len(data))
+            if "values" in outputs:
+                for row, is_valid in zip(outputs["values"].tolist(), valid, strict=True):
+                    answers.append([(str(number), value) for number, value in enumerate(row)] if is_valid else None)
+                continue
             for names, scores, is_valid in zip(outputs["classes"], outputs["scores"], valid, strict=True):
                 row = list(zip(names.tolist(), scores.tolist(), strict=True))
                 answers.append(row if is_valid else None)

@@ -45,7 +45,7 @@ def scores_are_sorted(exported):
     sums = found["probabilities"].sum(axis=1)
     require(np.abs(sums - 1).max() <= 1e-5, f"probabilities sum to {sums.min():.6f} to {sums.max():.6f}")
     require((scores.sum(axis=1) <= _MOST_SUM).all(), f"scores sum to {scores.sum(axis=1).max():.6f}")
-    if scores.shape[1] == found["probabilities"].shape[1]:
+    if scores.shape[1] == max(found["probabilities"].shape[1], 2):
         require(np.abs(scores.sum(axis=1) - 1).max() <= 1e-5, "the scores of all classes do not sum to 1")
     return f"the best {scores.shape[1]} of {found['probabilities'].shape[1]}"
 
@@ -59,7 +59,8 @@ def _sums_to_one(exported):
 def labels_are_right(exported):
     """Names belong to the numbers beside them, as the description has them; without names they are the numbers."""
     outputs, labels = _classified(exported), exported.description["labels"]
-    count = exported.signatures["images"].outputs["probabilities"].tensor_shape.dim[1].size
+    # A single output tells two classes apart.
+    count = max(exported.signatures["images"].outputs["probabilities"].tensor_shape.dim[1].size, 2)
     labels = [str(number) for number in range(count)] if labels is None else labels
     require(len(labels) == count, f"there are {len(labels)} labels for {count} classes")
     names = np.array([name.encode() for name in labels], object)[outputs["class_ids"]]
@@ -108,7 +109,7 @@ def a_bad_image_is_told(exported):
 
 def a_bad_image_is_an_error_in_strict(exported):
     """`strict` answers INVALID_ARGUMENT, with the number of the row."""
-    if not exported.is_classifier or not exported.takes_bytes:
+    if not exported.has_head or not exported.takes_bytes:
         raise DoesNotApply(exported.WITHOUT_CLASSES)
     good = exported.pictures[0]
     try:

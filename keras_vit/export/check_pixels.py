@@ -8,6 +8,7 @@ from PIL import Image
 
 from keras_vit.export.check_answers import difference
 from keras_vit.export.checked import DoesNotApply, require
+from keras_vit.export.flatten import flat
 from keras_vit.preprocessing import upright
 
 # Grey levels that the pixels may be away from Pillow's, by the number of channels: one is made of three, each rounded.
@@ -25,10 +26,10 @@ def outputs_equal_keras(exported):
         raise DoesNotApply(f"rounded, as was asked for: {moved} for {rounded['images']} images")
     spec = exported.input_spec
     pixels = np.random.default_rng(0).integers(0, 256, (4, *spec.size, spec.num_channels), "uint8")
-    expected = np.asarray(exported.model(spec.normalize(pixels), training=False), "float32")
-    if exported.is_classifier:
+    expected = np.asarray(flat(exported.model)(spec.normalize(pixels), training=False), "float32")
+    if exported.has_head:
         outputs = exported.call("images", images=pixels.astype("float32"))
-        found = outputs.get("logits", outputs["probabilities"])
+        found = next(outputs[name] for name in ("logits", "probabilities", "values") if name in outputs)
     else:
         files = np.array([_lossless(image, exported) for image in pixels], object)
         found = exported.call("embeddings", image_bytes=files)["representation"]
@@ -47,7 +48,7 @@ def bytes_are_prepared_as_by_pillow(exported):
         raise DoesNotApply(exported.WITHOUT_BYTES)
     spec, pictures = exported.input_spec, exported.pictures + exported.detailed
     pixels = np.stack([spec.resize(_opened(picture, exported)) for picture in pictures])
-    answer, found = (_classes if exported.is_classifier else _embeddings)(exported, pictures)
+    answer, found = (_classes if exported.is_classifier else _vectors)(exported, pictures)
     expected = answer(pixels)
     random, moved = np.random.default_rng(0), np.zeros(len(pictures))
     for _ in range(_DRAWS):
@@ -82,17 +83,23 @@ def _classes(exported, pictures):
 
     def answer(pixels):
         outputs = _in_batches(exported, "images", "images", pixels.astype("float32"))
-        probabilities = outputs["probabilities"]
+        probabilities = class_probabilities(outputs["probabilities"])
         return np.hstack([np.take_along_axis(probabilities, ids, axis=1), probabilities.max(axis=1, keepdims=True)])
 
     return answer, np.hstack([found["scores"], found["scores"][:, :1]])
 
 
-def _embeddings(exported, pictures):
-    """The same of representations; pixels go in as files that keep them."""
+def class_probabilities(probabilities):
+    """Those of every class: of a single output that of the first class beside it."""
+    return np.hstack([1 - probabilities, probabilities]) if probabilities.shape[1] == 1 else probabilities
+
+
+def _vectors(exported, pictures):
+    """The same of representations, or of values; pixels go in as files that keep them."""
+    name, output = ("serving_default", "values") if exported.has_head else ("embeddings", "representation")
 
     def ask(files):
-        return _in_batches(exported, "embeddings", "image_bytes", np.array(files, object))["representation"]
+        return _in_batches(exported, name, "image_bytes", np.array(files, object))[output]
 
     return lambda pixels: ask([_lossless(image, exported) for image in pixels]), ask(pictures)
 

@@ -21,22 +21,26 @@ IMAGES = {
     "images": ({"images": ("float32", 4)}, _PROBABILITIES),
     "images_uint8": ({"images": ("uint8", 4)}, _PROBABILITIES),
 }
+_VALUES = {"values": ("float32", 2)}
+REGRESSOR = {name: (_BYTES, {**_VALUES, **_VALID}) for name in ("serving_default", "strict")}
+VALUES_OF_IMAGES = {name: (inputs, _VALUES) for name, (inputs, _) in IMAGES.items()}
 EMBEDDINGS = {
     "embeddings": (_BYTES, {"embedding": ("float32", 2), "representation": ("float32", 2), **_VALID}),
 }
 _BEST = {"class": ("string", 1), "class_id": ("int32", 1), "score": ("float32", 1)}
 EXPLAIN = {"explain": (_BYTES, {"heat_map": ("float32", 3), **_BEST, **_VALID})}
+EXPLAIN_VALUES = {"explain": (_BYTES, {"heat_map": ("float32", 3), **_VALUES, **_VALID})}
 
 
 def promised(exported):
     """The signatures that there must be, as a dict from name to inputs and outputs with type and rank."""
     found = {}
-    if exported.is_classifier:
-        found |= IMAGES
+    if exported.has_head:
+        found |= IMAGES if exported.is_classifier else VALUES_OF_IMAGES
     if exported.takes_bytes:
         found |= EMBEDDINGS
-    if exported.is_classifier and exported.takes_bytes:
-        found |= CLASSIFIER
+    if exported.has_head and exported.takes_bytes:
+        found |= CLASSIFIER if exported.is_classifier else REGRESSOR
     # What a client gets that names none.
     found.setdefault("serving_default", found.get("images", found.get("embeddings")))
     return found
@@ -76,7 +80,9 @@ def signatures_are_as_promised(exported):
                 shape = tensor["shape"]
                 require(shape and shape[0] == -1, f"{name}: {key} has the shape {shape}; its batch must be -1")
                 require(tensor["dtype"] not in _HALF, f"{name}: {key} is {tensor['dtype']}")
-    for name, tensors in ({**EXPLAIN, **wanted} if "explain" in table else wanted).items():
+    if "explain" in table:
+        wanted = {**wanted, **(EXPLAIN if exported.is_classifier else EXPLAIN_VALUES)}
+    for name, tensors in wanted.items():
         for direction, keys in zip(("inputs", "outputs"), tensors, strict=True):
             for key, (dtype, rank) in keys.items():
                 found = table[name][direction].get(key)
@@ -108,7 +114,7 @@ def embeddings_have_unit_length(exported):
 def explains_or_says_why_not(exported):
     """`explain` gives a heat map of the grid; a model without attention over the whole image has none."""
     if "explain" not in exported.signatures:
-        if not exported.takes_bytes or not exported.is_classifier:
+        if not exported.takes_bytes or not exported.has_head:
             raise DoesNotApply(exported.WITHOUT_CLASSES if exported.takes_bytes else exported.WITHOUT_BYTES)
         family = exported.family
         require(family in ("Swin", "ConvNet"), f"there is no explain, though a {family} has attention")
@@ -117,6 +123,8 @@ def explains_or_says_why_not(exported):
     maps = outputs["heat_map"]
     require((maps >= 0).all(), "the heat map has negative weights")
     require((maps.max(axis=(1, 2)) > maps.min(axis=(1, 2))).all(), "the heat map is the same everywhere")
+    if not exported.is_classifier:
+        return f"a map of {maps.shape[1]} x {maps.shape[2]}"
     best = exported.call("serving_default", **inputs(exported, "serving_default", 2))
     require(np.array_equal(outputs["class_id"], best["class_ids"][:, 0]), "the class is not that of serving_default")
     return f"a map of {maps.shape[1]} x {maps.shape[2]}"

@@ -116,9 +116,14 @@ class Exported:
         return self.description["family"].removesuffix("Config")
 
     @property
+    def has_head(self):
+        """bool. Whether there is more than a representation: scores of classes, or values."""
+        return "images" in self.description["signatures"]
+
+    @property
     def is_classifier(self):
         """bool. Whether there should be scores of classes."""
-        return "images" in self.description["signatures"]
+        return self.has_head and self.description["options"]["activation"] != "linear"
 
     @property
     def takes_bytes(self):

@@ -33,6 +33,7 @@ def describe(servable, functions, options, difference, license=None):
         "family": type(content.config).__name__,
         "config": content.config.get_config(),
         "input_spec": servable.input_spec.get_config(),
+        "front": servable.front,
         "labels": None if servable.labels is None else list(servable.labels),
         "weights": {
             "origin": None if content.origin is None else shown_origin(content.origin),

@@ -48,7 +48,7 @@ def measure_difference(servable, reference, pixels):
         "outputs_mean": float(difference.mean()),
     }
     if servable.is_classifier:
-        probabilities = [servable.probabilities(tf.constant(outputs)).numpy() for outputs in (ours, theirs)]
+        probabilities = [servable.class_probabilities(tf.constant(outputs)).numpy() for outputs in (ours, theirs)]
         found["probabilities_max"] = float(np.abs(probabilities[0] - probabilities[1]).max())
-        found["top1_agreement"] = float(np.mean(ours.argmax(1) == theirs.argmax(1)))
+        found["top1_agreement"] = float(np.mean(np.equal(*(p.argmax(1) for p in probabilities))))
     return found

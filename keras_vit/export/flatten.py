@@ -1,46 +1,44 @@
-"""The model to export: one flat graph, in the precision that is wanted."""
+"""The model to export: one flat graph of normalized images, in the precision that is wanted."""
 
 import keras
+from keras import ops
 
-from keras_vit.metadata import LAYER_NAME, Metadata, metadata
+from keras_vit.composition import find_layers
+from keras_vit.metadata import LAYER_NAME, composition, folded_spec, metadata
+from keras_vit.outputs import HEADS, REPRESENTATIONS
 
-# They compute in float32 under every policy of mixed precision, as do heads of one's own.
-_HEADS = ("head", "head_dist", "logits")
+_LORA = ("lora_kernel_a", "lora_kernel_b", "lora_embeddings_a", "lora_embeddings_b")
+_MERGED = ("kernel", "embeddings")
 
 
 def flat(model):
-    """The same layers without a model inside the model.
+    """The same layers without a model inside the model, from the images that the Vision Transformer itself takes.
 
     Args:
-        model: of keras_vit; or one that takes its images with such a model, and goes on with its output.
+        model: of keras_vit; or one that is built around such a model. What augments or normalizes images in front of
+            it is left out: `keras_vit.metadata.folded_spec` has what it does.
 
     Returns:
         A functional `keras.Model` of one input and one output whose layers are those of `model`.
 
     Raises:
-        ValueError: if there are other inputs or outputs, or the images are changed in front of the keras_vit model.
+        ValueError: if there are other inputs or outputs, or the images are changed in a way that is not known.
     """
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    return flat_composition(composition(model))
+
+
+def flat_composition(parts):
+    """The same of a `keras_vit.composition.Composition`."""
+    outputs = keras.tree.flatten(parts.outputs)
+    if len(outputs) != 1:
         raise ValueError(
             "a model to export must have one input and one output. "
-            f"Received: model={model.name!r} with {len(model.inputs)} and {len(model.outputs)}"
+            f"Received: model={parts.model.name!r} with 1 and {len(outputs)}"
         )
-    plain = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    inner = next(layer for layer in plain.layers if _carries_metadata(layer))
-    if isinstance(inner, Metadata):
-        if inner.input is not plain.input:
-            raise changes_images(model)
-        return plain
-    core = flat(inner)
-
-    def call(layer, *args, **kwargs):
-        if layer is not inner:
-            return layer(*args, **kwargs)
-        if args[0] is not core.input:
-            raise changes_images(model)
-        return core.output
-
-    return keras.models.clone_model(plain, core.input, clone_function=lambda layer: layer, call_function=call)
+    # An error of layers in front belongs here, before anything is built of the rest.
+    if parts.front is not None:
+        folded_spec(parts)
+    return parts.core(outputs[0])
 
 
 def check_backend():
@@ -53,18 +51,19 @@ def check_backend():
         )
 
 
-def _carries_metadata(layer):
-    if not isinstance(layer, keras.Model):
-        return isinstance(layer, Metadata)
-    return any(_carries_metadata(inside) for inside in layer.layers)
+def is_quantized(model):
+    """Whether `model.quantize` changed any of its layers."""
+    return any(getattr(layer, "quantization_mode", None) for layer in find_layers(model, keras.layers.Layer))
 
 
-def changes_images(model):
-    """The error of a model whose images are changed in front of the keras_vit model."""
-    return ValueError(
-        "a model to export must take its images as keras_vit prepares them; export the inner model. "
-        f"Received: model={model.name!r}, whose input does not go straight to its {LAYER_NAME!r} layer"
-    )
+def without_lora(model):
+    """The model with the adapters of LoRA merged into its kernels, a copy with variables of its own.
+
+    Returns:
+        `model` itself where there are none. So it is also where a layer with adapters is quantized: the merged kernel
+        would be rounded.
+    """
+    return model if is_quantized(model) or not _adapted(model) else _copy(model, {})
 
 
 def with_compute_dtype(model, dtype):
@@ -80,28 +79,65 @@ def with_compute_dtype(model, dtype):
     Raises:
         ValueError: if the model is quantized: its policies tell how.
     """
-    if any("int" in weight.dtype for weight in model.weights):
+    if is_quantized(model):
         raise ValueError(f"a quantized model computes as it was quantized. Received: dtype={dtype!r}")
     policy = "float32" if dtype == "float32" else f"mixed_{dtype}"
-    names = {*_HEADS, model.layers[-1].name}
-    wanted = {layer.name: "float32" if layer.name in names else policy for layer in model.layers}
-    if all(keras.dtype_policies.get(wanted[layer.name]) == layer.dtype_policy for layer in _weighted(model)):
-        return model
+    wanted = dict.fromkeys(map(id, _leaves(model)), "float32") | dict.fromkeys(map(id, _trunk(model)), policy)
+    # The policy of layers without weights, such as the input, tells nothing.
+    weighted = [layer for layer in _leaves(model) if layer.weights]
+    if all(keras.dtype_policies.get(wanted[id(layer)]) == layer.dtype_policy for layer in weighted):
+        return without_lora(model)
+    return _copy(model, wanted)
+
+
+def _leaves(model):
+    """The layers of a model and of models inside it."""
+    for layer in model.layers:
+        yield from _leaves(layer) if isinstance(layer, keras.Model) else [layer]
+
+
+def _trunk(model):
+    """The layers in front of the heads, which compute in float32 under every policy, those of one's own too."""
+    stages = [i for i, layer in enumerate(model.layers) if _is_stage(layer)]
+    return [layer for layer in model.layers[: stages[-1] + 1] if layer.name not in HEADS]
+
+
+def _is_stage(layer):
+    return type(layer).__module__.startswith("keras_vit.") or layer.name in REPRESENTATIONS
+
+
+def _adapted(model):
+    return [layer for layer in find_layers(model, keras.layers.Layer) if getattr(layer, "lora_enabled", False)]
+
+
+def _copy(model, policies):
+    """A copy of a functional model without LoRA, and with other dtype policies, by the ids of its layers."""
 
     def clone(layer):
-        config = layer.get_config()
-        if "dtype" in config:
-            config["dtype"] = wanted[layer.name]
+        if isinstance(layer, keras.Model) and not hasattr(layer, "operations"):
+            raise ValueError(
+                "a model to copy in another dtype, or without LoRA, must be functional. "
+                f"Received: model={model.name!r} with {layer.name!r}, a {type(layer).__name__}"
+            )
+        config = {name: value for name, value in layer.get_config().items() if not name.startswith("lora_")}
+        # Adapters, and what is frozen: nothing is trained any more.
+        config.pop("sublayers", None)
+        if "dtype" in config and id(layer) in policies:
+            config["dtype"] = policies[id(layer)]
         return type(layer).from_config(config)
 
-    copy = keras.models.clone_model(model, clone_function=clone)
-    copy.set_weights(model.get_weights())
+    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    merged = {}
+    for layer in _adapted(model):
+        weights = {weight.name: weight for weight in layer.weights}
+        first, second = (weights[name] for name in _LORA if name in weights)
+        kernel = next(weights[name] for name in _MERGED if name in weights)
+        scale = layer.lora_alpha / layer.lora_rank
+        merged[id(kernel)] = ops.cast(kernel, "float32") + scale * ops.matmul(first, second)
+    weights = [weight for weight in model.weights if weight.name not in _LORA]
+    for ours, theirs in zip(copy.weights, weights, strict=True):
+        ours.assign(merged.get(id(theirs), theirs))
     return copy
-
-
-def _weighted(model):
-    """The layers that compute with weights: the policy of the others, such as the input, tells nothing."""
-    return [layer for layer in model.layers if layer.weights]
 
 
 def with_representation(model):
@@ -110,5 +146,19 @@ def with_representation(model):
     Returns:
         A `keras.Model` from images to a dict: `outputs`, those of `model`, and `representation`, `(batch, width)`.
     """
+    return keras.Model(model.input, {"outputs": model.output, "representation": _representation(model)})
+
+
+def _representation(model):
     name = "encoder_norm" if getattr(metadata(model).config, "pool_before_norm", False) else "representation"
-    return keras.Model(model.input, {"outputs": model.output, "representation": model.get_layer(name).output})
+    stages = {layer.name: layer for layer in model.layers}
+    if name in stages:
+        return stages[name].output
+    # A head of one's own pools the tokens itself.
+    for layer in reversed(model.layers):
+        if layer.weights and isinstance(layer.input, keras.KerasTensor) and len(layer.input.shape) == 2:
+            return layer.input
+    raise ValueError(
+        "a model to export must make one vector of an image before its classifier. "
+        f"Received: model={model.name!r}, which has no layer {name!r} behind {LAYER_NAME!r}"
+    )

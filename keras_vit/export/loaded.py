@@ -51,7 +51,8 @@ class LoadedSavedModel:
     def num_classes(self):
         """int. The classes that it tells apart, 0 for none."""
         outputs = self.signatures["images"].structured_outputs if "images" in self.signatures else {}
-        return outputs["probabilities"].shape[-1] if "probabilities" in outputs else 0
+        # A single output tells two apart.
+        return max(outputs["probabilities"].shape[-1], 2) if "probabilities" in outputs else 0
 
     @property
     def metadata(self):
@@ -86,7 +87,8 @@ class LoadedSavedModel:
             files: paths.
 
         Returns:
-            A list with, for each file, a list of `(class name, score)`, best first, or a str: why there is none.
+            A list with, for each file, a list of `(class name, score)`, best first, or a str: why there is none. Of a
+            regression they are `(name, value)`.
 
         Raises:
             ValueError: if it does not classify encoded images.
@@ -94,6 +96,8 @@ class LoadedSavedModel:
         self.check_signature("strict", "classify encoded images")
 
         def answers(outputs):
+            if "values" in outputs:
+                return self._named_values(outputs)
             names, scores = outputs["classes"].numpy(), outputs["scores"].numpy()
             return [
                 [(name.decode(), score) for name, score in zip(*row, strict=True)]
@@ -109,8 +113,8 @@ class LoadedSavedModel:
             files: paths.
 
         Returns:
-            A list with, for each file, a dict with `heat_map`, float32 `(h, w)`, `class`, a str, and `score`, a float;
-            or a str: why there is none.
+            A list with, for each file, a dict with `heat_map`, float32 `(h, w)`, `class`, a str, and `score`, a float,
+            of a regression its first value; or a str: why there is none.
 
         Raises:
             ValueError: if it has no signature for that, as those of Swin Transformers.
@@ -118,6 +122,12 @@ class LoadedSavedModel:
         self.check_signature("explain", "have the signature `explain`, which those of Swin Transformers have not")
 
         def answers(outputs):
+            if "values" in outputs:
+                firsts = [row[0] for row in self._named_values(outputs)]
+                return [
+                    {"heat_map": heat_map, "class": name, "score": value}
+                    for heat_map, (name, value) in zip(outputs["heat_map"].numpy(), firsts, strict=True)
+                ]
             columns = outputs["heat_map"].numpy(), outputs["class"].numpy(), outputs["score"].numpy()
             return [
                 {"heat_map": heat_map, "class": name.decode(), "score": float(score)}
@@ -125,6 +135,12 @@ class LoadedSavedModel:
             ]
 
         return self._ask("explain", files, answers)
+
+    def _named_values(self, outputs):
+        """The values of a regression with their names, or their numbers, a list for each image."""
+        rows = outputs["values"].numpy().tolist()
+        names = self.description["labels"] or [str(number) for number in range(outputs["values"].shape[-1])]
+        return [list(zip(names, row, strict=True)) for row in rows]
 
     def _ask(self, signature, files, answers):
         """What `answers` makes of a batch of readable files, in the places of all of them."""
@@ -159,6 +175,8 @@ class LoadedSavedModel:
             ValueError: if it has no classifier.
         """
         self.check_signature("images", "have a classifier")
+        if not self.num_classes:
+            raise ValueError(f"the SavedModel must have a classifier; it is a regression. Received: {str(self.path)!r}")
         return _SignatureModel(self)
 
     @property
@@ -179,7 +197,11 @@ class _SignatureModel(keras.Model):
     def call(self, images):
         (loaded,) = self._loaded
         outputs = loaded.signatures["images"](images=images)
-        return outputs["logits" if loaded.has_logits else "probabilities"]
+        found = outputs["logits" if loaded.has_logits else "probabilities"]
+        if found.shape[-1] > 1:
+            return found
+        # Logits of two classes, of which one is 0, have the same probabilities.
+        return tf.concat([tf.zeros_like(found) if loaded.has_logits else 1 - found, found], -1)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self._loaded[0].num_classes)

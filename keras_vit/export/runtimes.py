@@ -11,10 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.export.flatten import changes_images, check_backend
-from keras_vit.metadata import LAYER_NAME, has_classifier, metadata, output_activation
-from keras_vit.models import build_model
+from keras_vit.export.flatten import check_backend, flat_composition, is_quantized, with_compute_dtype
+from keras_vit.metadata import composed_metadata, composition, describe_front, folded_spec, metadata
+from keras_vit.outputs import describe_output, fits, score_activation
 from keras_vit.portable import portable_graph
+from keras_vit.preprocessing import InputSpec
 from keras_vit.training.durable import keep_names
 
 BATCHES = (1, 2, 5)  # what a written file is tried with
@@ -44,18 +45,23 @@ class Source:
 
     Args:
         model: `keras.Model` that computes in float32.
-        output: str. What its output is called: `logits`, `probabilities`, or `representation` without a classifier.
-        labels: tuple of str or `None`.
+        output: str. What its output is called: `logits`, `probabilities`, `values` of a regression, or
+            `representation` without a classifier.
+        labels: tuple of str or `None`. Of a single output perhaps those of both classes, the second one last.
+        input_spec: `InputSpec`. How its images are prepared.
+        front: str or `None`. What was in front of the model, in words for people.
     """
 
     model: keras.Model
     output: str
     labels: tuple | None
+    input_spec: InputSpec
+    front: str | None = None
 
     @property
     def signature(self):
         """The input: float32 `(batch, h, w, channels)`, normalised, of the model's size and a batch of any size."""
-        spec = metadata(self.model).input_spec
+        spec = self.input_spec
         return [tf.TensorSpec((None, *spec.size, spec.num_channels), tf.float32, name=INPUT)]
 
     def function(self):
@@ -81,7 +87,8 @@ class Source:
             "input": INPUT,
             "output": self.output,
             "layout": "NHWC",
-            "input_spec": content.input_spec.get_config(),
+            "input_spec": self.input_spec.get_config(),
+            "front": self.front,
             "preprocessing": "resize and crop as input_spec says, then (pixel / 255 - mean) / std",
             "labels": None if self.labels is None else [*self.labels],
             "origin": content.origin,
@@ -92,8 +99,9 @@ def source(model, labels=None, most_bytes=None):
     """Checks that a model can be converted.
 
     Args:
-        model: a model of keras_vit, or one with a head of one's own. Under a mixed dtype policy its weights are
-            converted with computations in float32, which is what the runtimes know.
+        model: a model of keras_vit, or any model built around one. What augments or normalizes images in front of it is
+            left out: `Source.input_spec` has what it does. Under a mixed dtype policy its weights are converted with
+            computations in float32, which is what the runtimes know; adapters of LoRA are merged.
         labels: class names; `None`: the model's own.
         most_bytes: int or `None`. How much the weights may take in float32.
 
@@ -101,46 +109,46 @@ def source(model, labels=None, most_bytes=None):
         A `Source`.
 
     Raises:
-        ValueError: if the model does not take its images as keras_vit prepares them, has several outputs, cannot be
-            computed in float32 or is too large; if the labels do not fit it; under another backend of Keras.
+        ValueError: if the model changes its images in a way that is not known, has several outputs, is quantized or is
+            too large; if the labels do not fit it; under another backend of Keras.
     """
     check_backend()
-    content = metadata(model)
-    direct = any(
-        layer.name == LAYER_NAME and any(layer.input is tensor for tensor in model.inputs) for layer in model.layers
-    )
-    if not direct:
-        raise changes_images(model)
-    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+    parts = composition(model)
+    content, core = composed_metadata(parts), flat_composition(parts)
+    output = describe_output(parts, content.config)
+    if len(core.outputs[0].shape) != 2:
         raise ValueError(f"a model to export must give one vector an image. Received: model={model.name!r}")
-    if most_bytes is not None and 4 * model.count_params() > most_bytes:
+    if most_bytes is not None and 4 * core.count_params() > most_bytes:
         raise ValueError(
             f"a file of this format holds at most {most_bytes / 1e9:.1f} GB. "
-            f"Received: model={model.name!r} with {4 * model.count_params() / 1e9:.1f} GB of weights in float32"
+            f"Received: model={model.name!r} with {4 * core.count_params() / 1e9:.1f} GB of weights in float32"
         )
     labels = content.labels if labels is None else tuple(str(label) for label in labels)
-    count = model.outputs[0].shape[-1]
-    if labels is not None and has_classifier(model) and len(labels) != count:
-        raise ValueError(f"labels must name every class. Received: {len(labels)} labels for {count} classes")
-    if not has_classifier(model):
-        return Source(_in_float32(model), "representation", None)
-    return Source(_in_float32(model), "probabilities" if output_activation(model) else "logits", labels)
+    if labels is not None and output.has_head and not fits(labels, output.units):
+        raise ValueError(f"labels must name every class. Received: {len(labels)} labels for {output.units} classes")
+    spec, prepared = folded_spec(parts), _in_float32(core)
+    if not output.has_head:
+        return Source(prepared, "representation", None, spec)
+    name = "probabilities" if output.activation in ("softmax", "sigmoid") else _name_of_values(model, output, labels)
+    return Source(prepared, name, labels, spec, describe_front(model))
+
+
+def _name_of_values(model, output, labels):
+    """`values` of a regression, else `logits`, also of a single output that nothing tells of."""
+    try:
+        return "values" if score_activation(model, output, labels) == "linear" else "logits"
+    except ValueError:
+        return "logits"
 
 
 def _in_float32(model):
-    """The model, or its twin with the same weights where it computes in another dtype."""
-    dtypes = {layer.compute_dtype for layer in model.layers} | {weight.dtype for weight in model.weights}
-    if dtypes <= {"float32"}:
-        return model
-    content = metadata(model)
-    twin = build_model(content.config, content.input_spec, content.labels, content.origin, "float32", model.name)
-    if [weight.path for weight in twin.weights] != [weight.path for weight in model.weights]:
+    """The model, or its twin with the same weights where it computes in another dtype, or has adapters."""
+    if is_quantized(model):
         raise ValueError(
-            "a quantized model, or one with a head of one's own, must compute in float32 to be exported to other "
-            f"runtimes. Received: model={model.name!r} with {', '.join(sorted(dtypes))}"
+            "a quantized model computes as it was quantized; other runtimes get models in float32. "
+            f"Received: model={model.name!r}"
         )
-    twin.set_weights([keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32")) for weight in model.weights])
-    return twin
+    return with_compute_dtype(model, "float32")
 
 
 def check_suffix(path, suffix):
@@ -173,7 +181,7 @@ def difference(source, load):
     Raises:
         ValueError: if the runtime fails, or its outputs have another shape or differ by more than `TOLERANCE`.
     """
-    spec = metadata(source.model).input_spec
+    spec = source.input_spec
     pixels = np.random.default_rng(0).integers(0, 256, (max(BATCHES), *spec.size, spec.num_channels))
     images = spec.normalize(pixels)
     expected = keras.ops.convert_to_numpy(source.model(images, training=False))

@@ -1,11 +1,12 @@
 """From a model and what is asked of it to a `Servable`, or to an error that says what does not fit."""
 
 from keras_vit.export.decode import MAX_PIXELS
-from keras_vit.export.flatten import check_backend, flat, with_compute_dtype
+from keras_vit.export.flatten import check_backend, flat_composition, with_compute_dtype, without_lora
 from keras_vit.export.headers import FORMATS
 from keras_vit.export.signatures import Servable
 from keras_vit.export.stored import STORAGE, StoredWeights
-from keras_vit.metadata import has_classifier, metadata, output_activation
+from keras_vit.metadata import composed_metadata, composition, describe_front, folded_spec, metadata
+from keras_vit.outputs import ACTIVATIONS, class_names, describe_output, fits, score_activation
 from keras_vit.validation import check_choice, check_positive
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
@@ -38,24 +39,39 @@ def make_servable(
         ValueError: if the model cannot be exported, or an argument does not fit it; under another backend of Keras.
     """
     check_backend()
-    given = flat(model)
-    wanted = given if dtype is None else with_compute_dtype(given, check_choice(dtype, COMPUTE_DTYPES, "dtype"))
+    parts = composition(model)
+    given = flat_composition(parts)
+    output = describe_output(parts, parts.marker.content.config)
+    _check_vector(given)
+    check_choice(activation, ACTIVATIONS, "activation")
+    if labels is None and output.has_head:
+        labels = composed_metadata(parts).labels
+    activation = score_activation(model, output, labels, activation) if output.has_head else None
+    exact = without_lora(given)
+    wanted = exact if dtype is None else with_compute_dtype(given, check_choice(dtype, COMPUTE_DTYPES, "dtype"))
     return Servable(
         model=wanted,
         weights=StoredWeights(wanted, check_choice(weights, STORAGE, "weights")),
-        input_spec=_input_spec(given, input_spec),
-        labels=_labels(given, labels),
-        top_k=_top_k(given, top_k),
-        activation=_activation(given, activation),
+        input_spec=_input_spec(folded_spec(parts), input_spec),
+        labels=_labels(given, output, labels, activation),
+        top_k=_top_k(output, top_k),
+        activation=activation,
+        has_head=output.has_head,
         formats=_formats(formats),
         max_pixels=_max_pixels(given, max_pixels),
         upright=bool(upright),
-        is_inexact=weights != "float32" or wanted is not given,
+        front=describe_front(model),
+        is_inexact=weights != "float32" or _computes_otherwise(wanted, given),
     )
 
 
-def _input_spec(model, input_spec):
-    own = metadata(model).input_spec
+def _computes_otherwise(model, other):
+    """Whether two models of the same layers have other dtype policies."""
+    policies = ([layer.compute_dtype for layer in m.layers if layer.weights] for m in (model, other))
+    return model is not other and [*next(policies)] != [*next(policies)]
+
+
+def _input_spec(own, input_spec):
     if input_spec is None:
         return own
     if input_spec.size != own.size or input_spec.num_channels != own.num_channels:
@@ -66,43 +82,32 @@ def _input_spec(model, input_spec):
     return input_spec
 
 
-def _labels(model, labels):
-    """The class names, a tuple of str; `None` for numbers."""
-    if not has_classifier(model):
-        if labels is not None:
-            raise ValueError(f"a model without a classifier has no labels. Received: model={model.name!r}")
-        return None
-    labels, count = metadata(model).labels if labels is None else labels, model.outputs[0].shape[-1]
+def _labels(model, output, labels, activation):
+    """Names of the classes, or of the values of a regression, a tuple of str; `None` for numbers."""
     if labels is None:
         return None
-    labels = tuple(str(label) for label in labels)
-    if len(labels) != count:
+    if not output.has_head:
+        raise ValueError(f"a model without a classifier has no labels. Received: model={model.name!r}")
+    labels, count = tuple(str(label) for label in labels), output.units
+    if len(labels) != count and (activation == "linear" or not fits(labels, count)):
         raise ValueError(f"labels must name every class. Received: {len(labels)} labels for {count} classes")
     size = sum(len(label.encode()) for label in labels)
     if size > _MOST_LABEL_BYTES:
         raise ValueError(f"labels must have at most {_MOST_LABEL_BYTES} bytes together. Received: {size} bytes")
-    return labels
+    return labels if activation == "linear" else tuple(class_names(labels, count))
 
 
-def _top_k(model, top_k):
-    check_positive(top_k, "top_k")
+def _check_vector(model):
     if len(model.outputs[0].shape) != 2:
         raise ValueError(
             "a model to export must return one vector an image. "
             f"Received: model={model.name!r} with outputs of the shape {tuple(model.outputs[0].shape)}"
         )
-    return min(top_k, model.outputs[0].shape[-1])
 
 
-def _activation(model, activation):
-    """What makes probabilities of the model's outputs: `softmax`, `sigmoid`, or `None` where they are."""
-    check_choice(activation, (None, "softmax", "sigmoid"), "activation")
-    own = output_activation(model)
-    if own is not None:
-        if activation not in (None, own):
-            raise ValueError(f"the model ends in {own} already. Received: activation={activation!r}")
-        return None
-    return activation or ("sigmoid" if model.outputs[0].shape[-1] == 1 else "softmax")
+def _top_k(output, top_k):
+    # A single logit is of two classes.
+    return min(check_positive(top_k, "top_k"), max(output.units, 2))
 
 
 def _max_pixels(model, max_pixels):

@@ -10,7 +10,7 @@ from keras_vit.export.decode import MAX_PIXELS
 from keras_vit.export.description import describe, write_description
 from keras_vit.export.difference import fixed_pixels, measure_difference
 from keras_vit.export.fingerprint import write_fingerprint
-from keras_vit.export.flatten import flat, with_compute_dtype
+from keras_vit.export.flatten import flat, is_quantized, with_compute_dtype
 from keras_vit.export.headers import FORMATS
 from keras_vit.export.loaded import LoadedSavedModel
 from keras_vit.export.servable import make_servable
@@ -62,21 +62,30 @@ def saved_model(
     * `classify`: `inputs`, serialised `tf.Example`s with the feature `image_bytes` or `image/encoded`, to `classes` and
       `scores` `(n, k)`, as TF Serving's Classify API wants it; a bad image gets empty names and zeros.
 
+    Of a regression `serving_default` and `strict` give `values` `(n, k)` and `valid`, `images` gives `values`, and
+    there is no `classify`. A single logit tells two classes apart: `scores` have both, `probabilities` that of the
+    second one. What augments images in front of the model is left out, what normalizes pixels there goes into the
+    preprocessing.
+
     A model without a classifier has `embeddings` alone, which is then also `serving_default`; one whose images have
     neither 1 nor 3 channels has `images` and `images_uint8`.
 
     Args:
-        model: a model of keras_vit, or one that takes its images with such a model and goes on with its output.
+        model: a model of keras_vit, or any model built around one: with a head of one's own, behind layers that
+            augment images or normalize pixels, in a `Sequential`, nested, or an attribute of a subclass.
         directory: path, for example `saved_models/flowers`; its name is what a server will call the model.
-        labels: class names; `None` for the model's own, or the numbers of the classes.
+        labels: class names; both of them for a single logit, the second one last; `None` for the model's own, or the
+            numbers of the classes.
         input_spec: `InputSpec`, of the model's size and channels; `None` for the model's own.
         top_k: int. How many classes an answer has, at most all. Default 5.
         version: int or `None`: the next one.
         dtype: what the model computes in, `float32` or `bfloat16`; `None`: as it does.
         weights: how weights are stored: `float32`; `bfloat16`, half of the bytes; `int8`, a quarter (dense layers and
             convolutions, a step size an output channel). They are unpacked in each call.
-        activation: what makes probabilities of logits, `softmax` or `sigmoid` (several labels an image); `None`:
-            `softmax`, and `sigmoid` for a single logit. A model that ends in one of them keeps it.
+        activation: what makes probabilities of logits, `softmax` or `sigmoid` (several labels an image); `linear`:
+            nothing, as the outputs are the values of a regression. `None`: as the loss tells that the model is compiled
+            with, else `softmax`, and `sigmoid` for a single logit with labels of two classes. A model that ends in one
+            of them keeps it.
         formats: those of `jpeg`, `png`, `webp`, `bmp`, `gif` that are accepted. Default all.
         max_pixels: int. Larger images are refused by their header. Default 2 ** 25; while it is decoded, an image takes
             six or seven bytes a pixel, a progressive JPEG up to eleven.
@@ -93,8 +102,9 @@ def saved_model(
         The path of the version. `keras_vit.export.read_description` tells what it holds, and the difference.
 
     Raises:
-        ValueError: if the version exists, the model changes its images before the preprocessing of keras_vit or has
-            neither a classifier nor images that can be encoded, or an argument does not fit.
+        ValueError: if the version exists, the model changes its images in a way that is not known, or has neither a
+            classifier nor images that can be encoded; if nothing tells whether a single output is a logit or a value;
+            if an argument does not fit.
     """
     check_version(directory, version)
     servable = make_servable(model, labels, input_spec, top_k, dtype, weights, activation, formats, max_pixels, upright)
@@ -148,7 +158,10 @@ def _difference(servable, model, compare):
     """How far the outputs are from those of the model in float32."""
     spec = servable.input_spec
     pixels = fixed_pixels(spec) if compare is None else np.stack([spec.resize(image) for image in compare])
-    return measure_difference(servable, with_compute_dtype(flat(model), "float32"), pixels)
+    reference = flat(model)
+    if not is_quantized(reference):
+        reference = with_compute_dtype(reference, "float32")
+    return measure_difference(servable, reference, pixels)
 
 
 def predict(path, files):
@@ -159,7 +172,7 @@ def predict(path, files):
         files: paths of images.
 
     Returns:
-        A list with a list of `(class name, score)` for each file, best first.
+        A list with a list of `(class name, score)` for each file, best first; of a regression `(name, value)`.
 
     Raises:
         ValueError: if there is no SavedModel, or it does not classify; or if a file cannot be read or decoded.

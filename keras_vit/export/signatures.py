@@ -12,7 +12,6 @@ from keras_vit.export.refusals import assert_readable, checked_images
 from keras_vit.export.stored import StoredWeights
 from keras_vit.interpret.rollout import rollout_model
 from keras_vit.layers import TransformerEncoder
-from keras_vit.metadata import has_classifier
 from keras_vit.preprocessing import InputSpec
 
 # The features of a `tf.Example` in which an image is looked for, in this order.
@@ -30,8 +29,10 @@ class Servable:
         labels: tuple of str, or `None`: classes are called by their numbers.
         top_k: int. How many classes an answer has.
         activation: `softmax` or `sigmoid`, which makes probabilities of the model's logits; `None` where the model
-            gives probabilities.
+            gives probabilities; `linear` where its outputs are the values of a regression.
+        has_head: bool. Whether something with weights follows the representation.
         formats, max_pixels, upright: as for `decode_images`.
+        front: str or `None`. What was in front of the model, in words for people.
         is_inexact: bool. Whether it stores or computes in other types than the model that it was made of.
     """
 
@@ -41,15 +42,17 @@ class Servable:
     labels: tuple | None
     top_k: int
     activation: str | None
+    has_head: bool
     formats: tuple
     max_pixels: int
     upright: bool
+    front: str | None = None
     is_inexact: bool = False
 
     @property
     def is_classifier(self):
         """Whether the model gives scores of classes."""
-        return has_classifier(self.model)
+        return self.has_head and self.activation != "linear"
 
     def signatures(self):
         """The functions by their names: dict of `tf.function`, each of one signature, that return dicts of tensors.
@@ -57,19 +60,19 @@ class Servable:
         Raises:
             ValueError: if there are none: without a classifier, of images that are never encoded.
         """
-        is_encoded, is_classifier = self.input_spec.num_channels in (1, 3), self.is_classifier
-        if not is_encoded and not is_classifier:
+        is_encoded = self.input_spec.num_channels in (1, 3)
+        if not is_encoded and not self.has_head:
             raise ValueError(
                 "a model without a classifier must take images of 1 or 3 channels to be exported. "
                 f"Received: model={self.model.name!r} with {self.input_spec.num_channels} channels"
             )
         read, run, found = self._reader(), self.runner(with_representation(self.model)), {}
-        if is_classifier:
+        if self.has_head:
             found |= self._images(run)
         if is_encoded:
             found["embeddings"] = self._embeddings(read, run)
-        if is_encoded and is_classifier:
-            found |= self._classifiers(read, run)
+        if is_encoded and self.has_head:
+            found |= self._predictors(read, run)
             if any(isinstance(layer, TransformerEncoder) for layer in self.model.layers):
                 found["explain"] = self._explain(read)
         # What a client gets that names no signature.
@@ -100,7 +103,7 @@ class Servable:
 
         return read
 
-    def _classifiers(self, read, run):
+    def _predictors(self, read, run):
         @_traced(_strings("image_bytes"))
         def serving_default(image_bytes):
             images, reasons = read(image_bytes)
@@ -121,7 +124,8 @@ class Servable:
             answer = self._answer(run(images)["outputs"], reasons == VALID)
             return {name: answer[name] for name in ("classes", "scores")}
 
-        return {"serving_default": serving_default, "strict": strict, "classify": classify}
+        found = {"serving_default": serving_default, "strict": strict}
+        return {**found, "classify": classify} if self.is_classifier else found
 
     def _explain(self, read):
         run = self.runner(rollout_model(self.model))
@@ -131,8 +135,11 @@ class Servable:
             images, reasons = read(image_bytes)
             explained, valid = run(images), reasons == VALID
             answer = self._answer(explained["outputs"], valid)
+            heat_map = tf.where(valid[:, None, None], explained["heat_map"], 0.0)
+            if not self.is_classifier:
+                return {"heat_map": heat_map, **answer}
             return {
-                "heat_map": tf.where(valid[:, None, None], explained["heat_map"], 0.0),
+                "heat_map": heat_map,
                 "class": answer["classes"][:, 0],
                 "class_id": answer["class_ids"][:, 0],
                 "score": answer["scores"][:, 0],
@@ -155,6 +162,8 @@ class Servable:
         def classify(images):
             images = checked_images(images, self.input_spec.num_channels, self.max_pixels)
             outputs = run(normalize(self._resized(images), self.input_spec))["outputs"]
+            if not self.is_classifier:
+                return {"values": outputs}
             logits = {"logits": outputs} if self.activation else {}
             return {**logits, "probabilities": self.probabilities(outputs)}
 
@@ -173,13 +182,22 @@ class Servable:
         return tf.ensure_shape(resized, (None, *size, self.input_spec.num_channels))
 
     def probabilities(self, outputs):
-        """Probabilities of the classes, from what the model returns."""
+        """Probabilities of the classes, from what the model returns; of a single output that of the second class."""
         activations = {None: tf.identity, "softmax": tf.nn.softmax, "sigmoid": tf.sigmoid}
         return activations[self.activation](outputs)
 
+    def class_probabilities(self, outputs):
+        """Probabilities of every class, also of both that a single output tells apart: `(batch, classes)`."""
+        probabilities = self.probabilities(outputs)
+        if probabilities.shape[-1] > 1:
+            return probabilities
+        return tf.concat([1 - probabilities, probabilities], axis=-1)
+
     def _answer(self, outputs, valid):
-        """The best classes; zeros and empty names where an image is bad."""
-        scores, ids = tf.math.top_k(self.probabilities(outputs), self.top_k)
+        """The best classes, or the values of a regression; zeros and empty names where an image is bad."""
+        if not self.is_classifier:
+            return {"values": tf.where(valid[:, None], outputs, 0.0), "valid": valid}
+        scores, ids = tf.math.top_k(self.class_probabilities(outputs), self.top_k)
         names = tf.strings.as_string(ids) if self.labels is None else tf.gather(tf.constant(self.labels), ids)
         return {
             "scores": tf.where(valid[:, None], scores, 0.0),
