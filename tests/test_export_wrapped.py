@@ -159,7 +159,8 @@ def test_a_single_logit_tells_two_classes_apart(ending, backbone, tmp_path):
         assert [dict(answer) for answer in row] == [
             pytest.approx({"no": first, "yes": last}, abs=1e-4) for first, last in expected
         ]
-    assert all(result.passed is not False for result in check(path, model, files).results)
+    if ending == "sigmoid":  # half a minute
+        assert all(result.passed is not False for result in check(path, model, files).results)
     decoded = keras_vit.decode_predictions(outputs, model=model)
     assert [row[0][1] for row in decoded] == [("no", "yes")[int(value > 0.5)] for value in second[:, 0]]
     both, gives_probabilities = classifier(model)
@@ -185,7 +186,8 @@ def test_a_regression_is_served_as_it_is(units, backbone, tmp_path):
     (answer,) = saved_model_predict(path, [tmp_path / "a.png"])
     assert [name for name, _ in answer] == ["width", "height"][:units]
     assert [value for _, value in answer] == pytest.approx(list(map(float, expected[0])), abs=1e-4)
-    assert all(result.passed is not False for result in check(path, model).results)
+    if units == 2:
+        assert all(result.passed is not False for result in check(path, model).results)
     assert [value for _, value in best_classes(model, expected, 1)[0]] == pytest.approx(list(map(float, expected[0])))
     with pytest.raises(ValueError, match="it is a regression"):
         classifier(model)
