@@ -3,6 +3,7 @@
 import io
 import math
 
+import keras
 import numpy as np
 from PIL import Image
 
@@ -26,7 +27,8 @@ def outputs_equal_keras(exported):
         raise DoesNotApply(f"rounded, as was asked for: {moved} for {rounded['images']} images")
     spec = exported.input_spec
     pixels = np.random.default_rng(0).integers(0, 256, (4, *spec.size, spec.num_channels), "uint8")
-    expected = np.asarray(flat(exported.model)(spec.normalize(pixels), training=False), "float32")
+    model = flat(exported.model) if isinstance(exported.model, keras.Model) else exported.model
+    expected = np.asarray(model(spec.normalize(pixels), training=False), "float32")
     if exported.has_head:
         outputs = exported.call("images", images=pixels.astype("float32"))
         found = next(outputs[name] for name in ("logits", "probabilities", "values") if name in outputs)
