@@ -153,8 +153,9 @@ def decode_predictions(predictions, top=5, model=None, labels=None):
     """The best classes of each image with their names.
 
     Args:
-from keras_vit.backend import to_numpy
-from keras_vit.metadata import metadata, output
+        predictions: array or tensor `(batch, num_classes)`: probabilities, or logits, whose values are then the scores.
+            One column tells two classes apart: it is what `model` returns for the second one, or without a model its
+            probability, and the first class gets the rest.
         top: int. How many. Default 5.
         model: a model of keras_vit whose labels are used; if it has none, the names are the numbers of the columns.
         labels: class names, instead of the model's; both of them for one column. With neither model nor labels, 1000
