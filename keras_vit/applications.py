@@ -32,7 +32,7 @@ def _vit_application(name, variant):
         asked = {
             "image_size": image_size,
             "patch_size": patch_size,
-            "num_classes": num_classes if include_top else 0,
+            "num_classes": num_classes if include_top else _no_classes(overrides),
             "pooling": pooling,
             "classifier_activation": classifier_activation,
         }
@@ -76,6 +76,12 @@ DeiTSmall = _vit_application("DeiTSmall", "deit_small_distilled_patch16_224")
 DeiTBase = _vit_application("DeiTBase", "deit_base_distilled_patch16_224")
 
 
+def _no_classes(overrides):
+    """The number of classes of a model without its classifier; Keras Applications ignore `classes` there too."""
+    overrides.pop("classes", None)
+    return 0
+
+
 def _given(arguments):
     """The arguments that were given: the others are as in the weights or in the variant."""
     return {name: value for name, value in arguments.items() if value is not None}
@@ -99,7 +105,7 @@ def _swin_application(name, variant):
         asked = {
             "image_size": image_size,
             "window_size": window_size,
-            "num_classes": num_classes if include_top else 0,
+            "num_classes": num_classes if include_top else _no_classes(overrides),
             "classifier_activation": classifier_activation,
         }
         return create_model(variant, weights, dtype=dtype, model_name=name, **_given(asked), **overrides)

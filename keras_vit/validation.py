@@ -9,6 +9,34 @@ import re
 # Strategies of tf.distribute by name, see `keras_vit.distribution.strategy`.
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu", "cpu:<n>")
 
+# What other libraries call the fields of this one, where both mean the same.
+SYNONYMS = {
+    "attention_dropout": "attention_dropout_rate",
+    "attn_drop_rate": "attention_dropout_rate",
+    "checkpoint_path": "weights",
+    "classes": "num_classes",
+    "depth": "num_layers",
+    "embed_dim": "hidden_dim",
+    "global_pool": "pooling",
+    "hidden_size": "hidden_dim",
+    "img_size": "image_size",
+    "in_channels": "num_channels",
+    "in_chans": "num_channels",
+    "init_values": "layer_scale_init",
+    "intermediate_size": "mlp_dim",
+    "layer_norm_eps": "layer_norm_epsilon",
+    "lr": "learning_rate",
+    "nb_classes": "num_classes",
+    "num_attention_heads": "num_heads",
+    "num_hidden_layers": "num_layers",
+    "num_labels": "num_classes",
+    "pretrained": "weights",
+    "reg_tokens": "num_registers",
+    "wd": "weight_decay",
+}
+# Of two words, by `difflib`: `gpa` and `gap` have 0.67, `pretrained` and `drop_remainder` 0.58.
+_LEAST_LIKENESS = 0.65
+
 
 def as_pair(value, name):
     """Reads an `int` or an `(h, w)` pair of positive integers.
@@ -114,6 +142,18 @@ def replace_fields(instance, changes):
 
 
 def nearest(name, known):
-    """The end of an error about an unknown name: `. Did you mean 'x'?`, or a full stop."""
-    matches = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
-    return f". Did you mean {matches[0]!r}?" if matches else "."
+    """Suggests a known name for an unknown one.
+
+    Args:
+        name: what was given. Case plays no part.
+        known: iterable of names. One that `SYNONYMS` has for `name` goes before similar ones.
+
+    Returns:
+        The end of an error: `. Did you mean 'x'?`, or a full stop where no name is similar.
+    """
+    by_lower = {str(k).lower(): str(k) for k in known}
+    text = str(name).lower()
+    candidate = next((word for word in (text, SYNONYMS.get(text)) if word in by_lower), None)
+    if candidate is None:
+        candidate = next(iter(difflib.get_close_matches(text, by_lower, n=1, cutoff=_LEAST_LIKENESS)), None)
+    return "." if candidate is None else f". Did you mean {by_lower[candidate]!r}?"

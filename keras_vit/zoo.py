@@ -7,6 +7,7 @@ import warnings
 import keras
 
 from keras_vit.models import VARIANTS, build_model
+from keras_vit.models.aliases import resolve_aliases
 from keras_vit.validation import nearest
 from keras_vit.weights import find_entries, from_checkpoint, load_published, load_variant
 from keras_vit.weights.catalog import catalog
@@ -61,7 +62,9 @@ def create_model(
             beside a checkpoint.
         dtype: dtype policy or `None`: the global one.
         model_name: str or `None`: what the `keras.Model` is called; by default `name` without its tag.
-        **overrides: fields of the config, for example `num_classes=10, image_size=(384, 256)`.
+        **overrides: fields of the config, for example `num_classes=10, image_size=(384, 256)`. Words of Keras
+            Applications and timm that mean the same are taken too: `input_shape`, `classes`, `include_top`, `img_size`,
+            `in_chans`, `global_pool`, `pretrained`, `checkpoint_path` and others of `keras_vit.models.aliases`.
 
     Returns:
         A functional `keras.Model` from `(batch, height, width, channels)` images to logits.
@@ -76,6 +79,9 @@ def create_model(
     base, _, tag = name.partition(".")
     if base not in VARIANTS:
         raise ValueError(f"unknown model{nearest(base, VARIANTS)} Received: name={name!r}; see keras_vit.list_models()")
+    given = {word: overrides[word] for word in ("pretrained", "checkpoint_path") if word in overrides}
+    overrides = resolve_aliases({word: value for word, value in overrides.items() if word not in given}, VARIANTS[base])
+    weights = _weights(f"{base}.{tag}" if tag else base, weights, given)
     if _is_tag(weights):
         if tag:
             raise ValueError(f"a name has one tag. Received: name={name!r}, weights={weights!r}")
@@ -168,6 +174,35 @@ def _warn_of_random_weights(architecture):
     tags = [name for name in catalog() if name.partition(".")[0] == architecture]
     advice = f"published weights: {', '.join(tags)}" if tags else "there are no published weights of it"
     warnings.warn(f"{architecture} is an architecture, so its weights are random; {advice}", stacklevel=3)
+
+
+def _weights(name, weights, given):
+    """What `weights=` is where timm's words for it are given too.
+
+    Args:
+        name: of the model, with its tag if it has one.
+        weights: as for `create_model`.
+        given: dict with `pretrained`, `checkpoint_path` or neither.
+
+    Returns:
+        As `weights`.
+
+    Raises:
+        ValueError: if two of them say what the weights are, or `pretrained=True` leaves the choice open.
+    """
+    path, pretrained = given.get("checkpoint_path") or None, given.get("pretrained", False)
+    if path is not None and weights is not None:
+        raise ValueError(f"weights must be given once. Received: {weights=!r}, checkpoint_path={path!r}")
+    weights = path if path is not None else weights
+    if "pretrained" in given and not pretrained and "." in name:
+        raise ValueError(f"a name with a tag has published weights. Received: {name=!r}, pretrained={pretrained!r}")
+    if not pretrained or weights is not None or "." in name:
+        return weights
+    tags = [entry.partition(".")[2] for entry in find_entries(f"{name}.*")]
+    if len(tags) == 1:
+        return tags[0]
+    known = f"one of {', '.join(tags)}" if tags else "a checkpoint, as there are no published ones of this size"
+    raise ValueError(f"weights must say which to take: weights={known}. Received: {name=!r}, pretrained=True")
 
 
 def _is_tag(weights):

@@ -19,3 +19,19 @@ def test_as_pair_refuses_the_rest(value):
 def test_nearest_keeps_quiet_when_nothing_is_near():
     assert nearest("tokn", ["token", "gap"]) == ". Did you mean 'token'?"
     assert nearest("zzz", ["token", "gap"]) == "."
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "expected"),
+    [
+        ("adamW", ["adam", "adamw"], "adamw"),
+        ("IMAGE_SIZE", ["image_size"], "image_size"),
+        ("img_size", ["image_size", "max_size"], "image_size"),
+        ("lr", ["learning_rate", "layer_decay"], "learning_rate"),
+        ("embed_dim", ["embed_dims", "hidden_dim"], "hidden_dim"),
+        ("pretrained", ["drop_remainder"], None),
+        ("swiglu", ["tanh", "relu"], None),
+    ],
+)
+def test_nearest_knows_aliases_and_is_silent_below_a_likeness(name, known, expected):
+    assert nearest(name, known) == ("." if expected is None else f". Did you mean {expected!r}?")

@@ -171,9 +171,11 @@ def catalog_entry(name):
     if name in catalog():
         return catalog()[name]
     architecture = name.partition(".")[0]
-    tags = sorted(known.partition(".")[2] for known in catalog() if known.partition(".")[0] == architecture)
-    hint = f" Its tags: {', '.join(tags)}." if tags else nearest(name, catalog())
-    raise ValueError(f"no published weights of this name.{hint} Received: name={name!r}")
+    siblings = sorted(known for known in catalog() if known.partition(".")[0] == architecture)
+    tags = [known.partition(".")[2] for known in siblings]
+    similar = nearest(name.partition(".")[2], tags) if tags else nearest(name, catalog())
+    listed = f" Its tags: {', '.join(tags)}." if tags else ""
+    raise ValueError(f"no published weights of this name{similar}{listed} Received: name={name!r}")
 
 
 def find_entries(pattern="*"):

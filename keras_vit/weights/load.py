@@ -7,6 +7,7 @@ import pathlib
 
 from keras_vit.layers.dense import weights_follow
 from keras_vit.models import build_model
+from keras_vit.models.aliases import resolve_aliases
 from keras_vit.weights.catalog import catalog, catalog_entry
 from keras_vit.weights.description import Description, describe
 from keras_vit.weights.detect import find_model
@@ -73,6 +74,7 @@ def from_checkpoint(
         ValueError: if the file or what describes it is unreadable, if it is of no known layout or does not fit; on an
             unknown field, with the nearest one.
     """
+    overrides = resolve_aliases(overrides, config)
     source = _Source(path, layout, skip, new, prefix)
     if config is None:
         config = source.layout.adapt_config(source.config(overrides), overrides)
