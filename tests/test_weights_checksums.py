@@ -123,3 +123,12 @@ def test_a_damaged_archive_of_pytorch_is_noticed(tmp_path):
             assert found.keys() == arrays.keys()
             for key, array in arrays.items():
                 np.testing.assert_array_equal(found[key], array)
+
+
+def test_an_encrypted_archive_is_unreadable(model, tmp_path):
+    save_weights(model, tmp_path / "x.npz", "google")
+    content = bytearray((tmp_path / "x.npz").read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1  # the flags of the first member in the directory
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a checkpoint must be readable.*encrypted"):
+        from_checkpoint(tmp_path / "x.npz")

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import dataclasses
 import datetime
 import json
 import pathlib
@@ -12,14 +13,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch_pickles
-from golden import GOLDENS
+from golden import GOLDENS, cases
 from tiny import IMAGES, tiny_vit
 from torch_pickles import Unknown
 
 import keras_vit
 from keras_vit.weights import from_checkpoint, load_weights, save_weights
 from keras_vit.weights.detect import find_model
-from keras_vit.weights.files import open_checkpoint
+from keras_vit.weights.files import Checkpoint, open_checkpoint
 from keras_vit.weights.save import to_tensors
 from keras_vit.weights.timm import TIMM
 
@@ -405,3 +406,22 @@ def test_filling_a_model_asks_for_no_preprocessing(model, tensors, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_weights(model, tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.encoder.", "teacher.backbone.", "_orig_mod.module."])
+@pytest.mark.parametrize("case", sorted({*cases(swin=True), *cases(swin=False)}))
+def test_every_layout_is_found_behind_a_prefix(case, prefix):
+    (path,) = (GOLDENS / case).glob("checkpoint.*")
+    plain, layout = find_model(open_checkpoint(path))
+    source = open_checkpoint(path)
+    content = dataclasses.replace(
+        source.content,
+        shapes={prefix + key: shape for key, shape in source.shapes.items()} | {"step": (), "optimizer.x": (3,)},
+        read=lambda key: source[key.removeprefix(prefix)],
+    )
+    found, same = find_model(Checkpoint(path, content.shapes, content.read, content=content))
+    assert same == layout
+    assert found.shapes == plain.shapes
+    assert (found.subtree.prefix, set(found.subtree.outside)) == (prefix, {"step", "optimizer.x"})
+    key = min(found)
+    np.testing.assert_array_equal(found[key], plain[key])

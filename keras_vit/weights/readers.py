@@ -22,7 +22,10 @@ from keras_vit.weights.keras_files import WEIGHTS_MEMBER, open_hdf5, open_keras
 from keras_vit.weights.torch_files import is_torch_archive, map_member, open_torch_archive, open_torch_stream
 
 # What a damaged file may raise.
-BROKEN = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError, ValueError, struct.error, KeyError)
+BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, KeyError),
+    *(RuntimeError, NotImplementedError),
+)
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16, "I64": "<i8", "I32": "<i4"}
 FORMATS = "safetensors, PyTorch, NumPy (.npz) and Keras (.keras, .weights.h5)"
 _ZIP, _HDF5 = b"PK", b"\x89HDF\r\n\x1a\n"
