@@ -10,7 +10,7 @@ import pytest
 from tiny import CONFIG, IMAGES, randomize, tiny_vit
 
 import keras_vit
-from keras_vit.models import HybridConfig, SwinConfig, build_model
+from keras_vit.models import ConvNetConfig, HybridConfig, SwinConfig, build_model
 from keras_vit.weights import from_checkpoint, load_weights, save_weights
 
 FAMILIES = {
@@ -24,6 +24,7 @@ FAMILIES = {
     "swin_v2": SwinConfig(
         image_size=32, embed_dim=8, depths=(2, 1), num_heads=(1, 2), window_size=4, num_classes=3, version=2
     ),
+    "convnet": ConvNetConfig(image_size=16, depths=(1, 1), widths=(4, 8), num_classes=3),
     "hybrid": HybridConfig(
         image_size=32,
         patch_size=1,
@@ -170,6 +171,7 @@ def test_nothing_of_a_hostile_config_is_built(saved, tmp_path):
     bomb = {"module": "builtins", "class_name": "eval", "config": "1/0", "registered_name": "builtins>eval"}
     config["config"]["layers"].append({"module": "keras.layers", "class_name": "Lambda", "config": {"function": bomb}})
     layer = next(layer for layer in config["config"]["layers"] if layer["class_name"] == "Metadata")
+    config["config"]["layers"] += [3, {"config": 4, "registered_name": "keras_vit>X"}]
     for change, rule in (({}, None), ({"class_name": "eval"}, "must be what keras_vit writes")):
         layer["config"]["config"] |= change
         content["config.json"] = json.dumps(config).encode()

@@ -425,3 +425,12 @@ def test_every_layout_is_found_behind_a_prefix(case, prefix):
     assert (found.subtree.prefix, set(found.subtree.outside)) == (prefix, {"step", "optimizer.x"})
     key = min(found)
     np.testing.assert_array_equal(found[key], plain[key])
+
+
+def test_an_index_is_told_from_a_safetensors_file_whatever_its_spaces(tensors, model, tmp_path):
+    index = _shards(tmp_path, tensors, "model.safetensors", _save_safetensors)
+    places = json.loads(index.read_text())["weight_map"]
+    text = json.dumps({"meta": {}, "weight_map": places}, separators=(",", ":"))
+    assert text[8] == "{"
+    index.write_text(text)
+    load_weights(model, index)

@@ -61,8 +61,9 @@ def find_source(config, layout, description, rules, shapes):
     sizes = {name: told[name] for name in ("image_size", "window_size") if name in told and hasattr(config, name)}
     # An image may have pixels beyond the last whole patch; where it has none, this changes nothing.
     sizes |= {"drop_remainder": True} if hasattr(config, "drop_remainder") else {}
+    sizes |= {"patch_size": patch_size} if patch_size else {}
     try:
-        known = config.replace(**sizes, patch_size=patch_size or config.patch_size)
+        known = config.replace(**sizes)
     except ValueError:  # what is told is of something else
         known = config
     # Of a source's files a table is as the source takes it, whatever is told; of ours it is as the config in it says.
@@ -74,7 +75,7 @@ def find_source(config, layout, description, rules, shapes):
 def _kernel_patch(rules, shapes, config):
     kernel = next((item for item in rules if item.ours[0] == KERNEL), None)
     if kernel is None or kernel.transform not in PATCH_AXES:
-        return config.patch_size
+        return getattr(config, "patch_size", None)
     shape = shapes.get(kernel.theirs[0], ())
     return tuple(shape[axis] for axis in PATCH_AXES[kernel.transform]) if len(shape) == 4 else None
 

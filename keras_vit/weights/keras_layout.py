@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_vit.models import SwinConfig, ViTConfig
+from keras_vit.models import ConvNetConfig, SwinConfig, ViTConfig
 from keras_vit.weights import embedded
 from keras_vit.weights.layout import HEADS, Layout, rule
 from keras_vit.weights.subtrees import behind
@@ -93,7 +93,9 @@ def select_model(checkpoint, prefix):
         source = embedded.parse(description, checkpoint.path).config
         # A model without classes has no head of its own: one by that name is somebody's.
         layers = layers | ({head[:-1] for head in HEADS} if source.num_classes else set())
-        shapes = {key: shape for key, shape in shapes.items() if key.split("/")[0] in layers}
+        # The layers of the small convolutional networks are Keras' own.
+        if not isinstance(source, ConvNetConfig):
+            shapes = {key: shape for key, shape in shapes.items() if key.split("/")[0] in layers}
     return shapes, KerasLayout(frozenset(shapes), source, content.roots[prefix])
 
 
@@ -130,5 +132,7 @@ def _find_description(described, prefix):
 
 
 def _our_layers(layers):
+    """The names of those of our classes among layers, and of the one that is Keras' own in our models."""
+    layers = [layer for layer in layers if isinstance(layer, dict) and isinstance(layer.get("config"), dict)]
     ours = [layer for layer in layers if str(layer.get("registered_name")).startswith("keras_vit>")]
-    return {layer["config"]["name"] for layer in ours} | {"pre_logits"}
+    return {str(layer["config"].get("name")) for layer in ours} | {"pre_logits"}

@@ -74,7 +74,7 @@ def open_content(path):
         return _open_zip(path, buffer)
     if start.startswith(_HDF5):
         return _keras_content(path, (*open_hdf5(path), {}))
-    if start[8:9] == b"{":
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < len(buffer):
         return open_safetensors(path, buffer)
     if start[:1] == b"{":
         return _open_index(path, buffer)
@@ -189,11 +189,12 @@ def open_safetensors(path, buffer):
     def read(key):
         entry = header[key]
         start, end = (8 + length + offset for offset in entry["data_offsets"])
-        if key in checksums:
+        expected = checksums.get(key)  # Another thread may read the same array.
+        if expected is not None:
             with memoryview(buffer)[start:end] as data:
-                if zlib.crc32(data) != checksums[key]:
+                if zlib.crc32(data) != expected:
                     raise ValueError("bad checksum")
-            del checksums[key]
+            checksums.pop(key, None)
         if entry["dtype"] not in _DTYPES:
             return file.get_tensor(key)
         return _view(buffer, entry["shape"], _DTYPES[entry["dtype"]], start)
