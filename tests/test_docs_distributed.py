@@ -72,7 +72,8 @@ def test_two_hosts_name_each_other(cluster):
     for index in "01":
         assert cluster("sh", "two_hosts.sh", index, "vit_digits", "--seed", "1", HOSTS="a:1 b:2") == 0
     _check(cluster.read("configs"), ["a:1", "b:2"])
-    assert {_recipe_of(call).seed for call in cluster.read("calls")} == {1}
+    calls = [_recipe_of(call) for call in cluster.read("calls")]
+    assert {load_recipe(options.recipe, options.overrides).training.seed for options in calls} == {1}
 
 
 @pytest.mark.parametrize(
