@@ -5,7 +5,7 @@ import pathlib
 
 from keras_vit.cli_models import best_classes, load_files
 from keras_vit.cli_runtimes import export_format, export_runtime, read_labels
-from keras_vit.console import counted, say
+from keras_vit.console import counted, say, warn
 from keras_vit.export import read_description, saved_model, write_server_files
 from keras_vit.export.loaded import LoadedSavedModel
 from keras_vit.export.server_files import BATCHING_CONFIG, allowed_batch_sizes, check_model_name
@@ -14,6 +14,7 @@ from keras_vit.interpret import rollout_model
 from keras_vit.interpret.plots import overlay
 from keras_vit.metadata import has_classifier, metadata
 from keras_vit.zoo import is_saved_model, load_model
+from keras_vit_cli import defaults
 from keras_vit_client.image_files import find_images
 
 
@@ -44,9 +45,11 @@ def export(options):
     )
     size = sum(file.stat().st_size for file in (path / "variables").iterdir())
     say(f"exported: {path}, {size / 1e6:.1f} MB of weights")
+    description = read_description(path)
+    if (top_k := description["options"]["top_k"]) < options.top_k != defaults("export")["top_k"]:
+        warn(f"an answer has all {top_k} classes of the model. Received: --top-k {options.top_k}")
     if files := write_server_files(options.to, batch_sizes=batch_sizes):
         say("for a server: " + ", ".join(str(file) for file in files))
-    description = read_description(path)
     if description["front"]:
         say(description["front"])
     if difference := description["difference"]:

@@ -171,3 +171,10 @@ def test_explain_takes_folders_and_saved_models(kind, photos, damaged, request, 
     assert _main("explain", folder / "bee", folder / "cat" / "0.png", "--model", model, "--to", tmp_path / "many") == 0
     found = sorted(str(path.relative_to(tmp_path / "many")) for path in (tmp_path / "many").rglob("*.png"))
     assert found == [*(f"bee/{i}_explained.png" for i in range(3)), "cat/0_explained.png"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("options", "said"), [(["--top-k", "10"], True), (["--top-k", "4"], False), ([], False)])
+def test_export_says_that_there_are_fewer_classes(options, said, model_file, tmp_path, capsys):
+    assert _main("export", model_file, "--to", tmp_path / "animals", *options) == 0
+    assert ("an answer has all 4 classes of the model. Received: --top-k 10" in capsys.readouterr().err) is said
