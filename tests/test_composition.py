@@ -1,5 +1,8 @@
 """Models built around one of this library: found, fed, explained and refused alike, however they hold it."""
 
+import pathlib
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -279,3 +282,18 @@ def test_a_wrapped_model_that_was_saved(backbone, tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert metadata(loaded) == metadata(model)
     np.testing.assert_allclose(rollout_model(loaded)(PIXELS)["outputs"], model(PIXELS, training=False), atol=1e-5)
+
+
+@pytest.mark.long
+def test_the_page_shows_programs_that_run(tmp_path, monkeypatch, capsys):
+    page = pathlib.Path(__file__).parents[1] / "docs" / "composition.md"
+    programs = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for program in programs:
+        exec(program, names)
+    printed = capsys.readouterr().out
+    assert len(programs) == 4
+    assert printed.count("the model takes pixels 0 to 255") == 2
+    assert set(names["stages"]) == {"encoder_block_3", "representation", "flowers"}
+    assert sorted(path.name for path in (tmp_path / "saved_models" / "flowers").iterdir()) == ["1", "2"]
