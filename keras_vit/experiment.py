@@ -30,6 +30,7 @@ from keras_vit.training import (
     record,
     trained_model,
 )
+from keras_vit.training.fine_tune import follow_weights
 from keras_vit.training.hardware import choose_compiler, choose_precision
 from keras_vit.training.lock import empty, locked
 from keras_vit.training.losses import make_accuracy, make_loss
@@ -100,6 +101,7 @@ def _run(recipe, directory, strategy, workers, log):
     for turn in (True, False):  # The chief first: others find what it has downloaded or cached.
         with workers.together():
             if workers.is_chief is turn:
+                recipe = follow_weights(recipe)
                 source = load_source(recipe.data)
                 recipe = _for_data(recipe, source, log)
                 train, test, split = train_and_evaluation(source, recipe.data, recipe.input_spec, recipe.augment)
@@ -107,7 +109,7 @@ def _run(recipe, directory, strategy, workers, log):
 
     trainer, dataset, steps, how = _prepare(recipe, source, train, strategy, workers, log)
     # The test set chooses nothing; a validation part may.
-    judge = evaluation_data(recipe, test, strategy) if recipe.data.validation_fraction else None
+    judge = evaluation_data(recipe, test, strategy) if recipe.data.validates else None
     with plain_errors(), _ends_of(recipe):
         scope, compiler = strategy.scope, how["compiler"]
         result = fit(trainer, recipe, dataset, steps, directory, scope, judge, compiler, workers, log)

@@ -30,12 +30,15 @@ class ModelMetadata:
         input_spec: `InputSpec`. How its images are prepared.
         labels: tuple of str or `None`. Class names in the order of the logits.
         origin: str or `None`. Where the weights come from; `None` for random ones.
+        license: str or `None`. License of these weights, an SPDX identifier where there is one; `None` if unknown.
+            It stays with a model that is trained further.
     """
 
     config: object
     input_spec: InputSpec
     labels: tuple | None = None
     origin: str | None = None
+    license: str | None = None
 
     def __post_init__(self):
         spec, config = self.input_spec, self.config
@@ -62,7 +65,7 @@ class Metadata(keras.layers.Layer):
     """Identity that carries a `ModelMetadata` in its config.
 
     Args:
-        config, input_spec, labels, origin: the fields of `ModelMetadata`.
+        config, input_spec, labels, origin, license: the fields of `ModelMetadata`.
 
     Call arguments:
         images: tensor of any shape.
@@ -72,9 +75,9 @@ class Metadata(keras.layers.Layer):
         `images`, unchanged.
     """
 
-    def __init__(self, config, input_spec, labels=None, origin=None, **kwargs):
+    def __init__(self, config, input_spec, labels=None, origin=None, license=None, **kwargs):
         super().__init__(**kwargs)
-        self.content = ModelMetadata(config, input_spec, labels, origin)
+        self.content = ModelMetadata(config, input_spec, labels, origin, license)
         self.built = True
 
     def call(self, images, training=False):
@@ -104,6 +107,8 @@ class Metadata(keras.layers.Layer):
             "input_spec": keras.saving.serialize_keras_object(content.input_spec),
             "labels": None if content.labels is None else list(content.labels),
             "origin": content.origin,
+            # Absent where it is unknown, so that such files also load where the field does not exist yet.
+            **({} if content.license is None else {"license": content.license}),
         }
 
     @classmethod

@@ -1,11 +1,15 @@
 """Models by name, in the manner of timm, and models from files."""
 
+import dataclasses
 import fnmatch
+import json
 import pathlib
 import warnings
+import zipfile
 
 import keras
 
+from keras_vit.metadata import Metadata, ModelMetadata
 from keras_vit.models import VARIANTS, build_model
 from keras_vit.models.aliases import resolve_aliases
 from keras_vit.validation import nearest
@@ -14,6 +18,7 @@ from keras_vit.weights.catalog import catalog
 from keras_vit.weights.downloads import is_remote
 from keras_vit.weights.files import SUFFIXES
 from keras_vit.weights.folders import find_files
+from keras_vit.weights.load import describe_checkpoint
 
 # What a training run leaves in its folder.
 MODEL_FILE = "model.keras"
@@ -149,6 +154,63 @@ def load_model(name, **overrides):
         f"({', '.join(SUFFIXES)}), a folder with model.safetensors, hub:organization/repository, or a name of "
         f"`keras_vit list` or `keras_vit list --pretrained`{nearest(text, [*catalog(), *VARIANTS])} Received: {text!r}"
     )
+
+
+def describe_model(name):
+    """Reads what a model says of itself, without building it.
+
+    Args:
+        name: what `load_model` takes, but for an architecture, which has no weights.
+
+    Returns:
+        A `ModelMetadata`: the config at the image size that the weights are used with, preprocessing, labels, origin
+        and license.
+
+    Raises:
+        ValueError, FileNotFoundError, PermissionError, ConnectionError, OSError: as `load_model`.
+    """
+    path, text = pathlib.Path(name), str(name)
+    if file := model_file(path):
+        return _metadata_in(file)
+    if text in catalog() and not path.exists():
+        entry = catalog()[text]
+        config = entry.config()
+        spec, labels = entry.input_spec_for(config), entry.labels_for(config)
+        return ModelMetadata(config, spec, labels, text, entry.license)
+    if is_remote(text) or path.is_file() or _has_checkpoint(path):
+        return describe_checkpoint(text if is_remote(text) else path)
+    raise ValueError(
+        "weights must be a .keras file, the folder of a training run, a checkpoint, a folder with model.safetensors, "
+        f"hub:organization/repository, or a name of `keras_vit list --pretrained`{nearest(text, catalog())} "
+        f"Received: {text!r}"
+    )
+
+
+def _metadata_in(file):
+    """The `ModelMetadata` of a `.keras` file; its origin is the file where the model was trained from scratch."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            found = list(_metadata_layers(json.loads(archive.read("config.json"))))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"a .keras file must be readable. Received: {str(file)!r} ({error})") from error
+    if len(found) != 1:
+        raise ValueError(
+            f"a .keras file must hold one model of keras_vit. Received: {str(file)!r}, which holds {len(found)}"
+        )
+    content = Metadata.from_config(found[0]).content
+    return content if content.origin else dataclasses.replace(content, origin=str(file))
+
+
+def _metadata_layers(node):
+    """The configs of all `Metadata` layers in the JSON of a Keras model."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _metadata_layers(item)
+    elif isinstance(node, dict):
+        if node.get("registered_name") == "keras_vit>Metadata":
+            yield node["config"]
+        else:
+            yield from _metadata_layers(list(node.values()))
 
 
 def model_file(source):

@@ -158,11 +158,14 @@ def train_and_evaluation(source, config, input_spec, augment=None):
         augment: `AugmentConfig` or `None`. See `Source.load`.
 
     Returns:
-        `(training split, evaluation split, name of the latter)`: the test split, or with a `validation_fraction` that
-        part of the training split, drawn at random, the same in every run.
+        `(training split, evaluation split, name of the latter)`: the test split; with a `validation_split` that one
+        instead, or with a `validation_fraction` that part of the training split, drawn at random, the same in every
+        run.
     """
     train = source.load(config.train_split, config, input_spec, augment)
-    if config.validation_fraction:
+    if config.validation_split:
+        judge, name = source.load(config.validation_split, config, input_spec), "validation"
+    elif config.validation_fraction:
         train, judge = train.divide(config.validation_fraction)
         name = "validation"
     else:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_vit.metadata import metadata
 from keras_vit.weights.catalog import catalog
-from keras_vit.weights.hub import shown_origin
+from keras_vit.weights.hub import license_of, shown_origin
 from keras_vit_cli import __version__
 
 FILE = pathlib.Path("assets.extra") / "keras_vit.json"
@@ -24,7 +24,8 @@ def describe(servable, functions, options, difference, license=None):
         functions: dict of concrete functions, the signatures.
         options: dict of JSON types, what the export was asked for.
         difference: from `measure_difference`, or `None`.
-        license: str, that of the weights, or `None`: that of the catalog, if they are of it.
+        license: str, that of the weights, or `None`: that of the model's metadata, else of
+            the catalog, if the weights are of it.
     """
     content = metadata(servable.model)
     entry = catalog().get(content.origin)
@@ -37,7 +38,7 @@ def describe(servable, functions, options, difference, license=None):
         "labels": None if servable.labels is None else list(servable.labels),
         "weights": {
             "origin": None if content.origin is None else shown_origin(content.origin),
-            "license": entry.license if license is None and entry else license,
+            "license": license_of(content) if license is None else license,
             "paper": entry.paper if entry else None,
             "parameters": servable.model.count_params(),
         },

@@ -1,5 +1,6 @@
 """Configs and the functional models that are built from them."""
 
+from keras_vit.models.base_config import ModelConfig
 from keras_vit.models.build import build_model
 from keras_vit.models.config import ViTConfig
 from keras_vit.models.convnet import ConvNetConfig, build_convnet
@@ -18,6 +19,7 @@ __all__ = [
     "VARIANTS",
     "ConvNetConfig",
     "HybridConfig",
+    "ModelConfig",
     "SwinConfig",
     "ViTConfig",
     "build_convnet",

@@ -3,11 +3,12 @@
 import dataclasses
 import re
 
-from keras_vit.models import ConvNetConfig, HybridConfig, SwinConfig, ViTConfig
+from keras_vit.models import ConvNetConfig, HybridConfig, ModelConfig, SwinConfig, ViTConfig
 from keras_vit.preprocessing import InputSpec
 from keras_vit.training.augment_config import AugmentConfig
 from keras_vit.training.data_config import DataConfig
 from keras_vit.training.distillation import KINDS
+from keras_vit.training.fine_tune import differences_from_weights, follow_weights, needs_no_download
 from keras_vit.training.initialization import SCHEMES
 from keras_vit.training.losses import LOSSES
 from keras_vit.training.masking_config import MaskingConfig, check_masking
@@ -31,7 +32,7 @@ class TrainingConfig:
             that it begins with no class. Default 0.
         zero_head: bool. Whether the kernel of a head begins at zero, as in AugReg's fine-tuning. Default False.
         early_stopping: int or `None`. Stops after so many epochs without a better validation accuracy and ends with
-            the weights of the best; needs a `validation_fraction`. Default `None`.
+            the weights of the best; needs a `validation_fraction` or `validation_split`. Default `None`.
         precision: `auto`, `float32` or `mixed_bfloat16`. `auto` decides by the hardware, see `choose_precision`.
         compiler: `auto`, `xla` (the whole step), `fused` (element-wise parts only, see `keras_vit.training`'s
             `fused_training`) or `plain`. `auto` decides by the hardware and the strategy.
@@ -142,12 +143,14 @@ class Recipe:
 
     Args:
         name: str. Names the run's folders.
-        model: config of any family. Its `num_classes` and `num_channels` follow the data set.
+        model: config of any family, whose `num_classes` and `num_channels` follow the data set. With `weights` it may
+            also be `None`, the model of the weights, or a dict of the fields that differ from it.
         data, augment, optimizer, training, distribution: the configs above.
-        input_spec: `InputSpec` or `None` (pixels to -1 .. 1, bicubic); its size follows the model.
-        weights: str or `None`. What the run begins with: a name of `keras_vit list --pretrained`, a `.keras` file, the
-            directory of another run, or a checkpoint. Positions are resized, a head of other classes is new; else it
-            must be of the architecture of `model`. Default `None`: random.
+        input_spec: `InputSpec`, or `None` for that of the weights (without any: pixels to -1 .. 1, bicubic), or a dict
+            of the fields that differ from it. Its size follows the model.
+        weights: str or `None`. What the run begins with: whatever `keras_vit.load_model` takes that has weights.
+            Positions are resized, a head of other classes is new; else they must be of the architecture of `model`.
+            The model keeps their origin and license. Default `None`: random.
         freeze: regular expressions of the names of layers that are not trained; each must match one whole name.
             `("(?!head).*",)` leaves a linear probe. Default none.
         distillation: `DistillationConfig` or `None`.
@@ -155,13 +158,13 @@ class Recipe:
     """
 
     name: str
-    model: ViTConfig | HybridConfig | SwinConfig | ConvNetConfig
+    model: ViTConfig | HybridConfig | SwinConfig | ConvNetConfig | dict | None = None
     data: DataConfig
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     training: TrainingConfig = TrainingConfig()
     distribution: DistributionConfig = DistributionConfig()
-    input_spec: InputSpec | None = None
+    input_spec: InputSpec | dict | None = None
     weights: str | None = None
     freeze: tuple = ()
     distillation: DistillationConfig | None = None
@@ -170,7 +173,7 @@ class Recipe:
     def __post_init__(self):
         if not re.fullmatch(r"[^./\\][^/\\]*", self.name):
             raise ValueError(f"name names folders: no slash, no dot in front. Received: name={self.name!r}")
-        if self.training.early_stopping and not self.data.validation_fraction:
+        if self.training.early_stopping and not self.data.validates:
             raise ValueError(
                 "early_stopping needs a validation part, as the test set must not choose. "
                 f"Received: early_stopping={self.training.early_stopping}, validation_fraction=0"
@@ -179,7 +182,13 @@ class Recipe:
             raise ValueError(
                 "a loss of several labels must be sigmoid or binary. Received: loss='softmax', data.multi_label=True"
             )
-        if self.masking:
+        is_whole = isinstance(self.model, ModelConfig)
+        if not is_whole and not self.weights:
+            raise ValueError(
+                "model must be a config, such as keras_vit.models.vit_config('small', ...), unless weights= gives one. "
+                f"Received: model={self.model!r}, weights=None"
+            )
+        if self.masking and is_whole:
             check_masking(self)
         patterns = self.freeze if isinstance(self.freeze, tuple | list) else [None]
         if not all(isinstance(pattern, str) for pattern in patterns):
@@ -192,8 +201,14 @@ class Recipe:
     def smoke(self):
         """The same recipe shrunk to two small training steps and two evaluation steps.
 
-        It needs no file of another run and no download: weights are random, and so is a teacher.
+        It needs no download: published weights must fit, but are not loaded, and a teacher is an untrained model. Files
+        of weights are loaded.
+
+        Raises:
+            ValueError, FileNotFoundError: if the weights do not fit the model, or there are none.
         """
+        recipe = follow_weights(self)
+        weights = recipe.weights if recipe.weights and needs_no_download(recipe.weights) else None
         training = dataclasses.replace(self.training, epochs=1, steps_per_epoch=2, evaluation_steps=2)
         data = dataclasses.replace(self.data, batch_size=min(self.data.batch_size, 8))
         optimizer = dataclasses.replace(
@@ -206,14 +221,33 @@ class Recipe:
         )
         teacher = self.distillation and dataclasses.replace(self.distillation, teacher=None)
         changes = {"training": training, "data": data, "optimizer": optimizer, "distillation": teacher}
-        return self.replace(name=f"{self.name}-smoke", weights=None, **changes)
+        return recipe.replace(name=f"{self.name}-smoke", weights=weights, **changes)
+
+    def with_weights(self, weights):
+        """The recipe with other weights, whose model and preprocessing it follows.
+
+        Fields in which the recipe differs from its present weights stay as they are; without weights so far, or with
+        some that cannot be found, the whole model does.
+
+        Args:
+            weights: str, as the field.
+
+        Raises:
+            ValueError, OSError: if there are no such weights.
+        """
+        return self.replace(weights=weights, **differences_from_weights(self, weights))
 
     def for_data(self, num_classes, num_channels):
-        """The recipe with model and preprocessing fitted to a data set."""
+        """The recipe with model and preprocessing fitted to a data set; it must have a whole model."""
         model = self.model.replace(num_classes=num_classes, num_channels=num_channels)
         spec = self.input_spec
-        if spec is None or spec.num_channels != num_channels:
-            fields = {} if spec is None else {"interpolation": spec.interpolation, "crop_fraction": spec.crop_fraction}
+        if not isinstance(spec, InputSpec):
+            spec = InputSpec.symmetric(model.image_size, num_channels, **(spec or {}))
+        elif spec.num_channels != num_channels and self.weights:
+            mean, std = (sum(values) / len(values) for values in (spec.mean, spec.std))
+            spec = spec.replace(mean=(mean,) * num_channels, std=(std,) * num_channels)
+        elif spec.num_channels != num_channels:
+            fields = {"interpolation": spec.interpolation, "crop_fraction": spec.crop_fraction}
             spec = InputSpec.symmetric(model.image_size, num_channels, **fields)
         return self.replace(model=model, input_spec=spec.replace(size=model.image_size))
 

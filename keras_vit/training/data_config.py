@@ -37,6 +37,7 @@ class DataConfig:
         validation_fraction: float in [0, 1). The part of the training split, drawn at random and the same in every
             run, that is evaluated on instead of the test split, for choosing settings; of every class alike where the
             labels are in memory, by the hash of an example's number in a stream. Default 0.
+        validation_split: str or `None`. A split, or a folder, in place of such a part. Default `None`.
         train_fraction: float in (0, 1]. How much of the rest of the training split is trained on, drawn at random, the
             same in every run; a smaller part lies within a larger one. Default 1.
         skip_unreadable: bool. Leave unreadable images out, and name them, instead of stopping. Default False.
@@ -73,6 +74,7 @@ class DataConfig:
     label_offset: int = 0
     batch_size: int = 128
     validation_fraction: float = 0.0
+    validation_split: str | None = None
     train_fraction: float = 1.0
     skip_unreadable: bool = False
     in_memory: bool | str = "auto"
@@ -83,12 +85,22 @@ class DataConfig:
     class_weights: tuple | None = None
     service: str | None = None
 
+    @property
+    def validates(self):
+        """bool. Whether a validation part is evaluated on, instead of the test split."""
+        return bool(self.validation_split or self.validation_fraction)
+
     def __post_init__(self):
         for name in ("batch_size", "shuffle_buffer", "repeats"):
             check_positive(getattr(self, name), name)
         if self.num_classes is not None:
             check_positive(self.num_classes, "num_classes")
         check_rate(self.validation_fraction, "validation_fraction")
+        if self.validation_split and self.validation_fraction:
+            raise ValueError(
+                "a validation part is a split of its own or a fraction of the training split, not both. Received: "
+                f"validation_split={self.validation_split!r}, validation_fraction={self.validation_fraction}"
+            )
         if not is_number(self.train_fraction) or not 0 < self.train_fraction <= 1:
             raise ValueError(f"train_fraction must be in (0, 1]. Received: train_fraction={self.train_fraction!r}")
         check_choice(self.in_memory, ("auto", True, False), "in_memory")

@@ -62,6 +62,7 @@ def check_masking(recipe):
         "optimizer.ema_momentum": recipe.optimizer.ema_momentum is not None,
         "optimizer.layer_decay": recipe.optimizer.layer_decay,
         "data.validation_fraction": recipe.data.validation_fraction,
+        "data.validation_split": recipe.data.validation_split,
         "data.class_weights": recipe.data.class_weights,
     }
     if wrong := [name for name, value in not_learned.items() if value]:

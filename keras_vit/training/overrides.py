@@ -29,6 +29,8 @@ def apply_overrides(recipe, assignments):
         if not equals or not key:
             raise ValueError(f"an override must look like a.b=value. Received: {assignment!r}")
         _add(changes, recipe, key.split("."), text, key)
+    if changes.get("weights") and changes["weights"] != getattr(recipe, "weights", None):
+        recipe = recipe.with_weights(changes["weights"])
     return _replace(recipe, changes)
 
 
@@ -46,6 +48,11 @@ def _add(changes, config, path, text, key):
         )
     kinds = _kinds(kind, name)
     value = getattr(config, name, None)
+    if rest and dict in kinds and not dataclasses.is_dataclass(value):
+        if len(rest) > 1:
+            raise ValueError(f"{name}.{rest[0]!r} has no fields of its own. Received: {key!r}")
+        changes.setdefault(name, {})[rest[0]] = _literal(text)
+        return
     group = value if dataclasses.is_dataclass(value) else next(filter(dataclasses.is_dataclass, kinds), None)
     if rest:
         if group is None:
@@ -77,6 +84,9 @@ def _replace(config, changes):
     for name, value in changes.items():
         if isinstance(value, dict):
             old = getattr(config, name)
+            if not dataclasses.is_dataclass(old) and dict in _kinds(type(config), name):
+                values[name] = {**(old or {}), **value}
+                continue
             new = next(filter(dataclasses.is_dataclass, _kinds(type(config), name))) if old is None else None
             value = _make(new, value) if new else _replace(old, value)
         values[name] = value
@@ -102,12 +112,17 @@ def _make(kind, values):
     return kind(**values)
 
 
+def _literal(text):
+    """A Python literal, or the text itself where it is none."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
 def _read(text, kinds, key):
     """The value of `text` as one of the types that the field admits."""
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+    value = _literal(text)
     for kind in kinds:
         origin = typing.get_origin(kind) or kind
         if value is None and origin is types.NoneType:

@@ -1,7 +1,9 @@
 """What is told of a checkpoint beside its arrays: by itself, if keras_vit wrote it, and by the files around it."""
 
 import dataclasses
+import itertools
 import json
+import re
 
 from keras_vit.preprocessing import InputSpec
 from keras_vit.weights import embedded, hints, input_hints
@@ -18,6 +20,7 @@ class Description:
         input_spec: `InputSpec`, or `None`.
         labels: tuple of class names, or `None`.
         origin: str. Where the weights come from, or `None`.
+        license: str, or `None`.
     """
 
     fields: dict = dataclasses.field(default_factory=dict)
@@ -25,6 +28,7 @@ class Description:
     input_spec: InputSpec | None = None
     labels: tuple | None = None
     origin: str | None = None
+    license: str | None = None
 
     @property
     def told(self):
@@ -45,8 +49,8 @@ class Description:
 def describe(checkpoint, preprocessing=True):
     """The `Description` of a checkpoint. What the file says of itself goes before what lies beside it.
 
-    Read are `config.json`, as timm and Hugging Face write it, `preprocessor_config.json`, as Hugging Face does, and
-    `open_clip_config.json`.
+    Read are `config.json`, as timm and Hugging Face write it, `preprocessor_config.json`, as Hugging Face does,
+    `open_clip_config.json`, and the license in the head of a model card, `README.md`.
 
     Args:
         checkpoint: `Checkpoint` of a model, as `find_model` gives it.
@@ -57,10 +61,12 @@ def describe(checkpoint, preprocessing=True):
     """
     if checkpoint.content is not None and checkpoint.content.kind == "keras":
         found = read_description(checkpoint)
-        return Description({}, found.config, found.input_spec, found.labels, found.origin) if found else Description()
+        if found is None:
+            return Description()
+        return Description({}, found.config, found.input_spec, found.labels, found.origin, found.license)
     written = embedded.read(checkpoint)
     if written is not None:
-        return Description({}, *written)
+        return Description({}, *written, license=_license(checkpoint.path, {}, checkpoint.metadata))
     path = checkpoint.path.with_name("config.json")
     content = _read_json(path)
     if not content:
@@ -75,7 +81,30 @@ def describe(checkpoint, preprocessing=True):
     else:
         spec = _checked(preprocessor_path, input_hints.transformers_input_spec, preprocessor)
     fields = _checked(path, hints.config_fields, content)
-    return Description(fields, None, spec, _checked(path, input_hints.labels, content))
+    labels = _checked(path, input_hints.labels, content)
+    license = _license(checkpoint.path, content, checkpoint.metadata)
+    return Description(fields, None, spec, labels, license=license)
+
+
+def _license(path, content, file_metadata):
+    """The license that the file, its `config.json` or the model card beside it states, or `None`."""
+    stated = [file_metadata.get("license"), content.get("license")]
+    if isinstance(content.get("pretrained_cfg"), dict):
+        stated.append(content["pretrained_cfg"].get("license"))
+    for value in stated:
+        if isinstance(value, str) and value.strip():
+            return value.strip()
+    card = path.with_name("README.md")
+    try:
+        lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
+    except (OSError, ValueError):
+        return None
+    if not lines or lines[0].strip() != "---":
+        return None
+    for line in itertools.takewhile(lambda line: line.strip() != "---", lines[1:]):
+        if match := re.fullmatch(r"license:\s*[\"']?([\w.+-]+)[\"']?\s*", line):
+            return match[1]
+    return None
 
 
 def _read_json(path):

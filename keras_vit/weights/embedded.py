@@ -22,7 +22,8 @@ def write(model):
         "input_spec": content.input_spec.get_config(),
         "labels": content.labels,
     }
-    return {KEY: json.dumps(described)}
+    license = {} if content.license is None else {"license": content.license}
+    return {KEY: json.dumps(described), **license}
 
 
 def read(checkpoint):
@@ -49,7 +50,7 @@ def parse(content, path):
     A file may come from anywhere: nothing but the checks of these classes decides what is taken.
 
     Args:
-        content: dict of `config`, `input_spec`, `labels` and maybe `origin`, the config of a layer of metadata.
+        content: dict of `config`, `input_spec`, `labels` and maybe `origin` and `license`, the config of a layer of metadata.
         path: of the file, for messages.
 
     Raises:
@@ -62,6 +63,7 @@ def parse(content, path):
             InputSpec.from_config(spec["config"]),
             content["labels"],
             content.get("origin"),
+            content.get("license"),
         )
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         raise _malformed(path, error) from error

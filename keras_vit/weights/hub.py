@@ -10,6 +10,7 @@ import huggingface_hub
 
 from keras_vit.metadata import metadata
 from keras_vit.weights.card import front_matter, model_card
+from keras_vit.weights.catalog import catalog
 from keras_vit.weights.downloads import WEIGHTS_FILE, is_remote
 from keras_vit.weights.save import save_weights
 from keras_vit.weights.timm_config import timm_config
@@ -23,7 +24,7 @@ def save_pretrained(model, folder, *, license_id=None, card=None, repository=Non
     Args:
         model: a model of keras_vit.
         folder: where; made if it is not there.
-        license_id: str or `None`. SPDX identifier of the license.
+        license_id: str or `None`. SPDX identifier of the license; `None`: that of the weights, where it is known.
         card: str or `None`: a card of your own instead of the generated one.
         repository: `organisation/name` on the Hub for the generated card, or `None`.
 
@@ -32,6 +33,7 @@ def save_pretrained(model, folder, *, license_id=None, card=None, repository=Non
     """
     folder = pathlib.Path(folder)
     content = metadata(model)
+    license_id = license_id or license_of(content)
     config = timm_config(content.config, content.input_spec, content.labels, license_id)
     save_weights(model, folder / WEIGHTS_FILE, "timm")
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -45,7 +47,7 @@ def push_to_hub(model, repository, *, license_id=None, card=None, private=False,
         model: a model of keras_vit.
         repository: str, `organisation/name`; made if it does not exist. A card that is there stays unless `card` is
             given.
-        license_id: str or `None`. SPDX identifier of the license.
+        license_id: str or `None`. As for `save_pretrained`.
         card: str or `None`. As for `save_pretrained`.
         private: bool. Whether a new repository is private.
         token: str or `None`: the one of `hf auth login`.
@@ -89,6 +91,19 @@ def _card(model, license_id, repository):
         repository=repository,
     )
     return front_matter(license_id, has_classes) + card
+
+
+def license_of(content):
+    """Finds the license of a model's weights.
+
+    Args:
+        content: `ModelMetadata`.
+
+    Returns:
+        str: the one that travels with the model, or that of the published weights it names; `None` if unknown.
+    """
+    entry = catalog().get(content.origin)
+    return content.license or (entry.license if entry else None)
 
 
 def shown_origin(origin):

@@ -6,8 +6,10 @@ import os
 import pathlib
 
 from keras_vit.layers.dense import weights_follow
+from keras_vit.metadata import ModelMetadata, update_metadata
 from keras_vit.models import build_model
 from keras_vit.models.aliases import resolve_aliases
+from keras_vit.preprocessing import InputSpec
 from keras_vit.weights.catalog import catalog, catalog_entry
 from keras_vit.weights.description import Description, describe
 from keras_vit.weights.detect import find_model
@@ -184,7 +186,31 @@ def load_published(
     input_spec = input_spec or entry.input_spec_for(config)
     labels = entry.labels_for(config) if labels is None else labels
     origin = f"{source.name}, taken for {name}" if path else name
-    return source.build(config, input_spec, labels, dtype, model_name or entry.architecture, origin)
+    model = source.build(config, input_spec, labels, dtype, model_name or entry.architecture, origin)
+    update_metadata(model, license=entry.license)
+    return model
+
+
+def describe_checkpoint(path, layout="auto"):
+    """Reads what a checkpoint says of its model, without building it.
+
+    Args:
+        path, layout: as for `from_checkpoint`.
+
+    Returns:
+        A `ModelMetadata`. Its image size is that of the preprocessing that is described beside the weights, where the
+        architecture can take it, else that of the table of positions.
+
+    Raises:
+        FileNotFoundError, ValueError: as `from_checkpoint`.
+    """
+    source = _Source(path, layout)
+    config, stated = source.config({}), source.description.input_spec
+    if stated is not None and stated.size != config.image_size:
+        with contextlib.suppress(ValueError):
+            config = config.replace(image_size=stated.size)
+    spec = source.description.input_spec_for(config) or InputSpec.symmetric(config.image_size, config.num_channels)
+    return ModelMetadata(config, spec, source.description.labels_for(config), source.name, source.description.license)
 
 
 def load_weights(model, path, layout="auto", skip=(), new=(), prefix=None):
@@ -266,6 +292,8 @@ class _Source:
             with turning(self.checkpoint, self.layout, config, dtype) as turned, weights_follow():
                 model = build_model(config, input_spec, labels, origin=origin, dtype=dtype, name=name)
             fill(model, self.checkpoint, self.layout, self.skip, self.description, turned, self.new)
+        if self.description.license:
+            update_metadata(model, license=self.description.license)
         return model
 
 

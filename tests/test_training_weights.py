@@ -1,0 +1,171 @@
+"""Recipes that follow their weights: model, preprocessing, origin and license."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny import CONFIG, tiny_vit
+
+import keras_vit
+from keras_vit.export.description import describe
+from keras_vit.models import build_model, vit_config
+from keras_vit.preprocessing import InputSpec
+from keras_vit.recipe_files import load_recipe
+from keras_vit.training import DataConfig, Recipe, apply_overrides, initial_model
+from keras_vit.training.fine_tune import follow_weights
+from keras_vit.zoo import describe_model
+
+SPEC = InputSpec((16, 24), 0.9, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+DATA = DataConfig(name="invented", num_classes=5, batch_size=2)
+BASE = "vit_base_patch16_224.augreg_in21k"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a checkpoint, its description and its license, and a `.keras` file of the same model."""
+    folder = tmp_path_factory.mktemp("weights")
+    model = build_model(CONFIG.replace(num_classes=3), SPEC, ("a", "b", "c"), name="tiny")
+    keras_vit.save_pretrained(model, folder, license_id="cc-by-nc-4.0")
+    keras_vit.load_model(folder).save(folder / "tiny.keras")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["", "model.safetensors", "tiny.keras"])
+def test_model_preprocessing_origin_and_license_follow_the_weights(folder, name):
+    recipe = follow_weights(Recipe(name="mine", weights=str(folder / name), data=DATA)).for_data(5, 3)
+    assert recipe.model == CONFIG.replace(num_classes=5)
+    assert recipe.input_spec == SPEC
+    with pytest.warns(UserWarning, match="the head is new"):
+        content = keras_vit.metadata(initial_model(recipe, list("vwxyz")))
+    assert (content.labels, content.license) == (tuple("vwxyz"), "cc-by-nc-4.0")
+    assert content.origin is not None
+
+
+def test_fields_of_a_recipe_win_over_the_weights(folder):
+    settings = ["model.image_size=32", "model.drop_path_rate=0.1", "input_spec.mean=(0,0,0)"]
+    recipe = apply_overrides(Recipe(name="mine", weights=str(folder), data=DATA), settings)
+    assert recipe.model == {"image_size": 32, "drop_path_rate": 0.1}
+    recipe = follow_weights(recipe)
+    assert recipe.model == CONFIG.replace(image_size=32, drop_path_rate=0.1)
+    assert recipe.input_spec == SPEC.replace(size=32, mean=(0, 0, 0))
+    with pytest.raises(ValueError, match=r"Did you mean 'drop_path_rate'\?.*drop_path=0.1"):
+        follow_weights(apply_overrides(Recipe(name="mine", weights=str(folder), data=DATA), ["model.drop_path=0.1"]))
+
+
+def test_a_mean_of_the_channels_is_that_of_gray_images(folder):
+    recipe = follow_weights(Recipe(name="mine", weights=str(folder), data=DATA)).for_data(5, 1)
+    assert (recipe.input_spec.mean, recipe.input_spec.std) == (pytest.approx((0.5,)), pytest.approx((0.3,)))
+
+
+@pytest.mark.parametrize("name", ["finetune", "finetune_adamw", "linear_probe"])
+def test_recipes_follow_other_weights_but_where_they_differ_from_their_own(folder, name):
+    recipe = load_recipe(name).recipe
+    assert follow_weights(recipe) == recipe
+    other = "vit_small_patch16_224.augreg_in21k_ft_in1k"
+    followed = follow_weights(apply_overrides(recipe, [f"weights={other}"]))
+    kept = ("image_size", "drop_path_rate", "position_resize", "patch_size")
+    assert (followed.model.hidden_dim, followed.model.num_heads) == (384, 6)
+    assert [getattr(followed.model, field) for field in kept] == [getattr(recipe.model, field) for field in kept]
+    assert (followed.input_spec.crop_fraction, followed.input_spec.interpolation) == (
+        recipe.input_spec.crop_fraction,
+        recipe.input_spec.interpolation,
+    )
+    spec = follow_weights(apply_overrides(recipe, [f"weights={folder}", "model.image_size=(16,24)"])).input_spec
+    assert (spec.mean, spec.std) == (SPEC.mean, SPEC.std)
+
+
+def test_an_image_size_is_cut_to_the_patches_of_other_weights():
+    recipe = load_recipe("finetune").recipe
+    with pytest.warns(UserWarning, match=r"\(378, 378\) instead of \(384, 384\)"):
+        recipe = apply_overrides(recipe, ["weights=vit_base_patch14_dinov2.lvd142m"])
+    assert follow_weights(recipe).model.image_size == (378, 378)
+
+
+def test_weights_of_another_architecture_are_one_line_that_names_the_fields(folder):
+    recipe = Recipe(name="mine", model=vit_config("tiny"), weights=BASE, data=DATA)
+    for attempt in (follow_weights, Recipe.smoke, initial_model):
+        with pytest.raises(ValueError, match=r"Set model.hidden_dim=768 \(is 192\), model.num_heads=12") as raised:
+            attempt(recipe)
+        assert "\n" not in str(raised.value)
+        assert len(str(raised.value)) < 400
+    with pytest.raises(ValueError, match=r"a ViTConfig for a SwinConfig"):
+        follow_weights(load_recipe("swin_cifar10").recipe.replace(weights=str(folder)))
+
+
+def test_weights_whose_meaning_differs_are_warned_of(folder):
+    recipe = Recipe(name="mine", weights=str(folder), data=DATA, input_spec=InputSpec((16, 24)), model={})
+    with pytest.warns(UserWarning, match=r"\(0.4, 0.5, 0.6\).*those of the recipe are \(\(0.5"):
+        initial_model(recipe)
+
+
+def test_a_recipe_without_weights_needs_a_model():
+    for model in (None, {"image_size": 32}):
+        with pytest.raises(ValueError, match=r"model must be a config.*weights=None"):
+            Recipe(name="mine", model=model, data=DATA)
+
+
+def test_smoke_loads_files_and_fails_where_there_are_none(folder, tmp_path):
+    recipe = Recipe(name="mine", weights=str(folder), data=DATA).smoke()
+    assert recipe.weights == str(folder)
+    assert recipe.model == CONFIG.replace(num_classes=3)
+    # Published weights would have to be downloaded: they must fit, that is all.
+    assert Recipe(name="mine", weights=BASE, data=DATA).smoke().weights is None
+    with pytest.raises(ValueError, match=r"weights must be.*nowhere"):
+        Recipe(name="mine", weights=str(tmp_path / "nowhere"), data=DATA).smoke()
+
+
+def test_published_weights_are_described_without_a_download():
+    content = describe_model(BASE)
+    assert (content.origin, content.license) == (BASE, "apache-2.0")
+    assert content.config.hidden_dim == 768
+
+
+@pytest.mark.parametrize("origin", ["vit_base_patch16_224.mae", None])
+def test_the_license_of_the_weights_travels_with_the_model(origin, tmp_path):
+    """Through `.keras`, a checkpoint, a card and the description of an export; published weights are looked up."""
+    model = tiny_vit(origin=origin)
+    if origin is None:
+        keras_vit.update_metadata(model, license="cc-by-nc-4.0")
+    model.save(tmp_path / "model.keras")
+    loaded = keras_vit.load_model(tmp_path)
+    keras_vit.save_pretrained(loaded, tmp_path / "pretrained")
+    assert "license: cc-by-nc-4.0" in (tmp_path / "pretrained" / "README.md").read_text()
+    again = keras_vit.from_checkpoint(tmp_path / "pretrained")
+    assert keras_vit.metadata(again).license == "cc-by-nc-4.0"
+    keras_vit.save_weights(again, tmp_path / "alone" / "x.safetensors")
+    alone = keras_vit.from_checkpoint(tmp_path / "alone" / "x.safetensors")
+    assert keras_vit.metadata(alone).license == "cc-by-nc-4.0"
+
+    class Servable:
+        model = alone
+        input_spec, labels = keras_vit.metadata(alone).input_spec, None
+
+    assert describe(Servable, {}, {}, None)["weights"]["license"] == "cc-by-nc-4.0"
+
+
+def test_the_license_is_read_off_the_card_beside_a_checkpoint(tmp_path):
+    keras_vit.save_pretrained(tiny_vit(), tmp_path)
+    assert keras_vit.metadata(keras_vit.from_checkpoint(tmp_path)).license is None
+    (tmp_path / "README.md").write_text("---\nlibrary_name: x\nlicense: 'cc-by-nc-4.0'\n---\nlicense: none\n")
+    assert keras_vit.metadata(keras_vit.from_checkpoint(tmp_path)).license == "cc-by-nc-4.0"
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "license": "mit"}))
+    keras_vit.save_weights(tiny_vit(), tmp_path / "model.npz", layout="google")
+    assert keras_vit.metadata(keras_vit.from_checkpoint(tmp_path / "model.npz", num_heads=2)).license == "mit"
+
+
+def test_a_validation_split_is_trained_to_and_the_test_set_is_not(tmp_path):
+    from keras_vit.data import load_source, train_and_evaluation
+
+    images = np.zeros((12, 8, 8, 3), "uint8")
+    splits = {
+        f"{axis}_{name}": (images if axis == "x" else np.arange(12) % 2)[:count]
+        for name, count in (("train", 12), ("val", 6), ("test", 4))
+        for axis in "xy"
+    }
+    np.savez(tmp_path / "set.npz", **splits)
+    config = DataConfig(arrays=str(tmp_path / "set.npz"), validation_split="val")
+    train, judge, name = train_and_evaluation(load_source(config), config, InputSpec(8))
+    assert (len(train), len(judge), name) == (12, 6, "validation")
+    with pytest.raises(ValueError, match=r"validation_fraction=0\.1"):
+        DataConfig(name="digits", validation_split="val", validation_fraction=0.1)
