@@ -75,12 +75,8 @@ def _device_argument(parser):
     )
 
 
-def _recipe_arguments(parser):
-    parser.add_argument(
-        "recipe",
-        help="path of a recipe file, or a name of `keras_vit list --recipes`; `keras_vit train RECIPE --help` shows "
-        "its fields",
-    )
+def _field_arguments(parser):
+    """Adds the options that change fields of a recipe, and `--device`."""
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -94,6 +90,50 @@ def _recipe_arguments(parser):
         text = f"{text}, short for --set {field}={metavar}"
         parser.add_argument(flag, action=_SetField, field=field, type=kind, metavar=metavar, help=text)
     _device_argument(parser)
+
+
+def _size(text):
+    """`N` or `HxW` in pixels, as argparse reads one."""
+    sides = [int(side) for side in text.lower().split("x")]
+    if not 1 <= len(sides) <= 2 or min(sides) < 1:
+        raise ValueError
+    return sides[0] if len(sides) == 1 else tuple(sides)
+
+
+_size.__name__ = "size"
+
+
+def _finetune_arguments(parser):
+    parser.add_argument("model", help=f"the pretrained weights: {_MODEL}")
+    parser.add_argument(
+        "folder",
+        help="<folder>/<class>/<image> or <folder>/{train,validation,test}/<class>/<image>; images may lie deeper",
+    )
+    parser.add_argument(
+        "--size",
+        type=_size,
+        metavar="N|HxW",
+        help="pixels that the model takes (default: those of the weights, but at most three times those of the images)",
+    )
+    parser.add_argument(
+        "--validation-fraction",
+        type=float,
+        metavar="F",
+        help="part of the training images to validate with, where there is no such split (default 0.2)",
+    )
+    parser.add_argument("--head-only", action="store_true", help="train the head alone, in one pass over the images")
+    parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<folder>_<model>)")
+    parser.add_argument("--fresh", action="store_true", help="delete an earlier run in that folder instead of going on")
+    _field_arguments(parser)
+
+
+def _recipe_arguments(parser):
+    parser.add_argument(
+        "recipe",
+        help="path of a recipe file, or a name of `keras_vit list --recipes`; `keras_vit train RECIPE --help` shows "
+        "its fields",
+    )
+    _field_arguments(parser)
     parser.add_argument(
         "--smoke", action="store_true", help="try everything with two training steps and two evaluation steps"
     )
@@ -177,6 +217,9 @@ def _parser():
         "--traceback", action="store_true", help="show the whole traceback of an error, and where a warning is from"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    finetune = _command(commands, "finetune", "fine-tune a pretrained model on a folder of images")
+    _finetune_arguments(finetune)
 
     train = _command(commands, "train", "train a recipe, evaluate it and export it as a SavedModel")
     _recipe_arguments(train)

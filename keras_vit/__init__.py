@@ -81,7 +81,7 @@ register_lazy_classes()
 
 # Rooms, and names of rooms, that are imported on first use.
 _ON_DEMAND = ("data", "distribution", "experiment", "export", "sharding", "training")
-_ON_DEMAND_NAMES = {"list_recipes": "recipe_files", "load_recipe": "recipe_files"}
+_ON_DEMAND_NAMES = {"fine_tune": "fine_tuning", "list_recipes": "recipe_files", "load_recipe": "recipe_files"}
 
 
 def __getattr__(name):

@@ -8,6 +8,7 @@ from rich.table import Table
 from keras_vit import experiment
 from keras_vit.cli_check import check
 from keras_vit.cli_export import explain, export
+from keras_vit.cli_finetune import finetune
 from keras_vit.cli_list import list
 from keras_vit.cli_models import check_head, classifier, classify_files
 from keras_vit.cli_publish import publish, rollback
@@ -36,6 +37,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
+    "finetune",
     "list",
     "predict",
     "publish",

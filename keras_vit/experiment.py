@@ -62,7 +62,7 @@ class Run:
 
 
 @ends_with_others()
-def run(recipe, directory, fresh=False, log=print):
+def run(recipe, directory, fresh=False, log=print, source=None):
     """Trains a recipe to its end, or goes on with an interrupted run, and evaluates it.
 
     Args:
@@ -70,6 +70,7 @@ def run(recipe, directory, fresh=False, log=print):
         directory: folder of the run, which holds one run at a time.
         fresh: bool. Delete an earlier run in that folder.
         log: callable for lines of text.
+        source: `keras_vit.data.Source` or `None`: the one that `recipe.data` names.
 
     Returns:
         A `Run`.
@@ -90,19 +91,19 @@ def run(recipe, directory, fresh=False, log=print):
             if fresh and workers.is_chief:
                 empty(directory)
         with iterators_end():
-            return _run(recipe, directory, strategy, workers, log if workers.is_chief else _say_nothing)
+            return _run(recipe, directory, strategy, workers, log if workers.is_chief else _say_nothing, source)
 
 
 def _say_nothing(text):
     """What the others of several workers log: the chief says the same."""
 
 
-def _run(recipe, directory, strategy, workers, log):
+def _run(recipe, directory, strategy, workers, log, source):
     for turn in (True, False):  # The chief first: others find what it has downloaded or cached.
         with workers.together():
             if workers.is_chief is turn:
                 recipe = follow_weights(recipe)
-                source = load_source(recipe.data)
+                source = source or load_source(recipe.data)
                 recipe = _for_data(recipe, source, log)
                 train, test, split = train_and_evaluation(source, recipe.data, recipe.input_spec, recipe.augment)
     log(f"data: {source.name}, {len(train):,} training images, {len(test):,} images in {split!r}")

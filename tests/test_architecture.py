@@ -41,6 +41,9 @@ ORDER = [
     {"cli_export"},
     {"experiment", "recipe_files"},
     {"cli_list", "cli_recipe"},
+    {"tuning_data"},
+    {"fine_tuning"},
+    {"cli_finetune"},
     {"cli", "recipes", "__main__"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
