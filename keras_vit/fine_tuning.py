@@ -62,7 +62,7 @@ def fine_tune(
     validation=None,
     test=None,
     class_names=None,
-    epochs=10,
+    epochs=8,
     learning_rate=None,
     batch_size=None,
     image_size=None,
@@ -84,8 +84,8 @@ def fine_tune(
         data: path of a folder, `<folder>/<class>/...` or `<folder>/{train,validation,test}/<class>/...`; a pair of
             arrays `(images, labels)`; or a `tf.data.Dataset` of such pairs. See `keras_vit.tuning_data.tuning_data`.
         validation, test, class_names: with arrays and data sets, as for `tuning_data`.
-        epochs: int. Of all layers, after the head; fewer where the validation accuracy has stopped growing. Default 10.
-        learning_rate: float or `None`: 1e-4. Of the head; layers nearer to the image learn slower.
+        epochs: int. Of all layers, after the head; fewer where the validation accuracy has stopped growing. Default 8.
+        learning_rate: float or `None`: 2e-5. Of the head; layers nearer to the image learn slower.
         batch_size: int or `None`: 32, or fewer for few images.
         image_size: int, `(h, w)` or `None`: that of the weights, but at most three times the images' own size.
         validation_fraction: float or `None`: 0.2 of the training images, where there is no validation split.
@@ -169,7 +169,7 @@ def _recipe(name, weights, data, epochs, learning_rate, image_size, seed, log):
     model = {"drop_path_rate": 0.1} if hasattr(source.config, "drop_path_rate") else {}
     size = image_size or _image_size(source.config, data.side, log)
     optimizer = OptimizerConfig(
-        learning_rate=learning_rate or 1e-4,
+        learning_rate=learning_rate or 2e-5,
         warmup_epochs=0.5,
         weight_decay=0.05,
         layer_decay=0.75 if hasattr(source.config, "num_heads") else None,

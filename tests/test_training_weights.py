@@ -59,7 +59,7 @@ def test_a_mean_of_the_channels_is_that_of_gray_images(folder):
 
 @pytest.mark.parametrize("name", ["finetune", "finetune_adamw", "linear_probe"])
 def test_recipes_follow_other_weights_but_where_they_differ_from_their_own(folder, name):
-    recipe = load_recipe(name).recipe
+    recipe = load_recipe(name)
     assert follow_weights(recipe) == recipe
     other = "vit_small_patch16_224.augreg_in21k_ft_in1k"
     followed = follow_weights(apply_overrides(recipe, [f"weights={other}"]))
@@ -75,7 +75,7 @@ def test_recipes_follow_other_weights_but_where_they_differ_from_their_own(folde
 
 
 def test_an_image_size_is_cut_to_the_patches_of_other_weights():
-    recipe = load_recipe("finetune").recipe
+    recipe = load_recipe("finetune")
     with pytest.warns(UserWarning, match=r"\(378, 378\) instead of \(384, 384\)"):
         recipe = apply_overrides(recipe, ["weights=vit_base_patch14_dinov2.lvd142m"])
     assert follow_weights(recipe).model.image_size == (378, 378)
@@ -89,7 +89,7 @@ def test_weights_of_another_architecture_are_one_line_that_names_the_fields(fold
         assert "\n" not in str(raised.value)
         assert len(str(raised.value)) < 400
     with pytest.raises(ValueError, match=r"a ViTConfig for a SwinConfig"):
-        follow_weights(load_recipe("swin_cifar10").recipe.replace(weights=str(folder)))
+        follow_weights(load_recipe("swin_cifar10").replace(weights=str(folder)))
 
 
 def test_weights_whose_meaning_differs_are_warned_of(folder):

@@ -60,7 +60,8 @@ def begin_with(model, source):
         return model
     trained = keras.models.load_model(file, compile=False)
     theirs, ours = (getattr(metadata(m).config, "position_embedding", "learned") for m in (trained, model))
-    if theirs != "learned" and ours == theirs:
+    is_same = metadata(trained).config == metadata(model).config
+    if is_same or (theirs != "learned" and ours == theirs):
         _take_over(model, trained, file)
         return model
     with tempfile.TemporaryDirectory() as folder:
