@@ -62,7 +62,7 @@ def fine_tune(
     validation=None,
     test=None,
     class_names=None,
-    epochs=8,
+    epochs=5,
     learning_rate=None,
     batch_size=None,
     image_size=None,
@@ -84,7 +84,7 @@ def fine_tune(
         data: path of a folder, `<folder>/<class>/...` or `<folder>/{train,validation,test}/<class>/...`; a pair of
             arrays `(images, labels)`; or a `tf.data.Dataset` of such pairs. See `keras_vit.tuning_data.tuning_data`.
         validation, test, class_names: with arrays and data sets, as for `tuning_data`.
-        epochs: int. Of all layers, after the head; fewer where the validation accuracy has stopped growing. Default 8.
+        epochs: int. Of all layers, after the head; fewer where the validation accuracy has stopped growing. Default 5.
         learning_rate: float or `None`: 2e-5. Of the head; layers nearer to the image learn slower.
         batch_size: int or `None`: 32, or fewer for few images.
         image_size: int, `(h, w)` or `None`: that of the weights, but at most three times the images' own size.

@@ -6,7 +6,7 @@ with these settings. Hardware: one GPU. Not measured here.
     keras_vit train recipes/linear_probe.py
     keras_vit train recipes/linear_probe.py --set weights=vit_base_patch16_224.augreg2_in21k_ft_in1k
 
-Other weights need their own `model` and `input_spec`: copy this file and change the three together.
+With other weights the model and the preprocessing follow them, but for the crop and its interpolation.
 """
 
 from keras_vit.models import vit_config
