@@ -50,7 +50,8 @@ def parse(content, path):
     A file may come from anywhere: nothing but the checks of these classes decides what is taken.
 
     Args:
-        content: dict of `config`, `input_spec`, `labels` and maybe `origin` and `license`, the config of a layer of metadata.
+        content: dict of `config`, `input_spec`, `labels` and maybe `origin` and `license`, the config of a layer of
+            metadata.
         path: of the file, for messages.
 
     Raises:
