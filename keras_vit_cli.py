@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 _ASKED_TO_END = 75  # `keras_vit.training.stopping.EXIT_CODE`
 # Commands that go on with what an earlier call of them has left.
-_RESUMABLE = ("train",)
+_RESUMABLE = ("train", "finetune")
 
 _MODEL = (
     "the folder of a training run, a .keras file, a checkpoint or a folder that holds one, "
@@ -394,10 +394,11 @@ def _quiet_tensorflow(is_program=False):
     """
     wants_all = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "") in ("0", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if wants_all or ("tensorflow" in sys.modules and not is_program):
+    has_tensorflow = "tensorflow" in sys.modules and not is_program
+    if wants_all or has_tensorflow or sys.stderr is None:
         yield
         return
-    has_gpu = any(os.path.exists(path) for path in ("/dev/nvidia0", "/dev/nvidiactl", "/proc/driver/nvidia/version"))
+    has_gpu = any(os.path.exists(path) for path in ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg"))
     noise = _NOISE if has_gpu else _NOISE + b"|" + _ABSENT
     sys.stderr.flush()
     python_stderr, before = sys.stderr, os.dup(2)
