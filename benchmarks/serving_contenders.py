@@ -156,8 +156,8 @@ def stages(files, folder, input_spec, batch, calls):
     import keras
     import tensorflow as tf
 
-    from keras_vit.data.preprocess import normalize
-    from keras_vit.export.decode import decode_images
+    from keras_vit.image_ops.decode import decode_images
+    from keras_vit.image_ops.resize import normalize
     from keras_vit.preprocessing import InputSpec
 
     spec, data = InputSpec(**input_spec), tf.constant(photographs(folder, batch))

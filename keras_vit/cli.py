@@ -1,6 +1,7 @@
 """The commands of `keras_vit`, one small function each; the arguments are in `keras_vit_cli`."""
 
 import pathlib
+import warnings
 
 import keras
 from rich.table import Table
@@ -14,8 +15,9 @@ from keras_vit.cli_models import check_head, classifier, classify_files
 from keras_vit.cli_publish import publish, rollback
 from keras_vit.cli_recipe import show_recipe
 from keras_vit.console import CONSOLE, counted, say, warn
-from keras_vit.data import Stream, evaluation_dataset, evaluation_stream, load_source
+from keras_vit.data import evaluation_dataset, expected_end, iterators_end, load_source, plain_errors
 from keras_vit.data.readable import left_out
+from keras_vit.data.targets import check_not_empty
 from keras_vit.distribution import check_device
 from keras_vit.export.loaded import LoadedSavedModel
 from keras_vit.export.serving import PREDICT_BATCH
@@ -110,7 +112,12 @@ def evaluate(options):
     source = load_source(config, [*names, imagenet_ids()] if names == [read_labels("imagenet1k")] else names)
     model, num_classes, gives_logits = _evaluated(given, source.class_names)
     _check_classes(content, num_classes, source)
-    stream = _stream(source, content.input_spec, num_classes, options)
+    spec, skipped = content.input_spec, []
+    # Arrays are in memory anyway.
+    load = source.split if source.encoded is None else lambda name, spec: source.encoded(name)
+    split, skip = load(options.split, spec), options.skip_unreadable and source.encoded is not None
+    check_not_empty(len(split), source.name, options.split)
+    batches = evaluation_dataset(split, num_classes, spec, options.batch_size, skip_unreadable=skip, skipped=skipped)
     model.compile(
         loss=keras.losses.CategoricalCrossentropy(from_logits=gives_logits),
         metrics=[
@@ -120,12 +127,13 @@ def evaluate(options):
             _Count(name="images"),
         ],
     )
-    with stream.one_pass() as dataset:
-        results = model.evaluate(dataset, return_dict=True, verbose="auto" if CONSOLE.is_terminal else 0)
+    with iterators_end(), plain_errors(), expected_end(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* left out: ")  # they are listed below
+        results = model.evaluate(batches, return_dict=True, verbose="auto" if CONSOLE.is_terminal else 0)
     count = int(results.pop("images"))
     say(f"{source.name}, {options.split}: {count:,} images, " + _numbers(results))
-    if stream.skipped:
-        warn(left_out(stream.skipped, limit=None))
+    if skipped:
+        warn(left_out(skipped, limit=None))
 
 
 def _evaluated(given, class_names):
@@ -138,14 +146,6 @@ def _evaluated(given, class_names):
         return given.keras_model(), given.num_classes, given.has_logits
     model, gives_probabilities = classifier(given, class_names)
     return model, max(output(given).units, 2), not gives_probabilities
-
-
-def _stream(source, spec, num_classes, options):
-    """The batches of a split, from memory where the data set is there anyway."""
-    if source.examples is None:
-        split = source.split(options.split, spec)
-        return Stream(evaluation_dataset(split, num_classes, spec, options.batch_size))
-    return evaluation_stream(source, options.split, spec, num_classes, options.batch_size, options.skip_unreadable)
 
 
 class _Count(keras.metrics.Sum):

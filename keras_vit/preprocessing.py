@@ -1,16 +1,18 @@
 """How the images of a model are prepared. It belongs to the weights, so it travels inside the model.
 
-Pure data and Pillow / NumPy; the same rules as graph operations are in `keras_vit.data`.
+Pure data and Pillow / NumPy; the same rules as graph operations are in `keras_vit.image_ops`.
 """
 
 import dataclasses
 import math
+import pathlib
 
 import keras
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from keras_vit.backend import foreign_float32, is_foreign_tensor
+from keras_vit.pillow_reader import UnreadableImage, bands, eight_bits, read_array, read_picture
 from keras_vit.validation import as_pair, check_choice
 
 INTERPOLATIONS = {
@@ -19,7 +21,7 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_MODES = {1: "L", 3: "RGB"}
+_PICTURES = (1, 3)  # channels of models of pictures, gray ones and colored ones
 # A strip of one row and thousands of columns would grow to gigabytes before its crop.
 _MOST_RESIZED_PIXELS = 2**26
 
@@ -100,8 +102,10 @@ class InputSpec:
         """Resizes, crops and normalises one image.
 
         Args:
-            image: path, `PIL.Image`, or uint8 array `(h, w)` or `(h, w, channels)`. The file of a JPEG
-                is turned upright as its Exif orientation says, as in an export; what is open is taken as it is.
+            image: path, open file, `PIL.Image`, or uint8 or uint16 array `(h, w)` or `(h, w, channels)`. The image in a
+                file is turned upright as its Exif orientation says, as everywhere in keras_vit; a `PIL.Image` is taken
+                as it is. Of 16 bits the upper 8 are taken, alpha is dropped. An array has the channels of the model, or
+                is gray or RGB for a model of the other; its channels are resized one by one and never taken for alpha.
 
         Returns:
             float32 array `(*size, num_channels)`.
@@ -113,7 +117,13 @@ class InputSpec:
 
     def resize(self, image):
         """As `load`, without the normalisation: uint8 array `(*size, num_channels)`."""
-        image = self._cropped(_open(image, self.num_channels))
+        image = _open(image, self.num_channels)
+        if not isinstance(image, Image.Image):
+            channels = [self._cropped(Image.fromarray(channel)) for channel in np.moveaxis(image, -1, 0)]
+            return np.stack([np.asarray(channel) for channel in channels], -1)
+        image = self._cropped(image)
+        if image.mode != ("L" if self.num_channels == 1 else "RGB"):
+            image = image.convert("L" if self.num_channels == 1 else "RGB")
         return np.asarray(image, "uint8").reshape(*self.size, self.num_channels)
 
     def _cropped(self, image):
@@ -165,45 +175,56 @@ class InputSpec:
         return cls(**config)
 
 
-def _from_array(array):
-    """A `PIL.Image` of a uint8 array; floats, which Pillow takes for grey images, would lose their scale."""
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or not array.size:
-        raise TypeError("neither (h, w) nor (h, w, channels) of uint8")
-    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
-
-
-def _read(image):
-    """A `PIL.Image` with its pixels from a path or an array, a file's upright."""
+def _open(image, num_channels):
+    """A `PIL.Image` of mode `L` or `RGB`; for other numbers of channels a uint8 array `(h, w, num_channels)`."""
+    is_picture = num_channels in _PICTURES
     try:
-        opened = _from_array(image) if isinstance(image, np.ndarray) else Image.open(image)
-        opened.load()  # a truncated file shows here
-        opened = upright(opened)
-    except (OSError, AttributeError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
-        is_array = isinstance(image, np.ndarray)
-        what = f"array of shape {image.shape} and dtype {image.dtype}" if is_array else repr(str(image))
-        raise ValueError(f"an image must be a readable file or a uint8 array. Received: {what} ({error})") from error
+        if isinstance(image, np.ndarray):
+            opened = _from_array(image, num_channels)
+        elif isinstance(image, Image.Image):
+            opened = eight_bits(image) if is_picture else bands(image)
+        else:
+            opened = (read_picture if is_picture else read_array)(_file(image))
+    except (UnreadableImage, TypeError) as error:
+        text = f"an image must be a readable file or a uint8 array. Received: {_described(image)} ({error})"
+        raise (
+            UnreadableImage(text, error.reason) if isinstance(error, UnreadableImage) else ValueError(text)
+        ) from error
+    if not isinstance(opened, Image.Image) and opened.shape[-1] != num_channels:
+        raise ValueError(
+            f"an image must have the {num_channels} channels of the model. Received: {opened.shape[-1]} channels"
+        )
     return opened
 
 
-def upright(image):
-    """A `PIL.Image` turned as its Exif orientation says, as exports do: JPEGs, of which some are the first of an MPO.
-
-    One whose Exif data cannot be read stays as it is.
-    """
-    try:
-        return ImageOps.exif_transpose(image) if image.format in ("JPEG", "MPO") else image
-    except Exception:  # Pillow names no errors of damaged metadata, which belong to many modules.
+def _file(image):
+    """A path or an open file."""
+    if isinstance(image, str | pathlib.PurePath) or hasattr(image, "read"):
         return image
+    raise TypeError(f"a {type(image).__name__}")
 
 
-def _open(image, num_channels):
-    """A `PIL.Image` with `num_channels` channels from a path, an image or an array."""
-    opened = image if isinstance(image, Image.Image) else _read(image)
-    if num_channels not in _MODES:
-        if len(opened.getbands()) != num_channels:
-            raise ValueError(
-                f"an image must have the {num_channels} channels of the model. "
-                f"Received: {len(opened.getbands())} channels"
-            )
-        return opened
-    return opened.convert(_MODES[num_channels])
+def _described(image):
+    """An image, for errors."""
+    if isinstance(image, np.ndarray):
+        return f"array of shape {image.shape} and dtype {image.dtype}"
+    return repr(str(getattr(image, "name", image) if hasattr(image, "read") else image))
+
+
+def _from_array(array, num_channels):
+    """A `PIL.Image` of a gray or RGB array for a model of pictures, else the array as uint8 `(h, w, channels)`."""
+    if array.ndim not in (2, 3) or not array.size:
+        raise TypeError("neither (h, w) nor (h, w, channels)")
+    if array.dtype == np.uint16:
+        array = (array >> 8).astype("uint8")
+    if array.dtype != np.uint8:
+        # Floats of 0 to 1 and those of 0 to 255 look alike where an image is dark.
+        raise TypeError("neither uint8 nor uint16; scale to 0..255 and round, then array.astype('uint8')")
+    array = array if array.ndim == 3 else array[..., None]
+    channels = array.shape[-1]
+    if num_channels not in _PICTURES:
+        return array
+    if channels not in _PICTURES:
+        advice = ", array[..., :3] drops alpha" if channels == 4 else ""
+        raise TypeError(f"{channels} channels for a model of {num_channels}{advice}")
+    return Image.fromarray(np.ascontiguousarray(array[..., 0] if channels == 1 else array))

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.data import preprocess
 from keras_vit.export.check_signatures import signature_table
 from keras_vit.export.fingerprint import write_fingerprint
 from keras_vit.export.signature_defs import signature_defs
+from keras_vit.image_ops.decode import Limits
+from keras_vit.image_ops.decode import decode as safely_decoded
+from keras_vit.image_ops.resize import resize
 from keras_vit.preprocessing import InputSpec
 
 LABELS = ("red", "green", "blue", "/m/0grey")  # the last as in Open Images
@@ -71,7 +73,7 @@ class Faulty(tf.Module):
             elif self.fault == "fast DCT":
                 image = tf.io.decode_jpeg(data, 3)
             else:
-                image = preprocess.decode(data, 3)
+                image = safely_decoded(data, Limits())[0]
             image = image[..., ::-1] if self.fault == "BGR" else image
             return self._resize(image[None], "bilinear" if self.fault == "bilinear" else "bicubic")[0]
 
@@ -80,7 +82,7 @@ class Faulty(tf.Module):
         return tf.cond(valid, decode, lambda: tf.zeros((8, 8, 3))), valid
 
     def _resize(self, images, method="bicubic"):
-        return preprocess.resize(images, SPEC.replace(interpolation=method))
+        return resize(images, SPEC.replace(interpolation=method))
 
     def _decode(self, image_bytes):
         pixels, valid = tf.map_fn(self._pixels, image_bytes, fn_output_signature=(tf.float32, tf.bool))

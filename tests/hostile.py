@@ -164,10 +164,64 @@ def damaged():
         "gif whose frame is larger than its screen": patched(gif, 6, "<HH", 20, 20),
         "gif without a frame": gif[:first] + b";",
         "gif with a frame outside": patched(gif, first + 1, "<HH", 100, 100),
-        "animated webp": encode(picture(0), "WEBP", save_all=True, append_images=[picture(1)]),
         "webp of another size than its canvas": webp_canvas(10, 10),
         "a riff of another kind": b"RIFF\0\0\0\0WAVE" + bytes(60),
         "bmp larger than its file": patched(encode(picture(0), "BMP"), 18, "<ii", 4_000, 4_000),
         "compressed bmp": patched(encode(picture(0, mode="L"), "BMP"), 30, "<I", 1),
         "jpeg without an end": jpeg[: len(jpeg) // 2],
     }
+
+
+def exif(orientation, big_endian=False):
+    """Exif data with an orientation among other tags, without the name in front."""
+    data = with_orientation(Image.new("RGB", (8, 8)), orientation, big_endian)
+    start = data.index(b"Exif\0\0")
+    return data[start + 6 : start - 2 + int.from_bytes(data[start - 2 : start], "big")]
+
+
+def jpeg_with_segments(image, *segments):
+    """A JPEG with `(marker, data)` segments in front of all others."""
+    data = encode(image, "JPEG", quality=95)
+    parts = [struct.pack(">BBH", 0xFF, marker, 2 + len(body)) + body for marker, body in segments]
+    return data[:2] + b"".join(parts) + data[2:]
+
+
+def png_with_chunk(image, kind, body, behind=False):
+    """A PNG with a chunk in front of its pixels or behind them."""
+    data = encode(image)
+    at = data.index(b"IEND") - 4 if behind else 33
+    return data[:at] + chunk(kind, body) + data[at:]
+
+
+def deep_png(pixels):
+    """A PNG of 16 bits a channel; uint16 array `(height, width, channels)` of 1 to 4 channels."""
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[pixels.shape[2]]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, kind, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND"))
+    return PNG_SIGNATURE + b"".join(parts)
+
+
+def shallow_png(bits, is_palette=False):
+    """A PNG of 1, 2 or 4 bits a pixel, gray or of a palette of random colors."""
+    random = np.random.default_rng(bits)
+    values = random.integers(0, 2**bits, (24, 32))
+    planes = ((values[..., None] >> np.arange(bits)[::-1]) & 1).reshape(24, -1)
+    rows = b"".join(b"\0" + np.packbits(row).tobytes() for row in planes)
+    header = struct.pack(">IIBBBBB", 32, 24, bits, 3 if is_palette else 0, 0, 0, 0)
+    palette = [chunk(b"PLTE", random.bytes(3 * 2**bits))] if is_palette else []
+    parts = (chunk(b"IHDR", header), *palette, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND"))
+    return PNG_SIGNATURE + b"".join(parts)
+
+
+def animated(kind, seed=0, offset=None, mode="RGB", **options):
+    """An animation of three pictures; with `offset` the first frame of a WebP lies there on a larger canvas."""
+    frames = [with_alpha(seed + i) if mode == "RGBA" else picture(seed + i, mode=mode) for i in range(3)]
+    data = encode(frames[0], kind, save_all=True, append_images=frames[1:], duration=50, **options)
+    if offset is None:
+        return data
+    left, top = offset
+    frame = data.index(b"ANMF")
+    data = data[: frame + 8] + struct.pack("<I", left // 2)[:3] + struct.pack("<I", top // 2)[:3] + data[frame + 14 :]
+    width, height = frames[0].width + left, frames[0].height + top
+    return data[:24] + struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3] + data[30:]

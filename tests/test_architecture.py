@@ -17,6 +17,7 @@ CLIENT = PACKAGE.parent / "keras_vit_client"
 # A room may import rooms of its own line and of those above it.
 ORDER = [
     {"validation", "backend", "fused", "loss_check", "portable", "registration", "resample"},
+    {"pillow_reader"},
     {"composition", "outputs", "preprocessing"},
     {"metadata"},
     {"layers"},
@@ -25,6 +26,7 @@ ORDER = [
     {"zoo"},
     {"applications"},
     {"interpret", "evaluation", "training"},
+    {"image_ops"},
     {
         "data",
         "distribution",

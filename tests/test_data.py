@@ -1,13 +1,13 @@
 """Sources, folders, augmentation and the batches that come out."""
 
-import io
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_vit.data import Source, Split, evaluation_dataset, evaluation_stream, load_source, training_dataset
+from keras_vit.data import Source, Split, evaluation_dataset, load_source, read_images, training_dataset
 from keras_vit.data.augment import affine, mixup
 from keras_vit.data.sources import train_and_evaluation
 from keras_vit.preprocessing import InputSpec
@@ -216,52 +216,31 @@ def test_unreadable_images_are_skipped_only_when_asked(folder):
         assert len(source.split("train", RGB)) == 6
 
 
-def _stream(folder, **arguments):
-    return evaluation_stream(load_source(DataConfig(folder=str(folder))), "train", RGB, 2, 4, **arguments)
+def test_a_split_in_memory_and_as_a_stream_name_all_that_is_unreadable(folder):
+    names = ["cat/broken.jpg", "dog/cut.png", "dog/text.gif"]
+    for name in names:
+        (folder / "train" / name).write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"3 unreadable: .*cat/broken.jpg, .*dog/cut.png, .*dog/text.gif"):
+        load_source(DataConfig(folder=str(folder))).split("train", RGB)
+    config, skipped = DataConfig(folder=str(folder), in_memory=False, skip_unreadable=True), []
+    split = load_source(config).load("train", config, RGB)
+    with pytest.warns(UserWarning, match="left out"):
+        batches = list(evaluation_dataset(split, 2, RGB, 4, skip_unreadable=True, skipped=skipped))
+    assert skipped == [str(folder / "train" / name) for name in names]
+    with pytest.warns(UserWarning, match="^3 unreadable images are left out"):
+        memory = load_source(config).split("train", RGB)
+    np.testing.assert_array_equal(np.concatenate([np.argmax(y, 1) for _, y in batches]), memory.labels)
 
 
-def test_a_stream_raises_the_errors_of_its_images_as_they_are(folder):
-    (folder / "train" / "cat" / "broken.jpg").write_bytes(b"")
-    stream = _stream(folder)
-    with (
-        pytest.raises(ValueError, match=r"^every image must be readable.*broken.jpg [^\n]*$"),
-        stream.one_pass() as batches,
-    ):
-        list(batches)
-    with pytest.raises(tf.errors.InvalidArgumentError), _stream(folder).one_pass():
-        raise tf.errors.InvalidArgumentError(None, None, "not of the images")
-
-
-def test_a_stream_leaves_unreadable_images_out_and_names_them(folder):
-    broken = folder / "train" / "cat" / "broken.jpg"
-    whole = [np.concatenate(column) for column in zip(*_stream(folder).dataset, strict=True)]
-    broken.write_bytes(b"")
-    stream = _stream(folder, skip_unreadable=True)
-    with stream.one_pass() as batches:
-        kept = [np.concatenate(column) for column in zip(*batches, strict=True)]
-    assert (stream.count, stream.skipped) == (6, [str(broken)])
-    np.testing.assert_array_equal(kept[0], whole[0])
-    np.testing.assert_array_equal(kept[1], whole[1])
-
-
-def test_a_stream_numbers_the_examples_that_have_no_names():
-    examples = [(io.BytesIO(b"none"), 0)]
-    source = Source("bad", ("a",), 3, None, lambda split: (iter(examples), None))
-    with (
-        pytest.raises(ValueError, match="Received: 1 unreadable: example 0 "),
-        evaluation_stream(source, "test", RGB, 1, 2).one_pass() as batches,
-    ):
-        list(batches)
-
-
-def test_a_stream_without_images_is_refused_also_where_their_number_is_unknown():
-    source = Source("bad", ("a",), 3, None, lambda split: (iter(()), None))
-    stream = evaluation_stream(source, "test", RGB, 1, 2)
-    with (
-        pytest.raises(ValueError, match=r"at least one image. Received: 'bad', split 'test'"),
-        stream.one_pass() as batches,
-    ):
-        list(batches)
+def test_read_images_gives_pixels_or_the_error_of_each_file(folder):
+    paths = [folder / "none.png", *sorted((folder / "train").rglob("*.png")), folder / "broken.png"]
+    paths[-1].write_bytes(b"no image")
+    found = list(read_images(paths, RGB))
+    assert len(found) == len(paths) == 8
+    assert re.search(r"Received: '.*none.png' \(No such file", str(found[0]))
+    assert re.search(r"Received: '.*broken.png' \(cannot identify", str(found[-1]))
+    np.testing.assert_array_equal(found[1:-1], [RGB.resize(path) for path in paths[1:-1]])
+    assert list(read_images([], RGB)) == []
 
 
 def test_a_folder_of_another_structure_is_explained(tmp_path):

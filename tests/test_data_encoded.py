@@ -21,7 +21,6 @@ from keras_vit.data import (
     EncodedFiles,
     Split,
     evaluation_dataset,
-    evaluation_stream,
     iterators_end,
     load_source,
     plain_errors,
@@ -30,9 +29,9 @@ from keras_vit.data import (
     write_tfrecords,
 )
 from keras_vit.data.order import apart, hashed
-from keras_vit.data.preprocess import normalize
 from keras_vit.data.split import drawn_part
 from keras_vit.data.tfrecords import count_records
+from keras_vit.image_ops.resize import normalize
 from keras_vit.models import ViTConfig
 from keras_vit.preprocessing import InputSpec
 from keras_vit.training import AugmentConfig, DataConfig, Recipe, TrainingConfig
@@ -143,11 +142,6 @@ def test_evaluation_in_the_graph_equals_that_in_memory(config):
     for found, expected in zip(encoded, memory, strict=True):
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_array_equal(a, b)
-
-
-def test_a_stream_of_batches_for_evaluation_has_every_example(config):
-    stream = evaluation_stream(load_source(config), "train", RGB, 2, 6)
-    assert sorted(_numbers(stream.dataset)) == list(range(COUNT))
 
 
 @pytest.mark.parametrize("fraction", [0.25, 0.5])

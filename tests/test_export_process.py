@@ -13,7 +13,7 @@ from PIL import Image
 from tiny import tiny_vit
 
 from keras_vit.export import saved_model
-from keras_vit.export.decode import BYTES_A_PIXEL, PARALLEL
+from keras_vit.image_ops.decode import BYTES_A_PIXEL, PARALLEL
 from keras_vit.metadata import metadata
 
 # Megabytes.

@@ -2,13 +2,13 @@
 
 from keras_vit.data.encoded import EncodedFiles, EncodedShards
 from keras_vit.data.folder import FolderSplit, ImageFolder, find_image_folder
+from keras_vit.data.memory import read_images
 from keras_vit.data.part import Part
 from keras_vit.data.pipeline import evaluation_dataset, steps_of_epoch, training_dataset
 from keras_vit.data.readable import expected_end, iterators_end, plain_errors
 from keras_vit.data.service import Service
 from keras_vit.data.sources import Source, array_source, load_source, train_and_evaluation
 from keras_vit.data.split import Split
-from keras_vit.data.stream import Stream, evaluation_stream
 from keras_vit.data.tfrecords import write_tfrecords
 
 __all__ = [
@@ -20,15 +20,14 @@ __all__ = [
     "Service",
     "Source",
     "Split",
-    "Stream",
     "array_source",
     "evaluation_dataset",
-    "evaluation_stream",
     "expected_end",
     "find_image_folder",
     "iterators_end",
     "load_source",
     "plain_errors",
+    "read_images",
     "steps_of_epoch",
     "train_and_evaluation",
     "training_dataset",

@@ -1,43 +1,59 @@
-"""Random crops that are taken while a JPEG is decoded: what lies outside is never turned into pixels."""
+"""Encoded images of a data set to pixels of the model's size; of a random crop of a JPEG no other part is decoded."""
 
 import functools
 import math
 
 import tensorflow as tf
 
-from keras_vit.data.preprocess import METHODS, decode, resize
+from keras_vit.image_ops.decode import DATA, VALID, decode, decode_image
+from keras_vit.image_ops.resize import METHODS, fit_channels
 
 ATTEMPTS = 10
 RANDOM_INTERPOLATIONS = ("bilinear", "bicubic")
 
 
-def decode_and_random_crop(data, seed, config, input_spec):
+def decode_and_random_crop(data, seed, config, input_spec, limits=DATA):
     """Decodes an image, cuts a random part out and resizes it to the model's size.
 
     Args:
-        data: scalar string tensor, a JPEG, PNG, BMP or GIF.
+        data: scalar string tensor, an encoded image.
         seed: int32 tensor `(2,)`.
         config: `AugmentConfig`; `crop_scale`, `crop_ratio`, `crop_sampling`, `crop_interpolation` and `crop_antialias`
             count. Without `crop_scale` the image is prepared as for evaluation.
         input_spec: `InputSpec`.
+        limits: `keras_vit.image_ops.decode.Limits`. Default: those of data sets.
 
     Returns:
         uint8 tensor `(*input_spec.size, channels)`.
+
+    Raises:
+        InvalidArgumentError: when it runs, if the image cannot be decoded.
     """
-    channels = input_spec.num_channels
     if config.crop_scale is None:
-        return tf.cast(resize(decode(data, channels), input_spec), tf.uint8)
+        return prepare(data, input_spec, limits)
+    image, reason = decode(data, limits, lambda size: crop_window(size, seed, config), input_spec.num_channels)
+    return _valid(_resized(image, seed, config, input_spec), reason)
 
-    def fused():
-        window = crop_window(tf.image.extract_jpeg_shape(data)[:2], seed, config)
-        return tf.io.decode_and_crop_jpeg(data, window, channels=channels, dct_method="INTEGER_ACCURATE")
 
-    def whole():
-        image = decode(data, channels)
-        return _cut(image, crop_window(tf.shape(image)[:2], seed, config))
+def prepare(data, input_spec, limits=DATA):
+    """Decodes, resizes and crops an image for evaluation.
 
-    image = tf.ensure_shape(tf.cond(tf.io.is_jpeg(data), fused, whole), (None, None, channels))
-    return _resized(image, seed, config, input_spec)
+    Args:
+        data, input_spec, limits: as for `decode_and_random_crop`.
+
+    Returns:
+        uint8 tensor `(*input_spec.size, channels)`.
+
+    Raises:
+        InvalidArgumentError: as `decode_and_random_crop`.
+    """
+    return _valid(*decode_image(data, input_spec, limits))
+
+
+def _valid(image, reason):
+    """An image, or a failure where there is a reason."""
+    with tf.control_dependencies([tf.debugging.Assert(reason == VALID, ["an image must be readable", reason])]):
+        return tf.identity(image)
 
 
 def random_crop(image, seed, config, input_spec):
@@ -123,5 +139,6 @@ def _resize(image, interpolation, antialias, input_spec):
             lambda: tf.cast(tf.image.resize(image, size, method), tf.float32),
             lambda: tf.image.resize(image, size, method, antialias=True),
         )
-    resized = tf.saturate_cast(tf.round(tf.cast(resized, tf.float32)), tf.uint8)
+    resized = fit_channels(tf.cast(resized, tf.float32), input_spec.num_channels)
+    resized = tf.saturate_cast(tf.round(resized), tf.uint8)
     return tf.ensure_shape(resized, (*size, input_spec.num_channels))

@@ -5,15 +5,18 @@ the graph, makes `(encoded image, label)` of a record. Nothing random is drawn h
 """
 
 import functools
-import io
+import itertools
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
+from keras_vit.data.decode import prepare
 from keras_vit.data.order import epoch_seed, hashed, repeated, shuffled
+from keras_vit.data.readable import unreadable
 from keras_vit.data.split import drawn_part
+from keras_vit.pillow_reader import UnreadableImage, image_size
 
+_TRIED = 100  # images of which one must be readable
 CYCLE, BLOCK = 16, 16  # files that are read by turns, and records of a turn
 
 
@@ -23,15 +26,30 @@ class Encoded:
     weights = None
 
     def example(self, input_spec):
-        """The first uint8 image as Pillow prepares it, and its label."""
-        data, label = self.read(next(iter(self.in_order()))[1])
-        return input_spec.resize(io.BytesIO(data.numpy())), label.numpy()
+        """The first readable uint8 image, prepared for evaluation, and its label.
+
+        Raises:
+            ValueError: if none of the first images is readable, with their names.
+        """
+
+        def decoded(data, label):
+            return prepare(tf.constant(data), input_spec).numpy(), label
+
+        return self._first(decoded)
 
     def image_size(self):
-        """`(height, width)` of the first image as it is stored."""
-        data, _ = self.read(next(iter(self.in_order()))[1])
-        with Image.open(io.BytesIO(data.numpy())) as image:
-            return image.height, image.width
+        """`(height, width)` of the first readable image as it is stored, upright; raises as `example`."""
+        return self._first(lambda data, label: image_size(data))
+
+    def _first(self, function):
+        """What a function of bytes and label returns for the first image for which it does not fail."""
+        names = []
+        for name, data, label in itertools.islice(self.examples(), _TRIED):
+            try:
+                return function(data, label)
+            except (UnreadableImage, tf.errors.OpError, UnicodeDecodeError):  # the last of errors that quote the bytes
+                names.append(name)
+        raise unreadable(names)
 
     def examples(self):
         """An iterator of `(name, bytes, label)`, in order."""

@@ -2,8 +2,6 @@
 
 import dataclasses
 
-from keras_vit.data.stream import NamedBytes
-
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
@@ -20,8 +18,3 @@ class Opened:
     class_names: tuple
     num_channels: int
     encoded: object
-
-    def examples(self, split):
-        """An iterator of `(encoded image as a file, label)`, and how many there are."""
-        encoded = self.encoded(split)
-        return ((NamedBytes(data, name), label) for name, data, label in encoded.examples()), len(encoded)

@@ -9,11 +9,11 @@ from keras_vit.data.course import Course
 from keras_vit.data.mixing import smooth_targets
 from keras_vit.data.order import augmentation_seed
 from keras_vit.data.part import by_files, rows_to_make
-from keras_vit.data.preprocess import normalize
 from keras_vit.data.service import served_course
 from keras_vit.data.split import Split
 from keras_vit.data.stages import batched, cropped_examples, decoded_examples, gathered, in_order
 from keras_vit.data.targets import check_labels, check_weights, padding_weights
+from keras_vit.image_ops.resize import normalize
 
 
 # No function in here needs AutoGraph, whose conversion would take longer than tracing.

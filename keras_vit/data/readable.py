@@ -13,10 +13,18 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
+from keras_vit.image_ops.decode import DAMAGED, DATA, FORMAT, SIZE, VALID, decode
+from keras_vit.pillow_reader import UnreadableImage, read_pixels
+
 REPLACE, DROP = "replace", "drop"
 
 _FAILED, _OVER = -1, -2  # in place of a position: the element that raises, and what comes behind it
 
+_REASONS = {
+    DAMAGED: "it is damaged",
+    FORMAT: "its format is not decoded",
+    SIZE: "it is too large or has too many scans",
+}
 _LISTED = 10  # names in an error or a warning
 # What TensorFlow puts around the message of an operation.
 _DECORATION = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:.*")
@@ -50,6 +58,20 @@ def _listed(names, limit=_LISTED):
 def plain_reason(error):
     """The first line of the message of a `tf.errors.OpError`, without TensorFlow's decoration."""
     return _DECORATION.sub("", error.message.partition("\n")[0])[:200]
+
+
+def unreadable_reason(data):
+    """Why the bytes of an image cannot be decoded: Pillow's words, or TensorFlow's where Pillow can decode them."""
+    try:
+        read_pixels(data)
+        _, reason = decode(tf.constant(data), DATA)
+    except UnreadableImage as error:
+        return str(error)
+    except tf.errors.OpError as error:
+        return plain_reason(error)
+    except UnicodeDecodeError:  # of an error that quotes the bytes
+        return _REASONS[DAMAGED]
+    return "not when it was tried again" if reason == VALID else _REASONS[int(reason)]
 
 
 def map_readable(dataset, function, start, end, explain, skip=None):

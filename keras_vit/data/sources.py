@@ -11,7 +11,7 @@ from keras_vit.data import invented
 from keras_vit.data.arrays import array_splits, digit_splits, read_npz
 from keras_vit.data.encoded import EncodedFiles
 from keras_vit.data.folder import describe_unused, find_split
-from keras_vit.data.stream import read_examples
+from keras_vit.data.memory import decode_split
 from keras_vit.data.targets import check_kind, check_labels, check_not_empty
 from keras_vit.data.tfds import open_tfds
 from keras_vit.data.tfrecords import cached_records, open_tfrecords
@@ -28,16 +28,14 @@ class Source:
         class_names: tuple of str, in the order of the labels.
         num_channels: int. Channels of its images.
         read: callable `(split name, InputSpec) -> Split`.
-        examples: callable `split name ->` an iterator of `(image, label)` with what `InputSpec.resize` takes, and how
-            many there are (or `None`); or `None` for a data set that is in memory anyway.
-        encoded: callable `split name ->` `EncodedFiles` or `EncodedShards`, or `None` as for `examples`.
+        encoded: callable `split name ->` `EncodedFiles` or `EncodedShards`; or `None` for a data set that is in memory
+            anyway.
     """
 
     name: str
     class_names: tuple
     num_channels: int
     read: object
-    examples: object = None
     encoded: object = None
 
     def split(self, name, input_spec):
@@ -97,7 +95,10 @@ def _fits(encoded, input_spec, augment):
         return False
     if augment is None or augment.crop_scale is None:
         return True
-    return encoded.image_size() == (height, width)
+    try:
+        return encoded.image_size() == (height, width)
+    except ValueError:  # The stream names what is unreadable.
+        return False
 
 
 def load_source(config, class_names=()):
@@ -181,9 +182,10 @@ def _folder(config, class_names=()):
     found = {config.train_split: first}
     names = next((tuple(c) for c in class_names if set(first.class_names) <= set(c)), first.class_names)
     if not first.class_names:
+        said = f" Found, but {describe_unused(first.unused)}." if first.unused else ""
         raise ValueError(
-            f"a folder must hold at least one image in a class folder. Received: {str(first.path)!r}, "
-            f"{describe_unused(first.unused) if first.unused else 'which is empty'}"
+            f"the class folders of a data set must hold at least one image.{said} "
+            f"Received: {str(config.folder)!r}, split {config.train_split!r}: empty"
         )
 
     def listed(name):
@@ -195,25 +197,20 @@ def _folder(config, class_names=()):
         found[name] = dataclasses.replace(split, unused={})  # they are named once
         return split.examples(names)
 
-    def examples(name):
-        paths, labels = listed(name)
-        return zip(paths, labels, strict=True), len(paths)
-
-    def read(name, input_spec):
-        return read_examples(examples(name)[0], input_spec, config.skip_unreadable)
-
     def encoded(name):
         paths, labels = listed(name)
         return EncodedFiles([str(path) for path in paths], labels)
 
-    return Source(str(config.folder), names, 3, read, examples, encoded)
+    def read(name, input_spec):
+        return decode_split(encoded(name), input_spec, config.skip_unreadable)
+
+    return Source(str(config.folder), names, 3, read, encoded)
 
 
 def _encoded_source(opened, config):
     """A `Source` of an `Opened` data set: what TFDS and TFRecords have in common."""
 
     def read(name, input_spec):
-        examples, _ = opened.examples(name)
-        return read_examples(examples, input_spec, config.skip_unreadable)
+        return decode_split(opened.encoded(name), input_spec, config.skip_unreadable)
 
-    return Source(opened.name, opened.class_names, opened.num_channels, read, opened.examples, opened.encoded)
+    return Source(opened.name, opened.class_names, opened.num_channels, read, opened.encoded)

@@ -10,13 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit.data.augment import augment_image, changes_images, crop_image, moving_in, policy_of_batches
-from keras_vit.data.decode import decode_and_random_crop, random_crop
+from keras_vit.data.decode import decode_and_random_crop, prepare, random_crop
 from keras_vit.data.order import augmentation_seed, repeated, shuffled
-from keras_vit.data.preprocess import decode, resize
-from keras_vit.data.readable import left_out, map_readable, plain_reason, unreadable
+from keras_vit.data.readable import left_out, map_readable, plain_reason, unreadable, unreadable_reason
 from keras_vit.data.service import served_stream
 from keras_vit.data.split import Split
 from keras_vit.data.targets import check_labels, one_hot
+from keras_vit.image_ops.decode import DATA, PORTABLE_DATA
 
 
 def gathered(split, num_classes, course):
@@ -80,6 +80,7 @@ def _key(course, number):
 def decoded_examples(split, num_classes, input_spec, augment, course, skip=None, skipped=None):
     """As `cropped_examples`, of a split of encoded images; see `map_readable` for `skip`."""
     made, share = course.made, course.steps * len(course.made)
+    limits = PORTABLE_DATA if course.is_served else DATA
 
     def one_epoch(epoch):
         records = split.epoch(course.seed, epoch, course.repeats).take(course.count)
@@ -91,7 +92,7 @@ def decoded_examples(split, num_classes, input_spec, augment, course, skip=None,
 
     def crop(number, record):
         data, label = split.read(record)
-        image = decode_and_random_crop(data, _key(course, number), augment, input_spec)
+        image = decode_and_random_crop(data, _key(course, number), augment, input_spec, limits)
         return image, one_hot(_checked(label, num_classes), num_classes)
 
     def find(number):
@@ -118,10 +119,9 @@ def in_order(split, num_classes, input_spec, skip=None, skipped=None, part=None)
         dataset = tf.data.Dataset.from_tensor_slices((split.images, split.labels))
         return dataset.map(lambda image, label: (image, one_hot(label, num_classes)))
 
-    def prepare(position, record):
+    def prepared(position, record):
         data, label = split.read(record)
-        image = tf.cast(resize(decode(data, input_spec.num_channels), input_spec), tf.uint8)
-        return image, one_hot(_checked(label, num_classes), num_classes)
+        return prepare(data, input_spec), one_hot(_checked(label, num_classes), num_classes)
 
     def find(position):
         return next(iter(split.in_order().skip(first + every * position).take(1)))
@@ -129,7 +129,7 @@ def in_order(split, num_classes, input_spec, skip=None, skipped=None, part=None)
     records = split.in_order().shard(every, first) if part else split.in_order()
     records = records.enumerate().map(lambda position, element: (position, element[1]))
     explain = _explainer(split, find, num_classes, skip, skipped)
-    examples = map_readable(records, prepare, 0, len(range(first, len(split), every)), explain, skip)
+    examples = map_readable(records, prepared, 0, len(range(first, len(split), every)), explain, skip)
     return examples.map(lambda position, *example: example)
 
 
@@ -150,8 +150,7 @@ def _explainer(split, find, num_classes, skip, skipped):
         try:
             data, label = split.read(record)
             check_labels([label.numpy()], num_classes)
-            decode(data, 3)
-            reason = "not when it was tried again"
+            reason = unreadable_reason(data.numpy())
         except tf.errors.OpError as error:
             reason = plain_reason(error)
         if skip is None:

@@ -10,7 +10,7 @@ from PIL import Image
 from keras_vit.export.check_answers import difference
 from keras_vit.export.checked import DoesNotApply, require
 from keras_vit.export.flatten import flat
-from keras_vit.preprocessing import upright
+from keras_vit.pillow_reader import read_picture
 
 # Grey levels that the pixels may be away from Pillow's, by the number of channels: one is made of three, each rounded.
 _LEVELS = {3: 1, 1: 2}
@@ -131,5 +131,4 @@ def _lossless(pixels, exported):
 
 def _opened(picture, exported):
     """An image as Pillow has it, turned where the export turns it."""
-    image = Image.open(io.BytesIO(picture))
-    return upright(image) if exported.description["options"]["upright"] else image
+    return read_picture(io.BytesIO(picture), exported.description["options"]["upright"])

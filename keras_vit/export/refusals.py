@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
-from keras_vit.export.decode import DAMAGED, FORMAT, MAX_SIDE, SIZE, VALID
+from keras_vit.image_ops.decode import DAMAGED, FORMAT, MAX_SIDE, SIZE, VALID
 
-# TensorFlow does not decode them, or not safely.
-_EXCEPTIONS = {"webp": "no animated WebP", "bmp": "no compressed BMP nor one of 1, 4 or 16 bits"}
+# TensorFlow does not decode them.
+_EXCEPTIONS = {"bmp": "no compressed BMP nor one of 1, 4 or 16 bits"}
 
 
 def assert_readable(image_bytes, reasons, formats, max_pixels):

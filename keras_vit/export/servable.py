@@ -1,10 +1,10 @@
 """From a model and what is asked of it to a `Servable`, or to an error that says what does not fit."""
 
-from keras_vit.export.decode import MAX_PIXELS
 from keras_vit.export.flatten import check_backend, flat_composition, with_compute_dtype, without_lora
-from keras_vit.export.headers import FORMATS
 from keras_vit.export.signatures import Servable
 from keras_vit.export.stored import STORAGE, StoredWeights
+from keras_vit.image_ops.decode import MAX_PIXELS
+from keras_vit.image_ops.headers import FORMATS
 from keras_vit.metadata import composed_metadata, composition, describe_front, folded_spec, metadata
 from keras_vit.outputs import ACTIVATIONS, class_names, describe_output, fits, score_activation
 from keras_vit.validation import check_choice, check_positive

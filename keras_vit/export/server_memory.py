@@ -2,9 +2,9 @@
 
 import pathlib
 
-from keras_vit.export.decode import BYTES_A_PIXEL, MAX_PIXELS, PARALLEL
 from keras_vit.export.description import options_of
 from keras_vit.export.versions import MODEL_FILE, newest
+from keras_vit.image_ops.decode import BYTES_A_PIXEL, MAX_PIXELS, PARALLEL
 
 # The server itself, the graph, the activations of its batches, the requests.
 BASE_MIB = 1024

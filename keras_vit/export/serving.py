@@ -6,17 +6,17 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.export.decode import MAX_PIXELS
 from keras_vit.export.description import describe, write_description
 from keras_vit.export.difference import fixed_pixels, measure_difference
 from keras_vit.export.fingerprint import write_fingerprint
 from keras_vit.export.flatten import flat, is_quantized, with_compute_dtype
-from keras_vit.export.headers import FORMATS
 from keras_vit.export.loaded import LoadedSavedModel
 from keras_vit.export.servable import make_servable
 from keras_vit.export.signature_defs import CLASSIFY_METHOD, SERVE_TAG
 from keras_vit.export.versions import check_version, write_version
 from keras_vit.export.warmup import BATCH_SIZES, has_protos, write_warmup
+from keras_vit.image_ops.decode import MAX_PIXELS
+from keras_vit.image_ops.headers import FORMATS
 
 PREDICT_BATCH = 32  # images that are asked about at once
 
@@ -46,8 +46,8 @@ def saved_model(
 
     * `serving_default`: `image_bytes`, string `(n,)`, encoded images of any size, to `scores` `(n, k)`, `classes`
       `(n, k)`, `class_ids` `(n, k)`, best first, and `valid` `(n,)`. An image that is no JPEG, PNG, WebP, BMP or GIF
-      (the first frame counts), is damaged or too large gets `valid` False, zeros and empty names; its neighbours in the
-      batch, which a server may have put together from several clients, are not touched by it.
+      (of an animation the first frame counts), is damaged or too large gets `valid` False, zeros and empty names; its
+      neighbours in the batch, which a server may have put together from several clients, are not touched by it.
     * `strict`: the same, but a bad image is the error INVALID_ARGUMENT, which names its row and the reason.
     * `images` and `images_uint8`: `images`, float32 or uint8 `(n, h, w, c)`, pixels from 0 to 255 as decoders give
       them, to `logits` and `probabilities` `(n, num_classes)`; without `logits` where the model itself ends in a
@@ -89,8 +89,8 @@ def saved_model(
         formats: those of `jpeg`, `png`, `webp`, `bmp`, `gif` that are accepted. Default all.
         max_pixels: int. Larger images are refused by their header. Default 2 ** 25; while it is decoded, an image takes
             six or seven bytes a pixel, a progressive JPEG up to eleven.
-        upright: bool. Whether a JPEG with an Exif orientation, as telephones write it, is turned as a person would see
-            it. `InputSpec.load` turns files too, training data are taken as they are stored. Default True.
+        upright: bool. Whether an image with an Exif orientation, as telephones write it, is turned as a person would
+            see it. `InputSpec.load` and data sets for training and evaluation do so. Default True.
         compare: images by which the difference from the model in float32 is measured where `dtype` or `weights` ask
             for less: paths, or uint8 arrays `(h, w, channels)`; `None`: sixteen images of smooth noise.
         batch_sizes: increasing ints. The batches that a server makes, of which the version gets warm-up records. They

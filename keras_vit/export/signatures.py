@@ -5,11 +5,11 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from keras_vit.data.preprocess import normalize, resample, whole_pixels
-from keras_vit.export.decode import VALID, decode_images
 from keras_vit.export.flatten import with_representation
 from keras_vit.export.refusals import assert_readable, checked_images
 from keras_vit.export.stored import StoredWeights
+from keras_vit.image_ops.decode import VALID, decode_images
+from keras_vit.image_ops.resize import normalize, resample, whole_pixels
 from keras_vit.interpret.rollout import rollout_model
 from keras_vit.layers import TransformerEncoder
 from keras_vit.preprocessing import InputSpec

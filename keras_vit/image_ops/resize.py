@@ -1,56 +1,44 @@
-"""`InputSpec` as graph operations: from encoded bytes to pixels of the model's size."""
-
-import functools
+"""`InputSpec` as graph operations: from pixels of any size to those of a model."""
 
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.data.operations import grayscale
-
 METHODS = {"nearest": "nearest", "bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos3"}
 # Their names in `ScaleAndTranslate`, and how many pixels they reach to each side.
 KERNELS = {"bilinear": ("triangle", 1), "bicubic": ("keyscubic", 2), "lanczos": ("lanczos3", 3)}
-
-
-def decode(data, num_channels):
-    """Decodes one JPEG, PNG, BMP, WebP without animation, or GIF (its first frame); alpha is dropped.
-
-    Args:
-        data: scalar string tensor.
-        num_channels: int, 1 or 3.
-
-    Returns:
-        uint8 tensor `(height, width, num_channels)`.
-    """
-
-    def decode_webp():
-        # With `channels=3` TensorFlow refuses alpha, and it knows no grey ones.
-        colors = tf.io.decode_webp(data)[0, ..., :3]
-        return grayscale(colors)[..., :1] if num_channels == 1 else colors
-
-    def decode_other():
-        head = tf.io.decode_raw(data, tf.uint8, fixed_length=12)
-        is_webp = tf.reduce_all(head[8:] == tf.constant(list(b"WEBP"), tf.uint8))
-        whole = functools.partial(tf.io.decode_image, data, channels=num_channels, expand_animations=False)
-        return tf.cond(is_webp, decode_webp, whole)
-
-    # Only this DCT gives the pixels that Pillow gives.
-    jpeg = functools.partial(tf.io.decode_jpeg, data, channels=num_channels, dct_method="INTEGER_ACCURATE")
-    return tf.ensure_shape(tf.cond(tf.io.is_jpeg(data), jpeg, decode_other), (None, None, num_channels))
+_LUMA = (19595, 38470, 7471)  # Pillow's weights of red, green and blue in gray
 
 
 def resize(image, input_spec):
     """Resizes and crops as `InputSpec.resize`, antialiased, rounded to whole pixels.
 
     Args:
-        image: uint8 tensor `(height, width, channels)`, or a batch of them.
+        image: uint8 tensor `(height, width, channels)`, or a batch of them. The channels are those of the model, or
+            gray or RGB for a model of the other.
         input_spec: `InputSpec`.
 
     Returns:
-        float32 tensor `(*input_spec.size, channels)`, or a batch of them, pixels 0 to 255.
+        float32 tensor `(*input_spec.size, input_spec.num_channels)`, or a batch of them, pixels 0 to 255.
     """
-    pixels = whole_pixels(resample(image, input_spec))
+    pixels = whole_pixels(fit_channels(resample(image, input_spec), input_spec.num_channels))
     return tf.ensure_shape(pixels, (*image.shape[:-3], *input_spec.size, input_spec.num_channels))
+
+
+def fit_channels(pixels, num_channels):
+    """Gray pixels for a model of RGB, or the reverse, as `PIL.Image.convert` makes them but not rounded; or the same.
+
+    Args:
+        pixels: tensor `(..., channels)`.
+        num_channels: int.
+
+    Returns:
+        Tensor `(..., num_channels)`.
+    """
+    if pixels.shape[-1] == num_channels:
+        return pixels
+    if pixels.shape[-1] == 1:
+        return tf.repeat(pixels, num_channels, -1)
+    return tf.tensordot(tf.cast(pixels, tf.float32), tf.constant(_LUMA, tf.float32) / 65536, 1)[..., None]
 
 
 def whole_pixels(pixels):

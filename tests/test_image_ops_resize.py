@@ -1,15 +1,12 @@
 """`InputSpec` in the graph: the pixels of Pillow, at the cost of what is seen alone."""
 
-import io
-
 import numpy as np
 import pytest
 import tensorflow as tf
-from hostile import encode, picture
-from PIL import Image
+from hostile import picture
 
 from keras_vit import InputSpec
-from keras_vit.data.preprocess import decode, resize
+from keras_vit.image_ops.resize import resize
 
 
 @pytest.mark.parametrize("crop_fraction", [None, 0.875, 1.0])
@@ -55,19 +52,3 @@ def test_batches_are_resized_as_single_images():
     single = [resize(tf.constant(image), spec) for image in pixels]
     np.testing.assert_array_equal(resize(tf.constant(pixels), spec), single)
     assert resize(tf.constant(pixels[:0]), spec).shape == (0, 24, 32, 3)
-
-
-def test_jpegs_are_decoded_as_by_pillow():
-
-    data = encode(picture(0, (97, 61)), "JPEG")
-    np.testing.assert_array_equal(decode(tf.constant(data), 3), np.asarray(Image.open(io.BytesIO(data))))
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
-def test_webp_is_decoded_without_its_alpha(mode):
-    image = picture(0, (41, 30), "RGB").convert(mode)
-    if mode == "RGBA":
-        image.putalpha(picture(1, (41, 30), "L"))
-    data = tf.constant(encode(image, "WEBP", lossless=True, exact=True))
-    np.testing.assert_array_equal(decode(data, 3), np.asarray(image.convert("RGB")))
-    np.testing.assert_array_equal(decode(data, 1)[..., 0], np.asarray(image.convert("RGB").convert("L")))

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from watchdog import within
 
 from keras_vit import InputSpec
-from keras_vit.export.decode import DAMAGED, FORMAT, SIZE, VALID, decode_images
+from keras_vit.image_ops.decode import DAMAGED, FORMAT, SIZE, VALID, decode_images
 
 SPEC = InputSpec((24, 32), crop_fraction=0.9)
 SECONDS = 5  # A watchdog, no measurement: what takes longer hangs.
@@ -33,6 +33,8 @@ def _decoder(**options):
     def decode(strings):
         return decode_images(strings, **options)
 
+    # The first call sets the graph up, which takes seconds on a busy machine.
+    decode(tf.constant([b""]))
     return decode.get_concrete_function()
 
 
@@ -176,7 +178,6 @@ def test_damaged_files_are_refused_one_by_one():
     _, reasons = _with_neighbours(list(files.values()))
     found = dict(zip(files, reasons, strict=True))
     strangers = ("empty", "text", "svg", "tiff", "signature alone", "a riff of another kind", "compressed bmp")
-    strangers += ("animated webp",)
     assert {name for name, reason in found.items() if reason == FORMAT} == set(strangers)
     assert {name for name, reason in found.items() if reason == VALID} == set()
 

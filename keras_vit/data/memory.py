@@ -1,0 +1,105 @@
+"""Images decoded into memory: a whole split, or files one after the other."""
+
+import pathlib
+import warnings
+
+import numpy as np
+import tensorflow as tf
+
+from keras_vit.data.decode import prepare
+from keras_vit.data.readable import left_out, unreadable, unreadable_reason
+from keras_vit.data.split import Split
+
+_TOGETHER = 64  # images that come out of TensorFlow at a time
+
+
+def decode_split(encoded, input_spec, skip_unreadable=False):
+    """Decodes all images of a split, as a stream of them would be decoded.
+
+    Args:
+        encoded: `EncodedFiles` or `EncodedShards`.
+        input_spec: `InputSpec` that prepares the images.
+        skip_unreadable: bool. Leave unreadable images out, with a warning that names them. Default False.
+
+    Returns:
+        A `Split` of the readable images, in order.
+
+    Raises:
+        ValueError: if an image is unreadable; all of them are named.
+    """
+    shape = (len(encoded), *input_spec.size, input_spec.num_channels)
+    images, labels, readable = np.zeros(shape, "uint8"), [], np.zeros(len(encoded), bool)
+
+    def decoded(position, element):
+        data, label = encoded.read(element[1])
+        return position, prepare(data, input_spec), label
+
+    rows = _readable(encoded.in_order().enumerate(), decoded)
+    for positions, pixels, found in rows.as_numpy_iterator():
+        images[positions], readable[positions] = pixels, True
+        labels.append(found)
+    if not readable.all():
+        names, reason = _unreadable(encoded, readable)
+        if not skip_unreadable:
+            raise unreadable(names, reason)
+        warnings.warn(left_out(names), stacklevel=2)
+        images = images[readable]
+    return Split(images, np.concatenate(labels) if labels else np.zeros(0, "int64"))
+
+
+def read_images(paths, input_spec):
+    """Decodes, resizes and crops image files.
+
+    Args:
+        paths: sequence of paths.
+        input_spec: `InputSpec`.
+
+    Yields:
+        For each path, in order, a uint8 array `(*input_spec.size, channels)`, or the `ValueError` that names the file
+        and the reason where it cannot be read.
+    """
+    names = [str(path) for path in paths]
+
+    def decoded(position, name):
+        return position, prepare(tf.io.read_file(name), input_spec)
+
+    rows = _readable(tf.data.Dataset.from_tensor_slices(tf.constant(names, tf.string)).enumerate(), decoded)
+    following = 0
+    for positions, pixels in rows.as_numpy_iterator():
+        for position, image in zip(positions, pixels, strict=True):
+            yield from map(_error, names[following:position])
+            yield image
+            following = position + 1
+    yield from map(_error, names[following:])
+
+
+def _readable(dataset, function):
+    """Batches of what a function makes of the elements, in order; those for which it fails are missing."""
+    # AutoGraph has nothing to convert, and takes long.
+    function = tf.autograph.experimental.do_not_convert(function)
+    rows = dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return rows.ignore_errors().batch(_TOGETHER).prefetch(1)
+
+
+def _unreadable(encoded, readable):
+    """The names of unreadable images, and the reason of a single one."""
+    names, reason = [], None
+    for (number, record), is_readable in zip(encoded.in_order(), readable, strict=True):
+        if is_readable:
+            continue
+        names.append(encoded.name_of(int(number)))
+        if len(names) == 1:
+            try:
+                reason = unreadable_reason(encoded.read(record)[0].numpy())
+            except tf.errors.OpError as error:
+                reason = str(error.message)
+    return names, reason if len(names) == 1 else None
+
+
+def _error(name):
+    """The `ValueError` about a file that cannot be read."""
+    try:
+        reason = unreadable_reason(pathlib.Path(name).read_bytes())
+    except OSError as error:
+        reason = error.strerror
+    return ValueError(f"an image must be a readable file. Received: {name!r} ({reason})")

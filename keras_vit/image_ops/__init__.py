@@ -1,0 +1,1 @@
+"""Images as graph operations: the one decoder and the one resize of data sets and served models."""
