@@ -47,7 +47,14 @@ def prepare(data, input_spec, limits=DATA):
     Raises:
         InvalidArgumentError: as `decode_and_random_crop`.
     """
-    return _valid(*decode_image(data, input_spec, limits))
+    return _valid(*_traced(input_spec, limits)(data))
+
+
+@functools.cache
+def _traced(input_spec, limits):
+    """`decode_image` as a function that is traced once for all data sets."""
+    signature = [tf.TensorSpec((), tf.string)]
+    return tf.function(lambda data: decode_image(data, input_spec, limits), signature, autograph=False)
 
 
 def _valid(image, reason):

@@ -49,8 +49,8 @@ class Limits:
         formats: those of `headers.FORMATS` that are accepted.
         max_pixels, max_side: int. Images with more pixels or a longer side are refused by their header.
         upright: bool. Whether an image is turned as its Exif orientation says.
-        others: bool. Whether images of other formats that Pillow knows, TIFF for example, are decoded by Pillow, in
-            Python. Not for graphs that leave the process.
+        others: bool. Whether images of other formats, TIFF for example, are decoded by Pillow, in Python. Not for
+            graphs that leave the process.
     """
 
     formats: tuple = headers.FORMATS
@@ -60,10 +60,11 @@ class Limits:
     others: bool = False
 
 
-# Of images of a data set.
-DATA = Limits(max_pixels=DATA_MAX_PIXELS, max_side=DATA_MAX_SIDE, others=True)
+# Of images of a data set. Each format in the graph costs a second or so whenever a data set is begun, so there are those
+# in it of which data sets consist; what is rare comes from Pillow, with the same pixels.
+DATA = Limits(("jpeg", "png"), DATA_MAX_PIXELS, DATA_MAX_SIDE, others=True)
 # The same for graphs that run in other processes.
-PORTABLE_DATA = dataclasses.replace(DATA, others=False)
+PORTABLE_DATA = Limits(max_pixels=DATA_MAX_PIXELS, max_side=DATA_MAX_SIDE)
 
 
 def decode_images(strings, input_spec, formats=headers.FORMATS, max_pixels=MAX_PIXELS, upright=True, find=None):
