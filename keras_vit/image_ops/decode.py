@@ -60,7 +60,7 @@ class Limits:
     others: bool = False
 
 
-# Of images of a data set. Each format in the graph costs a second or so whenever a data set is begun, so there are those
+# Of images of a data set. Each format in the graph costs a second or so where a data set is begun, so there are those
 # in it of which data sets consist; what is rare comes from Pillow, with the same pixels.
 DATA = Limits(("jpeg", "png"), DATA_MAX_PIXELS, DATA_MAX_SIDE, others=True)
 # The same for graphs that run in other processes.
