@@ -129,7 +129,14 @@ def _run(recipe, directory, strategy, workers, log, source):
 
 def _for_data(recipe, source, log):
     """The recipe, its model fitted to a source."""
-    if (source_classes := len(source.class_names)) != recipe.model.num_classes:
+    source_classes = len(source.class_names)
+    is_classifier = not recipe.masking and not recipe.data.multi_label
+    if is_classifier and source_classes < 2:
+        raise ValueError(
+            "a classifier needs at least two classes: with one, every answer is right and nothing is learned. "
+            f"Received: {source.name!r} with the classes {source.class_names}"
+        )
+    if source_classes != recipe.model.num_classes:
         log(f"the model gets the {source_classes} classes of {source.name} instead of {recipe.model.num_classes}")
     return recipe.for_data(source_classes, source.num_channels)
 

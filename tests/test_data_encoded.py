@@ -313,6 +313,8 @@ def test_an_unreadable_image_is_named(broken):
 @pytest.mark.slow
 def test_a_process_ends_where_an_image_is_unreadable(broken, tmp_path):
     """A thread of `tf.data` that outlived the error would abort or block it."""
+    (tmp_path / "train" / "b").mkdir()
+    shutil.copy(tmp_path / "train" / "a" / "0.jpg", tmp_path / "train" / "b")
     settings = {
         "data.folder": tmp_path,
         "data.test_split": "train",

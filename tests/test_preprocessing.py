@@ -121,9 +121,45 @@ def test_colour_becomes_grey():
     np.testing.assert_array_equal(InputSpec(4, mean=(0.5,), std=(0.5,)).resize(red), np.full((4, 4, 1), 76))
 
 
+@pytest.mark.parametrize("channels", [2, 4, 5, 12])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_channels_that_are_no_picture_are_resized_one_by_one(channels, dtype):
+    """Pillow would take the fourth for alpha, and multiply the others by it."""
+    array = np.random.default_rng(0).integers(0, 256, (30, 40, channels)).astype(dtype)
+    array[:20, :, -1] = 0
+    spec = InputSpec.symmetric((8, 9), channels, crop_fraction=0.9)
+    gray = InputSpec.symmetric((8, 9), 1, crop_fraction=0.9)
+    expected = np.concatenate([gray.resize(array[..., i].astype("uint8")) for i in range(channels)], -1)
+    np.testing.assert_array_equal(spec.resize(array if dtype == "uint8" else array * 256 + 255), expected)
+    if channels == 4 and dtype == "uint8":
+        np.testing.assert_array_equal(spec.resize(Image.fromarray(array)), expected)
+
+
 def test_four_channels_are_kept():
     rgba = np.arange(64, dtype="uint8").reshape(4, 4, 4)
     np.testing.assert_array_equal(InputSpec(4, mean=(0.5,) * 4, std=(0.5,) * 4).resize(rgba), rgba)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_four_channels_are_no_picture(channels):
+    """They might be RGBA, or red, green, blue and infrared."""
+    with pytest.raises(ValueError, match=rf"4 channels for a model of {channels}.*array\[..., :3\]"):
+        InputSpec.symmetric(4, channels).resize(np.zeros((4, 4, 4), "uint8"))
+
+
+def test_sixteen_bits_are_scaled_to_eight():
+    for value, expected in ((0, 0), (255, 0), (20_000, 78), (2**16 - 1, 255)):
+        deep = np.full((4, 4), value, "uint16")
+        for image in (deep, Image.fromarray(deep)):
+            assert set(InputSpec(4).resize(image).ravel()) == {expected}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "bool"])
+def test_pixels_of_an_unknown_scale_are_refused(dtype):
+    with pytest.raises(ValueError, match=rf"uint8 nor uint16.*0..255|dtype {dtype}"):
+        InputSpec(4).resize(np.ones((4, 4, 3), dtype))
+    with pytest.raises(ValueError, match="8 or 16 bits a channel, not 32"):
+        InputSpec(4).resize(Image.new("F", (4, 4)))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -66,9 +66,11 @@ def array_splits(splits, num_classes, source):
 def _checked(name, images, labels, weights=None):
     """A `Split` of arrays that fit each other."""
     images, labels = np.asarray(images), np.asarray(labels)
+    if images.dtype == np.uint16:  # as `InputSpec.resize`
+        images = (images >> 8).astype("uint8")
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise ValueError(
-            "images must be uint8 (examples, height, width[, channels]). "
+            "images must be uint8 or uint16 (examples, height, width[, channels]); scale others to 0..255. "
             f"Received: {images.dtype} {images.shape} in split {name!r}"
         )
     if labels.ndim == 2 and labels.shape[1] == 1:  # a column, as in Keras' CIFAR-10

@@ -133,7 +133,8 @@ def array_source(splits, num_classes=None, name="arrays", class_names=None):
 
     Args:
         splits: dict from a split's name to `(images, labels)` or `(images, labels, weights)`: uint8 `(examples, height,
-            width[, channels])`, int `(examples,)` or multi-hot rows `(examples, classes)`, floats `(examples,)`.
+            width[, channels])`, of any number of channels, or uint16, of which the upper 8 bits are taken; int
+            `(examples,)` or multi-hot rows `(examples, classes)`, floats `(examples,)`.
         num_classes: int or `None`: one more than the largest label, or the columns of the rows.
         name: str.
         class_names: sequence of str or `None`: the numbers of the classes.
