@@ -19,7 +19,8 @@ class DataConfig:
     Args:
         name: str or `None`. `digits` (scikit-learn's, bundled), `invented` (noise, with `num_classes`) or the name of a
             TFDS data set.
-        folder: str or `None`. A folder with `train/<class>/*` and `test/<class>/*`.
+        folder: str or `None`. A folder with `train/<class>/...` and `test/<class>/...`, or `<class>/...` alone, whose
+            split is `train`; see `keras_vit.data.find_image_folder`.
         tfrecords: str or `None`. Files of `tf.train.Example`, as a pattern with `{split}` in it
             (`imagenet/{split}-*`), or a folder that `keras_vit.data.write_tfrecords` wrote.
         arrays: str or `None`. An `.npz` file with `x_<split>`, `y_<split>` and, if wished, `w_<split>`.
