@@ -4,6 +4,7 @@ import pathlib
 import warnings
 
 import keras
+import tensorflow as tf
 from rich.table import Table
 
 from keras_vit import experiment
@@ -129,7 +130,11 @@ def evaluate(options):
     )
     with iterators_end(), plain_errors(), expected_end(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* left out: ")  # they are listed below
-        results = model.evaluate(batches, return_dict=True, verbose="auto" if CONSOLE.is_terminal else 0)
+        try:
+            results = model.evaluate(batches, return_dict=True, verbose="auto" if CONSOLE.is_terminal else 0)
+        except (ValueError, tf.errors.OpError):
+            check_not_empty(len(split) - len(skipped), source.name, options.split)
+            raise
     count = int(results.pop("images"))
     say(f"{source.name}, {options.split}: {count:,} images, " + _numbers(results))
     if skipped:
