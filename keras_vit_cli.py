@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import importlib
+import importlib.util
 import io
 import os
 import re
@@ -11,6 +12,9 @@ import sys
 import warnings
 
 __version__ = "0.1.0"
+
+# What mends an environment in which the files of two projects are mixed.
+MEND = "pip uninstall -y keras-vit keras-vit-zoo && pip install 'git+<this repository>'"
 
 _ASKED_TO_END = 75  # `keras_vit.training.stopping.EXIT_CODE`
 # Commands that go on with what an earlier call of them has left.
@@ -465,6 +469,25 @@ def _commands(options):
     return importlib.import_module("keras_vit.cli_list" if options.command == "list" else "keras_vit.cli")
 
 
+def check_package():
+    """Raises an `ImportError` if the files of `keras_vit` are not, or not all, those of this distribution.
+
+    Another project, `keras-vit` on PyPI, has a package of this name: installed afterwards it overwrites files of this
+    one, and uninstalled it takes them along.
+    """
+    # Found and not imported, which would run the other project's code.
+    spec = importlib.util.find_spec("keras_vit")
+    file = None if spec is None else spec.origin
+    if file is not None:
+        with open(file, encoding="utf-8") as text:
+            if "from keras_vit_cli import MEND" in text.read():
+                return
+    raise ImportError(
+        "the folder of keras_vit holds files of another project, keras-vit, or lacks some. Install this one anew: "
+        f"{MEND}. Received: {file or 'no keras_vit/__init__.py'}"
+    )
+
+
 def main(arguments=None):
     """Parses the command line, then imports what the command needs and runs it; returns the exit code.
 
@@ -481,6 +504,8 @@ def main(arguments=None):
             contextlib.nullcontext() if is_client else _quiet_tensorflow(arguments is None),
             _visible_devices(getattr(options, "device", None)),
         ):
+            if not is_client:
+                check_package()
             cli = _commands(options)
             if getattr(options, "device", None):
                 if getattr(options, "server", None):

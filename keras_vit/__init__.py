@@ -5,8 +5,10 @@ compiled ones included. The rooms that need TensorFlow or optional packages are 
 """
 
 import importlib
+import pathlib
+import warnings
 
-from keras_vit_cli import __version__  # isort: skip  # first, as it keeps TensorFlow quiet for `python -m keras_vit`
+from keras_vit_cli import MEND, __version__  # isort: skip  # first, as it keeps TensorFlow quiet for `python -m keras_vit`
 from keras_vit import interpret, layers, models, preprocessing, weights
 from keras_vit.applications import (
     DeiTBase,
@@ -95,3 +97,17 @@ def __getattr__(name):
 
 def __dir__():
     return sorted([*__all__, *_ON_DEMAND, *_ON_DEMAND_NAMES])
+
+
+def _warn_of_namesake():
+    """Warns if another project, `keras-vit`, is installed into the same folder: it shares the name of this package."""
+    folder = pathlib.Path(__file__).parent
+    if any(folder.parent.glob("keras_vit-*.dist-info")) and any(folder.parent.glob("keras_vit_zoo-*.dist-info")):
+        warnings.warn(
+            f"the package keras-vit, another project, shares the folder {str(folder)!r}; uninstalling it removes files "
+            f"of this one. Mend it: {MEND}",
+            stacklevel=3,
+        )
+
+
+_warn_of_namesake()

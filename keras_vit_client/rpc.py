@@ -18,7 +18,8 @@ try:
     )
 except ImportError as error:
     raise ImportError(
-        f"GrpcClient needs the packages of the extra `serving`: pip install 'keras_vit[serving]' ({error}); "
+        f"GrpcClient needs the packages of the extra `serving`: "
+        f"pip install 'keras-vit-zoo[serving] @ git+<this repository>' ({error}); "
         "RestClient needs none"
     ) from error
 

@@ -275,7 +275,7 @@ def test_a_failed_export_leaves_the_older_file(name, model, tmp_path, monkeypatc
 @pytest.mark.parametrize(("name", "module"), [("model.onnx", "tf2onnx"), ("model.xml", "openvino")])
 def test_a_missing_package_names_its_extra(name, module, model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=r"pip install 'keras_vit\[(onnx|openvino)\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'keras-vit-zoo\[(onnx|openvino)\] @ git+"):
         WRITERS[name](model, tmp_path / name)
 
 

@@ -1,14 +1,18 @@
 """What is declared is what there is: packages, lower bounds, the contents of the wheel."""
 
 import configparser
+import importlib.util
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import types
 import zipfile
 
 import pytest
+
+import keras_vit_cli
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -33,7 +37,7 @@ def test_the_lower_bounds_that_are_tested_are_those_that_are_declared(declared):
     extras = declared["options.extras_require"]
     wanted = _lines(declared["options"]["install_requires"])
     for extra in ("data", "plots", "serving", "onnx", "litert", "openvino", "test"):
-        wanted += [line for line in _lines(extras[extra]) if not line.startswith("keras_vit")]
+        wanted += [line for line in _lines(extras[extra]) if not line.startswith("keras-vit-zoo")]
     bounds = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)", line).groups() for line in wanted)
     tested = dict(line.split("==") for line in _lines((ROOT / "tests" / "lower_bounds.txt").read_text()))
     assert {name: version.split(".")[:2] for name, version in tested.items()} == {
@@ -56,7 +60,7 @@ def test_the_wheel_works_from_another_folder(tmp_path):
         shutil.copy(ROOT / name, source / name)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
     subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("keras_vit-*.whl")
+    (wheel,) = tmp_path.glob("keras_vit_zoo-*.whl")
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -72,3 +76,22 @@ def test_the_wheel_works_from_another_folder(tmp_path):
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(site)!r})\n{script}"]
     answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert all(line.startswith(str(site)) for line in answer.stdout.split())
+
+
+def test_a_folder_that_another_project_overwrote_is_named_with_what_mends_it(tmp_path):
+    """The package keras-vit of PyPI has the same import name."""
+    shutil.copy(ROOT / "keras_vit_cli.py", tmp_path)
+    (tmp_path / "keras_vit").mkdir()
+    (tmp_path / "keras_vit" / "__init__.py").write_text("from .vit import ViT")
+    command = [sys.executable, "-c", "import keras_vit_cli as c; raise SystemExit(c.main(['list']))"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 1
+    assert "pip uninstall -y keras-vit keras-vit-zoo" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("spec", [None, types.SimpleNamespace(origin=None)], ids=["nothing", "no __init__.py"])
+def test_a_folder_whose_files_another_project_took_along_is_named(spec, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    with pytest.raises(ImportError, match=r"pip uninstall -y keras-vit keras-vit-zoo.*no keras_vit/__init__\.py"):
+        keras_vit_cli.check_package()

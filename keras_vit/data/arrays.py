@@ -95,7 +95,9 @@ def digit_splits():
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ValueError("the digits come with scikit-learn: pip install 'keras_vit[data]'") from error
+        raise ValueError(
+            "the digits come with scikit-learn: pip install 'keras-vit-zoo[data] @ git+<this repository>'"
+        ) from error
     digits = load_digits()
     half = len(digits.target) // 2
     pixels = np.round(digits.images * (255 / 16)).astype("uint8")

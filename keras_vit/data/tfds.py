@@ -24,7 +24,9 @@ def open_tfds(config):
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise ValueError("TensorFlow Datasets is missing: pip install 'keras_vit[data]'") from error
+        raise ValueError(
+            "TensorFlow Datasets is missing: pip install 'keras-vit-zoo[data] @ git+<this repository>'"
+        ) from error
     try:
         builder = tfds.builder(config.name, data_dir=config.data_dir)
     except tfds.core.registered.DatasetNotFoundError:

@@ -12,7 +12,7 @@ from keras_vit.export.warmup import MAX_RECORDS, WARMUP_FILE, has_protos, replay
 
 def _needs_the_api():
     if not has_protos():
-        raise DoesNotApply("needs tensorflow-serving-api: pip install 'keras_vit[serving]'")
+        raise DoesNotApply("needs tensorflow-serving-api: pip install 'keras-vit-zoo[serving] @ git+<this repository>'")
 
 
 def warm_up_records_run(exported):

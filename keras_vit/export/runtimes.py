@@ -166,7 +166,9 @@ def require(module, extra, what):
     try:
         __import__(module)
     except ImportError as error:
-        raise ImportError(f"{what} needs {module}: pip install 'keras_vit[{extra}]' ({error})") from error
+        raise ImportError(
+            f"{what} needs {module}: pip install 'keras-vit-zoo[{extra}] @ git+<this repository>' ({error})"
+        ) from error
 
 
 def difference(source, load):

@@ -123,7 +123,10 @@ def saved_model(
     name = pathlib.Path(directory).resolve().name
     warms_up = bool(batch_sizes) and has_protos()
     if batch_sizes and not warms_up:
-        warnings.warn("no warm-up records: pip install 'keras_vit[serving]', or batch_sizes=()", stacklevel=2)
+        warnings.warn(
+            "no warm-up records: pip install 'keras-vit-zoo[serving] @ git+<this repository>', or batch_sizes=()",
+            stacklevel=2,
+        )
 
     def write(path, number):
         if not (path / "saved_model.pb").exists():

@@ -249,7 +249,8 @@ def _prediction_log():
         from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
     except ImportError as error:
         raise ImportError(
-            "warm-up records need the package tensorflow-serving-api: pip install 'keras_vit[serving]'. "
+            "warm-up records need the package tensorflow-serving-api: "
+            "pip install 'keras-vit-zoo[serving] @ git+<this repository>'. "
             f"Received: {error}"
         ) from error
     return PredictionLog

@@ -24,7 +24,9 @@ def overlay(pixels, heat_map, path, title=""):
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("pictures of heat maps need matplotlib: pip install 'keras_vit[plots]'") from error
+        raise ImportError(
+            "pictures of heat maps need matplotlib: pip install 'keras-vit-zoo[plots] @ git+<this repository>'"
+        ) from error
     picture = np.asarray(pixels)
     grey = {"cmap": "gray", "vmin": 0, "vmax": 255} if picture.shape[-1] == 1 else {}
     picture = picture[..., 0] if picture.shape[-1] == 1 else picture

@@ -15,7 +15,7 @@ def training_curve(record, path, log=print):
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        log("no training curve: pip install 'keras_vit[plots]'")
+        log("no training curve: pip install 'keras-vit-zoo[plots] @ git+<this repository>'")
         return None
     epochs = range(1, len(record["epochs"]) + 1)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
