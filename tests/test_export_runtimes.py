@@ -112,6 +112,34 @@ def test_the_litert_export_of_keras_needs_only_operations_of_litert(family, tmp_
     assert not [kind for kind in kinds if kind.startswith("Flex")]
 
 
+def test_litert_int8_is_calibrated_and_its_difference_told(tmp_path):
+    model = tiny_vit(labels=LABELS, hidden_dim=64, mlp_dim=256)
+    images = [np.random.default_rng(i).integers(0, 256, (16, 24, 3), dtype="uint8") for i in range(8)]
+    plain = litert_model(model, tmp_path / "plain.tflite")
+    written = litert_model(model, tmp_path / "int8.tflite", quantize="int8", images=images)
+    assert written.path.stat().st_size < 0.5 * plain.path.stat().st_size
+    details = Interpreter(model_path=str(written.path)).get_tensor_details()
+    assert sum(tensor["dtype"] == np.int8 for tensor in details) > 20
+    assert (plain.quantization, written.difference) == (None, None)
+    spec = keras_vit.metadata(model).input_spec
+    inputs = np.stack([spec.load(image) for image in images])
+    expected = model.predict(inputs, verbose=0)
+    outputs = np.concatenate([_run(written.path, image[None])["logits"] for image in inputs])
+    assert written.quantization == {
+        "images": 8,
+        "outputs_max": pytest.approx(np.abs(outputs - expected).max() / np.abs(expected).max(), rel=1e-3),
+        "outputs_mean": pytest.approx(np.abs(outputs - expected).mean() / np.abs(expected).max(), rel=1e-3),
+        "top1_agreement": np.mean(outputs.argmax(1) == expected.argmax(1)),
+    }
+    assert 0 < written.quantization["outputs_mean"] < 0.2
+
+
+@pytest.mark.parametrize("given", [{"quantize": "int8"}, {"images": ["a.jpg"]}, {"quantize": "int8", "images": []}])
+def test_int8_and_images_go_together(given, model, tmp_path):
+    with pytest.raises(ValueError, match="needs images to calibrate"):
+        litert_model(model, tmp_path / "model.tflite", **given)
+
+
 def _metadata(path):
     """What a file says of itself, read as its format's users do."""
     if path.suffix == ".onnx":

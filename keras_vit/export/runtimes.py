@@ -33,11 +33,15 @@ class RuntimeFile:
         path: `pathlib.Path`.
         runtime: str or `None`. Name and version of the runtime that tried it; `None` where that is not installed.
         difference: float or `None`. The largest difference between its outputs and those of Keras.
+        quantization: dict or `None`. Of a quantized file, how its outputs differ from those of Keras: `images`, their
+            number; `outputs_max` and `outputs_mean`, as parts of the largest output of Keras; of classifiers also
+            `top1_agreement`.
     """
 
     path: pathlib.Path
     runtime: str | None = None
     difference: float | None = None
+    quantization: dict | None = None
 
 
 @dataclasses.dataclass(frozen=True)
