@@ -109,7 +109,31 @@ def _records(name):
     return [record for record in records if "test_accuracy" in record]
 
 
-PARTS = {"recipes": table, "ablation": ablation, "lengths": lengths, "comparison": comparison}
+def fine_tuning():
+    """A paragraph about the recorded run of `keras_vit finetune`, on four classes of CIFAR-10-JPEG."""
+    record = json.loads((RESULTS / "finetune_folder.json").read_text())
+    data, test, side = record["data"], record["test"], record["model"]["image_size"][0]
+    epochs, seconds = record["settings"]["training"]["epochs"], record["processor_seconds"]
+    head, kept = record["head"]["validation_accuracy"], record["validation"]["accuracy"]
+    return "\n".join(
+        [
+            f"Measured (`recipes/results/finetune_folder.json`): {data['training_images']} training images of "
+            f"CIFAR-10-JPEG, {', '.join(data['classes'])}, with",
+            f"{record['weights']['origin']} (ViT-S/14) at {side} x {side} pixels, {epochs} epochs: "
+            f"{test['accuracy']:.1%} of {test['examples']} test images, in {seconds:.0f} seconds",
+            f"of processor time. The head alone was right in {head:.1%} of the validation images, the model that was "
+            f"kept in {kept:.1%}.",
+        ]
+    )
+
+
+PARTS = {
+    "fine_tuning": fine_tuning,
+    "recipes": table,
+    "ablation": ablation,
+    "lengths": lengths,
+    "comparison": comparison,
+}
 
 
 def main(arguments):

@@ -105,7 +105,7 @@ def fine_tune(
         FileNotFoundError, OSError, RuntimeError, KeyboardInterrupt, Preempted: as `keras_vit.load_model` and
             `keras_vit.experiment.run`.
     """
-    began, processor = time.perf_counter(), time.process_time()
+    began, processor, code = time.perf_counter(), time.process_time(), record.code()
     found = tuning_data(data, validation, test, class_names, batch_size, validation_fraction)
     name = f"{found.name}_{_model_name(model)}"
     directory = pathlib.Path(directory or f"runs/{name}")
@@ -132,6 +132,7 @@ def fine_tune(
         kept = _keep_better(model, run_record, head, directory, log)
         report = _report(model, tuned, source, found, head, run_record, kept)
         seconds = time.perf_counter() - began, time.process_time() - processor
+        report |= {**code, "hardware": record.hardware()}
         report |= {"seconds": round(seconds[0], 1), "processor_seconds": round(seconds[1], 1)}
         _write(report, directory, run_record, log)
     return FineTuned(model, report, run_record["epochs"] if run_record else [], directory)
@@ -294,7 +295,7 @@ def _report(model, recipe, source, data, head, run_record, kept):
     splits = {"validation": judge}
     if data.test_split:
         splits["test"] = source.load(data.test_split, recipe.data, recipe.input_spec)
-    content, code = metadata(model), record.code()
+    content = metadata(model)
     measured = {}
     for name, split in splits.items():
         predictions, labels = [], []
@@ -319,8 +320,6 @@ def _report(model, recipe, source, data, head, run_record, kept):
         "epochs": run_record["epochs"] if run_record else [],
         "kept": kept,
         **measured,
-        **code,
-        "hardware": record.hardware(),
     }
 
 
