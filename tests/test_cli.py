@@ -183,11 +183,12 @@ def test_evaluate_needs_an_image(photos, capsys, skip):
     assert re.fullmatch(r"keras_vit evaluate: .* at least one image. .*split 'test': empty\n", capsys.readouterr().err)
 
 
-def test_a_missing_package_is_one_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    (tmp_path / "a.pth").write_bytes(b"")
-    assert _main("predict", "photo.jpg", "--model", tmp_path / "a.pth") == 1
-    assert re.fullmatch(r"keras_vit predict: reading .*a.pth' needs PyTorch.*\n", capsys.readouterr().err)
+def test_a_missing_package_is_one_line(checkpoint, tmp_path, capsys, monkeypatch):
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "photo.jpg")
+    assert _main("explain", tmp_path / "photo.jpg", "--model", checkpoint, "--to", tmp_path) == 1
+    assert re.fullmatch(r"keras_vit explain: pictures of heat maps need matplotlib: .*\n", capsys.readouterr().err)
 
 
 def test_every_command_takes_a_folder_of_save_pretrained(checkpoint, tmp_path, capsys):
