@@ -110,6 +110,7 @@ def test_the_printed_commands_work(run, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "saved_models" / "out" / "1" / "saved_model.pb").exists()
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_where_it_was(weights, folder, tmp_path):
     """Killed behind an epoch of all layers: neither the head nor that epoch is trained again."""
     arguments = [part for field in FAST for part in ("--set", field)]
