@@ -288,6 +288,15 @@ def _parser():
     export.add_argument(
         "--top-k", type=_positive, metavar="N", default=5, help="classes in an answer, best first (default 5)"
     )
+    export.add_argument(
+        "--quantize", choices=("int8",), help="of a LiteRT file: weights and activations as int8, see --images"
+    )
+    export.add_argument(
+        "--images",
+        metavar="IMAGE",
+        nargs="+",
+        help=f"what --quantize is calibrated on, 100 or more that the model could meet: {_IMAGES}",
+    )
     _serving_arguments(export)
 
     explain = _command(commands, "explain", "draw the image patches that a model attends to")

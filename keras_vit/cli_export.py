@@ -24,6 +24,11 @@ def export(options):
     if file_format != "saved_model":
         say(export_runtime(options, file_format))
         return
+    if options.quantize or options.images:
+        raise ValueError(
+            f"--quantize and --images are for LiteRT, --to NAME.tflite; a SavedModel has --weights int8. "
+            f"Received: --to {options.to}"
+        )
     # All that the server's files may be refused for, before there is a version.
     check_model_name(pathlib.Path(options.to).resolve().name)
     batch_sizes = _batch_sizes(options)

@@ -7,6 +7,7 @@ from keras_vit.export import BATCHES, litert_model, onnx_model, openvino_model
 from keras_vit.metadata import update_metadata
 from keras_vit.training.durable import replaced
 from keras_vit.zoo import load_model
+from keras_vit_client.image_files import find_images
 
 # What `keras_vit export` can also be told, by the names of the options' values.
 _OF_SAVED_MODELS = {
@@ -110,6 +111,11 @@ def export_runtime(options, file_format):
             "Or write the weights for timm: `keras_vit convert MODEL weights.safetensors --layout timm`. "
             "Received: --format torch"
         )
+    if (options.quantize or options.images) and file_format != "litert":
+        raise ValueError(
+            "--quantize and --images are for LiteRT, --to NAME.tflite; SavedModels have --weights int8. "
+            f"Received: --to {options.to}"
+        )
     if others := _given(options):
         raise ValueError(
             f"{', '.join(others)}: options of SavedModels alone; for another runtime it is fixed what goes in and how "
@@ -118,7 +124,13 @@ def export_runtime(options, file_format):
     labels = read_labels(options.labels)
     if file_format == "keras":
         return _save_keras(load_model(options.model), pathlib.Path(options.to), labels)
-    written = _WRITERS[file_format](load_model(options.model), options.to, labels)
+    model, quantization = load_model(options.model), {}
+    if options.quantize or options.images:
+        quantization["quantize"] = options.quantize
+        quantization["images"] = options.images and find_images(options.images)
+    written = _WRITERS[file_format](model, options.to, labels, **quantization)
+    if written.quantization:
+        return f"exported: {written.path}; {_quantization_text(written)}"
     if written.runtime is None:
         return f"exported: {written.path}; not tried, as its runtime is not installed"
     batches = ", ".join(str(batch) for batch in BATCHES)
@@ -126,6 +138,16 @@ def export_runtime(options, file_format):
         f"exported: {written.path}; in {written.runtime} within {written.difference:.1g} of Keras "
         f"at batches of {batches}"
     )
+
+
+def _quantization_text(written):
+    """How the outputs of a quantized file differ from those of Keras, on the images that it was calibrated on."""
+    found = written.quantization
+    text = (
+        f"in {written.runtime}, {found['images']} images: outputs differ from Keras by {found['outputs_mean']:.2%} of "
+        f"the largest on average, {found['outputs_max']:.2%} at most"
+    )
+    return text + (f"; the same best class for {found['top1_agreement']:.1%}" if "top1_agreement" in found else "")
 
 
 def _save_keras(model, path, labels):

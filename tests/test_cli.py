@@ -662,3 +662,25 @@ def test_evaluate_takes_one_data_set(arguments, capsys):
 def test_a_server_has_a_device_of_its_own(capsys):
     assert _main("predict", "x.png", "--server", "http://localhost:1/v1/models/x", "--device", "cpu") == 1
     assert "a server has a device of its own" in capsys.readouterr().err
+
+
+def test_export_writes_a_quantized_litert_file(tmp_path, capsys):
+    model = tiny_vit(labels=["ant", "bee", "cat"])
+    model.save(tmp_path / "tiny.keras")
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        pixels = np.random.default_rng(number).integers(0, 256, (20, 30, 3), dtype="uint8")
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    target, quantize = tmp_path / "tiny.tflite", ("--quantize", "int8", "--images", tmp_path / "images")
+    assert _main("export", tmp_path / "tiny.keras", "--to", target, *quantize) == 0
+    told = capsys.readouterr().out
+    assert "4 images: outputs differ from Keras by" in " ".join(told.split())
+    assert target.read_bytes()[4:8] == b"TFL3"
+    assert _main("export", tmp_path / "tiny.keras", "--to", target, *quantize[:2]) == 1
+    assert "needs images" in capsys.readouterr().err
+    assert _main("export", tmp_path / "tiny.keras", "--to", tmp_path / "tiny.onnx", *quantize) == 1
+    assert "--quantize" in capsys.readouterr().err
+    assert _main("export", tmp_path / "tiny.keras", "--to", tmp_path / "served", *quantize) == 1
+    assert "--weights int8" in capsys.readouterr().err
+    assert not (tmp_path / "tiny.onnx").exists()
+    assert not (tmp_path / "served").exists()
