@@ -39,7 +39,7 @@ test: $(VENV)/.installed
 
 # Everything that needs no further installation; peers and backends have targets of their own.
 test-all: $(VENV)/.installed
-	$(BIN)/python -m pytest --strict-skips -n $(WORKERS) --dist loadfile --no-loadscope-reorder --record tests/results/test-all.json $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --strict-skips -n $(WORKERS) --dist loadfile --no-loadscope-reorder --record=tests/results/test-all.json $(PYTEST_ARGS)
 
 test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest --strict-skips -m long -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)

@@ -104,9 +104,7 @@ class Record:
         ranked = sorted(self.seconds.items(), key=lambda item: -item[1])[: self.slowest]
         content = {
             "date": datetime.date.today().isoformat(),
-            "arguments": [
-                part for part in session.config.invocation_params.args if part not in ("--record", str(self.path))
-            ],
+            "arguments": [part for part in session.config.invocation_params.args if str(self.path) not in part],
             **record.code(),
             "hardware": record.hardware(),
             "seconds": round(time.monotonic() - self.start, 1),

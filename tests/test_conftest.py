@@ -52,7 +52,7 @@ def test_absent():
 def test_record_has_every_result(pytester):
     pytester.makeconftest(SOURCE.replace('pytest_plugins = ["pytester"]\n', ""))
     pytester.makepyfile(test_a=MIXED)
-    pytester.runpytest_inprocess("-p", "no:cacheprovider", "--record", "results/all.json")
+    pytester.runpytest_inprocess("-p", "no:cacheprovider", "--record=results/all.json")
     record = json.loads(pytester.path.joinpath("results/all.json").read_text())
     assert record["passed"] == 2
     assert record["failed"] == ["test_a.py::test_wrong"]
@@ -62,4 +62,4 @@ def test_record_has_every_result(pytester):
     assert record["hardware"]["cores"] >= 1
     assert record["seconds"] >= 0.1
     assert "keras" in record["versions"]
-    assert "results/all.json" not in record["arguments"]
+    assert record["arguments"] == ["-p", "no:cacheprovider"]
