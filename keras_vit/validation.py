@@ -36,6 +36,8 @@ SYNONYMS = {
 }
 # Of two words, by `difflib`: `gpa` and `gap` have 0.67, `pretrained` and `drop_remainder` 0.58.
 _LEAST_LIKENESS = 0.65
+# The beginning of a long name, such as `vit_tiny`, is one that somebody would type.
+_SHORTEST_BEGINNING = 4
 
 
 def as_pair(value, name):
@@ -156,4 +158,6 @@ def nearest(name, known):
     candidate = next((word for word in (text, SYNONYMS.get(text)) if word in by_lower), None)
     if candidate is None:
         candidate = next(iter(difflib.get_close_matches(text, by_lower, n=1, cutoff=_LEAST_LIKENESS)), None)
+    if candidate is None and len(text) >= _SHORTEST_BEGINNING:
+        candidate = next((word for word in by_lower if word.startswith(text)), None)
     return "." if candidate is None else f". Did you mean {by_lower[candidate]!r}?"

@@ -31,6 +31,8 @@ def test_nearest_keeps_quiet_when_nothing_is_near():
         ("embed_dim", ["embed_dims", "hidden_dim"], "hidden_dim"),
         ("pretrained", ["drop_remainder"], None),
         ("swiglu", ["tanh", "relu"], None),
+        ("vit_tiny", ["vit_small_patch16_224", "vit_tiny_patch16_224"], "vit_tiny_patch16_224"),
+        ("v", ["vit_tiny_patch16_224"], None),
     ],
 )
 def test_nearest_knows_aliases_and_is_silent_below_a_likeness(name, known, expected):
