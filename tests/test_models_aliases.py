@@ -14,6 +14,7 @@ SMALL = {"num_layers": 1, "hidden_dim": 24, "mlp_dim": 8}
     ("given", "expected"),
     [
         ({"input_shape": (32, 48, 1)}, {"image_size": (32, 48), "num_channels": 1}),
+        ({"image_shape": (32, 48, 1)}, {"image_size": (32, 48), "num_channels": 1}),
         ({"img_size": 32, "in_chans": 4}, {"image_size": 32, "num_channels": 4}),
         ({"classes": 7}, {"num_classes": 7}),
         ({"include_top": False}, {"num_classes": 0}),
@@ -48,6 +49,7 @@ def test_a_field_of_the_family_goes_before_an_alias():
         ({"mlp_ratio": 4}, "mlp_dim=.*mlp_ratio=4"),
         ({"features_only": True}, "keras_vit.features.*features_only=True"),
         ({"input_shape": (None, None, 3)}, r"\(height, width, channels\).*None, None, 3"),
+        ({"image_shape": (None, None, 3)}, r"image_shape must be \(height, width, channels\).*None, None, 3"),
         ({"input_shape": 32}, r"\(height, width, channels\).*32"),
         ({"img_size": 32, "image_size": 48}, "image_size must be given once.*img_size=32, image_size=48"),
         ({"input_shape": (32, 32, 3), "in_chans": 3}, "num_channels must be given once"),

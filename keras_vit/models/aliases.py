@@ -67,9 +67,9 @@ def _meaning(word, value, fields):
         return _pooling(word, value, fields)
     if fields is not None and word in fields:
         return {word: value}
-    if word == "input_shape":
+    if word in ("input_shape", "image_shape"):  # Keras Applications, KerasHub
         if not isinstance(value, tuple | list) or len(value) != 3 or None in value:
-            raise ValueError(f"input_shape must be (height, width, channels). Received: input_shape={value!r}")
+            raise ValueError(f"{word} must be (height, width, channels). Received: {word}={value!r}")
         return {"image_size": tuple(value[:2]), "num_channels": value[2]}
     if word == "include_top":
         return {} if value else {"num_classes": 0}
