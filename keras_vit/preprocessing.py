@@ -140,16 +140,22 @@ class InputSpec:
             image = image.resize((width, height), method)
         return image.crop(box)
 
-    def normalize(self, images):
+    def normalize(self, images, any_channels=False):
         """Normalizes pixels.
 
         Args:
             images: pixels 0 to 255, `(..., channels)`: a NumPy array, a nested list, or a tensor, also of another
                 library than the active backend's, such as one inside `tf.data` on the JAX and PyTorch backends.
+            any_channels: bool. Whether a single mean and std hold for every channel. Default `False`.
 
         Returns:
-            `(pixel / 255 - mean) / std`, float32, of the shape and the library of `images`; of a list an array.
+            `(pixel / 255 - mean) / std`, float32, of the shape and the library of `images`; of a list an array. One
+            gray channel becomes as many as the model has.
+
+        Raises:
+            ValueError: if these are no numbers, or have another number of channels.
         """
+        self._check_pixels(images, any_channels)
         if is_foreign_tensor(images):
             images, mean, std = foreign_float32(images, self.mean, self.std)
             return (images / 255.0 - mean) / std
@@ -158,6 +164,25 @@ class InputSpec:
             return (images / np.float32(255) - np.float32(self.mean)) / np.float32(self.std)
         mean, std = (keras.ops.convert_to_tensor(v, "float32") for v in (self.mean, self.std))
         return (keras.ops.cast(images, "float32") / 255.0 - mean) / std
+
+    def _check_pixels(self, images, any_channels):
+        """Raises a `ValueError` unless these may be pixels; what is not known in a graph passes."""
+        if isinstance(images, list | tuple):
+            images = np.asarray(images)
+        if isinstance(images, np.ndarray) and images.dtype.kind not in "biuf":
+            raise ValueError(
+                "images must be numbers, 0 to 255; files are loaded, resized and normalized by input_spec.load(path). "
+                f"Received: dtype={images.dtype}, shape={images.shape}"
+            )
+        shape = getattr(images, "shape", None)
+        if any_channels or shape is None or getattr(shape, "rank", 0) is None:  # TensorFlow's shape of any rank
+            return
+        channels = shape[-1] if len(shape) else 0
+        if channels not in (None, 1, len(self.mean)):
+            raise ValueError(
+                f"images must be (..., height, width, channels) with {len(self.mean)} channels, the last axis. "
+                f"Received: shape={tuple(shape)}"
+            )
 
     def get_config(self):
         """The fields as JSON types."""
