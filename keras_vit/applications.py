@@ -2,6 +2,7 @@
 
 import re
 
+import keras
 import numpy as np
 
 from keras_vit.backend import to_numpy
@@ -147,21 +148,30 @@ def preprocess_input(images, model=None):
 
     Returns:
         float32 array or tensor of the same shape.
+
+    Raises:
+        ValueError: if these are no pixels, or not of the model's number of channels.
     """
     if isinstance(images, list | tuple):
         images = np.asarray(images)
-    # The size plays no part in the normalisation.
-    spec = InputSpec.symmetric(1, images.shape[-1]) if model is None else metadata(model).input_spec
-    return spec.normalize(images)
+    if not hasattr(images, "shape"):
+        raise ValueError(
+            "images must be an array or a tensor of pixels; files and PIL images are loaded, resized and normalized "
+            f"by keras_vit.metadata(model).input_spec.load(image). Received: images={images!r}"
+        )
+    # The size plays no part, nor do channels where all have the same mean: decoders leave both unknown in `tf.data`.
+    spec = InputSpec.symmetric(1, 1) if model is None else metadata(model).input_spec
+    return spec.normalize(images, any_channels=model is None)
 
 
 def decode_predictions(predictions, top=5, model=None, labels=None):
     """The best classes of each image with their names.
 
     Args:
-        predictions: array or tensor `(batch, num_classes)`: probabilities, or logits, whose values are then the scores.
-            One column tells two classes apart: it is what `model` returns for the second one, or without a model its
-            probability, and the first class gets the rest.
+        predictions: array or tensor `(batch, num_classes)`. With `model`, what it returned: logits become
+            probabilities, by softmax, or by sigmoid where the model is compiled with a binary loss; rows that a
+            softmax has already made are taken as they are. Without a model these are the scores themselves. One column
+            tells two classes apart: it is of the second one, and the first gets the rest.
         top: int. How many. Default 5.
         model: a model of keras_vit whose labels are used; if it has none, the names are the numbers of the columns.
         labels: class names, instead of the model's; both of them for one column. With neither model nor labels, 1000
@@ -184,6 +194,8 @@ def decode_predictions(predictions, top=5, model=None, labels=None):
     if predictions.shape[1] == 1 and (model is not None or (labels is not None and len(labels) == 2)):
         predictions = _both_classes(predictions, model, labels)
         labels = class_names(labels, 1)
+    elif model is not None:
+        predictions = _probabilities(predictions, model, labels)
     columns = predictions.shape[1]
     numbers = [str(column) for column in range(columns)]
     if labels is None and model is not None:
@@ -213,5 +225,18 @@ def _both_classes(column, model, labels):
             "one column must hold probabilities of the second class, or what model= returns. "
             f"Received: values from {column.min():.4g} to {column.max():.4g}, model={getattr(model, 'name', None)!r}"
         )
-    # Logits of two classes, of which one is 0, have the same probabilities.
-    return np.hstack([np.zeros_like(column) if kind else 1 - column, column])
+    if kind is not None:
+        column = to_numpy(keras.ops.sigmoid(column))
+    return np.hstack([1 - column, column])
+
+
+def _probabilities(predictions, model, labels):
+    """Scores of several classes from what a model returned, or from the softmax of it."""
+    found = output(model)
+    if not found.has_head or found.units != predictions.shape[1]:
+        return predictions
+    kind = score_activation(model, found, labels)
+    if kind == "sigmoid":
+        return to_numpy(keras.ops.sigmoid(predictions))
+    are_probabilities = (predictions >= 0).all() and np.allclose(predictions.sum(axis=1), 1.0, atol=1e-2)
+    return to_numpy(keras.ops.softmax(predictions)) if kind == "softmax" and not are_probabilities else predictions

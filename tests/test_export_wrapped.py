@@ -163,6 +163,9 @@ def test_a_single_logit_tells_two_classes_apart(ending, backbone, tmp_path):
         assert all(result.passed is not False for result in check(path, model, files).results)
     decoded = keras_vit.decode_predictions(outputs, model=model)
     assert [row[0][1] for row in decoded] == [("no", "yes")[int(value > 0.5)] for value in second[:, 0]]
+    scores = [{name: score for _, name, score in row} for row in decoded]
+    assert [row["yes"] for row in scores] == pytest.approx(list(map(float, second[:, 0])), abs=1e-6)
+    assert [row["no"] + row["yes"] for row in scores] == pytest.approx([1] * len(scores))
     both, gives_probabilities = classifier(model)
     scores = np.array(both(images))
     np.testing.assert_allclose(scores if gives_probabilities else tf.nn.softmax(scores), expected, atol=1e-5)

@@ -213,6 +213,31 @@ def test_preprocess_input_uses_the_mean_and_std_of_the_model():
     np.testing.assert_allclose(keras_vit.preprocess_input(white, model)[0, 0, 0], [1.8, 3.2, 0.6], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("images", "received"),
+    [
+        (np.zeros((2, 3, 32, 32), "uint8"), r"with 3 channels, the last axis. Received: shape=\(2, 3, 32, 32\)"),
+        (np.zeros((2, 32, 32, 4), "uint8"), r"with 3 channels, the last axis. Received: shape=\(2, 32, 32, 4\)"),
+        ("photo.jpg", r"input_spec.load\(image\). Received: images='photo.jpg'"),
+        (["photo.jpg"], r"must be numbers.*input_spec.load\(path\). Received: dtype=<U9, shape=\(1,\)"),
+    ],
+)
+def test_preprocess_input_refuses_what_are_no_pixels_of_the_model(images, received):
+    with pytest.raises(ValueError, match=received):
+        keras_vit.preprocess_input(images, tiny_vit(image_size=32))
+
+
+@pytest.mark.parametrize("decoder", ["decode_png", "decode_image"])  # (None, None, None), and no known rank
+@pytest.mark.parametrize("has_model", [False, True])
+def test_preprocess_input_takes_tensors_whose_channels_a_decoder_leaves_unknown(has_model, decoder):
+    import tensorflow as tf
+
+    model = tiny_vit() if has_model else None
+    dataset = tf.data.Dataset.from_tensors(tf.io.encode_png(np.full((4, 6, 3), 255, "uint8")))
+    dataset = dataset.map(getattr(tf.io, decoder)).map(lambda pixels: keras_vit.preprocess_input(pixels, model))
+    np.testing.assert_array_equal(next(iter(dataset)), np.ones((4, 6, 3), "float32"))
+
+
 SCORES = np.array([[0.1, 0.7, 0.2], [0.5, 0.1, 0.4]], "float32")
 
 
@@ -227,6 +252,21 @@ def test_decode_predictions_uses_the_labels_of_the_model():
     model = tiny_vit(labels=["ant", "bee", "cat"])
     assert keras_vit.decode_predictions(SCORES, top=1, model=model)[1][0][1] == "ant"
     assert keras_vit.decode_predictions(SCORES, top=1, model=model, labels="xyz")[1][0][1] == "x"
+
+
+def test_decode_predictions_makes_probabilities_of_the_logits_of_a_model():
+    model = tiny_vit(labels=["ant", "bee", "cat"])
+    logits = np.log(SCORES) + 3
+    for scores in (logits, SCORES):  # of the model, and after a softmax of one's own
+        (best, *_), _ = keras_vit.decode_predictions(scores, model=model)
+        assert best == ("1", "bee", pytest.approx(0.7, abs=1e-6))
+    assert keras_vit.decode_predictions(logits, labels="abc")[0][0][2] == logits[0, 1]
+    model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    assert keras_vit.decode_predictions([[0.0, 2.0, -2.0]], model=model)[0] == [
+        ("1", "bee", pytest.approx(0.880797)),
+        ("0", "ant", 0.5),
+        ("2", "cat", pytest.approx(0.119203)),
+    ]
 
 
 def test_decode_predictions_of_a_thousand_columns_are_those_of_imagenet():
