@@ -103,7 +103,7 @@ def test_every_file_that_is_not_used_has_a_reason(tmp_path):
 def test_a_source_warns_of_them_once(tmp_path):
     _make(tmp_path, "train/cat/a.png", "train/dog/b.png", "train/cat/.c.png", "train/tulip/.d.png")
     source = load_source(DataConfig(folder=str(tmp_path), in_memory=False))
-    with pytest.warns(UserWarning, match=r"2 hidden files .*\.c\.png.*1 class folders without.*tulip") as said:
+    with pytest.warns(UserWarning, match=r"2 hidden files .*\.c\.png.*1 class folder without.*tulip") as said:
         source.load("train", DataConfig(folder=str(tmp_path), in_memory=False), SPEC)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

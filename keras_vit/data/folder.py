@@ -60,6 +60,14 @@ UNSUPPORTED = "images of a format to convert to JPEG or PNG first"
 OUTSIDE = "images outside the class folders"
 EMPTY = "class folders without images"
 OTHER = "folders beside the splits"
+_ONE_OF = {
+    HIDDEN: "hidden file",
+    NO_IMAGES: "file that is no image",
+    UNSUPPORTED: "image of a format to convert to JPEG or PNG first",
+    OUTSIDE: "image outside the class folders",
+    EMPTY: "class folder without images",
+    OTHER: "folder beside the splits",
+}
 
 _LISTED = 5  # names of a reason in a description
 
@@ -277,6 +285,7 @@ def describe_unused(unused):
     for reason, paths in unused.items():
         names = ", ".join(str(path) for path in paths[:_LISTED])
         more = f" and {len(paths) - _LISTED:,} more" if len(paths) > _LISTED else ""
+        reason = _ONE_OF.get(reason, reason) if len(paths) == 1 else reason
         parts.append(f"{len(paths):,} {reason} ({names}{more})")
     return "not used: " + "; ".join(parts)
 
