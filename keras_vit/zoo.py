@@ -24,17 +24,26 @@ from keras_vit.weights.load import describe_checkpoint
 MODEL_FILE = "model.keras"
 
 
-def list_models(pattern="*", pretrained=False):
+def list_models(pattern="*", pretrained=False, exclude_filters=()):
     """Names that `create_model` knows.
 
     Args:
-        pattern: str with `*` and `?`, for example `"vit_base*"`. Case plays no part.
+        pattern: str with `*` and `?`, for example `"vit_base*"`, or a list of them, of which one must match. Case
+            plays no part.
         pretrained: bool. Published weights, `architecture.tag`, instead of architectures.
+        exclude_filters: the same, for names to leave out.
 
     Returns:
         A sorted list of str.
     """
-    return find_entries(pattern) if pretrained else sorted(fnmatch.filter(VARIANTS, pattern.lower()))
+    names = find_entries() if pretrained else VARIANTS
+    return sorted(_matching(names, pattern) - _matching(names, exclude_filters))
+
+
+def _matching(names, patterns):
+    """The set of the names that one of the patterns, or the only one, matches."""
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    return {name for pattern in patterns for name in fnmatch.filter(names, pattern.lower())}
 
 
 def create_model(
@@ -83,7 +92,7 @@ def create_model(
         raise ValueError(f"name must be a str. Received: name={name!r}")
     base, _, tag = name.partition(".")
     if base not in VARIANTS:
-        raise ValueError(f"unknown model{nearest(base, VARIANTS)} Received: name={name!r}; see keras_vit.list_models()")
+        raise ValueError(f"unknown model{_advice(name, base)} Received: name={name!r}; see keras_vit.list_models()")
     given = {word: overrides[word] for word in ("pretrained", "checkpoint_path") if word in overrides}
     overrides = resolve_aliases({word: value for word, value in overrides.items() if word not in given}, VARIANTS[base])
     weights = _weights(f"{base}.{tag}" if tag else base, weights, given)
@@ -100,6 +109,18 @@ def create_model(
     if skip or new or prefix is not None:
         raise ValueError(f"skip=, new= and prefix= are of weights; pass weights=. Received: {choice}")
     return build_model(VARIANTS[base].replace(**overrides), name=model_name or base, **options)
+
+
+def _advice(name, base):
+    """The end of an error about an unknown name: what was meant, as far as that can be said."""
+    if is_remote(name):
+        return f"; a repository of the Hub is loaded by keras_vit.load_model({name!r})."
+    if name.startswith("timm/"):
+        return f"; a repository of the Hub is loaded by keras_vit.load_model({'hub:' + name!r})."
+    if suggestion := nearest(base, VARIANTS).strip("."):
+        return f".{suggestion}"
+    longer = [known for known in VARIANTS if known.startswith(base.lower())][:5] if base else []
+    return f". Names that begin so: {', '.join(longer)}." if longer else "."
 
 
 def load_model(name, **overrides):
@@ -128,7 +149,7 @@ def load_model(name, **overrides):
     """
     path, text = pathlib.Path(name), str(name)
     if file := model_file(path):
-        return from_checkpoint(file, **overrides) if overrides else keras.models.load_model(file)
+        return from_checkpoint(file, **overrides) if overrides else _load_keras_file(file)
     if is_remote(text):
         return from_checkpoint(text, **overrides)
     if is_saved_model(path):
@@ -154,6 +175,18 @@ def load_model(name, **overrides):
         f"({', '.join(SUFFIXES)}), a folder with model.safetensors, hub:organization/repository, or a name of "
         f"`keras_vit list` or `keras_vit list --pretrained`{nearest(text, [*catalog(), *VARIANTS])} Received: {text!r}"
     )
+
+
+def _load_keras_file(file):
+    """`keras.models.load_model`, whose errors about a damaged archive do not name the file."""
+    if not zipfile.is_zipfile(file):
+        raise ValueError(
+            f"a .keras file must be readable. Received: {str(file)!r} (it is no archive, or its end is missing)"
+        )
+    try:
+        return keras.models.load_model(file)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"a .keras file must be readable. Received: {str(file)!r} ({error})") from error
 
 
 def describe_model(name):
@@ -257,7 +290,10 @@ def _weights(name, weights, given):
         raise ValueError(f"weights must be given once. Received: {weights=!r}, checkpoint_path={path!r}")
     weights = path if path is not None else weights
     if "pretrained" in given and not pretrained and "." in name:
-        raise ValueError(f"a name with a tag has published weights. Received: {name=!r}, pretrained={pretrained!r}")
+        raise ValueError(
+            "a name with a tag has published weights; for random ones leave the tag out: "
+            f"keras_vit.create_model({name.partition('.')[0]!r}). Received: {name=!r}, pretrained={pretrained!r}"
+        )
     if not pretrained or weights is not None or "." in name:
         return weights
     tags = [entry.partition(".")[2] for entry in find_entries(f"{name}.*")]

@@ -144,7 +144,7 @@ def test_a_folder_that_is_missing_is_refused(tmp_path):
 
 def test_an_unknown_split_names_those_that_there_are(tmp_path):
     _make(tmp_path / "split", "train/a/1.png", "train/b/1.png", "val/a/1.png")
-    with pytest.raises(ValueError, match=r"which has train, val.*Received: split='test'"):
+    with pytest.raises(ValueError, match=r"which has train, val.*data.test_split=val .*Received: split='test'"):
         find_split(tmp_path / "split", "test")
     _make(tmp_path / "flat", "a/1.png", "b/1.png")
     assert len(find_split(tmp_path / "flat", "train")) == 2

@@ -114,3 +114,23 @@ def test_a_golden_that_says_nothing_is_resized_as_its_source_does_it(source):
     for size, drops in ((26, True), ([24, 27], True), ([24, 28], False)):
         config = config_of(case | {"image_size": size}, layout)
         assert (config.drop_remainder, config.grid_size[0]) == (drops, 6)
+
+
+@pytest.mark.parametrize("kind", [{}, {"layer_scale_init": 1e-5}, {"num_registers": 2, "position_on_prefix": False}])
+def test_a_table_that_may_be_of_images_that_are_not_square_is_told(kind, tmp_path):
+    path, fields = tmp_path / "x.safetensors", {"position_on_prefix": False, **kind}
+    written = tiny_vit(image_size=(20, 20), patch_size=4, **fields)
+    save_weights(written, path, "timm")
+    safetensors.numpy.save_file(safetensors.numpy.load_file(path), path)
+    heads = {"num_heads": keras_vit.metadata(written).config.num_heads}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = from_checkpoint(path, **heads)
+    assert model.input_shape[1:3] == (20, 20)
+    assert len([w for w in caught if "image_size=" in str(w.message)]) == (not kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert from_checkpoint(path, image_size=20, **heads).input_shape[1:3] == (20, 20)
+        if not kind:  # 25 entries are 6 x 4 patches and a class token as well.
+            other = from_checkpoint(path, image_size=(24, 16), **heads)
+            assert keras_vit.metadata(other).config.position_on_prefix

@@ -238,6 +238,19 @@ def test_a_decoder_of_mae_is_left_aside(model, tensors, tmp_path):
     assert set(load_weights(read, tmp_path / "mae.pth").unmodelled) == set(decoder)
 
 
+@pytest.mark.parametrize("key", ["decoder.decoder_embed.weight", "decoder.mask_token", "decoder.0.weight"])
+def test_a_decoder_of_pretraining_by_hugging_face_is_left_aside(key, tmp_path):
+    path = tmp_path / "model.safetensors"
+    written = tiny_vit(num_classes=0)
+    save_weights(written, path, "huggingface")
+    tensors = {f"vit.{key.removeprefix('vit.')}": value for key, value in safetensors.numpy.load_file(path).items()}
+    safetensors.numpy.save_file({**tensors, key: np.ones((8, 16), "float32")}, path)
+    assert load_weights(tiny_vit(num_classes=0), path).unmodelled == (key,)
+    safetensors.numpy.save_file({**tensors, "encoder_of_another": np.ones((8, 16), "float32")}, path)
+    with pytest.raises(ValueError, match="encoder_of_another"):
+        load_weights(tiny_vit(num_classes=0), path)
+
+
 MAE = {"pooling": "gap", "pool_before_norm": True, "num_classes": 5, "num_heads": 2, "image_size": (16, 24)}
 
 
@@ -269,6 +282,8 @@ def test_new_leaves_variables_as_they_are_and_what_would_fill_them_out(model, te
     with pytest.raises(ValueError, match=r"new= must match the path of a variable .*Received: 'misspelt'"):
         load_weights(other, tmp_path / "x", new=["misspelt"])
     for name in ("skip", "new"):
+        with pytest.raises(ValueError, match=rf"{name}= must be a list of regular expressions.*'a\('"):
+            load_weights(other, tmp_path / "x", **{name: ["a("]})
         with pytest.raises(ValueError, match=f"{name}= must be a list of regular expressions"):
             load_weights(other, tmp_path / "x", **{name: "head"})
 

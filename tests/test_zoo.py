@@ -104,6 +104,46 @@ def test_list_models():
     assert keras_vit.list_models("resnet*") == []
     assert keras_vit.list_models("swin_*") == sorted(name for name in VARIANTS if name.startswith("swin_"))
     assert "swin_tiny_patch4_window7_224.ms_in1k" in keras_vit.list_models("swin*", pretrained=True)
+    small = keras_vit.list_models(["deit_tiny*", "VIT_TINY_PATCH16*"], exclude_filters="*distilled*")
+    assert small == ["deit_tiny_patch16_224", "vit_tiny_patch16_224", "vit_tiny_patch16_384"]
+    assert keras_vit.list_models("deit_tiny*", exclude_filters=["*distilled*", "*224"]) == []
+    assert keras_vit.list_models("deit_tiny*.fb_in1k", pretrained=True, exclude_filters="*_distilled_*") == [
+        "deit_tiny_patch16_224.fb_in1k"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("vit_tiny", "vit_tiny_patch16_224"),
+        ("vit_tiny_patch16_244", "Did you mean 'vit_tiny_patch16_224'"),
+        ("timm/vit_tiny_patch16_224.x", "keras_vit.load_model\\('hub:timm/vit_tiny_patch16_224.x'\\)"),
+        ("hf_hub:timm/vit_tiny", "keras_vit.load_model\\('hf_hub:timm/vit_tiny'\\)"),
+        ("resnet50", "unknown model. Received"),
+    ],
+)
+def test_an_unknown_name_says_what_was_meant(name, advice):
+    with pytest.raises(ValueError, match=rf"{advice}.*name={name!r}|{advice}: name={name!r}"):
+        keras_vit.create_model(name)
+
+
+def test_random_weights_for_a_name_with_a_tag_say_the_name_without():
+    with pytest.raises(ValueError, match=r"create_model\('vit_tiny_patch16_224'\).*pretrained=False"):
+        keras_vit.create_model("vit_tiny_patch16_224.augreg_in21k", pretrained=False)
+
+
+def _flip_a_weight(data):
+    place = data.index(b"\x89HDF") + 20_000
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-40], _flip_a_weight], ids=["cut", "flipped"])
+def test_a_damaged_keras_file_is_named(damage, tmp_path):
+    path = tmp_path / "a.keras"
+    keras_vit.create_model("vit_tiny_patch16_224", **SMALL).save(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"a .keras file must be readable. Received: .*a\.keras"):
+        keras_vit.load_model(path)
 
 
 @pytest.mark.parametrize("name", APPLICATIONS)

@@ -263,11 +263,16 @@ def find_split(folder, name):
         standard = ALL
     if standard not in layout.splits:
         known = [split.name for split in layout.splits.values()]
-        advice = (
-            " Its images are not divided into splits; data.validation_fraction=0.2 evaluates on a part of them."
-            if known == [ALL]
-            else ""
-        )
+        advice = ""
+        if known == [ALL]:
+            advice = (
+                " Its images are not divided into splits; data.validation_fraction=0.2 evaluates on a part of them."
+            )
+        elif standard == "test" and "validation" in layout.splits:
+            other = layout.splits["validation"].name
+            advice = (
+                f" To measure with {other}, set data.test_split={other} of a recipe, or --split {other} of a command."
+            )
         raise ValueError(
             f"unknown split of {str(folder)!r}, which has {', '.join(known)}{nearest(name, known)}{advice} "
             f"Received: split={name!r}"

@@ -48,6 +48,12 @@ def check_patterns(name, patterns, names, of_what):
     if isinstance(patterns, str):
         raise ValueError(f"{name}= must be a list of regular expressions. Received: {name}={patterns!r}")
     for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(
+                f"{name}= must be a list of regular expressions. Received: {pattern!r} ({error})"
+            ) from error
         if not matching(names, [pattern]):
             raise ValueError(f"{name}= must match {of_what}. Received: {pattern!r}")
 

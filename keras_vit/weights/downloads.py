@@ -19,7 +19,7 @@ from keras_vit.weights.url_files import ATTEMPTS, PAUSE, check_hash, fetch_url
 
 HUB_NAMES = tuple(name for name in NAMES if not name.endswith((".tar", ".keras")))
 WEIGHTS_FILE = HUB_NAMES[0]
-HUB = ("hub:", "hf://", "hf-hub:")
+HUB = ("hub:", "hf://", "hf-hub:", "hf_hub:")
 _HTTP_LIBRARIES = ("requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2")
 
 
@@ -33,8 +33,8 @@ def download(source, described=True):
 
     Args:
         source: `hub:organisation/repository` with, optionally, `@revision` and `/file` behind it
-            (`hf://` and `hf-hub:` are the same); without a file the first that is there of `model.safetensors`,
-            `pytorch_model.bin`, either in several files, and OpenCLIP's. Or an `http(s)://` URL.
+            (`hf://`, `hf-hub:` and `hf_hub:` are the same); without a file the first that is there of
+            `model.safetensors`, `pytorch_model.bin`, either in several files, and OpenCLIP's. Or an `http(s)://` URL.
         described: bool. Whether `config.json` and `preprocessor_config.json` are fetched beside a file of the Hub, and
             the Hub is asked for a newer version of a file that is in the cache. Default True.
 
@@ -61,7 +61,7 @@ def parse_hub(source):
     Raises:
         ValueError: if it is none.
     """
-    match = re.fullmatch(r"(?:hub:|hf://|hf-hub:)([\w.-]+/[\w.-]+)(?:@(refs/pr/\d+|[^/]+))?(?:/(.+))?", source)
+    match = re.fullmatch(r"(?:hub:|hf://|hf-hub:|hf_hub:)([\w.-]+/[\w.-]+)(?:@(refs/pr/\d+|[^/]+))?(?:/(.+))?", source)
     if not match:
         raise ValueError(f"a Hub source is hub:organisation/repository[@revision][/file]. Received: {source!r}")
     return match.groups()

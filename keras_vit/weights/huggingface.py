@@ -29,7 +29,8 @@ class HuggingFace(Layout):
     prefix: str = "vit."
     dino: bool = False
     name = "huggingface"
-    unmodelled = (r"(^|\.)embeddings\.mask_token$",)
+    # ViTMAEForPreTraining and ViTForMaskedImageModeling have a decoder of pretraining, which belongs to no classifier.
+    unmodelled = (r"(^|\.)embeddings\.mask_token$", r"^decoder\.")
 
     @property
     def square_positions(self):

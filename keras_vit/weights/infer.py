@@ -1,8 +1,11 @@
 """The config of a file: what its arrays tell, what is told beside them, and what neither does."""
 
 import dataclasses
+import pathlib
+import warnings
 
 from keras_vit.models import SIZES, HybridConfig, ViTConfig
+from keras_vit.validation import as_pair
 
 # What arrays tell for certain; where a file's own description says otherwise, it is not of these arrays.
 _CERTAIN = ("hidden_dim", "embed_dim", "num_layers", "depths", "mlp_dim", "num_channels", "patch_size", "num_classes")
@@ -61,9 +64,31 @@ def infer_config(checkpoint, layout, description, wanted=None, defaults=None):
     if description.config is not None:
         _check_agreement(checkpoint, description.config, inferred)
         return description.config
+    _warn_of_square_table(checkpoint, inferred, {**(defaults or {}), **(wanted or {}), **told})
     known = {field.name for field in dataclasses.fields(layout.config_class)}
     others, told = ({name: v for name, v in group.items() if name in known} for group in (others, told))
     return layout.make_config({**others, **layout.settle(inferred, told)})
+
+
+def _warn_of_square_table(checkpoint, inferred, hints):
+    """Warns where a table without an entry of the class token may as well be one of images that are not square.
+
+    25 entries are a grid of 5 x 5, or one of 6 x 4 and the class token. DeiT-III (with its LayerScale) and models with
+    registers are of the first kind; so is FlexiViT, but most others are of the second.
+    """
+    usual = inferred.get("layer_scale_init") is not None or inferred.get("num_registers")
+    if usual or not inferred.get("class_token") or inferred.get("position_on_prefix", True):
+        return
+    size = inferred["image_size"]
+    confirmed = hints.get("image_size") is not None and as_pair(hints["image_size"], "image_size") == tuple(size)
+    if confirmed or hints.get("position_on_prefix") is False:
+        return
+    warnings.warn(
+        f"{pathlib.Path(checkpoint.path).name}: the position table is taken for that of images of "
+        f"{size[0]} x {size[1]} pixels, without a position of the class token; if the images were not square, pass "
+        f"image_size=(height, width), else image_size={size[0]} says that it is so",
+        stacklevel=2,
+    )
 
 
 def _infer(checkpoint, layout, hints):
