@@ -79,19 +79,25 @@ def read_array(file):
     return bands(_load(file, True))
 
 
-def read_pixels(data):
+def read_pixels(data, num_channels=3):
     """Decodes an image as the graph would.
 
     Args:
         data: bytes of a file.
+        num_channels: int, of the model. For 1 and 3 the result has three channels.
 
     Returns:
-        uint8 array `(height, width, 3)`.
+        uint8 array `(height, width, channels)`.
 
     Raises:
-        UnreadableImage: as `read_picture`.
+        UnreadableImage: as `read_picture`; if a model of other channels has not those of the image.
     """
-    return np.asarray(read_picture(io.BytesIO(data)).convert("RGB"))
+    if num_channels in (1, 3):
+        return np.asarray(read_picture(io.BytesIO(data)).convert("RGB"))
+    pixels = read_array(io.BytesIO(data))
+    if pixels.shape[-1] != num_channels:
+        raise UnreadableImage(f"it must have {num_channels} channels, not {pixels.shape[-1]}", FORMAT)
+    return pixels
 
 
 def image_size(data):

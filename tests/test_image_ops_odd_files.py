@@ -3,6 +3,7 @@
 import functools
 import io
 import os
+import re
 import subprocess
 import sys
 
@@ -15,8 +16,18 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from keras_vit import InputSpec
 from keras_vit.data import evaluation_dataset, load_source, training_dataset
-from keras_vit.image_ops.decode import DATA, Limits, decode, decode_image
-from keras_vit.pillow_reader import DAMAGED, FORMAT, SIZE, VALID, UnreadableImage, exif_orientation, read_picture
+from keras_vit.data.readable import unreadable_reason
+from keras_vit.image_ops.decode import DATA, Limits, decode, decode_image, is_plain_jpeg
+from keras_vit.pillow_reader import (
+    DAMAGED,
+    FORMAT,
+    SIZE,
+    VALID,
+    UnreadableImage,
+    exif_orientation,
+    read_array,
+    read_picture,
+)
 from keras_vit.training import AugmentConfig, DataConfig
 
 SPEC = InputSpec((24, 32), crop_fraction=0.9)
@@ -148,6 +159,21 @@ def _graph(limits=DATA, spec=SPEC):
     return prepared
 
 
+@functools.cache
+def _decoder(num_channels=3):
+    """`decode` of one file, and of a window of it, as graphs that are traced once for all files."""
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+    def whole(data):
+        return decode(data, DATA, num_channels=num_channels)
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string), tf.TensorSpec((4,), tf.int32)], autograph=False)
+    def part(data, window):
+        return decode(data, DATA, lambda size: window, num_channels)
+
+    return whole, part
+
+
 def _by_graph(data, **options):
     """Pixels and the reason of one file."""
     try:
@@ -169,7 +195,7 @@ def test_the_graph_and_pillow_read_the_same_pixels(name):
     data = {**READABLE, **BY_PILLOW}[name]()
     (graph, graph_reason), (pillow, pillow_reason) = _by_graph(data), _by_pillow(data)
     assert (graph_reason, pillow_reason) == (VALID, VALID)
-    image, _ = decode(tf.constant(data), DATA)
+    image, _ = _decoder()[0](tf.constant(data))
     assert image.shape[0] > 1
     assert np.abs(image.numpy().astype(int) - read_picture(io.BytesIO(data)).convert("RGB")).max() <= 1
     # Dots of two colors, resized: what overshoots is rounded twice.
@@ -190,6 +216,47 @@ def test_models_of_gray_read_the_same_pixels(name):
     (graph, graph_reason), (pillow, pillow_reason) = _by_graph(data, spec=spec), _by_pillow(data, spec)
     assert (graph_reason, pillow_reason) == (VALID, VALID)
     assert np.abs(graph.astype(int) - pillow).max() <= 1
+
+
+def test_models_of_four_channels_read_the_bands_of_an_image():
+    """A PNG by the graph, other formats by Pillow; never colors in place of the bands that are missing."""
+    image = with_alpha(3)
+    for data in (encode(image), encode(image, "TIFF"), encode(image, "WEBP", lossless=True, exact=True)):
+        pixels, reason = _decoder(4)[0](tf.constant(data))
+        assert reason == VALID
+        np.testing.assert_array_equal(pixels, np.asarray(image))
+        np.testing.assert_array_equal(read_array(io.BytesIO(data)), np.asarray(image))
+    window = tf.constant([2, 3, 8, 16])
+    np.testing.assert_array_equal(_decoder(4)[1](tf.constant(data), window)[0], np.asarray(image)[2:10, 3:19])
+    for data in (encode(picture(3)), encode(picture(3), "JPEG"), encode(picture(3), "TIFF")):
+        assert _decoder(4)[0](tf.constant(data))[1] == FORMAT
+        assert re.search("4 channels, not 3", unreadable_reason(data, 4))
+
+
+@pytest.mark.parametrize("name", ["jpeg", "jpeg turned 6", "jpeg turned behind a profile", "progressive jpeg"])
+def test_jpegs_with_exif_data_take_the_general_branch(name):
+    data = tf.constant(READABLE[name]())
+    size = tf.image.extract_jpeg_shape(data)[:2]
+    assert bool(is_plain_jpeg(data, size, Limits())) == ("turned" not in name)
+    assert bool(is_plain_jpeg(data, size, Limits(upright=False)))
+
+
+@pytest.mark.parametrize(
+    ("size", "length", "expected"),
+    [
+        ((2**12, 2**13), 320, True),
+        ((2**12, 2**13 + 1), 100, False),  # too many pixels
+        ((2**12, 2**13), 321, False),  # room for too many scans
+        ((1, 2**14), 100, True),
+        ((1, 2**14 + 1), 100, False),
+        ((2**14 + 1, 1), 100, False),
+        ((1, 1), 2**24, True),
+        ((1, 1), 2**24 + 1, False),  # much behind the pixels
+        ((0, 5), 100, False),
+    ],
+)
+def test_jpegs_near_a_limit_take_the_general_branch(size, length, expected):
+    assert bool(is_plain_jpeg(tf.constant(bytes(length)), tf.constant(size), Limits())) is expected
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -249,9 +316,9 @@ def test_a_window_is_one_of_the_upright_image(number):
     """Whether it is cut out while a JPEG is decoded, or afterwards."""
     for kind in ("JPEG", "PNG"):
         data = tf.constant(_turned(number, kind))
-        whole, _ = decode(data, DATA)
+        whole, _ = _decoder()[0](data)
         window = tf.constant([3, 8, 16, 8] if number >= 5 else [8, 3, 8, 16])
-        part, reason = decode(data, DATA, lambda size: window)  # noqa: B023
+        part, reason = _decoder()[1](data, window)
         top, left, height, width = window.numpy()
         assert reason == VALID
         assert part.shape[:2] == (height, width)

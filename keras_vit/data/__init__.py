@@ -2,7 +2,7 @@
 
 from keras_vit.data.encoded import EncodedFiles, EncodedShards
 from keras_vit.data.folder import FolderSplit, ImageFolder, find_image_folder
-from keras_vit.data.memory import read_images
+from keras_vit.data.memory import UnreadableFile, read_images
 from keras_vit.data.part import Part
 from keras_vit.data.pipeline import evaluation_dataset, steps_of_epoch, training_dataset
 from keras_vit.data.readable import expected_end, iterators_end, plain_errors
@@ -20,6 +20,7 @@ __all__ = [
     "Service",
     "Source",
     "Split",
+    "UnreadableFile",
     "array_source",
     "evaluation_dataset",
     "expected_end",

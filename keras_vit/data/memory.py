@@ -1,5 +1,6 @@
 """Images decoded into memory: a whole split, or files one after the other."""
 
+import functools
 import pathlib
 import warnings
 
@@ -11,6 +12,20 @@ from keras_vit.data.readable import left_out, unreadable, unreadable_reason
 from keras_vit.data.split import Split
 
 _TOGETHER = 64  # images that come out of TensorFlow at a time
+
+
+class UnreadableFile(ValueError):
+    """An image file that cannot be read.
+
+    Args:
+        path: str.
+        reason: str.
+    """
+
+    def __init__(self, path, reason):
+        super().__init__(f"an image must be a readable file. Received: {path!r} ({reason})")
+        self.path = path
+        self.reason = reason
 
 
 def decode_split(encoded, input_spec, skip_unreadable=False):
@@ -39,7 +54,7 @@ def decode_split(encoded, input_spec, skip_unreadable=False):
         images[positions], readable[positions] = pixels, True
         labels.append(found)
     if not readable.all():
-        names, reason = _unreadable(encoded, readable)
+        names, reason = _unreadable(encoded, readable, input_spec.num_channels)
         if not skip_unreadable:
             raise unreadable(names, reason)
         warnings.warn(left_out(names), stacklevel=2)
@@ -55,22 +70,23 @@ def read_images(paths, input_spec):
         input_spec: `InputSpec`.
 
     Yields:
-        For each path, in order, a uint8 array `(*input_spec.size, channels)`, or the `ValueError` that names the file
-        and the reason where it cannot be read.
+        For each path, in order, a uint8 array `(*input_spec.size, channels)`, or the `UnreadableFile` that names the
+        file and the reason where it cannot be read.
     """
     names = [str(path) for path in paths]
 
     def decoded(position, name):
         return position, prepare(tf.io.read_file(name), input_spec)
 
+    error = functools.partial(_error, num_channels=input_spec.num_channels)
     rows = _readable(tf.data.Dataset.from_tensor_slices(tf.constant(names, tf.string)).enumerate(), decoded)
     following = 0
     for positions, pixels in rows.as_numpy_iterator():
         for position, image in zip(positions, pixels, strict=True):
-            yield from map(_error, names[following:position])
+            yield from map(error, names[following:position])
             yield image
             following = position + 1
-    yield from map(_error, names[following:])
+    yield from map(error, names[following:])
 
 
 def _readable(dataset, function):
@@ -81,7 +97,7 @@ def _readable(dataset, function):
     return rows.ignore_errors().batch(_TOGETHER).prefetch(1)
 
 
-def _unreadable(encoded, readable):
+def _unreadable(encoded, readable, num_channels):
     """The names of unreadable images, and the reason of a single one."""
     names, reason = [], None
     for (number, record), is_readable in zip(encoded.in_order(), readable, strict=True):
@@ -90,16 +106,15 @@ def _unreadable(encoded, readable):
         names.append(encoded.name_of(int(number)))
         if len(names) == 1:
             try:
-                reason = unreadable_reason(encoded.read(record)[0].numpy())
+                reason = unreadable_reason(encoded.read(record)[0].numpy(), num_channels)
             except tf.errors.OpError as error:
                 reason = str(error.message)
     return names, reason if len(names) == 1 else None
 
 
-def _error(name):
-    """The `ValueError` about a file that cannot be read."""
+def _error(name, num_channels):
+    """The `UnreadableFile` of a file that cannot be read."""
     try:
-        reason = unreadable_reason(pathlib.Path(name).read_bytes())
+        return UnreadableFile(name, unreadable_reason(pathlib.Path(name).read_bytes(), num_channels))
     except OSError as error:
-        reason = error.strerror
-    return ValueError(f"an image must be a readable file. Received: {name!r} ({reason})")
+        return UnreadableFile(name, error.strerror)

@@ -60,11 +60,16 @@ def plain_reason(error):
     return _DECORATION.sub("", error.message.partition("\n")[0])[:200]
 
 
-def unreadable_reason(data):
-    """Why the bytes of an image cannot be decoded: Pillow's words, or TensorFlow's where Pillow can decode them."""
+def unreadable_reason(data, num_channels=3):
+    """Why the bytes of an image cannot be decoded: Pillow's words, or TensorFlow's where Pillow can decode them.
+
+    Args:
+        data: bytes of a file.
+        num_channels: int, of the model that cannot have the image.
+    """
     try:
-        read_pixels(data)
-        _, reason = decode(tf.constant(data), DATA)
+        read_pixels(data, num_channels)
+        _, reason = decode(tf.constant(data), DATA, num_channels=num_channels)
     except UnreadableImage as error:
         return str(error)
     except tf.errors.OpError as error:

@@ -107,7 +107,7 @@ def decoded_examples(split, num_classes, input_spec, augment, course, skip=None,
         dataset = served_stream(split, course) if is_stream else course.flat_map(one_epoch, len(made))
         return dataset.map(lambda number, record: (number, *crop(number, record)), num_parallel_calls=tf.data.AUTOTUNE)
     dataset = course.flat_map(one_epoch, len(made))
-    explain = _explainer(split, find, num_classes, skip, skipped)
+    explain = _explainer(split, find, num_classes, input_spec.num_channels, skip, skipped)
     return map_readable(dataset, crop, course.begin, course.end, explain, skip)
 
 
@@ -128,7 +128,7 @@ def in_order(split, num_classes, input_spec, skip=None, skipped=None, part=None)
 
     records = split.in_order().shard(every, first) if part else split.in_order()
     records = records.enumerate().map(lambda position, element: (position, element[1]))
-    explain = _explainer(split, find, num_classes, skip, skipped)
+    explain = _explainer(split, find, num_classes, input_spec.num_channels, skip, skipped)
     examples = map_readable(records, prepared, 0, len(range(first, len(split), every)), explain, skip)
     return examples.map(lambda position, *example: example)
 
@@ -141,7 +141,7 @@ def _checked(label, num_classes):
         return tf.identity(label)
 
 
-def _explainer(split, find, num_classes, skip, skipped):
+def _explainer(split, find, num_classes, num_channels, skip, skipped):
     """The callable that `map_readable` asks what was wrong with an element."""
 
     def explain(position):
@@ -150,7 +150,7 @@ def _explainer(split, find, num_classes, skip, skipped):
         try:
             data, label = split.read(record)
             check_labels([label.numpy()], num_classes)
-            reason = unreadable_reason(data.numpy())
+            reason = unreadable_reason(data.numpy(), num_channels)
         except tf.errors.OpError as error:
             reason = plain_reason(error)
         if skip is None:

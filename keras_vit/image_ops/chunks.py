@@ -16,6 +16,7 @@ _MOST_PIXEL_STEPS = 16_384
 _MOST_OTHER_STEPS = 4_096
 _MOST_MARKERS = 1_024
 _MOST_SEGMENTS = 512  # of a JPEG and of a WebP that are looked at for Exif data
+_EXIF = b"Exif\0\0"
 _PNG_HEADER = 33  # the signature and the IHDR chunk
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
@@ -35,19 +36,24 @@ def jpeg_scans(data):
     return tf.where(tf.size(parts) > _MOST_MARKERS, tf.int32.max, tf.reduce_sum(tf.cast(scans, tf.int32)))
 
 
+def has_exif(data):
+    """Whether the name of Exif data stands anywhere in a file; scalar bool tensor."""
+    parts = tf.raw_ops.StringSplitV2(input=[data], sep=_EXIF, maxsplit=1).values
+    return tf.size(parts) > 1
+
+
 def jpeg_exif(data):
     """The Exif data of a JPEG, scalar string tensor; empty where there are none.
 
     Source: Exif 2.32 (CIPA DC-008), section 4.7.2.
     """
-    name = b"Exif\0\0"
 
     def bytes_at(position, count):
         taken = tf.strings.substr(data, tf.minimum(position, tf.strings.length(data)), count)
         return tf.cast(tf.io.decode_raw(taken, tf.uint8, fixed_length=count), tf.int32)
 
     def is_exif(position, head):
-        return (head[1] == 0xE1) & (tf.strings.substr(data, position + 4, 6) == name)
+        return (head[1] == 0xE1) & (tf.strings.substr(data, position + 4, 6) == _EXIF)
 
     def is_other(position, head):
         # The metadata end where the pixels begin, at the latest.
@@ -69,8 +75,7 @@ def jpeg_exif(data):
         return tf.cond(found, lambda: tf.strings.substr(data, position + 4, length), lambda: tf.constant(b""))
 
     # A walk takes longer than to decode a small image, so it is taken only where the name stands somewhere.
-    parts = tf.raw_ops.StringSplitV2(input=[data], sep=name, maxsplit=1).values
-    return tf.cond(tf.size(parts) > 1, walk, lambda: tf.constant(b""))
+    return tf.cond(has_exif(data), walk, lambda: tf.constant(b""))
 
 
 def png_core(data):

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit.image_ops import headers
-from keras_vit.image_ops.chunks import gif_frame, jpeg_exif, jpeg_scans, png_core, webp_core
+from keras_vit.image_ops.chunks import gif_frame, has_exif, jpeg_exif, jpeg_scans, png_core, webp_core
 from keras_vit.image_ops.orientation import exif_orientation, stored_window, turn_upright
 from keras_vit.image_ops.resize import fit_channels, resample, whole_pixels
 from keras_vit.pillow_reader import DAMAGED, FORMAT, SIZE, VALID, UnreadableImage, read_pixels
@@ -37,6 +37,8 @@ _MOST_SCANS = 32
 _SCAN_BYTES = 10  # a scan has at least so many
 # Metadata of a PNG, or a film behind a JPEG, beside eight bytes a pixel.
 _OTHER_BYTES = 2**24
+# Only this DCT gives the pixels that Pillow gives.
+_JPEG_OPTIONS = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}
 # In place of `VALID` until the end: the image is upright and its window cut out already.
 _CUT = 4
 
@@ -135,7 +137,8 @@ def decode(data, limits, window=None, num_channels=3):
         limits: `Limits`.
         window: callable from the size of the upright image, an int32 tensor `(height, width)`, to the part of it that
             is wanted, `(top, left, height, width)`; of a JPEG nothing else is turned into pixels. `None`: all of it.
-        num_channels: int, of the model. For 1 and 3 the result has three channels; others must be those of a PNG.
+        num_channels: int, of the model. For 1 and 3 the result has three channels; others must be those of the image,
+            which is a PNG where Pillow does not decode.
 
     Returns:
         uint8 tensor `(height, width, channels)` and a scalar int32 tensor: `VALID`, `DAMAGED`, `FORMAT` or `SIZE`; the
@@ -152,22 +155,26 @@ def decode(data, limits, window=None, num_channels=3):
         formats = [name for name in limits.formats if name != "jpeg" and (channels == 3 or name == "png")]
         branches = [functools.partial(_DECODERS[name], data, head, guard) for name in formats]
         branches.append(functools.partial(guard.refuse, FORMAT))
-        return guard.shaped(*tf.switch_case(headers.format_index(head, formats), branches))
+        decoded = guard.shaped(*tf.switch_case(headers.format_index(head, formats), branches))
+        if limits.others:
+            decoded = guard.shaped(*tf.cond(decoded[2] == FORMAT, lambda: _by_pillow(data, channels), lambda: decoded))
+        return _finished(*decoded, guard)
 
-    if "jpeg" in limits.formats and channels == 3:
-        decoded = guard.shaped(*tf.cond(tf.io.is_jpeg(data), functools.partial(_jpeg, data, guard), other))
-    else:
-        decoded = other()
-    if limits.others and channels == 3:
-        decoded = guard.shaped(*tf.cond(decoded[2] == FORMAT, lambda: _by_pillow(data), lambda: decoded))
-    image, exif, reason = decoded
-    if limits.upright:
+    if "jpeg" not in limits.formats or channels != 3:
+        return other()
+    image, reason = tf.cond(tf.io.is_jpeg(data), functools.partial(_any_jpeg, data, guard), other)
+    return tf.ensure_shape(image, (None, None, channels)), reason
+
+
+def _finished(image, exif, reason, guard):
+    """What a decoder of `_Guard` returned, upright, and the window of it; `(image, reason)`."""
+    if guard.limits.upright:
         image = turn_upright(image, exif_orientation(exif))
-    if window is None:
+    if guard.window is None:
         return image, reason
     is_cut = reason == _CUT
-    image = tf.cond(is_cut, lambda: image, lambda: _cut(image, window))
-    return tf.ensure_shape(image, (None, None, channels)), tf.where(is_cut, VALID, reason)
+    image = tf.cond(is_cut, lambda: image, lambda: _cut(image, guard.window))
+    return tf.ensure_shape(image, (None, None, guard.channels)), tf.where(is_cut, VALID, reason)
 
 
 def _cut(image, window):
@@ -176,18 +183,22 @@ def _cut(image, window):
     return tf.slice(image, [top, left, 0], [height, width, -1])
 
 
-def _by_pillow(data):
+def _by_pillow(data, channels):
     """What Pillow reads of an image of another format; it is upright."""
 
     def read(data):
         try:
             # Outside of graphs an array comes.
-            return read_pixels(data if isinstance(data, bytes) else data.item()), VALID
+            return read_pixels(data if isinstance(data, bytes) else data.item(), channels), VALID
         except UnreadableImage as error:
-            return np.zeros((1, 1, 3), "uint8"), error.reason
+            return np.zeros((1, 1, channels), "uint8"), error.reason
 
     image, reason = tf.numpy_function(read, [data], [tf.uint8, tf.int64], stateful=False)
-    return tf.ensure_shape(image, (None, None, 3)), tf.constant(b""), tf.cast(tf.ensure_shape(reason, ()), tf.int32)
+    return (
+        tf.ensure_shape(image, (None, None, channels)),
+        tf.constant(b""),
+        tf.cast(tf.ensure_shape(reason, ()), tf.int32),
+    )
 
 
 class _Guard:
@@ -230,21 +241,49 @@ class _Guard:
         return tf.ensure_shape(image, (None, None, self.channels)), exif, reason
 
 
-def _jpeg(data, guard):
+def _any_jpeg(data, guard):
+    """`(image, reason)` of a JPEG.
+
+    Small images are decoded in less time than the general branch takes to ask all its questions, so those that need
+    none of them, as nearly all of a data set, go another way.
+    """
+    size = tf.image.extract_jpeg_shape(data)[:2]
+
+    def decode_plain():
+        if guard.window is None:
+            return tf.io.decode_jpeg(data, **_JPEG_OPTIONS), tf.constant(VALID)
+        return tf.io.decode_and_crop_jpeg(data, guard.window(size), **_JPEG_OPTIONS), tf.constant(VALID)
+
+    return tf.cond(
+        is_plain_jpeg(data, size, guard.limits), decode_plain, lambda: _finished(*_jpeg(data, size, guard), guard)
+    )
+
+
+def is_plain_jpeg(data, size, limits):
+    """Whether the general branch would decode a JPEG and not turn it; scalar bool tensor, False where in doubt."""
+    height, width, length = size[0], size[1], tf.strings.length(data)
+    # Not less than what the general branch compares, and exact up to 2**53.
+    sides = tf.cast(tf.stack([height, width, length]), tf.float64)
+    pixels = sides[0] * sides[1]
+    numbers = tf.stack([pixels, sides[0], sides[1], sides[2], pixels * sides[2]])
+    most = [limits.max_pixels, limits.max_side, limits.max_side, _OTHER_BYTES]
+    most.append(limits.max_pixels * _MOST_SCANS * _SCAN_BYTES)
+    is_allowed = tf.reduce_all(numbers <= tf.constant(most, tf.float64)) & (pixels > 0)
+    return is_allowed & ~has_exif(data) if limits.upright else is_allowed
+
+
+def _jpeg(data, size, guard):
     limits, length = guard.limits, tf.strings.length(data)
-    shape = tf.image.extract_jpeg_shape(data)
-    height, width = shape[0], shape[1]
-    # Only this DCT gives the pixels that Pillow gives.
-    options = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}
+    height, width = size[0], size[1]
 
     def decode():
         exif = jpeg_exif(data) if limits.upright else tf.constant(b"")
         if guard.window is None:
-            return tf.io.decode_jpeg(data, **options), exif, tf.constant(VALID)
+            return tf.io.decode_jpeg(data, **_JPEG_OPTIONS), exif, tf.constant(VALID)
         orientation = exif_orientation(exif)
-        size = tf.where(orientation >= 5, tf.stack([width, height]), tf.stack([height, width]))
-        window = stored_window(guard.window(size), size, orientation)
-        image = turn_upright(tf.io.decode_and_crop_jpeg(data, window, **options), orientation)
+        upright_size = tf.where(orientation >= 5, size[::-1], size)
+        window = stored_window(guard.window(upright_size), upright_size, orientation)
+        image = turn_upright(tf.io.decode_and_crop_jpeg(data, window, **_JPEG_OPTIONS), orientation)
         return image, tf.constant(b""), tf.constant(_CUT)
 
     def decode_if_soon_done():
