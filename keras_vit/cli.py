@@ -189,7 +189,11 @@ def predict(options):
         loaded = LoadedSavedModel(options.model)
         loaded.check_signature("strict", "classify encoded images")
         _warn_of_few_classes(loaded, options.top)
-        classify = loaded.classify
+
+        def classify(files):
+            starts = range(0, len(files), PREDICT_BATCH)
+            return (loaded.classify(files[start : start + PREDICT_BATCH]) for start in starts)
+
     else:
         model = load_model(options.model)
         check_head(model)
@@ -200,15 +204,14 @@ def predict(options):
             return classify_files(model, files, options.top, options.activation)
 
     with counted("images", len(images)) as advance:
-        report(images, _in_batches(classify, images, advance), options.top, options.to, say)
+        report(images, _counted(classify(images), advance), options.top, options.to, say)
 
 
-def _in_batches(answer, images, advance):
-    """The answers about images, some at a time."""
-    for start in range(0, len(images), PREDICT_BATCH):
-        batch = images[start : start + PREDICT_BATCH]
-        yield from answer(batch)
-        advance(len(batch))
+def _counted(batches, advance):
+    """The answers of batches one by one."""
+    for answers in batches:
+        yield from answers
+        advance(len(answers))
 
 
 def _warn_of_few_classes(loaded, top):

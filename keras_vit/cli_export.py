@@ -3,9 +3,10 @@
 import os
 import pathlib
 
-from keras_vit.cli_models import best_classes, load_files
+from keras_vit.cli_models import best_classes
 from keras_vit.cli_runtimes import export_format, export_runtime, read_labels
 from keras_vit.console import counted, say, warn
+from keras_vit.data import UnreadableFile, read_images
 from keras_vit.export import read_description, saved_model, write_server_files
 from keras_vit.export.loaded import LoadedSavedModel
 from keras_vit.export.server_files import BATCHING_CONFIG, allowed_batch_sizes, check_model_name
@@ -94,9 +95,8 @@ def explain(options):
     spec, explained = _of_saved_model(options.model) if saved else _of_model(load_model(options.model))
     pictures, failed = _picture_paths(images, pathlib.Path(options.to)), []
     with counted("images", len(images)) as advance:
-        for image, picture in zip(images, pictures, strict=True):
-            (pixels,) = load_files(spec.resize, [image])
-            answer = pixels if isinstance(pixels, str) else explained(image, pixels)
+        for image, picture, pixels in zip(images, pictures, read_images(images, spec), strict=True):
+            answer = pixels.reason if isinstance(pixels, UnreadableFile) else explained(image, pixels)
             if isinstance(answer, str):
                 failed.append(f"\n  {image}: {answer}")
             else:

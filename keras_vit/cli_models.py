@@ -1,11 +1,14 @@
 """What the commands ask of a model and its answers."""
 
-import concurrent.futures
+import itertools
 
 import keras
 import numpy as np
 
 from keras_vit.applications import decode_predictions
+from keras_vit.data import UnreadableFile, read_images
+from keras_vit.export.serving import PREDICT_BATCH
+from keras_vit.image_ops.resize import normalize
 from keras_vit.metadata import composition, has_classifier, metadata, output
 from keras_vit.outputs import class_names, score_activation
 
@@ -73,38 +76,26 @@ def best_classes(model, outputs, top, activation=None):
     return [[(name, score) for _, name, score in row] for row in rows]
 
 
-def classify_files(model, files, top, activation=None):
-    """Classifies image files in one batch.
+def classify_files(model, files, top, activation=None, batch_size=PREDICT_BATCH):
+    """Classifies image files, whose pixels are those that `evaluate` has.
 
     Args:
         model: one with a head.
         files: paths.
         top: int. How many classes.
         activation: as for `score_activation`.
+        batch_size: int. Images that the model gets at a time.
 
-    Returns:
-        A list with, for each file, a list of `(class name, score)`, best first, or a str: why there is none.
+    Yields:
+        For each batch a list with, for each of its files, a list of `(class name, score)`, best first, or a str: why
+        there is none.
     """
-    prepared = load_files(metadata(model).input_spec.load, files)
-    images = [image for image in prepared if not isinstance(image, str)]
-    answers = iter(best_classes(model, model.predict_on_batch(np.stack(images)), top, activation) if images else [])
-    return [image if isinstance(image, str) else next(answers) for image in prepared]
-
-
-def load_files(load, files):
-    """What `load` makes of each file, or a str: why it cannot be read. Pillow decodes in threads."""
-
-    def attempt(file):
-        try:
-            return load(file)
-        except (ValueError, OSError) as error:
-            return _reason(error)
-
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        return list(pool.map(attempt, files))
-
-
-def _reason(error):
-    """The cause of an error about a file, without the rule and the name, which a list of files need not repeat."""
-    text = str(error.__cause__ or error)
-    return " ".join(text.split())
+    spec = metadata(model).input_spec
+    images = read_images(files, spec)
+    while batch := list(itertools.islice(images, batch_size)):
+        pixels = [image for image in batch if not isinstance(image, UnreadableFile)]
+        answers = iter(())
+        if pixels:
+            outputs = model.predict_on_batch(normalize(np.stack(pixels), spec).numpy())
+            answers = iter(best_classes(model, outputs, top, activation))
+        yield [image.reason if isinstance(image, UnreadableFile) else next(answers) for image in batch]

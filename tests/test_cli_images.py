@@ -4,6 +4,7 @@ import csv
 import json
 import re
 
+import hostile
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,8 +12,11 @@ from tiny import tiny_vit
 
 import keras_vit
 import keras_vit_cli
-from keras_vit.data.folder import EXTENSIONS as DATA_EXTENSIONS
-from keras_vit_client.image_files import EXTENSIONS, find_images
+from keras_vit.cli_models import best_classes, classify_files
+from keras_vit.data import evaluation_dataset, load_source
+from keras_vit.metadata import metadata
+from keras_vit.training import DataConfig
+from keras_vit_client.image_files import find_images
 
 LABELS = ["bee", "cat", "dog", "emu"]
 
@@ -77,8 +81,31 @@ def test_files_folders_and_patterns_stand_for_images(photos, tmp_path, monkeypat
             find_images([argument])
 
 
-def test_the_client_and_data_sets_know_the_same_endings():
-    assert set(EXTENSIONS) == set(DATA_EXTENSIONS)
+def test_predict_has_the_pixels_of_evaluate(tmp_path):
+    """Of files that two decoders would read with small differences, or not alike at all."""
+    rng = np.random.default_rng(1)
+    photo = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype="uint8")).resize((41, 30))
+    files = {
+        "a/0.jpg": hostile.with_orientation(photo, 6),
+        "a/1.png": hostile.deep_png(rng.integers(0, 2**16, (24, 30, 1), dtype="uint16")),
+        "b/2.tif": hostile.encode(photo, "TIFF"),
+        "b/3.webp": hostile.animated("WEBP"),
+    }
+    for name, data in files.items():
+        (tmp_path / "test" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "test" / name).write_bytes(data)
+    model = tiny_vit(num_classes=2, labels=("a", "b"))
+    source, spec = load_source(DataConfig(folder=str(tmp_path), train_split="test")), metadata(model).input_spec
+    scores = model.predict(evaluation_dataset(source.split("test", spec), 2, spec, 3))
+    expected = best_classes(model, scores, 2)
+    # Batches of another size, with a file between that cannot be read.
+    paths = [tmp_path / "test" / name for name in files]
+    batches = classify_files(model, [paths[0], tmp_path / "missing.jpg", *paths[1:]], 2, batch_size=3)
+    answers = [answer for batch in batches for answer in batch]
+    assert re.search("No such file", answers.pop(1))
+    for ours, theirs in zip(answers, expected, strict=True):
+        assert [name for name, _ in ours] == [name for name, _ in theirs]
+        np.testing.assert_allclose([score for _, score in ours], [score for _, score in theirs], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["model_file", "exported"])

@@ -12,6 +12,7 @@ import pathlib
 import numpy as np
 
 from keras_vit.validation import nearest
+from keras_vit_client.image_files import EXTENSIONS
 
 # Names of the folders of splits, whatever their case. `ALL` is the only split of a folder that has none of them.
 SPLITS = {
@@ -21,11 +22,6 @@ SPLITS = {
 }
 ALL = "all"
 
-# Files with these endings are taken for images, and are errors where they are none; others by their first bytes.
-EXTENSIONS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp"),
-    *(".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm"),
-)
 # Pillow alone cannot read them.
 _UNSUPPORTED = (
     ".heic",
