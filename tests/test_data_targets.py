@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_vit import experiment
 from keras_vit.data import Split, array_source, evaluation_dataset, load_source, training_dataset
 from keras_vit.data.encoded import EncodedShards
+from keras_vit.models import ViTConfig
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig, DataConfig
+from keras_vit.training import AugmentConfig, DataConfig, Recipe
 
 SPEC = InputSpec.symmetric(4, 1)
 
@@ -159,6 +161,23 @@ def test_a_file_without_arrays_is_refused(tmp_path, content):
     (tmp_path / "data.npz").write_bytes(content)
     with pytest.raises(ValueError, match=r"arrays must be a readable .npz file. Received: .*data.npz"):
         load_source(DataConfig(arrays=str(tmp_path / "data.npz")))
+
+
+def test_arrays_of_16_bits_keep_their_upper_8(tmp_path):
+    deep = np.arange(2 * 4 * 4 * 5, dtype="uint16").reshape(2, 4, 4, 5) * 400
+    np.savez(tmp_path / "data.npz", x_train=deep, y_train=[0, 1])
+    source = load_source(DataConfig(arrays=str(tmp_path / "data.npz")))
+    split = source.split("train", InputSpec.symmetric((4, 4), 5))
+    assert (source.num_channels, split.images.dtype) == (5, np.uint8)
+    np.testing.assert_array_equal(split.images, deep // 256)
+
+
+def test_a_recipe_needs_two_classes(tmp_path):
+    model = ViTConfig(image_size=8, patch_size=4, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8, num_classes=2)
+    np.savez(tmp_path / "data.npz", x_train=np.zeros((4, 8, 8, 3), "uint8"), y_train=np.zeros(4, int))
+    recipe = Recipe(name="single", model=model, data=DataConfig(arrays=str(tmp_path / "data.npz")))
+    with pytest.raises(ValueError, match=r"at least two classes.*\n?.*Received: .*\('0',\)"):
+        experiment.run(recipe, tmp_path / "run", log=lambda text: None)
 
 
 def test_an_npz_file_without_splits_is_refused(tmp_path):
