@@ -379,6 +379,8 @@ _NOISE = (
     rb"|I\d{4} \d\d:\d\d:\d\d"
     rb"|[\d-]{10} [\d:.]+: I "
     rb"|To enable the following instructions:"
+    rb"|INFO: Created TensorFlow Lite "
+    rb"|.* jpeg_mem\.cc:\d+\] "  # Of damaged images, which commands name.
     rb"|.*(Unable to register cu\w+ factory|computation placer already registered|oneDNN supports DT_\w+ only on)"
 )
 _ABSENT = rb".*(failed call to cuInit|Cannot dlopen some GPU libraries|Could not load dynamic library 'lib(cu|nv))"

@@ -6,6 +6,7 @@ import keras_vit_cli
 from keras_vit.export import BATCHES, litert_model, onnx_model, openvino_model
 from keras_vit.metadata import update_metadata
 from keras_vit.training.durable import replaced
+from keras_vit.validation import nearest
 from keras_vit.zoo import load_model
 from keras_vit_client.image_files import find_images
 
@@ -73,6 +74,11 @@ def export_format(model, to, chosen=None):
         for endings, advice in _ADVICE.items():
             if suffix in endings and not path.is_dir():
                 raise ValueError(f"{advice.format(model=model, to=to, stem=stem)}. Received: --to {to}")
+        if (meant := nearest(suffix, _SUFFIXES.values())) != "." and not path.is_dir():
+            raise ValueError(
+                f"a file must end in one of {', '.join(_SUFFIXES.values())}; --format saved_model makes a folder of "
+                f"any name{meant} Received: --to {to}"
+            )
     if by_ending and path.is_dir():
         raise ValueError(f"{suffix} is the ending of a file, and there is a folder of that name. Received: --to {to}")
     if chosen in _SUFFIXES and by_ending != chosen:

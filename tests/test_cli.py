@@ -347,6 +347,9 @@ def test_the_format_follows_the_ending(to, chosen, expected):
         ("saved_model.pb", None, "`keras_vit export m.keras --to saved_model`"),
         ("new.bin", None, "`keras_vit export m.keras --to new.xml`"),
         ("new.mlmodel", None, "`keras_vit export m.keras --to new.onnx`"),
+        ("new.onxx", None, "Did you mean '.onnx'?"),
+        ("new.tflight", None, "Did you mean '.tflite'?"),
+        ("new.kears", None, "Did you mean '.keras'?"),
     ],
 )
 def test_an_ending_of_another_format_is_refused_with_what_to_do(to, chosen, advice, capsys):

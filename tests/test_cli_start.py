@@ -22,6 +22,8 @@ To enable the following instructions: AVX2 AVX512F FMA, in other operations, reb
 E0000 00:00:1796069573.619582    8101 cuda_fft.cc:467] Unable to register cuFFT factory: it was registered before
 W0000 00:00:1796069573.619582    8101 computation_placer.cc:177] computation placer already registered.
 E0000 00:00:1796073836.253709    8269 util.cc:131] oneDNN supports DT_UINT8 only on platforms with AVX-512.
+E0000 00:00:1796076038.582834   27236 jpeg_mem.cc:331] Premature end of JPEG data. Stopped at line 46/120
+INFO: Created TensorFlow Lite XNNPACK delegate for CPU.
 """
 WORDS = """\
 E0000 00:00:1796069573.619582    8101 gpu.cc:1] CUDA_ERROR_OUT_OF_MEMORY: out of memory

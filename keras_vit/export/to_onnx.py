@@ -110,7 +110,7 @@ def _divide_before_erf(graph):
 
     makers = {name: node for node in graph.node for name in node.output}
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    root = "keras_vit/sqrt_2"
+    root, replaced = "keras_vit/sqrt_2", set()
     for node in graph.node:
         product = makers.get(node.input[0]) if node.op_type == "Erf" else None
         if product is None or product.op_type != "Mul":
@@ -118,10 +118,14 @@ def _divide_before_erf(graph):
         factors = [name for name in product.input if name in constants]
         if len(factors) == 1 and np.allclose(numpy_helper.to_array(constants[factors[0]]), 0.5**0.5, rtol=1e-6):
             (x,) = (name for name in product.input if name != factors[0])
+            replaced.add(factors[0])
             product.op_type = "Div"
             product.input[:] = [x, root]
             if root not in {tensor.name for tensor in graph.initializer}:
                 graph.initializer.append(numpy_helper.from_array(np.array(2**0.5, "float32"), root))
+    # ONNX Runtime warns of each initializer that no node uses.
+    for name in replaced.difference(*(node.input for node in graph.node)):
+        graph.initializer.remove(constants[name])
 
 
 def _describe(proto, description):
