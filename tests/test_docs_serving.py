@@ -85,7 +85,8 @@ def test_it_shows_every_option_of_an_export():
     shown = {name for row in TEXT.splitlines() if row.startswith("| `--") for name in re.findall(r"`(--[\w-]+)", row)}
     options = keras_vit_cli._parser()._subparsers._group_actions[0].choices["export"]._actions
     flags = {flag for action in options for flag in action.option_strings if flag.startswith("--")}
-    assert flags - shown == {"--help", "--to", "--format"}
+    # The last two are for LiteRT: docs/runtimes.md.
+    assert flags - shown == {"--help", "--to", "--format", "--quantize", "--images"}
 
 
 def test_its_program_runs(tmp_path, monkeypatch, capsys):

@@ -422,7 +422,7 @@ def test_a_url_makes_the_client(model):
 def test_without_the_extra_grpc_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     monkeypatch.delitem(sys.modules, "keras_vit_client.rpc")
-    with pytest.raises(ImportError, match=r"keras_vit\[serving\]"):
+    with pytest.raises(ImportError, match=r"keras-vit-zoo\[serving\]"):
         room.__getattr__("GrpcClient")
 
 

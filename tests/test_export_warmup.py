@@ -156,5 +156,5 @@ def test_batch_sizes_must_increase_and_be_few(model, sizes):
 def test_without_the_extra_the_error_names_it(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis.prediction_log_pb2", None)
     for call in (lambda: write_warmup(model, "colours"), lambda: replay_warmup(model)):
-        with pytest.raises(ImportError, match=r"keras_vit\[serving\]"):
+        with pytest.raises(ImportError, match=r"keras-vit-zoo\[serving\]"):
             call()

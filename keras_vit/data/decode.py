@@ -120,7 +120,8 @@ def _timm_window(size, seed, scale, ratio):
 
 
 def _cut(image, window):
-    return tf.slice(image, [window[0], window[1], 0], [window[2], window[3], -1])
+    part = tf.slice(image, [window[0], window[1], 0], [window[2], window[3], -1])
+    return tf.ensure_shape(part, (None, None, image.shape[-1]))  # `tf.slice` forgets the number of channels
 
 
 def _resized(image, seed, config, input_spec):

@@ -34,6 +34,8 @@ def fit_channels(pixels, num_channels):
     Returns:
         Tensor `(..., num_channels)`.
     """
+    if pixels.shape[-1] is None:
+        raise ValueError(f"the number of channels must be known when a graph is built. Received: {pixels.shape}")
     if pixels.shape[-1] == num_channels:
         return pixels
     if pixels.shape[-1] == 1:
