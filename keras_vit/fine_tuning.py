@@ -109,7 +109,8 @@ def fine_tune(
     found = tuning_data(data, validation, test, class_names, batch_size, validation_fraction)
     name = f"{found.name}_{_model_name(model)}"
     directory = pathlib.Path(directory or f"runs/{name}")
-    with locked(directory):
+    with locked(directory), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="split .* of .*: not used")  # `found.description` names them
         if fresh:
             empty(directory)
         weights = _weights_of(model, directory)
@@ -125,9 +126,7 @@ def fine_tune(
             with replaced(directory / MODEL_FILE) as partial:
                 model.save(partial)
         else:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="split .* of .*: not used")  # said above
-                finished = experiment.run(tuned, directory, log=log, source=source)
+            finished = experiment.run(tuned, directory, log=log, source=source)
             model, run_record = finished.model, finished.record
         kept = _keep_better(model, run_record, head, directory, log)
         report = _report(model, tuned, source, found, head, run_record, kept)

@@ -55,7 +55,9 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return _write(tmp_path_factory.mktemp("data") / "colors", 10, seed=0)
+    folder = _write(tmp_path_factory.mktemp("data") / "colors", 10, seed=0)
+    (folder / "blue" / "notes.txt").write_text("no image")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,7 @@ def run(weights, folder, tmp_path_factory):
     command = [sys.executable, "-m", "keras_vit_cli", "finetune", str(weights), str(folder), "--out", str(directory)]
     result = subprocess.run([*command, "--epochs", "2", *arguments], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+    assert (result.stdout + result.stderr).count("1 file that is no image") == 1
     return directory, result.stdout
 
 
