@@ -163,3 +163,33 @@ def test_pickles_of_arrays_are_read(protocol, tmp_path):
         np.testing.assert_array_equal(checkpoint[f"model.{key}"], array)
         assert checkpoint.shapes[f"model.{key}"] == array.shape
     assert len(checkpoint) == len(arrays)
+
+
+_NESTED = {
+    "key of a dict": b"\x80\x02})" + b"\x85" * 300_000 + b"K\x01s.",
+    "memoized": b"\x80\x02}" + b")q\x00" + b"h\x00\x85q\x00" * 30_000 + b"K\x01s.",
+    "marked": b"\x80\x02}" + b"(" * 30_000 + b"t" * 30_000 + b"K\x01s.",
+    "frozen sets": b"\x80\x04}" + b"(" * 30_000 + b"\x91" * 30_000 + b"K\x01s.",
+    "arguments": b"\x80\x02ccollections\nOrderedDict\n)" + b"\x85" * 300_000 + b"R.",
+    "lists": b"\x80\x02" + b"]" * 5000 + b"a" * 4999 + b".",
+    "dicts": b"\x80\x02}" + b"X\x01\x00\x00\x00a}" * 5000 + b"s" * 5000 + b".",
+}
+
+
+@pytest.mark.parametrize("name", _NESTED)
+def test_deep_nesting_is_refused_before_it_exhausts_stack_or_memory(name, tmp_path):
+    (tmp_path / "x.pth").write_bytes(_NESTED[name])
+    with pytest.raises(ValueError, match=r"nested at most 200 deep|at most 1000 characters"):
+        open_checkpoint(tmp_path / "x.pth")
+
+
+def test_nesting_of_ordinary_files_is_read(tmp_path):
+    tree, key = {"weight": np.ones(2, "float32")}, ((1, 2), "a", frozenset({3}))
+    for number in range(40):
+        tree = {f"block_{number}": tree, "settings": {key: [number, (number, (number,))]}}
+    torch_pickles.save(tmp_path / "x.pth", tree)
+    (found,) = open_checkpoint(tmp_path / "x.pth")
+    assert found.endswith("block_0.weight")
+    # Counted for each object: many tuples beside one another, and a list that grows, are no nesting.
+    torch_pickles.save(tmp_path / "y.pth", {"w": np.ones(2, "float32"), "order": [(n, (n,)) for n in range(5000)]})
+    assert list(open_checkpoint(tmp_path / "y.pth")) == ["w"]

@@ -9,6 +9,8 @@ import pathlib
 import sys
 import warnings
 
+import h5py
+import keras
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -449,3 +451,25 @@ def test_an_index_is_told_from_a_safetensors_file_whatever_its_spaces(tensors, m
     assert text[8] == "{"
     index.write_text(text)
     load_weights(model, index)
+
+
+def _empty_files(folder):
+    """Files of every kind that hold no arrays, by name."""
+    np.savez(folder / "x.npz")
+    safetensors.numpy.save_file({}, folder / "x.safetensors")
+    torch_pickles.save(folder / "x.pth", {})
+    torch_pickles.save(folder / "nested.pth", {"model": {}, "epoch": 3})
+    torch_pickles.save_legacy(folder / "legacy.pth", {})
+    h5py.File(folder / "x.weights.h5", "w").close()
+    keras.Sequential([keras.Input((2,)), keras.layers.Flatten()]).save(folder / "x.keras")
+    (folder / "x.index.json").write_text('{"weight_map": {}}')
+    (folder / "empty.pth").write_bytes(b"")
+
+
+def test_files_without_arrays_say_so(tmp_path):
+    _empty_files(tmp_path)
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(ValueError, match=r"holds? (no )?arrays|its arrays|is empty") as error:
+            from_checkpoint(path)
+        assert path.name in str(error.value)
+        assert "0 keys" not in str(error.value)

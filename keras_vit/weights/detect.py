@@ -65,11 +65,17 @@ def find_model(checkpoint, wanted="auto", prefix=None):
     names = {key: key for key in checkpoint} if content.kind == "keras" else plain_keys(checkpoint)
     shapes = {name: checkpoint.shapes[key] for name, key in names.items()}
     layouts = dict.fromkeys(content.roots) if content.kind == "keras" else find_subtrees(shapes, _detect)
+    if not layouts and not checkpoint:
+        inside = f", whose arrays are none that is read, such as {_first_refused(content)}" if content.refused else ""
+        raise ValueError(
+            "a checkpoint must hold arrays of weights; save the model's state dict or weights again, after it was "
+            f"built. Received: {str(checkpoint.path)!r} without any{inside}"
+        )
     if not layouts:
-        some = ", ".join(sorted(checkpoint)[:3])
+        some = ", ".join(sorted(checkpoint)[:3]) + (", ..." if len(checkpoint) > 3 else "")
         raise ValueError(
             f"the keys of a checkpoint must be of one of the layouts {', '.join(LAYOUTS)}. "
-            f"Received: {str(checkpoint.path)!r} with {len(checkpoint)} keys: {some}, ..."
+            f"Received: {str(checkpoint.path)!r} with {len(checkpoint)} keys: {some}"
         )
     parts = {place: behind(shapes, place, layouts) for place in layouts}
     place = choose_subtree(checkpoint.path, parts, prefix)
@@ -94,6 +100,10 @@ def _check_plain(path, content, place):
             f"weights must be plain, dense arrays; save the model in floating point. Received: {str(path)!r} with "
             f"{len(wrong)} that are none, such as {key!r}, {kind}"
         )
+
+
+def _first_refused(content):
+    return next(f"{key!r}, {kind}" for key, kind in content.refused.items())
 
 
 def _check_layout(checkpoint, found, wanted):

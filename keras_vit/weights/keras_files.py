@@ -45,6 +45,8 @@ def open_hdf5(source):
         ValueError: if it holds no layers by name.
     """
     file = h5py.File(source)
+    if not len(file):
+        raise ValueError("it is an HDF5 file that holds no arrays")
     datasets, named = {}, set()
     for parts, group in _layers(file):
         named.add("/".join(parts))

@@ -308,19 +308,59 @@ _FUNCTIONS = {
 }
 
 
-def check_memo(file):
-    """Raises a `ValueError` for a pickle that numbers its objects higher than it has bytes, to fill the memory.
+# Tuples in tuples: hashing such a key takes C stack for each. What PyTorch writes has a handful.
+_DEEPEST = 200
+_TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET")
+_ADDS = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")
+_MARK = -1
+
+
+def check_structure(file):
+    """Raises a `ValueError` for a pickle that exhausts the memory or the stack of whoever runs it.
+
+    That are numbers of objects beyond the pickle's own length, and tuples nested deeper than `_DEEPEST`.
 
     Args:
         file: of bytes; its position stays.
     """
-    start, highest = file.tell(), 0
+    start, highest, stack, memo = file.tell(), 0, [], {}
     for opcode, argument, position in pickletools.genops(file):
         if opcode.name in ("PUT", "LONG_BINPUT"):
             highest = max(highest, argument)
         if opcode.name == "STOP" and highest > position + 1:
             raise ValueError(f"objects of a pickle are numbered in order. Received: number {highest}")
+        if _follow(opcode, argument, stack, memo) > _DEEPEST:
+            raise ValueError(f"tuples of a pickle are nested at most {_DEEPEST} deep. Received: more")
     file.seek(start)
+
+
+def _follow(opcode, argument, stack, memo):
+    """Applies one opcode to a stack that holds, instead of objects, how deeply tuples are nested in them.
+
+    Returns:
+        int. The depth of what is now on top.
+    """
+    name, before, after = opcode.name, opcode.stack_before, opcode.stack_after
+    if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+        memo[len(memo) if argument is None else argument] = stack[-1] if stack else 0
+        return 0
+    if name in ("GET", "BINGET", "LONG_BINGET"):
+        stack.append(memo.get(argument, 0))
+        return stack[-1]
+    taken = []
+    if pickletools.markobject in before:
+        while stack and (item := stack.pop()) != _MARK:
+            taken.append(item)
+        before = before[: before.index(pickletools.markobject)]
+    for _ in before:
+        taken.append(stack.pop() if stack else 0)
+    if pickletools.markobject in after:
+        stack.append(_MARK)
+        return 0
+    # The last one taken is what a list, a dict or an object was before it was added to.
+    depth = taken[-1] if name in _ADDS and taken else max(taken, default=0) + (name in _TUPLES)
+    stack.extend([depth] * len(after))
+    return depth
 
 
 class Reader(pickle.Unpickler):
@@ -372,6 +412,10 @@ def storage_dtype(kind):
     return np.dtype(DTYPES[_STORAGES[name]])
 
 
+# Every container inside another one makes keys longer, which would take memory by the square of the nesting.
+_LONGEST_KEY = 1000
+
+
 def flatten(tree):
     """Arrays of nested containers by key: names joined by dots.
 
@@ -383,6 +427,9 @@ def flatten(tree):
     Returns:
         `(tensors, refused, containers)`: dicts from key to `Tensor` and to the kind of what cannot be read, and the set
         of prefixes that are containers of their own rather than parts of keys.
+
+    Raises:
+        ValueError: if containers are nested so deeply that a key would be longer than `_LONGEST_KEY`.
     """
     tensors, refused, containers, seen = {}, {}, set(), set()
     waiting = collections.deque([("", tree)])
@@ -395,6 +442,8 @@ def flatten(tree):
         elif isinstance(item, dict | list | tuple | StandIn):
             if id(item) in seen:
                 continue
+            if len(prefix) > _LONGEST_KEY:
+                raise ValueError(f"keys must have at most {_LONGEST_KEY} characters. Received: {prefix[:40]!r}...")
             seen.add(id(item))
             containers.add(prefix)
             waiting.extend(_children(prefix, item))

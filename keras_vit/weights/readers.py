@@ -96,7 +96,7 @@ def _open_zip(path, buffer):
     archive = zipfile.ZipFile(path)
     names = archive.namelist()
     if not names:
-        raise zipfile.BadZipFile("an archive without members")
+        raise ValueError("it is an archive that holds no arrays")
     if is_torch_archive(names):
         return _torch_content(path, open_torch_archive(archive, buffer))
     if WEIGHTS_MEMBER in names:
@@ -124,8 +124,8 @@ def _read_index(text):
     """
     content = json.loads(text)
     places = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-        raise ValueError("a JSON file must be the index of a checkpoint, with a weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+        raise ValueError("a JSON file must be the index of a checkpoint, with a weight_map of its arrays")
     outside = [name for name in places.values() if "/" in name or "\\" in name]
     if outside:
         raise ValueError(f"the files of an index must lie beside it. Received: {outside[0]!r}")

@@ -8,7 +8,7 @@ import struct
 import zipfile
 import zlib
 
-from keras_vit.weights.pickles import BROKEN_PICKLE, Reader, Storage, check_memo, flatten, storage_dtype
+from keras_vit.weights.pickles import BROKEN_PICKLE, Reader, Storage, check_structure, flatten, storage_dtype
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file from before version 1.6
 _PROTOCOL = 1001
@@ -102,7 +102,7 @@ def _ordered(dtype, big):
 def _load(file, find_storage=None):
     """What the next pickle of a file holds."""
     try:
-        check_memo(file)
+        check_structure(file)
         # A tensor that was pickled without `torch.save` holds a file of its own.
         return Reader(file, find_storage, _load_stream).load()
     except BROKEN_PICKLE as error:
