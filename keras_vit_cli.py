@@ -107,6 +107,16 @@ def _size(text):
 _size.__name__ = "size"
 
 
+def _checkpoint_arguments(parser):
+    """Adds the options that choose from a checkpoint's file, as `keras_vit.load_weights` has them."""
+    for flag, text in (
+        ("--skip", "leave out keys of the checkpoint that this regular expression is found in (repeatable)"),
+        ("--new", "leave variables as they are initialized whose path it is found in, '^encoder_norm/' (repeatable)"),
+    ):
+        parser.add_argument(flag, metavar="PATTERN", action="append", default=[], help=text)
+    parser.add_argument("--prefix", metavar="NAME", help="which of several models in the checkpoint, such as student")
+
+
 def _finetune_arguments(parser):
     parser.add_argument("model", help=f"the pretrained weights: {_MODEL}")
     parser.add_argument(
@@ -125,6 +135,7 @@ def _finetune_arguments(parser):
         metavar="F",
         help="part of the training images to validate with, where there is no such split (default 0.2)",
     )
+    _checkpoint_arguments(parser)
     parser.add_argument("--head-only", action="store_true", help="train the head alone, in one pass over the images")
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<folder>_<model>)")
     parser.add_argument("--fresh", action="store_true", help="delete an earlier run in that folder instead of going on")
@@ -341,6 +352,7 @@ def _parser():
     convert.add_argument(
         "--num-heads", type=_positive, metavar="N", help="attention heads, where the file does not tell"
     )
+    _checkpoint_arguments(convert)
 
     models = _command(commands, "list", "list architectures, published weights or recipes")
     models.add_argument("pattern", nargs="?", default="*", help="for example 'vit_base*' (default: all)")

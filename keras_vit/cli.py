@@ -225,6 +225,7 @@ def _warn_of_few_classes(loaded, top):
 def convert(options):
     """Writes a model's weights in the layout of a source."""
     overrides = {} if options.num_heads is None else {"num_heads": options.num_heads}
-    model = load_model(options.source, **overrides)
+    choice = {"skip": options.skip, "new": options.new, "prefix": options.prefix}
+    model = load_model(options.source, **overrides, **{name: value for name, value in choice.items() if value})
     save_weights(model, options.target, options.layout)
     say(f"{options.source} written to {options.target} with the keys of {options.layout}")

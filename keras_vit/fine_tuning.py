@@ -20,6 +20,7 @@ from keras_vit.distribution import device_kind
 from keras_vit.metadata import metadata
 from keras_vit.models import ViTConfig
 from keras_vit.training import AugmentConfig, OptimizerConfig, Recipe, TrainingConfig, apply_overrides, plot, record
+from keras_vit.training.config import NO_CHOICE
 from keras_vit.training.durable import replaced
 from keras_vit.training.fine_tune import follow_weights, initial_model
 from keras_vit.training.hardware import choose_precision
@@ -68,6 +69,9 @@ def fine_tune(
     image_size=None,
     validation_fraction=None,
     head_only=False,
+    skip=(),
+    new=(),
+    prefix=None,
     seed=0,
     overrides=(),
     directory=None,
@@ -90,6 +94,7 @@ def fine_tune(
         image_size: int, `(h, w)` or `None`: that of the weights, but at most three times the images' own size.
         validation_fraction: float or `None`: 0.2 of the training images, where there is no validation split.
         head_only: bool. Whether the other layers stay as they are. Default False.
+        skip, new, prefix: what is taken of a checkpoint's file, as for `keras_vit.load_weights`.
         seed: int.
         overrides: iterable of `field=value`, further fields of the `Recipe`, such as `augment.flip=False`.
         directory: path of the run's folder; `None`: `runs/<data>_<model>`.
@@ -115,12 +120,13 @@ def fine_tune(
             empty(directory)
         weights = _weights_of(model, directory)
         log(found.description)
-        recipe = _recipe(name, weights, found, epochs, learning_rate, image_size, seed, log)
+        choice = {"weights_skip": tuple(skip), "weights_new": tuple(new), "weights_prefix": prefix}
+        recipe = _recipe(name, weights, choice, found, epochs, learning_rate, image_size, seed, log)
         recipe = apply_overrides(recipe, overrides)
         source = found.source or experiment.load_source(recipe.data)
         recipe = follow_weights(recipe).for_data(len(source.class_names), source.num_channels)
         head = _fit_head(recipe, source, directory / "head", log)
-        tuned = recipe.replace(weights=str(directory / "head" / MODEL_FILE))
+        tuned = recipe.replace(weights=str(directory / "head" / MODEL_FILE), **NO_CHOICE)
         if head_only:
             model, run_record = keras.models.load_model(directory / "head" / MODEL_FILE, compile=False), None
             with replaced(directory / MODEL_FILE) as partial:
@@ -159,9 +165,9 @@ def _weights_of(model, directory):
     return str(file)
 
 
-def _recipe(name, weights, data, epochs, learning_rate, image_size, seed, log):
+def _recipe(name, weights, choice, data, epochs, learning_rate, image_size, seed, log):
     """The recipe of all layers, whose weights are still those that it begins with."""
-    source = describe_model(weights)
+    source = describe_model(weights, choice["weights_skip"], choice["weights_prefix"])
     log(
         f"weights: {shown_origin(source.origin)}, license {license_of(source) or 'not stated'}, mean "
         f"{_rounded(source.input_spec.mean)}, std {_rounded(source.input_spec.std)}"
@@ -178,6 +184,7 @@ def _recipe(name, weights, data, epochs, learning_rate, image_size, seed, log):
     return Recipe(
         name=name,
         weights=weights,
+        **choice,
         model=model | {"image_size": size},
         data=data.config,
         augment=AugmentConfig(crop_scale=(0.5, 1.0), flip=True),

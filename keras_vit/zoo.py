@@ -189,11 +189,12 @@ def _load_keras_file(file):
         raise ValueError(f"a .keras file must be readable. Received: {str(file)!r} ({error})") from error
 
 
-def describe_model(name):
+def describe_model(name, skip=(), prefix=None):
     """Reads what a model says of itself, without building it.
 
     Args:
         name: what `load_model` takes, but for an architecture, which has no weights.
+        skip, prefix: of a checkpoint, as for `keras_vit.load_weights`.
 
     Returns:
         A `ModelMetadata`: the config at the image size that the weights are used with, preprocessing, labels, origin
@@ -211,7 +212,7 @@ def describe_model(name):
         spec, labels = entry.input_spec_for(config), entry.labels_for(config)
         return ModelMetadata(config, spec, labels, text, entry.license)
     if is_remote(text) or path.is_file() or _has_checkpoint(path):
-        return describe_checkpoint(text if is_remote(text) else path)
+        return describe_checkpoint(text if is_remote(text) else path, skip=skip, prefix=prefix)
     raise ValueError(
         "weights must be a .keras file, the folder of a training run, a checkpoint, a folder with model.safetensors, "
         f"hub:organization/repository, or a name of `keras_vit list --pretrained`{nearest(text, catalog())} "

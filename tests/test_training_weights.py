@@ -1,9 +1,11 @@
 """Recipes that follow their weights: model, preprocessing, origin and license."""
 
 import json
+import re
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from tiny import CONFIG, tiny_vit
 
 import keras_vit
@@ -164,3 +166,67 @@ def test_a_validation_split_is_trained_to_and_the_test_set_is_not(tmp_path):
     assert (len(train), len(judge), name) == (12, 6, "validation")
     with pytest.raises(ValueError, match=r"validation_fraction=0\.1"):
         DataConfig(name="digits", validation_split="val", validation_fraction=0.1)
+
+
+@pytest.fixture(scope="module")
+def mixed(folder, tmp_path_factory):
+    """A checkpoint of two models that differ, with a key too many and without the final norm."""
+    path = tmp_path_factory.mktemp("mixed") / "mixed.safetensors"
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    one = {f"first.{key}": value for key, value in tensors.items() if not key.startswith("norm.")}
+    two = {f"second.{key}": value[..., :1] for key, value in tensors.items() if not key.startswith("head.")}
+    safetensors.numpy.save_file({**one, **two, "first.ema_step": np.zeros(1, "float32")}, path)
+    (path.parent / "config.json").write_text((folder / "config.json").read_text())
+    return path
+
+
+CHOICE = {"weights_skip": ("ema_step",), "weights_new": ("^encoder_norm/",), "weights_prefix": "first"}
+
+
+def test_a_recipe_chooses_what_is_taken_of_a_file(folder, mixed):
+    recipe = Recipe(name="mine", weights=str(mixed), data=DATA, **CHOICE)
+    recipe = follow_weights(recipe).for_data(3, 3)
+    with pytest.warns(UserWarning, match="left as in the model, by new=: encoder_norm/beta, encoder_norm/gamma"):
+        model = initial_model(recipe)
+    expected = keras_vit.load_model(folder)
+    ours, theirs = (m.get_layer("encoder_block_0").weights for m in (model, expected))
+    assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_choice_of_keys_can_be_set(mixed):
+    base = Recipe(name="mine", model=CONFIG, data=DATA)
+    settings = [f"weights={mixed}", "weights_skip=ema_step", "weights_new=('^encoder_norm/',)", "weights_prefix=first"]
+    recipe = apply_overrides(base, settings)
+    assert {name: getattr(recipe, name) for name in CHOICE} == CHOICE
+    # It is of this file and no other.
+    again = recipe.with_weights(BASE)
+    assert (again.weights_skip, again.weights_new, again.weights_prefix) == ((), (), None)
+    assert follow_weights(recipe).smoke().weights_prefix == "first"
+    smoke = again.smoke()
+    assert (smoke.weights, smoke.weights_prefix) == (None, None)
+
+
+@pytest.mark.parametrize("left_out", ["weights_skip", "weights_new", "weights_prefix"])
+def test_errors_of_a_recipe_advise_its_own_fields(mixed, left_out):
+    choice = {name: value for name, value in CHOICE.items() if name != left_out}
+    with pytest.raises(ValueError, match=rf"{left_out}=") as error:
+        initial_model(follow_weights(Recipe(name="mine", weights=str(mixed), data=DATA, **choice)).for_data(3, 3))
+    assert not re.search(r"(?<![_\w])(skip|new|prefix)=", str(error.value))
+
+
+@pytest.mark.parametrize("choice", [{"weights_skip": "a"}, {"weights_new": (1,)}])
+def test_a_choice_of_keys_is_of_patterns(choice):
+    with pytest.raises(ValueError, match=f"{next(iter(choice))} must be a tuple of patterns"):
+        Recipe(name="mine", weights="x.safetensors", data=DATA, **choice)
+    with pytest.raises(ValueError, match="are of weights"):
+        Recipe(name="mine", model=CONFIG, data=DATA, weights_prefix="first")
+
+
+def test_weights_of_a_keras_file_are_those_of_its_model(folder):
+    weights = str(folder / "tiny.keras")
+    recipe = apply_overrides(Recipe(name="mine", weights=weights, data=DATA), ["model.image_size=32"])
+    with pytest.warns(UserWarning, match=r"^tiny\.keras: positions of the grid"):
+        model = initial_model(follow_weights(recipe).for_data(3, 3))
+    with pytest.warns(UserWarning, match="positions of the grid"):
+        expected = keras_vit.load_model(folder, image_size=32)
+    assert all(np.array_equal(a, b) for a, b in zip(model.weights, expected.weights, strict=True))

@@ -137,6 +137,10 @@ class DistributionConfig:
         check_choice(self.sharding, ("auto", "data", "file"), "sharding")
 
 
+# The fields that choose from the file of a recipe's weights, as they are for another file.
+NO_CHOICE = {"weights_skip": (), "weights_new": (), "weights_prefix": None}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A whole experiment.
@@ -151,6 +155,9 @@ class Recipe:
         weights: str or `None`. What the run begins with: whatever `keras_vit.load_model` takes that has weights.
             Positions are resized, a head of other classes is new; else they must be of the architecture of `model`.
             The model keeps their origin and license. Default `None`: random.
+        weights_skip, weights_new: tuples of regular expressions of keys of that file that are left out, and of paths of
+            variables that stay new, as `skip` and `new` of `keras_vit.load_weights`. Default none.
+        weights_prefix: str or `None`. Which of several models in the file, as `prefix` there. Default `None`.
         freeze: regular expressions of the names of layers that are not trained; each must match one whole name.
             `("(?!head).*",)` leaves a linear probe. Default none.
         distillation: `DistillationConfig` or `None`.
@@ -166,7 +173,10 @@ class Recipe:
     distribution: DistributionConfig = DistributionConfig()
     input_spec: InputSpec | dict | None = None
     weights: str | None = None
-    freeze: tuple = ()
+    weights_skip: tuple[str, ...] = ()
+    weights_new: tuple[str, ...] = ()
+    weights_prefix: str | None = None
+    freeze: tuple[str, ...] = ()
     distillation: DistillationConfig | None = None
     masking: MaskingConfig | None = None
 
@@ -190,9 +200,13 @@ class Recipe:
             )
         if self.masking and is_whole:
             check_masking(self)
-        patterns = self.freeze if isinstance(self.freeze, tuple | list) else [None]
-        if not all(isinstance(pattern, str) for pattern in patterns):
-            raise ValueError(f"freeze must be a tuple of patterns. Received: freeze={self.freeze!r}")
+        for name in ("freeze", "weights_skip", "weights_new"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple | list) or not all(isinstance(pattern, str) for pattern in value):
+                raise ValueError(f"{name} must be a tuple of patterns. Received: {name}={value!r}")
+        choice = {name: getattr(self, name) for name in ("weights_skip", "weights_new", "weights_prefix")}
+        if not self.weights and any(choice.values()):
+            raise ValueError(f"weights_skip, weights_new and weights_prefix are of weights. Received: {choice}")
 
     def replace(self, **changes):
         """A copy with some fields changed."""
@@ -221,9 +235,11 @@ class Recipe:
         )
         teacher = self.distillation and dataclasses.replace(self.distillation, teacher=None)
         changes = {"training": training, "data": data, "optimizer": optimizer, "distillation": teacher}
+        # What is chosen of a file goes with it.
+        recipe = recipe if weights else recipe.replace(weights=None, **NO_CHOICE)
         return recipe.replace(name=f"{self.name}-smoke", weights=weights, **changes)
 
-    def with_weights(self, weights):
+    def with_weights(self, weights, **choice):
         """The recipe with other weights, whose model and preprocessing it follows.
 
         Fields in which the recipe differs from its present weights stay as they are; without weights so far, or with
@@ -231,11 +247,13 @@ class Recipe:
 
         Args:
             weights: str, as the field.
+            **choice: `weights_skip`, `weights_new` and `weights_prefix`, as the fields.
 
         Raises:
             ValueError, OSError: if there are no such weights.
         """
-        return self.replace(weights=weights, **differences_from_weights(self, weights))
+        choice = {**NO_CHOICE, **choice}
+        return self.replace(weights=weights, **choice, **differences_from_weights(self, weights, choice))
 
     def for_data(self, num_classes, num_channels):
         """The recipe with model and preprocessing fitted to a data set; it must have a whole model."""
@@ -253,7 +271,9 @@ class Recipe:
 
     def to_dict(self):
         """The recipe as nested JSON types, for records and for comparing runs."""
-        return _plain(dataclasses.asdict(self))
+        content = dataclasses.asdict(self)
+        # Absent where nothing is chosen, as in runs from before there was a choice.
+        return _plain({k: v for k, v in content.items() if k not in NO_CHOICE or v != NO_CHOICE[k]})
 
 
 def _plain(value):

@@ -1,5 +1,6 @@
 """What a run begins with: weights, heads, frozen layers."""
 
+import contextlib
 import dataclasses
 import pathlib
 import re
@@ -35,7 +36,7 @@ _OF_THE_DATA = ("num_classes", "num_channels", "classifier_activation")
 _OF_EVERY_FAMILY = ("image_size", "dropout_rate", "drop_path_rate")
 
 
-def begin_with(model, source):
+def begin_with(model, source, skip=(), new=(), prefix=None):
     """Fills a model with the weights of another one.
 
     Positions of another grid are resized, the head of another number of classes stays new; else the architectures must
@@ -45,6 +46,7 @@ def begin_with(model, source):
         model: a model of this library.
         source: str: a name of the catalog (`architecture.tag`), a `.keras` file, the directory of a run, or what
             `load_weights` takes.
+        skip, new, prefix: as for `keras_vit.load_weights`.
 
     Returns:
         `model`.
@@ -52,21 +54,24 @@ def begin_with(model, source):
     Raises:
         ValueError, OSError: as `load_weights`.
     """
-    file = model_file(source)
+    file, choice = model_file(source), {"skip": skip, "new": new, "prefix": prefix}
     if file is None:
         known = str(source) in catalog() and not pathlib.Path(source).exists()
         entry = catalog_entry(str(source)) if known else None
-        load_weights(model, entry.source if entry else source, entry.layout if entry else "auto")
+        load_weights(model, entry.source if entry else source, entry.layout if entry else "auto", **choice)
+        return model
+    configs = describe_model(file).config, metadata(model).config
+    theirs, ours = (getattr(config, "position_embedding", "learned") for config in configs)
+    if theirs == "learned" or skip or new or prefix is not None:
+        load_weights(model, file, **choice)
         return model
     trained = keras.models.load_model(file, compile=False)
-    theirs, ours = (getattr(metadata(m).config, "position_embedding", "learned") for m in (trained, model))
-    is_same = metadata(trained).config == metadata(model).config
-    if is_same or (theirs != "learned" and ours == theirs):
+    if ours == theirs:
         _take_over(model, trained, file)
         return model
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "weights.safetensors"
-        save_weights(trained if theirs == "learned" else _with_learned_positions(trained), path)
+        save_weights(_with_learned_positions(trained), path)
         load_weights(model, path)
     return model
 
@@ -128,7 +133,7 @@ def follow_weights(recipe):
     """
     if not recipe.weights:
         return recipe
-    source, model, spec = describe_model(recipe.weights), recipe.model, recipe.input_spec
+    source, model, spec = _described_weights(recipe), recipe.model, recipe.input_spec
     if isinstance(model, ModelConfig):
         _check_architecture(recipe, source.config)
     else:
@@ -142,17 +147,36 @@ def follow_weights(recipe):
     return recipe.replace(model=model, input_spec=spec)
 
 
+def _described_weights(recipe):
+    """The `ModelMetadata` of a recipe's weights."""
+    with _names_of_recipe():
+        return describe_model(recipe.weights, recipe.weights_skip, recipe.weights_prefix)
+
+
+@contextlib.contextmanager
+def _names_of_recipe():
+    """Errors about a choice of keys inside it name the fields of a recipe."""
+    try:
+        yield
+    except ValueError as error:
+        text = re.sub(r"\b(skip|new|prefix)=", r"weights_\1=", str(error))
+        if text == str(error):
+            raise
+        raise ValueError(text) from error
+
+
 def needs_no_download(weights):
     """Whether weights are files of this machine, neither published nor on the Hub."""
     return pathlib.Path(weights).exists() or not (is_remote(weights) or str(weights) in catalog())
 
 
-def differences_from_weights(recipe, weights):
+def differences_from_weights(recipe, weights, choice):
     """What a recipe changes about its present weights, as it applies to others.
 
     Args:
         recipe: `Recipe`.
         weights: str. The others.
+        choice: dict of `weights_skip`, `weights_new` and `weights_prefix`, of their file.
 
     Returns:
         A dict of the fields `model` and `input_spec`; an empty one where the recipe has no weights to compare with.
@@ -160,9 +184,10 @@ def differences_from_weights(recipe, weights):
     Raises:
         ValueError, OSError: as `keras_vit.load_model`, of the others.
     """
-    other = describe_model(weights)
+    with _names_of_recipe():
+        other = describe_model(weights, choice["weights_skip"], choice["weights_prefix"])
     try:
-        own = describe_model(recipe.weights) if recipe.weights else None
+        own = _described_weights(recipe) if recipe.weights else None
     except (ValueError, OSError):
         own = None
     if own is None:
@@ -293,14 +318,15 @@ def initial_model(recipe, labels=None, dtype=None):
     recipe = follow_weights(recipe)
     config = recipe.model.replace(num_classes=0) if recipe.masking else recipe.model
     labels = labels if config.num_classes else None
-    source = describe_model(recipe.weights) if recipe.weights else None
+    source = _described_weights(recipe) if recipe.weights else None
     origin = source.origin if source else None
     with checkpointed_blocks(config, recipe.training.gradient_checkpointing):
         model = build_model(config, recipe.input_spec, labels, origin, dtype=dtype, name=recipe.name)
     if source:
         if recipe.input_spec is not None:
             _warn_of_pixels(recipe, source.input_spec)
-        begin_with(model, recipe.weights)
+        with _names_of_recipe():
+            begin_with(model, recipe.weights, recipe.weights_skip, recipe.weights_new, recipe.weights_prefix)
         update_metadata(model, license=source.license)
     else:
         initialize(model, recipe.training.initialization, recipe.training.seed)

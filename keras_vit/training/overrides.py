@@ -30,7 +30,8 @@ def apply_overrides(recipe, assignments):
             raise ValueError(f"an override must look like a.b=value. Received: {assignment!r}")
         _add(changes, recipe, key.split("."), text, key)
     if changes.get("weights") and changes["weights"] != getattr(recipe, "weights", None):
-        recipe = recipe.with_weights(changes["weights"])
+        choice = {name: value for name, value in changes.items() if name.startswith("weights_")}
+        recipe = recipe.with_weights(changes["weights"], **choice)
     return _replace(recipe, changes)
 
 
@@ -129,6 +130,8 @@ def _read(text, kinds, key):
             return None
         if origin is tuple and isinstance(value, int | tuple | list) and not isinstance(value, bool):
             return value if isinstance(value, int) else tuple(value)
+        if kind == tuple[str, ...] and isinstance(value, str):
+            return (text.strip("'\""),)  # one pattern
         if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         if origin is str and not isinstance(value, bool | types.NoneType):

@@ -191,11 +191,11 @@ def load_published(
     return model
 
 
-def describe_checkpoint(path, layout="auto"):
+def describe_checkpoint(path, layout="auto", skip=(), prefix=None):
     """Reads what a checkpoint says of its model, without building it.
 
     Args:
-        path, layout: as for `from_checkpoint`.
+        path, layout, skip, prefix: as for `from_checkpoint`.
 
     Returns:
         A `ModelMetadata`. Its image size is that of the preprocessing that is described beside the weights, where the
@@ -204,7 +204,7 @@ def describe_checkpoint(path, layout="auto"):
     Raises:
         FileNotFoundError, ValueError: as `from_checkpoint`.
     """
-    source = _Source(path, layout)
+    source = _Source(path, layout, skip, prefix=prefix)
     config, stated = source.config({}), source.description.input_spec
     if stated is not None and stated.size != config.image_size:
         with contextlib.suppress(ValueError):
