@@ -505,3 +505,21 @@ def test_garbage_waits_while_a_model_is_loaded(enabled, fails, monkeypatch):
         assert gc.isenabled() == enabled
     finally:
         gc.enable()
+
+
+def test_of_a_model_around_ours_the_inner_one_is_written(tmp_path):
+    inner = tiny_vit(num_classes=0)
+    head = keras.layers.Dense(2, name="own_head")
+    for number, model in enumerate(
+        [
+            keras.Sequential([keras.Input(inner.input_shape[1:]), keras.layers.RandomFlip(), inner, head]),
+            keras.Model(inner.input, head(inner(inner.input))),
+        ]
+    ):
+        path = tmp_path / f"{number}.safetensors"
+        with pytest.warns(
+            UserWarning, match=r"written is the model inside, '.*'; left out: own_head/bias, own"
+        ):
+            save_weights(model, path)
+        loaded = from_checkpoint(path)
+        assert all(np.array_equal(a, b) for a, b in zip(loaded.weights, inner.weights, strict=True))

@@ -1,10 +1,11 @@
 """Models into checkpoints of any source."""
 
 import pathlib
+import warnings
 
 import numpy as np
 
-from keras_vit.metadata import metadata
+from keras_vit.metadata import composition, metadata
 from keras_vit.weights import embedded
 from keras_vit.weights.detect import layout_to_write
 from keras_vit.weights.files import write_checkpoint
@@ -45,6 +46,19 @@ def to_tensors(model, layout):
     return layout.pack(tensors | layout.constants(config))
 
 
+def _inner(model):
+    """The model of keras_vit inside a model; warns of what is around it."""
+    inner = composition(model).inner
+    if inner is model:
+        return model
+    ours = {id(variable) for variable in inner.weights}
+    paths = sorted(variable.path for variable in model.weights if id(variable) not in ours)
+    shown = ", ".join(paths[:6]) + (f" and {len(paths) - 6} more" if len(paths) > 6 else "")
+    left_out = f"; left out: {shown}. model.save('model.keras') keeps all of it" if paths else ""
+    warnings.warn(f"{model.name}: written is the model inside, {inner.name!r}{left_out}", stacklevel=3)
+    return inner
+
+
 def save_weights(model, path, layout="timm"):
     """Writes a model's weights with the keys of a source.
 
@@ -55,7 +69,8 @@ def save_weights(model, path, layout="timm"):
     What a model makes of its logits (`classifier_activation`) is in no layout: other libraries' models give logits.
 
     Args:
-        model: a model of keras_vit.
+        model: a model of keras_vit, or one that calls such a model: the inner model is written, and a warning names the
+            layers around it, whose weights no layout has.
         path: where; `.safetensors` or `.npz`.
         layout: one of `keras_vit.weights.LAYOUTS`. What a source keeps in its files and the model has not is made
             anew: the buffers of Swin Transformers, and DINOv2's `mask_token`, which only its training uses, as zeros.
@@ -64,6 +79,7 @@ def save_weights(model, path, layout="timm"):
         ValueError: if the layout cannot hold the model, with the reason; if an `.npz` file would be read as another
             one; on an unknown layout or suffix.
     """
+    model = _inner(model)
     config = metadata(model).config
     writer = layout_to_write(layout, config)
     tensors = to_tensors(model, writer)
