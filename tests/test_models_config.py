@@ -1,13 +1,16 @@
 """ViTConfig: every rule, JSON, and `replace`."""
 
+import copy
 import dataclasses
 import json
+import pickle
 
 import keras
 import pytest
 from tiny import CONFIG
 
 from keras_vit import ViTConfig
+from keras_vit.models import swin_config, vit_config
 
 EVERYTHING = ViTConfig(
     image_size=(32, 48),
@@ -162,3 +165,34 @@ def test_prefix_counts_class_distillation_and_registers():
 )
 def test_drop_path_rates(fields, rates):
     assert CONFIG.replace(drop_path_rate=0.3, **fields).drop_path_rates() == pytest.approx(rates)
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "advice"),
+    [
+        ("img_size", 32, "image_size=32"),
+        ("in_chans", 1, "num_channels=1"),
+        ("classes", 10, "num_classes=10"),
+        ("input_shape", (32, 24, 1), r"image_size=\(32, 24\), num_channels=1"),
+        ("include_top", False, "num_classes=0"),
+        ("drop_path", 0.1, "'drop_path_rate'"),
+        ("Image_Size", 32, "'image_size'"),
+    ],
+)
+def test_words_of_other_libraries_name_the_field(word, value, advice):
+    for make in (lambda **fields: vit_config("tiny", **fields), lambda **fields: swin_config("tiny", **fields)):
+        with pytest.raises(TypeError, match=rf"{advice}.*Received: {word}="):
+            make(**{word: value})
+
+
+@pytest.mark.parametrize(
+    ("word", "advice"), [("mlp_ratio", "mlp_dim="), ("pretrained", "weights="), ("fc_norm", "norm=")]
+)
+def test_words_that_mean_something_else_say_what_to_do(word, advice):
+    with pytest.raises(ValueError, match=f"{advice}.*Received: {word}=4"):
+        vit_config("tiny", **{word: 4})
+
+
+def test_configs_are_copied_and_pickled():
+    config = vit_config("tiny", image_size=32)
+    assert copy.deepcopy(config) == pickle.loads(pickle.dumps(config)) == config
