@@ -230,3 +230,10 @@ def test_weights_of_a_keras_file_are_those_of_its_model(folder):
     with pytest.warns(UserWarning, match="positions of the grid"):
         expected = keras_vit.load_model(folder, image_size=32)
     assert all(np.array_equal(a, b) for a, b in zip(model.weights, expected.weights, strict=True))
+
+
+def test_a_trained_model_names_no_folder_of_this_machine(mixed):
+    recipe = Recipe(name="mine", weights=str(mixed), data=DATA, **CHOICE)
+    with pytest.warns(UserWarning, match="new="):
+        model = initial_model(follow_weights(recipe).for_data(3, 3))
+    assert keras_vit.metadata(model).origin == "mixed.safetensors"

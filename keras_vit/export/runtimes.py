@@ -17,7 +17,7 @@ from keras_vit.outputs import describe_output, fits, score_activation
 from keras_vit.portable import portable_graph
 from keras_vit.preprocessing import InputSpec
 from keras_vit.training.durable import keep_names
-from keras_vit.weights.hub import license_of
+from keras_vit.weights.hub import license_of, shown_origin
 
 BATCHES = (1, 2, 5)  # what a written file is tried with
 TOLERANCE = 1e-4  # of the outputs, relative to the largest where that is above 1
@@ -96,7 +96,7 @@ class Source:
             "front": self.front,
             "preprocessing": "resize and crop as input_spec says, then (pixel / 255 - mean) / std",
             "labels": None if self.labels is None else [*self.labels],
-            "origin": content.origin,
+            "origin": None if content.origin is None else shown_origin(content.origin),
             "license": license_of(content),
         }
 

@@ -18,6 +18,7 @@ from keras_vit.validation import replace_fields
 from keras_vit.weights import catalog_entry, load_weights, save_weights
 from keras_vit.weights.catalog import catalog
 from keras_vit.weights.downloads import is_remote
+from keras_vit.weights.hub import shown_origin
 from keras_vit.weights.swin import TIMM as SWIN
 from keras_vit.zoo import describe_model, model_file
 
@@ -319,7 +320,8 @@ def initial_model(recipe, labels=None, dtype=None):
     config = recipe.model.replace(num_classes=0) if recipe.masking else recipe.model
     labels = labels if config.num_classes else None
     source = _described_weights(recipe) if recipe.weights else None
-    origin = source.origin if source else None
+    # A trained model is for others, who have no use for the folders of this machine.
+    origin = shown_origin(source.origin) if source and source.origin else None
     with checkpointed_blocks(config, recipe.training.gradient_checkpointing):
         model = build_model(config, recipe.input_spec, labels, origin, dtype=dtype, name=recipe.name)
     if source:
