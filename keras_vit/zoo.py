@@ -117,10 +117,8 @@ def _advice(name, base):
         return f"; a repository of the Hub is loaded by keras_vit.load_model({name!r})."
     if name.startswith("timm/"):
         return f"; a repository of the Hub is loaded by keras_vit.load_model({'hub:' + name!r})."
-    if suggestion := nearest(base, VARIANTS).strip("."):
-        return f".{suggestion}"
     longer = [known for known in VARIANTS if known.startswith(base.lower())][:5] if base else []
-    return f". Names that begin so: {', '.join(longer)}." if longer else "."
+    return f". Names that begin so: {', '.join(longer)}." if longer else nearest(base, VARIANTS)
 
 
 def load_model(name, **overrides):
