@@ -21,7 +21,7 @@ COSINE = {"version": 2, "pretrained_window_size": (3, 2)}
 def _metadata(**kwargs):
     config = ViTConfig(image_size=8, patch_size=4, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8, num_classes=2)
     spec = InputSpec((8, 8), 0.9, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
-    return Metadata(config, spec, labels=("cat", "dog"), origin="a test", **kwargs)
+    return Metadata(config, spec, labels=("cat", "dog"), origin="a test", license="MIT", **kwargs)
 
 
 def _encoder(**kwargs):

@@ -69,6 +69,7 @@ DATA = {
     "multi_label": False,
     "label_offset": 0,
     "validation_fraction": 0.0,
+    "validation_split": None,
     "train_fraction": 1.0,
     "skip_unreadable": False,
     "repeats": 1,
@@ -128,7 +129,15 @@ TRAINING = {
     "zero_head": False,
     "early_stopping": None,
 }
-ALONE = {"distillation": None, "masking": None, "weights": None, "freeze": ()}
+ALONE = {
+    "distillation": None,
+    "masking": None,
+    "weights": None,
+    "weights_skip": (),
+    "weights_new": (),
+    "weights_prefix": None,
+    "freeze": (),
+}
 # arXiv:2010.11929, table 1; arXiv:2012.12877, table 1.
 TI = {**VIT, "hidden_dim": 192, "num_heads": 3, "mlp_dim": 768}
 S = {**VIT, "hidden_dim": 384, "num_heads": 6, "mlp_dim": 1536}
