@@ -117,6 +117,8 @@ def _advice(name, base):
         return f"; a repository of the Hub is loaded by keras_vit.load_model({name!r})."
     if name.startswith("timm/"):
         return f"; a repository of the Hub is loaded by keras_vit.load_model({'hub:' + name!r})."
+    if base.lower() in VARIANTS:
+        return f". Did you mean {base.lower()!r}?"
     longer = [known for known in VARIANTS if known.startswith(base.lower())][:5] if base else []
     return f". Names that begin so: {', '.join(longer)}." if longer else nearest(base, VARIANTS)
 

@@ -271,10 +271,14 @@ def test_an_override_of_the_optimizer_takes_away_what_it_has_not():
         apply_overrides(muon, ["optimizer.name=adamw", "optimizer.adam_ratio=0.5"])
 
 
-@pytest.mark.parametrize("assignment", ["freeze=5", "freeze=head", "freeze=(1,)", "data.class_weights=5"])
+@pytest.mark.parametrize("assignment", ["freeze=5", "freeze=(1,)", "data.class_weights=5"])
 def test_a_value_that_is_no_list_is_refused(assignment):
     with pytest.raises(ValueError, match=r"Received: (freeze|class_weights)="):
         apply_overrides(RECIPE, [assignment])
+
+
+def test_one_pattern_is_a_list_of_one():
+    assert apply_overrides(RECIPE, ["freeze=head"]).freeze == ("head",)
 
 
 def test_configs_are_frozen():
