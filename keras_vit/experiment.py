@@ -30,7 +30,7 @@ from keras_vit.training import (
     record,
     trained_model,
 )
-from keras_vit.training.fine_tune import follow_weights
+from keras_vit.training.from_weights import follow_weights
 from keras_vit.training.hardware import choose_compiler, choose_precision
 from keras_vit.training.lock import empty, locked
 from keras_vit.training.losses import make_accuracy, make_loss

@@ -22,7 +22,8 @@ from keras_vit.models import ViTConfig
 from keras_vit.training import AugmentConfig, OptimizerConfig, Recipe, TrainingConfig, apply_overrides, plot, record
 from keras_vit.training.config import NO_CHOICE
 from keras_vit.training.durable import replaced
-from keras_vit.training.fine_tune import follow_weights, initial_model
+from keras_vit.training.fine_tune import initial_model
+from keras_vit.training.from_weights import follow_weights
 from keras_vit.training.hardware import choose_precision
 from keras_vit.training.head import fit_heads, head_inputs
 from keras_vit.training.lock import empty, locked

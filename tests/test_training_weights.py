@@ -13,7 +13,7 @@ from keras_vit.models import build_model, vit_config
 from keras_vit.preprocessing import InputSpec
 from keras_vit.recipe_files import load_recipe
 from keras_vit.training import DataConfig, Recipe, apply_overrides, initial_model
-from keras_vit.training.fine_tune import follow_weights
+from keras_vit.training.from_weights import follow_weights
 from keras_vit.weights.hub import license_of
 from keras_vit.zoo import describe_model
 

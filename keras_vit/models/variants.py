@@ -1,6 +1,6 @@
 """The table of all variants: names are timm's, values the configs."""
 
-from keras_vit.models.deit import DEIT_VARIANTS
+from keras_vit.models.deit_variants import DEIT_VARIANTS
 from keras_vit.models.hybrid_variants import HYBRID_VARIANTS
 from keras_vit.models.sizes import vit_config
 from keras_vit.models.swin_variants import SWIN_VARIANTS

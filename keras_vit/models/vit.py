@@ -12,7 +12,6 @@ from keras_vit.layers import (
 )
 from keras_vit.loss_check import check_loss_at_compile
 from keras_vit.metadata import LAYER_NAME, Metadata
-from keras_vit.models.deit import distilled_logits
 from keras_vit.models.heads import classifier
 from keras_vit.preprocessing import InputSpec
 
@@ -124,3 +123,27 @@ def classify(config, tokens, policy):
     if config.distillation_token:
         return distilled_logits(config, tokens, x, policy)
     return classifier(config, policy, "head", config.head_bias)(x)
+
+
+def distilled_logits(config, tokens, representation, policy):
+    """The logits of a model with a distillation token: the mean of two heads.
+
+    Both are stages of the model: `keras_vit.features(model, ["head", "head_dist"])` gives them apart, as training
+    with a teacher wants them.
+
+    Args:
+        config: `ViTConfig` with `distillation_token`.
+        tokens: tensor `(batch, tokens, hidden_dim)` behind the last norm.
+        representation: tensor `(batch, hidden_dim)`, what the first head classifies.
+        policy: dtype policy.
+
+    Returns:
+        Tensor `(batch, num_classes)`.
+    """
+    index = int(config.class_token)
+    distilled = TokenPooling("token", index=index, dtype=policy, name="representation_dist")(tokens)
+    logits = [
+        classifier(config, policy, "head", config.head_bias)(representation),
+        classifier(config, policy, "head_dist", config.head_bias)(distilled),
+    ]
+    return keras.layers.Average(dtype=policy.variable_dtype, name="logits")(logits)

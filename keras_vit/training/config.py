@@ -7,13 +7,14 @@ from keras_vit.models import ConvNetConfig, HybridConfig, ModelConfig, SwinConfi
 from keras_vit.preprocessing import InputSpec
 from keras_vit.training.augment_config import AugmentConfig
 from keras_vit.training.data_config import DataConfig
-from keras_vit.training.distillation import KINDS
-from keras_vit.training.fine_tune import differences_from_weights, follow_weights, needs_no_download
-from keras_vit.training.initialization import SCHEMES
-from keras_vit.training.losses import LOSSES
+from keras_vit.training.from_weights import differences_from_weights, follow_weights, needs_no_download
 from keras_vit.training.masking_config import MaskingConfig, check_masking
 from keras_vit.training.optimizer_config import OptimizerConfig
 from keras_vit.validation import check_choice, check_positive, check_rate, check_strategy, is_number
+
+LOSSES = ("softmax", "sigmoid", "binary")
+INITIALIZATIONS = ("layers", "big_vision", "truncated_normal", "mimetic", "local")
+DISTILLATION_KINDS = ("hard", "soft")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class TrainingConfig:
         check_positive(self.epochs, "epochs")
         check_rate(self.label_smoothing, "label_smoothing")
         check_choice(self.loss, LOSSES, "loss")
-        check_choice(self.initialization, SCHEMES, "initialization")
+        check_choice(self.initialization, INITIALIZATIONS, "initialization")
         check_choice(self.precision, ("auto", "float32", "mixed_bfloat16"), "precision")
         check_choice(self.compiler, ("auto", "xla", "fused", "plain"), "compiler")
         if not is_number(self.head_bias):
@@ -107,7 +108,7 @@ class DistillationConfig:
     teacher_std: tuple | None = None
 
     def __post_init__(self):
-        check_choice(self.kind, KINDS, "kind")
+        check_choice(self.kind, DISTILLATION_KINDS, "kind")
         if not is_number(self.alpha) or not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must be in [0, 1]. Received: alpha={self.alpha!r}")
         if not is_number(self.temperature) or self.temperature <= 0:

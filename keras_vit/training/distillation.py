@@ -8,9 +8,8 @@ import keras
 from keras import ops
 
 from keras_vit.models import features
+from keras_vit.training.config import DISTILLATION_KINDS
 from keras_vit.validation import check_choice, is_number
-
-KINDS = ("hard", "soft")
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -52,7 +51,7 @@ class DistillationLoss(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         if not is_number(temperature) or temperature <= 0:
             raise ValueError(f"temperature must be positive. Received: temperature={temperature!r}")
-        self.kind, self.temperature = check_choice(kind, KINDS, "kind"), float(temperature)
+        self.kind, self.temperature = check_choice(kind, DISTILLATION_KINDS, "kind"), float(temperature)
         self.sum_classes = bool(sum_classes)
 
     def call(self, y_true, y_pred):

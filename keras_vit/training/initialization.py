@@ -6,10 +6,10 @@ import numpy as np
 
 from keras_vit.metadata import metadata
 from keras_vit.models import ViTConfig
+from keras_vit.training.config import INITIALIZATIONS
 from keras_vit.training.local_initialization import initialize_locally
 from keras_vit.validation import check_choice
 
-SCHEMES = ("layers", "big_vision", "truncated_normal", "mimetic", "local")
 _TABLES = ("class_token", "distillation_token", "position_embedding", "register_tokens")
 # Of the random part and the identity in queries times keys, and in values times projection: section 4 of the paper.
 _QUERY_KEY, _VALUE_PROJECTION = (0.7, 0.7), (0.4, -0.4)
@@ -35,7 +35,7 @@ def initialize(model, scheme, seed=0):
     Sources: timm `models/vision_transformer.py`, `init_weights_vit_timm`; Trockman and Kolter, "Mimetic Initialization
         of Self-Attention Layers" (arXiv:2305.09828).
     """
-    check_choice(scheme, SCHEMES, "scheme")
+    check_choice(scheme, INITIALIZATIONS, "scheme")
     random = np.random.default_rng(seed)
     if scheme == "big_vision":
         _big_vision(model, random)

@@ -5,8 +5,6 @@ from keras import ops
 
 from keras_vit.validation import check_rate
 
-LOSSES = ("softmax", "sigmoid", "binary")
-
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class BinaryLoss(keras.losses.Loss):
