@@ -287,7 +287,8 @@ def _keep_better(model, run_record, head, directory, log):
     if run_record is None:
         return "head"
     best = max(epoch["val_accuracy"] for epoch in run_record["epochs"])
-    if best >= head["validation_accuracy"]:
+    # An epoch's accuracy is a float32.
+    if best > head["validation_accuracy"] - 1e-6:
         return f"epoch {run_record['best_epoch']}"
     log(f"no epoch was better than the head alone on the validation images ({best:.4f}): its model is kept")
     model.set_weights(keras.models.load_model(directory / "head" / MODEL_FILE, compile=False).get_weights())
