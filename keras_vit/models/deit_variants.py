@@ -18,7 +18,7 @@ _DEIT_3 = (
 )
 
 
-def _variants():
+def _deit_variants():
     """Every published model under timm's name."""
     for middle, distilled in (("", False), ("_distilled", True)):
         for size, patch, image_sizes in _DEIT:
@@ -33,4 +33,4 @@ def _variants():
             yield f"deit3_{size}_patch{patch}_{image_size}", config
 
 
-DEIT_VARIANTS = dict(_variants())
+DEIT_VARIANTS = dict(_deit_variants())

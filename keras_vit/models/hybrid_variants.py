@@ -9,7 +9,7 @@ from keras_vit.models.hybrid import HybridConfig
 from keras_vit.models.sizes import SIZES
 
 # size, the rest of timm's name, stem_depths, patch_size, image sizes
-_PUBLISHED = (
+_PUBLISHED_HYBRIDS = (
     ("tiny", "r_s16_p8", (), 8, (224, 384)),
     ("small", "r26_s32", (2, 2, 2, 2), 1, (224, 384)),
     ("base", "r26_s32", (2, 2, 2, 2), 1, (224,)),
@@ -18,13 +18,13 @@ _PUBLISHED = (
 )
 
 
-def _variants():
+def _hybrid_variants():
     """Every published hybrid under timm's name."""
-    for size, rest, stem_depths, patch_size, image_sizes in _PUBLISHED:
+    for size, rest, stem_depths, patch_size, image_sizes in _PUBLISHED_HYBRIDS:
         shape = dict(zip(("hidden_dim", "num_layers", "num_heads", "mlp_dim"), SIZES[size], strict=True))
         for image_size in image_sizes:
             config = HybridConfig(image_size=image_size, patch_size=patch_size, stem_depths=stem_depths, **shape)
             yield f"vit_{size}_{rest}_{image_size}", config
 
 
-HYBRID_VARIANTS = dict(_variants())
+HYBRID_VARIANTS = dict(_hybrid_variants())

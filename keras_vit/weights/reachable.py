@@ -5,7 +5,7 @@ import time
 import urllib.parse
 import urllib.request
 
-_TIMEOUT = 5  # seconds for a connection
+_CONNECT_TIMEOUT = 5  # seconds for a connection
 _PAUSE = 0.5  # seconds before the second and last attempt
 # Seconds in which a server that was reached, or was not, is not tried again.
 _REACHED, _MISSED = 30, 5
@@ -46,7 +46,7 @@ def check_reachable(url):
 def _connect(address):
     """The error of a connection, or `None`."""
     try:
-        socket.create_connection(address, _TIMEOUT).close()
+        socket.create_connection(address, _CONNECT_TIMEOUT).close()
     except OSError as error:
         return error
     return None
