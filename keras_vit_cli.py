@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 # What mends an environment in which the files of two projects are mixed.
 MEND = "pip uninstall -y keras-vit keras-vit-zoo && pip install 'git+<this repository>'"
 
-_ASKED_TO_END = 75  # `keras_vit.training.stopping.EXIT_CODE`
+_ASKED_TO_END = 75  # `keras_vit.training.loop.preemption.EXIT_CODE`
 # Commands that go on with what an earlier call of them has left.
 _RESUMABLE = ("train", "finetune")
 
@@ -489,7 +489,7 @@ def _commands(options):
 
         return command
     # Names need neither data sets nor exports.
-    return importlib.import_module("keras_vit.cli_list" if options.command == "list" else "keras_vit.cli")
+    return importlib.import_module("keras_vit.cli.list" if options.command == "list" else "keras_vit.cli.commands")
 
 
 def check_package():

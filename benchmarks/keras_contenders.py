@@ -32,9 +32,9 @@ def fit(task, library, jit, padding=None):
 
 def augmented(task, padding):
     """Batches of keras_vit's pipeline: uint8 images in memory, shuffled; with `padding` cropped and mirrored too."""
+    from keras_vit.config import AugmentConfig
     from keras_vit.data import Split, training_dataset
     from keras_vit.preprocessing import InputSpec
-    from keras_vit.training import AugmentConfig
 
     count = task.batch if padding is None else BATCHES * task.batch
     random, shape = np.random.default_rng(1), (*task.config["image_size"], task.config["num_channels"])
@@ -50,10 +50,11 @@ def recipe(task, padding=None, checkpointed=False, repeated=False):
     """Steps as `keras_vit train` takes them: its compiled model with clipping, schedule and exclusions, the
     compiler chosen by the hardware, and batches that its own pipeline shuffles and normalises, or with `repeated` the
     first of them again and again."""
+    from keras_vit.config import DataConfig, OptimizerConfig, Recipe
     from keras_vit.models import ViTConfig
-    from keras_vit.training import DataConfig, OptimizerConfig, Recipe, compile_model, fused_training
-    from keras_vit.training.fine_tune import checkpointed_blocks
-    from keras_vit.training.hardware import choose_compiler
+    from keras_vit.training import compile_model, fused_training
+    from keras_vit.training.initialization.warm_start import checkpointed_blocks
+    from keras_vit.training.loop.hardware import choose_compiler
 
     config = ViTConfig.from_config(task.config)
     settings = Recipe(

@@ -14,7 +14,7 @@ INTERVAL = 0.001  # seconds between two looks at the memory
 def write_safetensors(name, files):
     """Random weights of a model as timm publishes them: bare arrays, nothing that describes them."""
     import keras_vit
-    from keras_vit.weights.files import open_checkpoint, write_checkpoint
+    from keras_vit.weights.files.checkpoint import open_checkpoint, write_checkpoint
 
     path = files["safetensors"]
     keras_vit.save_weights(keras_vit.create_model(name), path, layout="timm")

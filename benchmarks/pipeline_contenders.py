@@ -48,8 +48,8 @@ def keras_vit(task, **augment):
     """`keras_vit.data.training_dataset`, normalised batches."""
     on_one_core()
     from keras_vit import InputSpec
+    from keras_vit.config import AugmentConfig
     from keras_vit.data import EncodedFiles, Split, training_dataset
-    from keras_vit.training import AugmentConfig
 
     settings = task.config
     spec = InputSpec(settings["image_size"], interpolation="bilinear")
@@ -58,7 +58,7 @@ def keras_vit(task, **augment):
         split = EncodedFiles([str(i) for i in range(len(data))], np.zeros(len(data), "int64"), data)
         config = AugmentConfig(flip=True, policy=settings["policy"], **CROP, **augment)
     elif settings["policy"]:
-        from keras_vit.recipe_files import load_recipe
+        from keras_vit.config.files import load_recipe
 
         split, config = Split(*small_images(task)), load_recipe(settings["policy"]).augment
     else:

@@ -5,10 +5,11 @@ import contextlib
 import tensorflow as tf
 from keras_contenders import augmented, build
 
-from keras_vit import distribution
+from keras_vit.config import DataConfig, OptimizerConfig, Recipe
+from keras_vit.distribution import strategies as distribution
 from keras_vit.models import ViTConfig
-from keras_vit.training import DataConfig, OptimizerConfig, Recipe, compile_model, fused_training
-from keras_vit.training.hardware import choose_compiler
+from keras_vit.training import compile_model, fused_training
+from keras_vit.training.loop.hardware import choose_compiler
 
 
 def train(task, strategy, devices):

@@ -210,7 +210,7 @@ def _replay(path, signatures):
     """Runs the warm-up records of a SavedModel in the model that is loaded, as a server does."""
     import tensorflow as tf
 
-    from keras_vit.export.warmup import read_warmup
+    from keras_vit.export.server.warmup import read_warmup
 
     for log in read_warmup(path):
         request = getattr(log, log.WhichOneof("log_type")).request

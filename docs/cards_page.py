@@ -8,8 +8,8 @@ import pathlib
 import sys
 
 from keras_vit.models import HybridConfig, SwinConfig
-from keras_vit.weights.card import NO_CLASSES, model_card
-from keras_vit.weights.catalog import catalog
+from keras_vit.weights.hub.catalog import catalog
+from keras_vit.weights.publish.model_card import NO_CLASSES, model_card
 
 DOCS = pathlib.Path(__file__).parent
 MEASURE = "keras_vit evaluate {} --data imagenet2012 --split validation"

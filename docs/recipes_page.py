@@ -12,7 +12,7 @@ import sys
 
 from tables import ROOT, rewrite
 
-from keras_vit.recipe_files import list_recipes, load_recipe_module
+from keras_vit.config.files import list_recipes, load_recipe_module
 
 PAGE = pathlib.Path(__file__).with_name("training.md")
 RESULTS = ROOT / "recipes" / "results"

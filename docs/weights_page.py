@@ -17,7 +17,7 @@ from tables import rewrite
 from keras_vit.metadata import metadata
 from keras_vit.models import HybridConfig, SwinConfig, ViTConfig, build_model
 from keras_vit.weights import LAYOUTS, from_checkpoint, load_weights, save_weights
-from keras_vit.weights.files import open_checkpoint, write_checkpoint
+from keras_vit.weights.files.checkpoint import open_checkpoint, write_checkpoint
 
 PAGE = pathlib.Path(__file__).with_name("weights.md")
 PARTS = ("directions", "defaults", "audit")

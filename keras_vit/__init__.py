@@ -10,7 +10,12 @@ import warnings
 
 from keras_vit_cli import MEND, __version__  # isort: skip  # first, as it keeps TensorFlow quiet for `python -m keras_vit`
 from keras_vit import interpret, layers, models, preprocessing, weights
-from keras_vit.applications import (
+from keras_vit.metadata import metadata, update_metadata
+from keras_vit.models import HybridConfig, SwinConfig, ViTConfig, features
+from keras_vit.preprocessing import InputSpec
+from keras_vit.registration import register_lazy_classes
+from keras_vit.weights import from_checkpoint, load_weights, push_to_hub, save_pretrained, save_weights
+from keras_vit.zoo.applications import (
     DeiTBase,
     DeiTSmall,
     DeiTTiny,
@@ -30,12 +35,7 @@ from keras_vit.applications import (
     decode_predictions,
     preprocess_input,
 )
-from keras_vit.metadata import metadata, update_metadata
-from keras_vit.models import HybridConfig, SwinConfig, ViTConfig, features
-from keras_vit.preprocessing import InputSpec
-from keras_vit.registration import register_lazy_classes
-from keras_vit.weights import from_checkpoint, load_weights, push_to_hub, save_pretrained, save_weights
-from keras_vit.zoo import create_model, list_models, load_model
+from keras_vit.zoo.create import create_model, list_models, load_model
 
 __all__ = [
     "DeiTBase",
@@ -82,8 +82,8 @@ __all__ = [
 register_lazy_classes()
 
 # Rooms, and names of rooms, that are imported on first use.
-_ON_DEMAND = ("data", "distribution", "experiment", "export", "sharding", "training")
-_ON_DEMAND_NAMES = {"fine_tune": "fine_tuning", "list_recipes": "recipe_files", "load_recipe": "recipe_files"}
+_ON_DEMAND = ("config", "data", "distribution", "experiment", "export", "sharding", "training")
+_ON_DEMAND_NAMES = {"fine_tune": "experiment", "list_recipes": "config", "load_recipe": "config"}
 
 
 def __getattr__(name):

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from PIL import Image
 
-from keras_vit.backend import foreign_float32, is_foreign_tensor
-from keras_vit.pillow_reader import UnreadableImage, bands, eight_bits, read_array, read_picture
+from keras_vit.backend.runtime import foreign_float32, is_foreign_tensor
+from keras_vit.image_ops.pillow_reader import UnreadableImage, bands, eight_bits, read_array, read_picture
 from keras_vit.validation import as_pair, check_choice
 
 INTERPOLATIONS = {

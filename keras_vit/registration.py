@@ -12,11 +12,11 @@ import keras
 PACKAGE = "keras_vit"
 # Registered classes by the module that defines them.
 LAZY_CLASSES = {
-    "keras_vit.training.distillation": ("DistillationLoss", "Distiller"),
-    "keras_vit.training.losses": ("BinaryLoss",),
-    "keras_vit.training.masked_autoencoder": ("MaskedAutoencoder",),
-    "keras_vit.training.optimizers": ("AdamW", "Lamb", "Lion", "Muon", "SGD"),
-    "keras_vit.training.schedules": ("BigVisionSchedule", "EpochCosine", "EveryNth"),
+    "keras_vit.training.tasks.distillation": ("DistillationLoss", "Distiller"),
+    "keras_vit.training.tasks.losses": ("BinaryLoss",),
+    "keras_vit.training.tasks.masked_autoencoder": ("MaskedAutoencoder",),
+    "keras_vit.training.optimizers.optimizers": ("AdamW", "Lamb", "Lion", "Muon", "SGD"),
+    "keras_vit.training.optimizers.schedules": ("BigVisionSchedule", "EpochCosine", "EveryNth"),
 }
 
 

@@ -21,17 +21,10 @@ import json
 import subprocess
 import sys
 
+from keras_vit.config import AugmentConfig, DataConfig, DistillationConfig, OptimizerConfig, Recipe, TrainingConfig
 from keras_vit.models import ConvNetConfig, ViTConfig
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import (
-    AugmentConfig,
-    DataConfig,
-    DistillationConfig,
-    OptimizerConfig,
-    Recipe,
-    TrainingConfig,
-)
-from keras_vit.training.record import RESULTS
+from keras_vit.training.reports.run_record import RESULTS
 from keras_vit.validation import check_choice
 
 PERCENTS = (1, 3, 10, 30, 100)

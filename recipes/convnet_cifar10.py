@@ -9,9 +9,9 @@ the learning rate, crops, mirror images and label smoothing. Expected: 83.4 %, t
 recipes/results/convnet_cifar10. Hardware: two CPU cores, twelve minutes.
 """
 
+from keras_vit.config import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 from keras_vit.models import ConvNetConfig
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 
 recipe = Recipe(
     name="convnet_cifar10",

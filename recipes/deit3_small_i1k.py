@@ -10,9 +10,9 @@ Source: facebookresearch/deit `README_revenge.md`, `augment.py`, `main.py`. For 
 deit_tiny_i1k.py; it has no 3-augment.
 """
 
+from keras_vit.config import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 from keras_vit.models import VARIANTS
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 
 recipe = Recipe(
     name="deit3_small_i1k",

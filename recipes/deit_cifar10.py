@@ -17,7 +17,7 @@ student:
 from vit_tiny_cifar10 import EPOCHS, PATCH_SIZE
 from vit_tiny_cifar10 import make_recipe as make_plain
 
-from keras_vit.training import DistillationConfig
+from keras_vit.config import DistillationConfig
 from keras_vit.validation import check_choice
 
 TEACHER = "runs/convnet_cifar10/seed0"

@@ -14,8 +14,8 @@ Source: facebookresearch/deit `main.py`, `losses.py`. For augmentation by keras-
 
 from deit_tiny_i1k import recipe as plain
 
+from keras_vit.config import DistillationConfig
 from keras_vit.models import VARIANTS
-from keras_vit.training import DistillationConfig
 
 recipe = plain.replace(
     name="deit_tiny_distilled_i1k",

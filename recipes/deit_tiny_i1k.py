@@ -11,14 +11,14 @@ the first two epochs have the first learning rate of the warm-up, and an average
 `average.weights.h5`, but is not what the run ends with; `--set optimizer.ema_evaluate=true` evaluates it.
 
 RandAugment, mixup and cutmix are the library's own: keras-cv's have other operations, magnitudes and weights (see
-`keras_vit.data.kerascv`), and are there for who wants them:
+`keras_vit.data.augment.policies`), and are there for who wants them:
 
     --set augment.policy='keras_cv("RandAugment")' --set augment.mixing=keras_cv
 """
 
+from keras_vit.config import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 from keras_vit.models import VARIANTS
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 
 recipe = Recipe(
     name="deit_tiny_i1k",

@@ -21,9 +21,9 @@ resizes without antialiasing. big_vision's `configs/transfer.py` resizes the sho
 areas, and for CIFAR crops 384 of them at random.
 """
 
+from keras_vit.config import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 from keras_vit.models import vit_config
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 
 recipe = Recipe(
     name="finetune",

@@ -14,9 +14,9 @@ begins with a deviation of 2e-5. For augmentation by keras-cv see deit_tiny_i1k.
 
 from deit_tiny_i1k import recipe as deit
 
+from keras_vit.config import DataConfig, OptimizerConfig, Recipe, TrainingConfig
 from keras_vit.models import vit_config
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import DataConfig, OptimizerConfig, Recipe, TrainingConfig
 
 recipe = Recipe(
     name="finetune_adamw",

@@ -9,9 +9,9 @@ with these settings. Hardware: one GPU. Not measured here.
 With other weights the model and the preprocessing follow them, but for the crop and its interpolation.
 """
 
+from keras_vit.config import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 from keras_vit.models import vit_config
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 
 recipe = Recipe(
     name="linear_probe",

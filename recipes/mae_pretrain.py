@@ -14,9 +14,9 @@ by the square root of 2. Its fine-tuning drops the encoder's norm and classifies
 one; here the encoder's stays.
 """
 
+from keras_vit.config import AugmentConfig, DataConfig, MaskingConfig, OptimizerConfig, Recipe, TrainingConfig
 from keras_vit.models import vit_config
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig, DataConfig, MaskingConfig, OptimizerConfig, Recipe, TrainingConfig
 
 recipe = Recipe(
     name="mae_pretrain",

@@ -10,15 +10,15 @@ Source: microsoft/Swin-Transformer `config.py`, `configs/swin/swin_tiny_patch4_w
 cosine begins behind the warm-up, as that code has it by default (`WARMUP_PREFIX`).
 
 RandAugment, mixup and cutmix are the library's own: keras-cv's have other operations, magnitudes and weights (see
-`keras_vit.data.kerascv`), and are there for who wants them:
+`keras_vit.data.augment.policies`), and are there for who wants them:
 
     --set augment.policy='keras_cv("RandAugment")' --set augment.mixing=keras_cv
 """
 
 from deit_tiny_i1k import recipe as deit
 
+from keras_vit.config import DataConfig, OptimizerConfig, TrainingConfig
 from keras_vit.models import VARIANTS
-from keras_vit.training import DataConfig, OptimizerConfig, TrainingConfig
 
 recipe = deit.replace(
     name="swin_tiny_i1k",

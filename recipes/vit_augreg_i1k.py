@@ -16,14 +16,14 @@ and a head bias of -6.9), and `models/vit.py`, which adds positions before the c
 `data.validation_fraction` does; and what vit_s16_i1k.py names.
 
 RandAugment and mixup are the library's own: keras-cv's have other operations, magnitudes and weights (see
-`keras_vit.data.kerascv`), and are there for who wants them:
+`keras_vit.data.augment.policies`), and are there for who wants them:
 
     --set augment.policy='keras_cv("RandAugment")' --set augment.mixing=keras_cv
 """
 
+from keras_vit.config import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 from keras_vit.models import vit_config
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 from keras_vit.validation import check_choice
 
 # The level of each size, a compromise between short and long runs.

@@ -17,7 +17,7 @@ up to you. What else is otherwise there is named in vit_s16_i1k.py. For augmenta
 from vit_augreg_i1k import augmentation
 from vit_augreg_i1k import make_recipe as on_i1k
 
-from keras_vit.training import DataConfig, TrainingConfig
+from keras_vit.config import DataConfig, TrainingConfig
 from keras_vit.validation import check_choice
 
 LEVEL_OF_SIZE = {"tiny": "none", "small": "light1", "base": "light2"}

@@ -10,9 +10,9 @@ quarters of it, judged on the fourth (records in recipes/results/vit_digits_sele
 of five seeds in recipes/results/vit_digits. Hardware: two idle CPU cores, three minutes.
 """
 
+from keras_vit.config import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 from keras_vit.models import ViTConfig
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 
 recipe = Recipe(
     name="vit_digits",

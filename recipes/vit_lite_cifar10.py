@@ -13,14 +13,14 @@ last learning rate follow, queries, keys and values have no bias, positions begi
 token at 0, the epsilon of the norms is 1e-5, and the second norm of a block is applied to the residual stream too.
 
 RandAugment, mixup and cutmix are the library's own: keras-cv's have other operations, magnitudes and weights (see
-`keras_vit.data.kerascv`), and are there for who wants them:
+`keras_vit.data.augment.policies`), and are there for who wants them:
 
     --set augment.policy='keras_cv("RandAugment")' --set augment.mixing=keras_cv
 """
 
+from keras_vit.config import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 from keras_vit.models import ViTConfig
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 
 recipe = Recipe(
     name="vit_lite_cifar10",

@@ -20,14 +20,14 @@ there:
   `--set data.train_split='train[:99%]'` is as published.
 
 RandAugment and mixup are the library's own: keras-cv's have other operations, magnitudes and weights (see
-`keras_vit.data.kerascv`), and are there for who wants them:
+`keras_vit.data.augment.policies`), and are there for who wants them:
 
     --set augment.policy='keras_cv("RandAugment")' --set augment.mixing=keras_cv
 """
 
+from keras_vit.config import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 from keras_vit.models import vit_config
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 
 recipe = Recipe(
     name="vit_s16_i1k",

@@ -2,7 +2,7 @@
 
 Patches of 4 pixels without overlap, no convolution anywhere, no class token, no teacher, no other data; 1.8 M
 parameters. What lets it learn so fast is how it begins: every head attends to a neighbouring patch
-(`initialization="local"`, see `keras_vit.training.local_initialization`), and the optimizer, Muon. What each choice
+(`initialization="local"`, see `keras_vit.training.initialization.local`), and the optimizer, Muon. What each choice
 brings, measured on a part of the training set, is in recipes/results/vit_tiny_cifar10_ablation.json and
 docs/training.md. For comparison: keras.io's example of CCT, which has a convolutional tokenizer, reports 76.8 %.
 
@@ -16,9 +16,9 @@ Expected: 83.6 % with patches of 4 pixels, the mean of three seeds in recipes/re
 cores of a CPU with AMX, two to three minutes an epoch.
 """
 
+from keras_vit.config import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 from keras_vit.models import ViTConfig
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
 
 EPOCHS, PATCH_SIZE = 10, 4
 

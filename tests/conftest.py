@@ -99,7 +99,7 @@ class Record:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session):
-        from keras_vit.training import record
+        from keras_vit.training.reports import run_record as record
 
         ranked = sorted(self.seconds.items(), key=lambda item: -item[1])[: self.slowest]
         content = {

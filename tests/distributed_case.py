@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vit import distribution
+from keras_vit.distribution import strategies as distribution
 from keras_vit.training import trained_model
 
 CLASSES, BATCH, EPOCHS = 3, 12, 3

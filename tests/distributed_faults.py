@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vit import distribution
+from keras_vit.distribution import strategies as distribution
 
 _random = np.random.default_rng(0)
 IMAGES = _random.normal(size=(41, 8)).astype("float32")

@@ -7,22 +7,18 @@ import numpy as np
 import tensorflow as tf
 from distributed_case import CLASSES, batches, compiled, fill, fit, prepared
 
-from keras_vit import experiment
-from keras_vit.models import SwinConfig, ViTConfig, build_model
-from keras_vit.training import (
-    SGD,
-    AdamW,
+from keras_vit.config import (
     AugmentConfig,
     DataConfig,
     DistillationConfig,
-    Distiller,
     DistributionConfig,
-    Lamb,
     OptimizerConfig,
     Recipe,
     TrainingConfig,
-    fused_training,
 )
+from keras_vit.experiment import runner as experiment
+from keras_vit.models import SwinConfig, ViTConfig, build_model
+from keras_vit.training import SGD, AdamW, Distiller, Lamb, fused_training
 
 VIT = ViTConfig(image_size=8, patch_size=4, hidden_dim=16, num_layers=1, num_heads=2, mlp_dim=24, num_classes=CLASSES)
 SWIN = SwinConfig(

@@ -79,7 +79,7 @@ def _run(module, folder, kind, name):
     """All cases of a kind in this process."""
     import numpy as np
 
-    from keras_vit import distribution
+    from keras_vit.distribution import strategies as distribution
 
     folder.mkdir(parents=True)
     strategy = distribution.strategy(name)

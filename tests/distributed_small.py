@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from distributed_case import CLASSES, IMAGES, TARGETS, batches, compiled, fill, fit, prepared
 
-from keras_vit import distribution
+from keras_vit.distribution import strategies as distribution
 from keras_vit.layers import Dropout
 from keras_vit.models import ViTConfig, build_model
 from keras_vit.training import SGD, MaskedAutoencoder

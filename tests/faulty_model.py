@@ -5,9 +5,9 @@ import json
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.export.check_signatures import signature_table
-from keras_vit.export.fingerprint import write_fingerprint
-from keras_vit.export.signature_defs import signature_defs
+from keras_vit.export.checks.signatures import signature_table
+from keras_vit.export.servable.fingerprint import write_fingerprint
+from keras_vit.export.servable.signature_defs import signature_defs
 from keras_vit.image_ops.decode import Limits
 from keras_vit.image_ops.decode import decode as safely_decoded
 from keras_vit.image_ops.resize import resize

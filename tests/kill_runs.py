@@ -28,9 +28,9 @@ import matplotlib.pyplot  # noqa: F401 - what a run imports, before the fork
 import sklearn.datasets  # noqa: F401
 
 import keras_vit_cli
-from keras_vit import cli  # noqa: F401
+from keras_vit.cli import commands as cli  # noqa: F401
 from keras_vit.training import CheckpointCallback
-from keras_vit.training.saved_state import load
+from keras_vit.training.loop.checkpoint import load
 from tests.distributed_runs import cluster
 
 _SECONDS = 120

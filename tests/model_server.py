@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 
-from keras_vit.export.server_files import server_flags, write_server_files
+from keras_vit.export.server.files import server_flags, write_server_files
 
 BINARY = os.environ.get("TF_SERVING_BIN") or shutil.which("tensorflow_model_server")
 WHY_NOT = "tensorflow_model_server is not on PATH and TF_SERVING_BIN is not set"

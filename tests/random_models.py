@@ -6,11 +6,11 @@ import numpy as np
 
 from keras_vit.models import SwinConfig, build_model
 from keras_vit.weights import load_weights
-from keras_vit.weights.description import describe
-from keras_vit.weights.detect import detect_layout
-from keras_vit.weights.files import open_checkpoint
-from keras_vit.weights.infer import infer_config
-from keras_vit.weights.layout import weights_by_path
+from keras_vit.weights.config.infer import infer_config
+from keras_vit.weights.describe import describe
+from keras_vit.weights.files.checkpoint import open_checkpoint
+from keras_vit.weights.layouts.base import weights_by_path
+from keras_vit.weights.layouts.detect import detect_layout
 
 # The constants of a Swin Transformer's graph and DINOv2's mask token, which are made anew.
 BUFFERS = r"\.(relative_position_index|attn_mask|relative_coords_table)$|^mask_token$"

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from keras_vit.export.fingerprint import write_fingerprint
+from keras_vit.export.servable.fingerprint import write_fingerprint
 
 LABELS = ("red", "green", "blue", "grüngrau")
 _MAGIC = (b"\xff\xd8", b"\x89P")

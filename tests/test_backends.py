@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from keras_vit import features, metadata
+from keras_vit.config import DataConfig, OptimizerConfig, Recipe, TrainingConfig
 from keras_vit.interpret import attention_maps, rollout
 from keras_vit.models import ViTConfig, build_vit
-from keras_vit.training import DataConfig, OptimizerConfig, Recipe, TrainingConfig, compile_model, fit
-from keras_vit.training import run as run_module
-from keras_vit.training.saved_state import load
-from keras_vit.training.stopping import Preempted
+from keras_vit.training import compile_model, fit
+from keras_vit.training.loop import fit as run_module
+from keras_vit.training.loop.checkpoint import load
+from keras_vit.training.loop.preemption import Preempted
 
 FOLDER = pathlib.Path(__file__).with_name("goldens") / "backends"
 BASE = ViTConfig(image_size=(8, 12), patch_size=4, hidden_dim=16, num_layers=2, num_heads=2, mlp_dim=24, num_classes=3)

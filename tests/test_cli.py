@@ -15,11 +15,11 @@ from tiny import IMAGES, tiny_vit
 
 import keras_vit
 import keras_vit_cli
-from keras_vit.cli_runtimes import export_format
-from keras_vit.export.warmup import read_warmup
-from keras_vit.recipe_files import RECIPES, list_recipes, load_recipe, load_recipe_module
-from keras_vit.training import apply_overrides
-from keras_vit.weights.catalog import imagenet_ids, read_labels
+from keras_vit.cli.runtimes import export_format
+from keras_vit.config import apply_overrides
+from keras_vit.config.files import RECIPES, list_recipes, load_recipe, load_recipe_module
+from keras_vit.export.server.warmup import read_warmup
+from keras_vit.weights.hub.catalog import imagenet_ids, read_labels
 
 SMALL = [
     "--set",
@@ -50,7 +50,7 @@ def test_help_imports_neither_keras_nor_tensorflow():
 
 
 def test_every_command_has_its_function():
-    from keras_vit import cli
+    from keras_vit.cli import commands as cli
 
     commands = keras_vit_cli._parser()._subparsers._group_actions[0].choices
     names = {"check", "train", "evaluate", "predict", "export", "explain", "publish", "rollback", "convert", "list"}
@@ -427,7 +427,7 @@ def test_list_imports_neither_data_nor_exports():
 def test_recipes_are_loaded_from_python():
     assert keras_vit.list_recipes() == list_recipes()
     recipe = keras_vit.load_recipe("vit_digits", ["training.epochs=3"])
-    assert isinstance(recipe, keras_vit.training.Recipe)
+    assert isinstance(recipe, keras_vit.config.Recipe)
     assert recipe.training.epochs == 3
     assert {"list_recipes", "load_recipe"} <= set(dir(keras_vit))
 
@@ -458,7 +458,7 @@ def test_an_error_is_one_line_and_a_code(arguments, message, capsys, tmp_path, m
 
 
 def test_an_interrupt_says_how_to_resume_what_can_be_resumed(capsys, monkeypatch):
-    from keras_vit import cli
+    from keras_vit.cli import commands as cli
 
     def interrupt(options):
         raise KeyboardInterrupt
@@ -600,7 +600,7 @@ def test_device_chooses_what_frameworks_see(device, before, inside, monkeypatch)
 
 
 def test_a_device_that_is_not_there_is_an_error(capsys, monkeypatch):
-    from keras_vit import distribution
+    from keras_vit.distribution import strategies as distribution
 
     monkeypatch.setattr(distribution.tf.config, "list_physical_devices", lambda kind=None: [])
     assert _main("train", "vit_digits", "--device", "gpu") == 1

@@ -12,10 +12,10 @@ from tiny import tiny_vit
 
 import keras_vit
 import keras_vit_cli
-from keras_vit.cli_models import best_classes, classify_files
+from keras_vit.cli.predictor import best_classes, classify_files
+from keras_vit.config import DataConfig
 from keras_vit.data import evaluation_dataset, load_source
 from keras_vit.metadata import metadata
-from keras_vit.training import DataConfig
 from keras_vit_client.image_files import find_images
 
 LABELS = ["bee", "cat", "dog", "emu"]

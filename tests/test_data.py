@@ -7,11 +7,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from keras_vit.config import AugmentConfig, DataConfig
 from keras_vit.data import Source, Split, evaluation_dataset, load_source, read_images, training_dataset
-from keras_vit.data.augment import affine, mixup
-from keras_vit.data.sources import train_and_evaluation
+from keras_vit.data.augment.augment import affine, mixup
+from keras_vit.data.sources.load import train_and_evaluation
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig, DataConfig
 
 GRAY = InputSpec(size=8, mean=(0.5,), std=(0.5,))
 RGB = InputSpec(size=8)

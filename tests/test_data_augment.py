@@ -8,13 +8,16 @@ import pytest
 import tensorflow as tf
 
 import keras_vit.data
-from keras_vit.data import Split, augment, kerascv, stages, training_dataset
-from keras_vit.data.augment import affine, augment_batch, augment_image, changes_images, policy_of_batches
-from keras_vit.data.crops import crop_and_flip
-from keras_vit.data.mixing import smooth_targets
-from keras_vit.data.policies import parse_policy
+from keras_vit.config import AugmentConfig
+from keras_vit.data import Split, training_dataset
+from keras_vit.data.augment import augment
+from keras_vit.data.augment import policies as kerascv
+from keras_vit.data.augment.augment import affine, augment_batch, augment_image, changes_images, policy_of_batches
+from keras_vit.data.augment.mixup import smooth_targets
+from keras_vit.data.augment.policies import parse_policy
+from keras_vit.data.augment.random_crop import crop_and_flip
+from keras_vit.data.pipeline import stages
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig
 
 RNG = np.random.default_rng(0)
 SEED = tf.constant([1, 2])

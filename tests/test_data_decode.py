@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_vit.data.decode import crop_window, decode_and_random_crop, random_crop
+from keras_vit.config import AugmentConfig
+from keras_vit.data.augment.random_crop import crop_window, decode_and_random_crop, random_crop
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig
 
 SPEC = InputSpec(size=(24, 32), interpolation="bilinear")
 CROP = AugmentConfig(crop_scale=(0.08, 1.0))

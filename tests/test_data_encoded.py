@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_vit import experiment
+from keras_vit.config import AugmentConfig, DataConfig, Recipe, TrainingConfig
 from keras_vit.data import (
     EncodedFiles,
     Split,
@@ -28,13 +28,13 @@ from keras_vit.data import (
     training_dataset,
     write_tfrecords,
 )
-from keras_vit.data.order import apart, hashed
-from keras_vit.data.split import drawn_part
-from keras_vit.data.tfrecords import count_records
+from keras_vit.data.seeds import apart, hashed
+from keras_vit.data.sources.arrays import drawn_part
+from keras_vit.data.sources.tfrecords import count_records
+from keras_vit.experiment import runner as experiment
 from keras_vit.image_ops.resize import normalize
 from keras_vit.models import ViTConfig
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig, DataConfig, Recipe, TrainingConfig
 
 RGB = InputSpec(size=8, interpolation="nearest")
 COUNT = 20
@@ -242,7 +242,7 @@ def test_small_data_sets_are_decoded_once_unless_a_crop_wants_more(folder, monke
     assert isinstance(_load(auto, augment=crop), Split)  # as large as the model's images
     source = load_source(auto)
     assert isinstance(source.load("train", auto, RGB.replace(size=4), crop), EncodedFiles)
-    monkeypatch.setattr("keras_vit.data.sources.MEMORY_LIMIT", COUNT * 8 * 8 * 3 - 1)
+    monkeypatch.setattr("keras_vit.data.sources.load.MEMORY_LIMIT", COUNT * 8 * 8 * 3 - 1)
     assert isinstance(_load(auto), EncodedFiles)
 
 

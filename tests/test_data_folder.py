@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_vit.config import DataConfig
 from keras_vit.data import find_image_folder, load_source
-from keras_vit.data.folder import EMPTY, HIDDEN, NO_IMAGES, OTHER, OUTSIDE, UNSUPPORTED, find_split
+from keras_vit.data.sources.folder import EMPTY, HIDDEN, NO_IMAGES, OTHER, OUTSIDE, UNSUPPORTED, find_split
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import DataConfig
 
 SPEC = InputSpec(8)
 

@@ -1,4 +1,4 @@
-"""What keras-cv's layers do, as `keras_vit.data.kerascv` and the recipes tell it."""
+"""What keras-cv's layers do, as `keras_vit.data.augment.policies` and the recipes tell it."""
 
 import collections
 
@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_vit.config.files import load_recipe, load_recipe_module
 from keras_vit.data import Split, training_dataset
-from keras_vit.data.kerascv import KerasCVPolicy, mix
-from keras_vit.data.policies import parse_policy
-from keras_vit.data.randaugment import timm_operations
+from keras_vit.data.augment.policies import KerasCVPolicy, mix, parse_policy
+from keras_vit.data.augment.randaugment import timm_operations
 from keras_vit.preprocessing import InputSpec
-from keras_vit.recipe_files import load_recipe, load_recipe_module
 
 COUNT, SIZE = 128, 32
 

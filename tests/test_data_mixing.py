@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vit.data.erasing import boxes_mask, erasing_boxes, random_erasing
-from keras_vit.data.mixing import cutmix_boxes, mix_weighted, mixup, smooth_targets
-from keras_vit.training import AugmentConfig
+from keras_vit.config import AugmentConfig
+from keras_vit.data.augment.mixup import cutmix_boxes, mix_weighted, mixup, smooth_targets
+from keras_vit.data.augment.random_erasing import boxes_mask, erasing_boxes, random_erasing
 
 SEED = tf.constant([3, 4])
 

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from keras_vit.data import geometry, operations
+from keras_vit.data.augment import pillow_color as operations
+from keras_vit.data.augment import pillow_geometry as geometry
 
 FILL = (124, 116, 104)
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_vit.config import AugmentConfig, DataConfig, DistributionConfig, Recipe
 from keras_vit.data import EncodedFiles, EncodedShards, Split, evaluation_dataset, training_dataset
-from keras_vit.data.part import Part
+from keras_vit.data.pipeline.worker_shard import Part
+from keras_vit.experiment.datasets import training_data
 from keras_vit.models import ViTConfig
 from keras_vit.preprocessing import InputSpec
-from keras_vit.recipe_data import training_data
-from keras_vit.training import AugmentConfig, DataConfig, DistributionConfig, Recipe
-from keras_vit.training.workers import Workers
+from keras_vit.training.loop.workers import Workers
 
 COUNT, BATCH, CLASSES = 37, 9, 4
 RGB = InputSpec.symmetric((8, 8), 3)

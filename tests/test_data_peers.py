@@ -15,12 +15,11 @@ from PIL import Image
 from timm.data import auto_augment, mixup, random_erasing
 from torchvision import transforms
 
-from keras_vit.data.drawn import Draw, draw_layers
-from keras_vit.data.erasing import erasing_boxes
-from keras_vit.data.mixing import blend, cutmix_boxes, paste, smooth_targets
-from keras_vit.data.operations import grayscale
-from keras_vit.data.policies import color_jitter, parse_policy
-from keras_vit.data.randaugment import timm_operations
+from keras_vit.data.augment.mixup import blend, cutmix_boxes, paste, smooth_targets
+from keras_vit.data.augment.pillow_color import grayscale
+from keras_vit.data.augment.policies import color_jitter, parse_policy
+from keras_vit.data.augment.randaugment import Draw, draw_layers, timm_operations
+from keras_vit.data.augment.random_erasing import erasing_boxes
 
 pytestmark = pytest.mark.peers
 RNG = np.random.default_rng(0)

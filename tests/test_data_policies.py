@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vit.data import operations, randaugment, tpu_operations
-from keras_vit.data.drawn import Draw, apply_layers, draw_layers
-from keras_vit.data.kerascv import KerasCVPolicy
-from keras_vit.data.policies import ThreeAugment, color_jitter, parse_policy
-from keras_vit.data.randaugment import TimmRandAugment, TPURandAugment
+from keras_vit.data.augment import pillow_color as operations
+from keras_vit.data.augment import randaugment
+from keras_vit.data.augment import tpu_autoaugment as tpu_operations
+from keras_vit.data.augment.policies import KerasCVPolicy, ThreeAugment, color_jitter, parse_policy
+from keras_vit.data.augment.randaugment import Draw, TimmRandAugment, TPURandAugment, apply_layers, draw_layers
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (20, 24, 3), "uint8")

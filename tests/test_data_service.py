@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vit import experiment
+from keras_vit.config import AugmentConfig, DataConfig, Recipe, TrainingConfig
 from keras_vit.data import EncodedFiles, EncodedShards, Split, training_dataset
-from keras_vit.data.part import Part
-from keras_vit.data.service import PIECE, Service
+from keras_vit.data.pipeline.tf_data_service import PIECE, Service
+from keras_vit.data.pipeline.worker_shard import Part
+from keras_vit.experiment import runner as experiment
 from keras_vit.models import ViTConfig
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig, DataConfig, Recipe, TrainingConfig
 
 COUNT, BATCH, EPOCHS = 120, 4, 3
 GRAY = InputSpec.symmetric((4, 4), 1)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vit import experiment
+from keras_vit.config import AugmentConfig, DataConfig, Recipe
 from keras_vit.data import Split, array_source, evaluation_dataset, load_source, training_dataset
-from keras_vit.data.encoded import EncodedShards
+from keras_vit.data.sources.encoded import EncodedShards
+from keras_vit.experiment import runner as experiment
 from keras_vit.models import ViTConfig
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AugmentConfig, DataConfig, Recipe
 
 SPEC = InputSpec.symmetric(4, 1)
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vit import distribution
-from keras_vit.cluster import Cluster, read_cluster
+from keras_vit.config import DistributionConfig
 from keras_vit.data import Part
-from keras_vit.distributed_data import SHARDINGS, replica_rows, with_sharding
-from keras_vit.training import DistributionConfig
+from keras_vit.distribution import strategies as distribution
+from keras_vit.distribution.datasets import SHARDINGS, replica_rows, with_sharding
+from keras_vit.distribution.tf_config import Cluster, read_cluster
 
 TWO = {"worker": ["a:1", "b:2"]}
 

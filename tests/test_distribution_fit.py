@@ -85,5 +85,5 @@ def test_keras_3_15_fails_on_several_workers(runs, case, message):
     assert len(runs["workers:2"]) == 2
     for worker in runs["workers:2"]:
         error = str(worker[case]["error"])
-        assert error, f"Keras {keras.__version__} does without {case}: take that out of keras_vit/distributed_fit.py"
+        assert error, f"Keras {keras.__version__} does without {case}: remove it from distribution/trainer.py"
         assert message in error

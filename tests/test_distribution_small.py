@@ -158,7 +158,7 @@ def _weights_differ(runs, case):
 
 def _mended(what):
     """The message of a test that fails where Keras has learned something."""
-    return f"Keras {keras.__version__} {what}: take that out of keras_vit/distributed_fit.py and ask for this version"
+    return f"Keras {keras.__version__} {what}: remove it from distribution/trainer.py and ask for this version"
 
 
 def test_keras_3_15_clips_before_it_sums(runs):

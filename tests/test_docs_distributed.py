@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import yaml
 
-from keras_vit.recipe_files import load_recipe
+from keras_vit.config.files import load_recipe
 from keras_vit_cli import _parser
 
 FOLDER = pathlib.Path(__file__).parents[1] / "docs" / "distributed"

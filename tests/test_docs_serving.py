@@ -15,8 +15,8 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelConfig
 from tf_serving import ServedModel, grpc_server, rest_server
 
 import keras_vit_cli
-from keras_vit.export.server_files import FILES, server_flags
-from keras_vit.export.signature_defs import signature_defs
+from keras_vit.export.servable.signature_defs import signature_defs
+from keras_vit.export.server.files import FILES, server_flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "serving.md").read_text()

@@ -13,7 +13,7 @@ from tiny import randomize, tiny_vit
 import keras_vit
 from keras_vit import SwinConfig, features
 from keras_vit.export import predict, saved_model
-from keras_vit.export.signatures import EXAMPLE_KEYS
+from keras_vit.export.servable.signatures import EXAMPLE_KEYS
 from keras_vit.interpret import rollout_model
 from keras_vit.models import build_swin
 

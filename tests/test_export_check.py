@@ -10,10 +10,11 @@ from faulty_model import Weights, write
 from PIL import Image
 
 import keras_vit_cli
-from keras_vit.export import check, fingerprint, write_server_files, write_warmup
-from keras_vit.export.check_structure import _PATH
-from keras_vit.export.checked import Exported
-from keras_vit.export.conformance import CHECKS, run
+from keras_vit.export import check, write_server_files, write_warmup
+from keras_vit.export.checks.base import Exported
+from keras_vit.export.checks.run import CHECKS, run
+from keras_vit.export.checks.structure import _PATH
+from keras_vit.export.servable import fingerprint
 
 SIZES = (1, 2)
 # Faults of the graph, the check that finds them, and what it says.

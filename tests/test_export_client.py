@@ -23,8 +23,8 @@ import keras_vit_cli
 from keras_vit.export import client as room
 from keras_vit.export.client import GrpcClient, RestClient, ServerError, connect
 from keras_vit.export.publish import publish_version
-from keras_vit.export.signature_defs import signature_defs
-from keras_vit.export.warmup import write_warmup
+from keras_vit.export.servable.signature_defs import signature_defs
+from keras_vit.export.server.warmup import write_warmup
 
 RED, GREEN, BLUE = picture("red"), picture("lime"), picture("blue", "JPEG", (20, 30))
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), dtype="uint8")

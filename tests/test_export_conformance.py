@@ -30,15 +30,15 @@ from tiny import randomize
 
 import keras_vit
 from keras_vit.export import saved_model, write_server_files
-from keras_vit.export.check_answers import inputs
-from keras_vit.export.check_classes import BAD
-from keras_vit.export.check_signatures import signature_table
-from keras_vit.export.checked import Exported
+from keras_vit.export.checks.answers import inputs
+from keras_vit.export.checks.base import Exported
+from keras_vit.export.checks.classes import BAD
+from keras_vit.export.checks.run import CHECKS, run
+from keras_vit.export.checks.signatures import signature_table
 from keras_vit.export.client import GrpcClient, RestClient, ServerError
-from keras_vit.export.conformance import CHECKS, run
-from keras_vit.export.signature_defs import signature_defs
-from keras_vit.export.signatures import EXAMPLE_KEYS
-from keras_vit.export.warmup import image_example
+from keras_vit.export.servable.signature_defs import signature_defs
+from keras_vit.export.servable.signatures import EXAMPLE_KEYS
+from keras_vit.export.server.warmup import image_example
 from keras_vit.models import build_model
 
 GOLDEN = pathlib.Path(__file__).parent / "goldens" / "serving" / "signatures.json"

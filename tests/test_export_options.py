@@ -10,8 +10,8 @@ from tiny import tiny_vit
 import keras_vit
 from keras_vit import InputSpec, features
 from keras_vit.export import onnx_model, read_description, saved_model
-from keras_vit.export.difference import fixed_pixels, measure_difference
-from keras_vit.export.servable import make_servable
+from keras_vit.export.servable.quantization_error import fixed_pixels, measure_difference
+from keras_vit.export.servable.servable import make_servable
 from keras_vit.models import ConvNetConfig, build_model
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 16, 24, 3)).astype("uint8")

@@ -157,7 +157,7 @@ def test_a_thousand_calls_take_no_memory(told):
 
 @pytest.mark.slow
 def test_eight_large_images_take_no_more_than_the_formula(told):
-    """That of `keras_vit.export.server_memory`, for images of as many pixels as a cap allows."""
+    """That of `keras_vit.export.server.files`, for images of as many pixels as a cap allows."""
     growth, valid = told[2]["large"]
     assert valid == [True] * 8
     one = BYTES_A_PIXEL * LARGE[0] * LARGE[1] / 2**20

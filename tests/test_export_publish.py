@@ -13,8 +13,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import keras_vit_cli
 from keras_vit.export import publish_version, replay_warmup, roll_back, write_server_files, write_warmup
-from keras_vit.export.fingerprint import write_fingerprint
-from keras_vit.export.old_versions import remove_old_versions
+from keras_vit.export.retention import remove_old_versions
+from keras_vit.export.servable.fingerprint import write_fingerprint
 from keras_vit.export.versions import sync as sync_versions
 from keras_vit.export.versions import version_folders as versions
 

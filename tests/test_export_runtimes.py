@@ -20,8 +20,9 @@ from random_configs import SWINS, VITS, swin, vit
 from tiny import CONFIG, randomize, tiny_vit
 
 import keras_vit
-from keras_vit.export import litert_model, onnx_model, openvino_model, runtimes
-from keras_vit.export.to_openvino import without_telemetry
+from keras_vit.export import litert_model, onnx_model, openvino_model
+from keras_vit.export.runtimes import base as runtimes
+from keras_vit.export.runtimes.openvino import without_telemetry
 from keras_vit.models import build_model
 
 with without_telemetry():

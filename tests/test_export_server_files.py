@@ -14,9 +14,8 @@ from tf_serving import ServedModel, rest_server
 
 from keras_vit.export import write_server_files
 from keras_vit.export.client import RestClient
-from keras_vit.export.server_files import FILES, server_flags
-from keras_vit.export.server_memory import BASE_MIB
-from keras_vit.export.server_messages import BatchingParameters, MonitoringConfig
+from keras_vit.export.server.files import BASE_MIB, FILES, server_flags
+from keras_vit.export.server.protos import BatchingParameters, MonitoringConfig
 from keras_vit.image_ops.decode import BYTES_A_PIXEL, MAX_PIXELS, PARALLEL
 
 SIZES = (1, 2, 4, 16)

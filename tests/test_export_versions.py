@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from keras_vit.export.server_files import write_server_files
+from keras_vit.export.server.files import write_server_files
 from keras_vit.export.versions import PARTIAL, next_version, versions, write_version
 
 

@@ -11,8 +11,8 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tiny import tiny_vit
 
 from keras_vit.export import replay_warmup, saved_model, write_warmup
-from keras_vit.export.signature_defs import CLASSIFY_METHOD, PREDICT_METHOD, signature_defs
-from keras_vit.export.warmup import WARMUP_FILE, read_warmup
+from keras_vit.export.servable.signature_defs import CLASSIFY_METHOD, PREDICT_METHOD, signature_defs
+from keras_vit.export.server.warmup import WARMUP_FILE, read_warmup
 
 SIGNATURES = ["classify", "embeddings", "images", "serving_default", "strict"]
 

@@ -10,12 +10,13 @@ from test_export_options import PHOTOS
 from tiny import tiny_vit
 
 import keras_vit
-from keras_vit.cli_models import best_classes, classifier
-from keras_vit.export import check, onnx_model, read_description, runtimes, saved_model
+from keras_vit.cli.predictor import best_classes, classifier
+from keras_vit.export import check, onnx_model, read_description, saved_model
 from keras_vit.export import predict as saved_model_predict
-from keras_vit.export.flatten import flat, with_compute_dtype, without_lora
-from keras_vit.export.loaded import LoadedSavedModel
-from keras_vit.export.servable import make_servable
+from keras_vit.export.loaded_model import LoadedSavedModel
+from keras_vit.export.runtimes import base as runtimes
+from keras_vit.export.servable.functional import flat, with_compute_dtype, without_lora
+from keras_vit.export.servable.servable import make_servable
 from keras_vit.metadata import metadata, update_metadata
 
 

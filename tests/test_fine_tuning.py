@@ -15,11 +15,11 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_vit
+from keras_vit.experiment.fine_tuning_data import tuning_data
 from keras_vit.models import ViTConfig, build_model
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training.head import fit_heads, head_inputs
-from keras_vit.training.report import classification_report, markdown_report
-from keras_vit.tuning_data import tuning_data
+from keras_vit.training.reports.per_class import classification_report, markdown_report
+from keras_vit.training.tasks.linear_head import fit_heads, head_inputs
 from keras_vit_cli import main
 
 CONFIG = ViTConfig(image_size=16, patch_size=4, hidden_dim=16, num_layers=2, num_heads=2, mlp_dim=16, num_classes=7)

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from keras_vit import fused
+from keras_vit.backend import xla_kernels as fused
 from keras_vit.layers import LayerNormalization, MultiHeadSelfAttention, WindowAttention
-from keras_vit.layers.dense import on_rows
-from keras_vit.layers.mlp import MLP
+from keras_vit.layers.core.dense import on_rows
+from keras_vit.layers.core.mlp import MLP
 from keras_vit.training import AdamW, fused_training
 from tests.tiny import tiny_vit
 

@@ -15,10 +15,11 @@ from hostile import animated, encode, picture, with_alpha
 from PIL import Image, ImageCms, PngImagePlugin
 
 from keras_vit import InputSpec
+from keras_vit.config import AugmentConfig, DataConfig
 from keras_vit.data import evaluation_dataset, load_source, training_dataset
-from keras_vit.data.readable import unreadable_reason
+from keras_vit.data.unreadable import unreadable_reason
 from keras_vit.image_ops.decode import DATA, Limits, decode, decode_image, is_plain_jpeg
-from keras_vit.pillow_reader import (
+from keras_vit.image_ops.pillow_reader import (
     DAMAGED,
     FORMAT,
     SIZE,
@@ -28,7 +29,6 @@ from keras_vit.pillow_reader import (
     read_array,
     read_picture,
 )
-from keras_vit.training import AugmentConfig, DataConfig
 
 SPEC = InputSpec((24, 32), crop_fraction=0.9)
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -303,7 +303,7 @@ def test_damaged_exif_data_mean_the_same_to_both():
 
 
 def _orientations():
-    from keras_vit.image_ops.orientation import exif_orientation as in_graph
+    from keras_vit.image_ops.exif import exif_orientation as in_graph
 
     def read(bodies):
         return tf.map_fn(in_graph, bodies, fn_output_signature=tf.int32)

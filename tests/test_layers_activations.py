@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_vit.layers import MLP
-from keras_vit.layers.activations import ACTIVATIONS
+from keras_vit.layers.core.activations import ACTIVATIONS
 
 X = np.linspace(-6, 6, 97, dtype="float32")
 FORMULAS = {

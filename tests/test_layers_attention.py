@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_vit.layers import AttentionPooling, Dropout, MultiHeadSelfAttention
-from keras_vit.layers.attention import attend
+from keras_vit.layers.vit.attention import attend
 
 TOKENS = np.random.default_rng(3).normal(size=(2, 5, 16)).astype("float32")
 

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vit.layers.dense import dense, initial, weights_follow
+from keras_vit.layers.core.dense import dense, initial, weights_follow
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_vit.layers import MLP, Dropout
-from keras_vit.layers.dropout import drop_path
+from keras_vit.layers.core.dropout import drop_path
 
 RATE = 0.25
 

@@ -4,9 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vit.layers import PatchEncoder, patch_encoder
-from keras_vit.layers.positions import sincos2d
-from keras_vit.resample import METHODS, resize_positions
+from keras_vit.layers import PatchEncoder
+from keras_vit.layers.core.resample import METHODS, resize_positions
+from keras_vit.layers.vit import patch_encoder
+from keras_vit.layers.vit.positions import sincos2d
 
 GRID = (2, 3)
 PATCHES = np.random.default_rng(2).normal(size=(2, 6, 12)).astype("float32")

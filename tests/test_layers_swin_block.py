@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_vit.layers import PatchMerging, SwinBlock
-from keras_vit.layers.windows import shift_mask
+from keras_vit.layers.swin.windows import shift_mask
 
 RNG = np.random.default_rng(0)
 PADDED = {"resolution": (5, 7), "window_size": 4, "shift": 2}

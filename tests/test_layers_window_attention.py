@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from keras_vit.layers import WindowAttention
-from keras_vit.layers.attention import attend
-from keras_vit.layers.window_attention import unit_vectors
-from keras_vit.layers.windows import log_coordinates, relative_position_index
+from keras_vit.layers.swin.window_attention import unit_vectors
+from keras_vit.layers.swin.windows import log_coordinates, relative_position_index
+from keras_vit.layers.vit.attention import attend
 
 INPUTS = np.random.default_rng(3).normal(size=(4, 6, 16)).astype("float32")
 MASK = np.where(np.random.default_rng(5).random((2, 6, 6)) < 0.4, -100, 0).astype("float32")

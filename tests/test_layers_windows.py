@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_vit.layers.windows import (
+from keras_vit.layers.swin.windows import (
     MASKED,
     log_coordinates,
     merge_windows,

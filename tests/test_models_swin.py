@@ -9,7 +9,9 @@ from tiny import randomize
 
 import keras_vit
 from keras_vit import InputSpec, SwinConfig, features
-from keras_vit.layers import SwinBlock, swin_block, window_attention
+from keras_vit.layers import SwinBlock
+from keras_vit.layers.swin import block as swin_block
+from keras_vit.layers.swin import window_attention
 from keras_vit.models import build_swin
 
 CONFIG = SwinConfig(

@@ -3,16 +3,8 @@
 import pytest
 
 from keras_vit import create_model
-from keras_vit.models import (
-    VARIANTS,
-    HybridConfig,
-    SwinConfig,
-    build_model,
-    build_swin,
-    build_vit,
-    swin_config,
-    vit_config,
-)
+from keras_vit.models import VARIANTS, HybridConfig, SwinConfig, build_model, build_swin, build_vit, vit_config
+from keras_vit.models import swin as swin_config
 
 # Tiny to huge: Steiner et al. (arXiv:2106.10270) and timm; for all the formula below gives the same.
 GOLDEN = {

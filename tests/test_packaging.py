@@ -66,11 +66,11 @@ def test_the_wheel_works_from_another_folder(tmp_path):
         names = set(archive.namelist())
         archive.extractall(site)
     recipes = {f"keras_vit/recipes/{p.name}" for p in (ROOT / "recipes").glob("*.py")}
-    assert recipes | {"keras_vit/py.typed", "keras_vit_cli.py", "keras_vit/layers/attention.py"} <= names
+    assert recipes | {"keras_vit/py.typed", "keras_vit_cli.py", "keras_vit/layers/vit/attention.py"} <= names
     assert {"keras_vit_client/rest.py", "keras_vit/export/server/compose.yaml"} <= names
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
     script = (
-        "import keras_vit, keras_vit.recipe_files as r\n"
+        "import keras_vit, keras_vit.config.files as r\n"
         "print(keras_vit.__file__, r.load_recipe_module('vit_digits').__file__, sep='\\n')"
     )
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(site)!r})\n{script}"]

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_vit import experiment
+from keras_vit.config import apply_overrides
+from keras_vit.config.files import list_recipes, load_recipe, load_recipe_module
+from keras_vit.experiment import runner as experiment
 from keras_vit.models import ConvNetConfig, SwinConfig, forward_flops
-from keras_vit.recipe_files import list_recipes, load_recipe, load_recipe_module
-from keras_vit.training import apply_overrides, write_json
+from keras_vit.training import write_json
 
 tfds = pytest.importorskip("tensorflow_datasets")
 

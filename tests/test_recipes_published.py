@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from keras_vit.recipe_files import list_recipes, load_recipe
+from keras_vit.config.files import list_recipes, load_recipe
 from keras_vit.training import make_schedule
 
 # How a run is carried out, and where its data lie: no source decides these.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from golden import GOLDENS
 
-from keras_vit.resample import (
+from keras_vit.layers.core.resample import (
     BIAS_METHODS,
     METHODS,
     resample_kernel,

@@ -11,20 +11,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vit import experiment
+from keras_vit.config import AugmentConfig, DataConfig, DistillationConfig, OptimizerConfig, Recipe, TrainingConfig
+from keras_vit.experiment import runner as experiment
 from keras_vit.models import ViTConfig
-from keras_vit.training import (
-    AugmentConfig,
-    DataConfig,
-    DistillationConfig,
-    OptimizerConfig,
-    Recipe,
-    TrainingConfig,
-)
-from keras_vit.training.lock import locked
-from keras_vit.training.saved_state import Saved, load, previous
-from keras_vit.training.saver import CheckpointCallback
-from keras_vit.training.stopping import Preempted, StopRequest
+from keras_vit.training.loop.checkpoint import Saved, load, previous
+from keras_vit.training.loop.checkpoint_callback import CheckpointCallback
+from keras_vit.training.loop.preemption import Preempted, StopRequest
+from keras_vit.training.loop.run_lock import locked
 
 RECIPE = Recipe(
     name="resume",

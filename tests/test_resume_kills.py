@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from keras_vit.training.saved_state import load
+from keras_vit.training.loop.checkpoint import load
 
 RUNS = {
     "one": "one/1/-",

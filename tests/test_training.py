@@ -7,10 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vit.models import ViTConfig
-from keras_vit.preprocessing import InputSpec
-from keras_vit.training import (
-    AdamW,
+from keras_vit.config import (
     AugmentConfig,
     DataConfig,
     DistillationConfig,
@@ -18,12 +15,13 @@ from keras_vit.training import (
     Recipe,
     TrainingConfig,
     apply_overrides,
-    compile_model,
-    make_optimizer,
-    record,
-    warmup_cosine,
 )
-from keras_vit.training.hardware import choose_compiler, choose_precision
+from keras_vit.models import ViTConfig
+from keras_vit.preprocessing import InputSpec
+from keras_vit.training import AdamW, compile_model, warmup_cosine
+from keras_vit.training.loop.hardware import choose_compiler, choose_precision
+from keras_vit.training.optimizers import build as make_optimizer
+from keras_vit.training.reports import run_record as record
 
 MODEL = ViTConfig(
     image_size=8, patch_size=4, num_channels=1, hidden_dim=16, num_layers=1, num_heads=2, mlp_dim=32, num_classes=10

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_vit.models import SwinConfig, build_model
 from keras_vit.training import AdamW, BinaryLoss, freeze, initialize_heads, make_loss
-from keras_vit.training.fine_tune import checkpointed_blocks
+from keras_vit.training.initialization.warm_start import checkpointed_blocks
 from tests.tiny import CONFIG, tiny_vit
 
 RNG = np.random.default_rng(0)

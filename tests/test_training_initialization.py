@@ -3,7 +3,7 @@ import pytest
 
 from keras_vit.interpret import attention_maps
 from keras_vit.models import SwinConfig, ViTConfig, build_model, features
-from keras_vit.training.initialization import initialize
+from keras_vit.training.initialization.schemes import initialize
 
 CONFIG = ViTConfig(
     image_size=16, patch_size=4, hidden_dim=48, num_layers=2, num_heads=3, mlp_dim=64, num_classes=5, pooling="token"

@@ -12,9 +12,9 @@ import pytest
 
 from keras_vit.models import HybridConfig, SwinConfig, ViTConfig, build_model
 from keras_vit.training import AdamW, decayed_paths, fused_training, layer_scales
-from keras_vit.weights.layout import expand, weights_by_path
-from keras_vit.weights.swin import TIMM as TIMM_SWIN
-from keras_vit.weights.timm import TIMM
+from keras_vit.weights.layouts.base import expand, weights_by_path
+from keras_vit.weights.layouts.swin import TIMM as TIMM_SWIN
+from keras_vit.weights.layouts.timm import TIMM
 from tests.golden import GOLDENS
 
 with gzip.open(GOLDENS / "training" / "layer_decay.json.gz", "rt") as _file:

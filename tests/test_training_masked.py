@@ -8,23 +8,20 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from keras_vit import experiment
-from keras_vit.models import SwinConfig, ViTConfig, build_model
-from keras_vit.preprocessing import InputSpec
-from keras_vit.training import (
-    AdamW,
+from keras_vit.config import (
     AugmentConfig,
     DataConfig,
     DistillationConfig,
-    MaskedAutoencoder,
     MaskingConfig,
     OptimizerConfig,
     Recipe,
     TrainingConfig,
     apply_overrides,
-    initial_model,
-    make_autoencoder,
 )
+from keras_vit.experiment import runner as experiment
+from keras_vit.models import SwinConfig, ViTConfig, build_model
+from keras_vit.preprocessing import InputSpec
+from keras_vit.training import AdamW, MaskedAutoencoder, initial_model, make_autoencoder
 from keras_vit.weights import load_weights
 
 GOLDEN = pathlib.Path(__file__).parent / "goldens" / "training" / "masked_autoencoder.npz"

@@ -16,8 +16,9 @@ import timm.loss
 import timm.optim
 import torch
 
+from keras_vit.config import DataConfig, OptimizerConfig, Recipe, TrainingConfig
 from keras_vit.models import SwinConfig, ViTConfig, build_model
-from keras_vit.training import DataConfig, OptimizerConfig, Recipe, TrainingConfig, compile_model, fused_training
+from keras_vit.training import compile_model, fused_training
 from keras_vit.weights import load_weights
 
 pytestmark = pytest.mark.peers

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from keras_vit.training.progress import ProgressBar, TimeLeft
+from keras_vit.training.reports.progress_bar import ProgressBar, TimeLeft
 
 
 class Clock:

@@ -10,30 +10,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vit import experiment, load_model, zoo
+from keras_vit import load_model
+from keras_vit.config import DataConfig, DistillationConfig, OptimizerConfig, Recipe, TrainingConfig, apply_overrides
+from keras_vit.config.files import load_recipe
+from keras_vit.experiment import runner as experiment
 from keras_vit.metadata import metadata
 from keras_vit.models import ConvNetConfig, ViTConfig, build_model
 from keras_vit.preprocessing import InputSpec
-from keras_vit.recipe_files import load_recipe
-from keras_vit.training import (
-    DataConfig,
-    DistillationConfig,
-    Distiller,
-    OptimizerConfig,
-    Recipe,
-    TrainingConfig,
-    apply_overrides,
-    initial_model,
-    layer_scales,
-    make_distiller,
-    record,
-    teacher_for,
-)
-from keras_vit.training import run as run_module
-from keras_vit.training.callbacks import best_epoch, is_stalled, tensorboard
-from keras_vit.training.fine_tune import checkpointed_blocks
-from keras_vit.training.losses import make_accuracy
-from keras_vit.training.saved_state import load
+from keras_vit.training import Distiller, initial_model, layer_scales, make_distiller, teacher_for
+from keras_vit.training.initialization.warm_start import checkpointed_blocks
+from keras_vit.training.loop import fit as run_module
+from keras_vit.training.loop.callbacks import best_epoch, is_stalled, tensorboard
+from keras_vit.training.loop.checkpoint import load
+from keras_vit.training.reports import run_record as record
+from keras_vit.training.tasks.losses import make_accuracy
+from keras_vit.zoo import create as zoo
 
 MODEL = ViTConfig(
     image_size=8, patch_size=4, num_channels=1, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8, num_classes=10

@@ -11,9 +11,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from keras_vit.training.durable import remove_partial, replaced
-from keras_vit.training.saved_state import load, previous, save
-from keras_vit.training.writer import Writer
+from keras_vit.atomic import remove_partial, replaced
+from keras_vit.training.loop.checkpoint import load, previous, save
+from keras_vit.training.loop.checkpoint_callback import Writer
 
 VALUES = [np.arange(6, dtype="float32").reshape(2, 3), np.array(7, "int64"), np.array([1, 2], "uint32")]
 # A process that is forked has imported all this already.

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from keras_vit.training import stopping
-from keras_vit.training.lock import LOCK_FILE, OWNER_FILE, empty, locked
-from keras_vit.training.stopping import EXIT_CODE, Preempted, StopRequest, ends_at_sigterm
+from keras_vit.training.loop import preemption as stopping
+from keras_vit.training.loop.preemption import EXIT_CODE, Preempted, StopRequest, ends_at_sigterm
+from keras_vit.training.loop.run_lock import LOCK_FILE, OWNER_FILE, empty, locked
 
 FORK = multiprocessing.get_context("fork")
 

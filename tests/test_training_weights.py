@@ -9,13 +9,14 @@ import safetensors.numpy
 from tiny import CONFIG, tiny_vit
 
 import keras_vit
+from keras_vit.config import DataConfig, Recipe, apply_overrides
+from keras_vit.config.files import load_recipe
+from keras_vit.config.from_weights import follow_weights
 from keras_vit.models import build_model, vit_config
 from keras_vit.preprocessing import InputSpec
-from keras_vit.recipe_files import load_recipe
-from keras_vit.training import DataConfig, Recipe, apply_overrides, initial_model
-from keras_vit.training.from_weights import follow_weights
-from keras_vit.weights.hub import license_of
-from keras_vit.zoo import describe_model
+from keras_vit.training import initial_model
+from keras_vit.weights.publish.push import license_of
+from keras_vit.zoo.create import describe_model
 
 SPEC = InputSpec((16, 24), 0.9, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
 DATA = DataConfig(name="invented", num_classes=5, batch_size=2)

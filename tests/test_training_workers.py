@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from keras_vit.training.lock import locked
-from keras_vit.training.workers import Ballot, Workers
+from keras_vit.training.loop.run_lock import locked
+from keras_vit.training.loop.workers import Ballot, Workers
 
 LIMIT = 30.0  # seconds, after which a worker that waits for another one fails
 

@@ -16,12 +16,12 @@ from test_goldens import CASES, load
 from tiny import tiny_vit
 
 import keras_vit
-from keras_vit.resample import resize_positions
+from keras_vit.layers.core.resample import resize_positions
 from keras_vit.weights import LAYOUTS, from_checkpoint, load_weights, save_weights
 from keras_vit.weights import load as load_module
 from keras_vit.weights.adapt import adapt_channels
-from keras_vit.weights.detect import detect_layout
-from keras_vit.weights.files import open_checkpoint, write_checkpoint
+from keras_vit.weights.files.checkpoint import open_checkpoint, write_checkpoint
+from keras_vit.weights.layouts.detect import detect_layout
 from keras_vit.weights.save import to_tensors
 
 LEGACY = GOLDENS / "torchvision/vit_legacy_mlp_keys/checkpoint.safetensors"

@@ -12,8 +12,8 @@ from weight_server import serving
 import keras_vit
 from keras_vit.models import VARIANTS, SwinConfig, build_model
 from keras_vit.weights import LAYOUTS, catalog_entry, find_entries
-from keras_vit.weights.catalog import catalog, imagenet_ids, read_labels
-from keras_vit.weights.detect import layout_to_write
+from keras_vit.weights.hub.catalog import catalog, imagenet_ids, read_labels
+from keras_vit.weights.layouts.detect import layout_to_write
 
 NAME = "deit_tiny_distilled_patch16_224.fb_in1k"
 # The families that a user of the library comes for.

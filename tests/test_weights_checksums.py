@@ -11,8 +11,9 @@ import torch_pickles
 from tiny import tiny_vit
 
 import keras_vit
-from keras_vit.weights import checksums, from_checkpoint, load_weights, save_weights
-from keras_vit.weights.files import open_checkpoint, write_checkpoint
+from keras_vit.weights import from_checkpoint, load_weights, save_weights
+from keras_vit.weights.files import checksums
+from keras_vit.weights.files.checkpoint import open_checkpoint, write_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,11 @@ from test_goldens import load
 from tiny import tiny_vit
 
 import keras_vit
-from keras_vit.weights import from_checkpoint, load_weights, readers, save_weights
-from keras_vit.weights.detect import detect_layout
-from keras_vit.weights.files import open_checkpoint, write_checkpoint
-from keras_vit.weights.transforms import check_exact
+from keras_vit.weights import from_checkpoint, load_weights, save_weights
+from keras_vit.weights.files import readers
+from keras_vit.weights.files.checkpoint import open_checkpoint, write_checkpoint
+from keras_vit.weights.layouts.detect import detect_layout
+from keras_vit.weights.layouts.transforms import check_exact
 
 LEGACY = GOLDENS / "torchvision/vit_legacy_mlp_keys/checkpoint.safetensors"
 KEYS = sorted(open_checkpoint(LEGACY))

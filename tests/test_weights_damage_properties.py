@@ -14,8 +14,8 @@ from random_configs import SWINS, VITS, examples, swin, vit
 from random_models import BUFFERS, assert_holds, error_of, fill, forget, hints_for, model_and_weights, read
 
 from keras_vit.weights import LAYOUTS, load_weights
-from keras_vit.weights.detect import layout_to_write
-from keras_vit.weights.layout import expand
+from keras_vit.weights.layouts.base import expand
+from keras_vit.weights.layouts.detect import layout_to_write
 from keras_vit.weights.save import to_tensors
 
 

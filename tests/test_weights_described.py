@@ -14,8 +14,7 @@ from keras_vit.metadata import update_metadata
 from keras_vit.models import VARIANTS, SwinConfig, build_swin
 from keras_vit.preprocessing import InputSpec
 from keras_vit.weights import from_checkpoint, load_variant, load_weights, save_weights
-from keras_vit.weights.hints import config_fields
-from keras_vit.weights.input_hints import timm_input_spec, transformers_input_spec
+from keras_vit.weights.config.json_files import config_fields, timm_input_spec, transformers_input_spec
 
 LEGACY = GOLDENS / "torchvision/vit_legacy_mlp_keys/checkpoint.safetensors"
 UNTOLD = {"activation": "quick_gelu", "layer_norm_epsilon": 1e-3, "num_heads": 4, "position_resize": "bicubic"}

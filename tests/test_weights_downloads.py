@@ -13,9 +13,9 @@ import pytest
 from huggingface_hub import constants
 from weight_server import COMMIT, serving
 
-from keras_vit.weights import reachable
-from keras_vit.weights import url_files as module
-from keras_vit.weights.downloads import download, is_remote, parse_hub
+from keras_vit.weights.hub import http as module
+from keras_vit.weights.hub import http as reachable
+from keras_vit.weights.hub.download import download, is_remote, parse_hub
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype="uint8").tobytes()
 FILES = {"timm/small/model.safetensors": CONTENT, "timm/small/config.json": b"{}", "bucket/S_16.npz": CONTENT}
@@ -230,7 +230,7 @@ def test_full_disk(server, monkeypatch):
 def test_a_killed_download_leaves_nothing_under_its_name(server, tmp_path):
     server.cuts = [200_000]
     code = (
-        "import os, sys, keras_vit.weights.url_files as d\n"
+        "import os, sys, keras_vit.weights.hub.http as d\n"
         "original = d._write\n"
         "def write(file, chunk):\n"
         "    original(file, chunk)\n"

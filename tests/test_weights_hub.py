@@ -14,8 +14,8 @@ from weight_server import serving
 
 import keras_vit
 from keras_vit.models import VARIANTS, HybridConfig, SwinConfig
-from keras_vit.weights.hub import save_pretrained
-from keras_vit.weights.timm_config import timm_config
+from keras_vit.weights.publish.push import save_pretrained
+from keras_vit.weights.publish.timm_config import timm_config
 
 MODELS = {
     "token": {},

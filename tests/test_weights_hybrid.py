@@ -9,8 +9,8 @@ from tiny import tiny_vit
 
 import keras_vit
 from keras_vit.weights import LAYOUTS, from_checkpoint, load_weights, save_weights
-from keras_vit.weights.detect import detect_layout
-from keras_vit.weights.files import open_checkpoint, write_checkpoint
+from keras_vit.weights.files.checkpoint import open_checkpoint, write_checkpoint
+from keras_vit.weights.layouts.detect import detect_layout
 
 CASE = "timm/vit_hybrid"
 # How the sources compute, which a file does not tell.

@@ -23,7 +23,7 @@ import torch
 import transformers
 
 import keras_vit
-from keras_vit.training import record
+from keras_vit.training.reports import run_record as record
 from keras_vit.weights import catalog_entry, find_entries, from_checkpoint, save_weights
 
 pytestmark = pytest.mark.peers

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch_pickles
 
-from keras_vit.weights import pickles
-from keras_vit.weights.files import open_checkpoint
+from keras_vit.weights.files import pickles
+from keras_vit.weights.files.checkpoint import open_checkpoint
 
 
 class _Calls:

@@ -12,9 +12,9 @@ from random_models import BUFFERS, assert_holds, error_of, fill, forget, hints_f
 import keras_vit
 from keras_vit.models import HybridConfig, SwinConfig
 from keras_vit.weights import LAYOUTS, from_checkpoint, load_weights, save_weights
-from keras_vit.weights.detect import detect_layout
-from keras_vit.weights.files import open_checkpoint, write_checkpoint
-from keras_vit.weights.timm_config import timm_config
+from keras_vit.weights.files.checkpoint import open_checkpoint, write_checkpoint
+from keras_vit.weights.layouts.detect import detect_layout
+from keras_vit.weights.publish.timm_config import timm_config
 
 # Fields that no layout tells.
 UNTOLD = {

@@ -10,10 +10,10 @@ from golden import GOLDENS
 from tiny import randomize, tiny_vit
 
 import keras_vit
+from keras_vit.layers.core.resample import resample_kernel, resize_bias_table, resize_positions
 from keras_vit.models import SwinConfig, build_swin
-from keras_vit.resample import resample_kernel, resize_bias_table, resize_positions
 from keras_vit.weights import from_checkpoint, load_weights, save_weights
-from keras_vit.weights.files import open_checkpoint
+from keras_vit.weights.files.checkpoint import open_checkpoint
 
 LEGACY = GOLDENS / "torchvision/vit_legacy_mlp_keys/checkpoint.safetensors"
 SWIN = SwinConfig(image_size=48, embed_dim=8, depths=(2, 1), num_heads=(1, 2), window_size=6, num_classes=3)

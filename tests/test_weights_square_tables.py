@@ -10,9 +10,9 @@ from golden import config_of
 from tiny import tiny_vit
 
 import keras_vit
-from keras_vit.resample import resize_positions
+from keras_vit.layers.core.resample import resize_positions
 from keras_vit.weights import from_checkpoint, load_weights, save_weights
-from keras_vit.weights.catalog import catalog
+from keras_vit.weights.hub.catalog import catalog
 
 DINO = {"layer_scale_init": 1.0, "num_classes": 0}
 BARE = {"class_token": False, "position_on_prefix": False}

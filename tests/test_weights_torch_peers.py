@@ -16,9 +16,9 @@ import torch
 from tiny import tiny_vit
 
 from keras_vit.weights import load_weights
-from keras_vit.weights.files import open_checkpoint
+from keras_vit.weights.files.checkpoint import open_checkpoint
+from keras_vit.weights.layouts.timm import TIMM
 from keras_vit.weights.save import to_tensors
-from keras_vit.weights.timm import TIMM
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
 OLD = {"_use_new_zipfile_serialization": False}

@@ -21,10 +21,10 @@ from torch_pickles import Unknown
 
 import keras_vit
 from keras_vit.weights import from_checkpoint, load_weights, save_weights
-from keras_vit.weights.detect import find_model
-from keras_vit.weights.files import Checkpoint, open_checkpoint
+from keras_vit.weights.files.checkpoint import Checkpoint, open_checkpoint
+from keras_vit.weights.layouts.detect import find_model
+from keras_vit.weights.layouts.timm import TIMM
 from keras_vit.weights.save import to_tensors
-from keras_vit.weights.timm import TIMM
 
 # What timm's, DeiT's, DINO's and Lightning's programs put beside the weights.
 ARGUMENTS = argparse.Namespace(lr=1e-3, output=pathlib.PurePosixPath("runs"), since=datetime.datetime(2026, 1, 1))

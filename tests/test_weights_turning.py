@@ -4,9 +4,9 @@ import pytest
 from tiny import CONFIG, tiny_vit
 
 from keras_vit.weights import from_checkpoint, save_weights
-from keras_vit.weights.detect import detect_layout
-from keras_vit.weights.files import open_checkpoint
-from keras_vit.weights.turning import turning
+from keras_vit.weights.files.checkpoint import open_checkpoint
+from keras_vit.weights.layouts.detect import detect_layout
+from keras_vit.weights.transpose import turning
 
 pytestmark = pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="TensorFlow alone turns ahead")
 

@@ -11,7 +11,7 @@ from tiny import IMAGES, tiny_vit
 
 import keras_vit
 from keras_vit.models import VARIANTS
-from keras_vit.weights.catalog import read_labels
+from keras_vit.weights.hub.catalog import read_labels
 
 SMALL = {"image_size": 32, "num_layers": 1, "hidden_dim": 24, "mlp_dim": 8, "num_classes": 2}
 APPLICATIONS = {
@@ -176,7 +176,7 @@ def test_swin_application_is_its_variant(name):
     model = application(include_top=False, **fields)
     assert keras_vit.metadata(model).config == VARIANTS[variant].replace(num_classes=0, **fields)
     assert (model.name, model.output_shape) == (variant, (None, 16))
-    assert (application.__name__, application.__module__) == (name, "keras_vit.applications")
+    assert (application.__name__, application.__module__) == (name, "keras_vit.zoo.applications")
     assert f"version {2 if 'V2' in name else 1}, the size of `{variant}`" in application.__doc__
 
 

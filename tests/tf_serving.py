@@ -25,7 +25,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from keras_vit.export.signature_defs import CLASSIFY_METHOD, signature_defs
+from keras_vit.export.servable.signature_defs import CLASSIFY_METHOD, signature_defs
 
 _STATUS = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "UNAVAILABLE": 503, "DEADLINE_EXCEEDED": 504, "INTERNAL": 500}
 _URL = re.compile(r"/v1/models/(\w+)(?:/versions/(\d+)|/labels/(\w+))?(:predict|:classify|/metadata)?")

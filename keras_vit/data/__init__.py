@@ -1,15 +1,15 @@
 """Images from files, arrays and TensorFlow Datasets to batches: `tf.data` only."""
 
-from keras_vit.data.encoded import EncodedFiles, EncodedShards
-from keras_vit.data.folder import FolderSplit, ImageFolder, find_image_folder
-from keras_vit.data.memory import UnreadableFile, read_images
-from keras_vit.data.part import Part
-from keras_vit.data.pipeline import evaluation_dataset, steps_of_epoch, training_dataset
-from keras_vit.data.readable import expected_end, iterators_end, plain_errors
-from keras_vit.data.service import Service
-from keras_vit.data.sources import Source, array_source, load_source, train_and_evaluation
-from keras_vit.data.split import Split
-from keras_vit.data.tfrecords import write_tfrecords
+from keras_vit.data.pipeline.datasets import evaluation_dataset, steps_of_epoch, training_dataset
+from keras_vit.data.pipeline.tf_data_service import Service
+from keras_vit.data.pipeline.worker_shard import Part
+from keras_vit.data.sources.arrays import Split
+from keras_vit.data.sources.encoded import EncodedFiles, EncodedShards
+from keras_vit.data.sources.folder import FolderSplit, ImageFolder, find_image_folder
+from keras_vit.data.sources.load import Source, array_source, load_source, train_and_evaluation
+from keras_vit.data.sources.memory import UnreadableFile, read_images
+from keras_vit.data.sources.tfrecords import write_tfrecords
+from keras_vit.data.unreadable import expected_end, iterators_end, plain_errors
 
 __all__ = [
     "EncodedFiles",

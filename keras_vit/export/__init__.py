@@ -1,16 +1,16 @@
 """SavedModels for TF Serving, and files for other runtimes."""
 
-from keras_vit.export.conformance import check
-from keras_vit.export.description import read_description
+from keras_vit.export.checks.run import check
 from keras_vit.export.publish import publish_version, roll_back
-from keras_vit.export.runtimes import BATCHES, RuntimeFile
-from keras_vit.export.server_files import write_server_files
-from keras_vit.export.serving import predict, saved_model
-from keras_vit.export.to_litert import litert_model
-from keras_vit.export.to_onnx import onnx_model
-from keras_vit.export.to_openvino import openvino_model
+from keras_vit.export.runtimes.base import BATCHES, RuntimeFile
+from keras_vit.export.runtimes.litert import litert_model
+from keras_vit.export.runtimes.onnx import onnx_model
+from keras_vit.export.runtimes.openvino import openvino_model
+from keras_vit.export.saved_models import predict, saved_model
+from keras_vit.export.servable.description import read_description
+from keras_vit.export.server.files import write_server_files
+from keras_vit.export.server.warmup import replay_warmup, write_warmup
 from keras_vit.export.versions import next_version
-from keras_vit.export.warmup import replay_warmup, write_warmup
 
 __all__ = [
     "BATCHES",

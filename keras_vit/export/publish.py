@@ -11,12 +11,12 @@ import shutil
 
 import tensorflow as tf
 
-from keras_vit.export.check_signatures import signature_table
-from keras_vit.export.description import read_description, replace_description
-from keras_vit.export.fingerprint import altered_parts
-from keras_vit.export.old_versions import check_keep, remove_old_versions
-from keras_vit.export.server_files import FILES
-from keras_vit.export.signature_defs import signature_defs
+from keras_vit.export.checks.signatures import signature_table
+from keras_vit.export.retention import check_keep, remove_old_versions
+from keras_vit.export.servable.description import read_description, replace_description
+from keras_vit.export.servable.fingerprint import altered_parts
+from keras_vit.export.servable.signature_defs import signature_defs
+from keras_vit.export.server.files import FILES
 from keras_vit.export.versions import newest, version_folders, versions, write_version
 from keras_vit.validation import check_positive
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import uuid
 
-from keras_vit.training.durable import keep_names
+from keras_vit.atomic import keep_names
 from keras_vit.validation import check_positive
 
 # A hidden folder beside the versions: on their file system, and no integer, so that a server passes it by.

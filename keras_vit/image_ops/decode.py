@@ -1,8 +1,8 @@
 """Encoded images of anybody to pixels, as graph operations, row by row: a bad one harms no other.
 
 The only decoder of data sets, evaluation, prediction and served models. Its rules, which are also those of
-`keras_vit.pillow_reader`: of an animation the first frame; upright as the Exif orientation says; 16 bits a channel are
-cut to the upper 8; alpha is dropped and the colors under it kept; color profiles are not applied.
+`keras_vit.image_ops.pillow_reader`: of an animation the first frame; upright as the Exif orientation says; 16 bits a
+channel are cut to the upper 8; alpha is dropped and the colors under it kept; color profiles are not applied.
 
 Nothing is decoded before its header has told that it is small enough, and `try_recover_truncated` is never used: it
 hangs on some files.
@@ -16,11 +16,11 @@ import tensorflow as tf
 
 from keras_vit.image_ops import headers
 from keras_vit.image_ops.chunks import gif_frame, has_exif, jpeg_exif, jpeg_scans, png_core, webp_core
-from keras_vit.image_ops.orientation import exif_orientation, stored_window, turn_upright
+from keras_vit.image_ops.exif import exif_orientation, stored_window, turn_upright
+from keras_vit.image_ops.pillow_reader import DAMAGED, FORMAT, SIZE, VALID, UnreadableImage, read_pixels
+from keras_vit.image_ops.pillow_reader import MAX_PIXELS as DATA_MAX_PIXELS
+from keras_vit.image_ops.pillow_reader import MAX_SIDE as DATA_MAX_SIDE
 from keras_vit.image_ops.resize import fit_channels, resample, whole_pixels
-from keras_vit.pillow_reader import DAMAGED, FORMAT, SIZE, VALID, UnreadableImage, read_pixels
-from keras_vit.pillow_reader import MAX_PIXELS as DATA_MAX_PIXELS
-from keras_vit.pillow_reader import MAX_SIDE as DATA_MAX_SIDE
 
 # Limits of a served model.
 MAX_PIXELS = 2**25  # the cameras of 33 megapixels

@@ -1,22 +1,19 @@
 """Keras layers of the Vision Transformer family: `keras` and `keras.ops` only, on every backend."""
 
-from keras_vit.layers.attention import MultiHeadSelfAttention
-from keras_vit.layers.attention_pooling import AttentionPooling
-from keras_vit.layers.dropout import Dropout
-from keras_vit.layers.group_norm import GroupNormalization
-from keras_vit.layers.layer_norm import LayerNormalization
-from keras_vit.layers.layer_scale import LayerScale
-from keras_vit.layers.mlp import MLP
-from keras_vit.layers.patch_embedding import PatchEmbedding
-from keras_vit.layers.patch_encoder import PatchEncoder
-from keras_vit.layers.patch_merging import PatchMerging
-from keras_vit.layers.patches import Patches
-from keras_vit.layers.resnet import Bottleneck, ResNetRoot, ResNetStage
-from keras_vit.layers.standardized_conv import StandardizedConv2D
-from keras_vit.layers.swin_block import SwinBlock
-from keras_vit.layers.token_pooling import TokenPooling
-from keras_vit.layers.transformer_encoder import TransformerEncoder
-from keras_vit.layers.window_attention import WindowAttention
+from keras_vit.layers.core.dropout import Dropout
+from keras_vit.layers.core.layer_scale import LayerScale
+from keras_vit.layers.core.mlp import MLP
+from keras_vit.layers.core.normalization import GroupNormalization, LayerNormalization
+from keras_vit.layers.resnet.bottleneck import Bottleneck, ResNetRoot, ResNetStage
+from keras_vit.layers.resnet.standardized_conv import StandardizedConv2D
+from keras_vit.layers.swin.block import SwinBlock
+from keras_vit.layers.swin.patches import PatchEmbedding, PatchMerging
+from keras_vit.layers.swin.window_attention import WindowAttention
+from keras_vit.layers.vit.attention import MultiHeadSelfAttention
+from keras_vit.layers.vit.encoder_block import TransformerEncoder
+from keras_vit.layers.vit.patch_encoder import PatchEncoder
+from keras_vit.layers.vit.patches import Patches
+from keras_vit.layers.vit.pooling import AttentionPooling, TokenPooling
 
 __all__ = [
     "MLP",

@@ -1,17 +1,13 @@
 """Configs and the functional models that are built from them."""
 
-from keras_vit.models.base_config import ModelConfig
 from keras_vit.models.build import build_model
-from keras_vit.models.config import ViTConfig
+from keras_vit.models.config import ModelConfig, ViTConfig
 from keras_vit.models.convnet import ConvNetConfig, build_convnet
 from keras_vit.models.features import features
 from keras_vit.models.flops import forward_flops
 from keras_vit.models.hybrid import HybridConfig, build_hybrid
-from keras_vit.models.sizes import SIZES, vit_config
-from keras_vit.models.swin import build_swin
-from keras_vit.models.swin_config import SwinConfig
-from keras_vit.models.swin_variants import swin_config
-from keras_vit.models.variants import VARIANTS
+from keras_vit.models.swin import SwinConfig, build_swin
+from keras_vit.models.variants import SIZES, VARIANTS, swin_config, vit_config
 from keras_vit.models.vit import build_vit
 
 __all__ = [

@@ -3,8 +3,7 @@
 from keras_vit.models.config import ViTConfig
 from keras_vit.models.convnet import ConvNetConfig, build_convnet
 from keras_vit.models.hybrid import HybridConfig, build_hybrid
-from keras_vit.models.swin import build_swin
-from keras_vit.models.swin_config import SwinConfig
+from keras_vit.models.swin import SwinConfig, build_swin
 from keras_vit.models.vit import build_vit
 
 BUILDERS = {

@@ -1,12 +1,14 @@
 """The architecture of a Vision Transformer as plain data."""
 
 import dataclasses
+import json
+import typing
 
 import keras
 
-from keras_vit.layers.positions import POSITION_EMBEDDINGS
-from keras_vit.models.base_config import CLASSIFIER_ACTIVATIONS, ModelConfig
-from keras_vit.resample import METHODS
+from keras_vit.layers.core.resample import METHODS
+from keras_vit.layers.vit.positions import POSITION_EMBEDDINGS
+from keras_vit.models.aliases import resolve_aliases
 from keras_vit.validation import (
     as_pair,
     check_choice,
@@ -17,7 +19,58 @@ from keras_vit.validation import (
     check_positive,
     check_rate,
     is_number,
+    nearest,
+    replace_fields,
 )
+
+CLASSIFIER_ACTIVATIONS = (None, "linear", "softmax", "sigmoid")
+
+
+class ModelConfig:
+    """Base of the frozen dataclasses that describe an architecture: changed by copy, read and written as JSON.
+
+    Raises:
+        TypeError: on an unknown field, with the nearest one, also where it is another library's word for one of ours.
+        ValueError: on a word of another library that means something else here, with what to do instead.
+    """
+
+    def __new__(cls, *args, **fields):
+        known = [field.name for field in dataclasses.fields(cls)]
+        unknown = {name: value for name, value in fields.items() if name not in known}
+        if unknown:
+            meant = resolve_aliases(unknown, cls)
+            name, value = next(iter(unknown.items()))
+            own = [word for word in meant if word in known]
+            advice = f"; use {', '.join(f'{word}={meant[word]!r}' for word in own)}." if own else nearest(name, known)
+            raise TypeError(f"unknown field of {cls.__name__}{advice} Received: {name}={value!r}")
+        return super().__new__(cls)
+
+    def replace(self, **changes):
+        """A copy with some fields changed and everything checked again.
+
+        Raises:
+            ValueError: on an unknown field, with the nearest one.
+        """
+        return replace_fields(self, changes)
+
+    def get_config(self):
+        """The fields as JSON types."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_config(cls, config):
+        """The inverse of `get_config`; unknown or missing fields raise a `TypeError`."""
+        return cls(**config)
+
+    def to_json(self):
+        """The config as an indented JSON string."""
+        return json.dumps(self.get_config(), indent=2)
+
+    @classmethod
+    def from_json(cls, text) -> typing.Self:
+        """The inverse of `to_json`."""
+        return cls.from_config(json.loads(text))
+
 
 POOLING = ("token", "gap", "token_gap", "map")
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "swiglu")
@@ -59,7 +112,7 @@ class ViTConfig(ModelConfig):
         layer_scale_init: float or `None`. Initial LayerScale; `None` leaves it away.
         position_embedding: `learned`, or fixed: `sincos2d` (big_vision) or `sincos2d_moco` (MoCo-v3, MAE).
         position_on_prefix: bool. Whether the table has entries for class and distillation token. Default True.
-        position_resize: one of `keras_vit.resample.METHODS`; how weights of another grid are resized.
+        position_resize: one of `keras_vit.layers.core.resample.METHODS`; how weights of another grid are resized.
         dropout_rate: float in [0, 1). After positions, attention projection and both MLP layers.
         attention_dropout_rate: float in [0, 1). On the attention probabilities.
         drop_path_rate: float in [0, 1). Stochastic depth of the last block.

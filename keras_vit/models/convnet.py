@@ -6,7 +6,7 @@ import keras
 
 from keras_vit.loss_check import check_loss_at_compile
 from keras_vit.metadata import LAYER_NAME, Metadata
-from keras_vit.models.base_config import CLASSIFIER_ACTIVATIONS, ModelConfig
+from keras_vit.models.config import CLASSIFIER_ACTIVATIONS, ModelConfig
 from keras_vit.models.heads import classifier
 from keras_vit.models.vit import default_input_spec
 from keras_vit.validation import as_pair, check_choice, check_count, check_positive, check_rate

@@ -4,7 +4,7 @@ import math
 
 from keras_vit.models.config import ViTConfig
 from keras_vit.models.convnet import ConvNetConfig
-from keras_vit.models.swin_config import SwinConfig
+from keras_vit.models.swin import SwinConfig
 
 
 def forward_flops(config):

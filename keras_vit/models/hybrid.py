@@ -5,7 +5,7 @@ import dataclasses
 import keras
 
 from keras_vit.layers import ResNetRoot, ResNetStage
-from keras_vit.layers.standardized_conv import RULES
+from keras_vit.layers.resnet.standardized_conv import RULES
 from keras_vit.loss_check import check_loss_at_compile
 from keras_vit.metadata import LAYER_NAME, Metadata
 from keras_vit.models.config import ViTConfig

@@ -1,13 +1,185 @@
 """From a `SwinConfig` to a plain functional `keras.Model`."""
 
+import dataclasses
+
 import keras
 
 from keras_vit.layers import LayerNormalization, PatchEmbedding, Patches, PatchMerging, SwinBlock, TokenPooling
-from keras_vit.layers.windows import MASKED
+from keras_vit.layers.core.resample import BIAS_METHODS
+from keras_vit.layers.swin.windows import MASKED, WINDOW_RULES, window_and_shift, window_and_shift_by_height
 from keras_vit.loss_check import check_loss_at_compile
 from keras_vit.metadata import LAYER_NAME, Metadata
+from keras_vit.models.config import ACTIVATIONS, CLASSIFIER_ACTIVATIONS, ModelConfig
 from keras_vit.models.heads import classifier
 from keras_vit.models.vit import default_input_spec
+from keras_vit.validation import (
+    as_pair,
+    check_choice,
+    check_count,
+    check_divides,
+    check_epsilon,
+    check_heads,
+    check_positive,
+    check_rate,
+    is_number,
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SwinConfig(ModelConfig):
+    """Everything that decides the graph and the weights of a Swin Transformer.
+
+    Args:
+        image_size: int or `(h, w)`, pixels; a multiple of `patch_size`. Default 224.
+        patch_size: int or `(h, w)`, pixels. Default 4.
+        num_channels: int. Channels of an image. Default 3.
+        embed_dim: int. Width of a token in the first stage; it doubles from stage to stage.
+        depths: ints. Blocks of each stage.
+        num_heads: ints. Attention heads of each stage; they divide its width.
+        window_size: int or `(h, w)`, tokens. Default 7.
+        mlp_ratio: float. Width inside the MLP in multiples of the stage's. Default 4.
+        num_classes: int. Logits; 0 leaves the head away and the model returns the representation. Default 1000.
+        version: 1, or 2: cosine attention, biases from coordinates, norms after the branches. Default 1.
+        pretrained_window_sizes: ints or `None`. Version 2: for each stage the window of the weights' training;
+            0 is the stage's own window. Default `None`: 0 in every stage.
+        qkv_bias: bool. Whether queries, keys (version 1) and values have a bias. Default True.
+        activation: `gelu` (exact), `gelu_tanh`, `quick_gelu` or `swiglu`. Default `gelu`.
+        layer_norm_epsilon: float. Default 1e-5.
+        window_rule: the source's way with grids that are smaller than the window or that it does not divide.
+            `timm` decides window and shift on each axis and shifts before it fills up; `microsoft` decides on
+            the smaller side and takes only what the window divides; `huggingface` decides as `microsoft`, in version 2
+            on the height alone, and fills up before it shifts. On all other grids they agree. Default `timm`.
+        position_resize: how tables of relative position biases of weights with another window are resized: one of
+            `keras_vit.layers.core.resample.BIAS_METHODS`, `geometric` (timm) or `bicubic` (Microsoft). Version 2 has
+            none. Default `geometric`.
+        dropout_rate: float in [0, 1). After the patch embedding, attention projection and both MLP layers.
+        attention_dropout_rate: float in [0, 1). On the attention probabilities.
+        drop_path_rate: float in [0, 1). Stochastic depth of the last block; linear from 0 in the first one.
+        classifier_activation: `None`, `softmax` or `sigmoid`. Default `None`: logits.
+
+    Raises:
+        ValueError: if a field breaks these rules.
+
+    Source: Liu et al., arXiv:2103.14030, section 3.3, and arXiv:2111.09883, section 3.5.
+    """
+
+    image_size: tuple = (224, 224)
+    patch_size: tuple = (4, 4)
+    num_channels: int = 3
+    embed_dim: int
+    depths: tuple
+    num_heads: tuple
+    window_size: tuple = (7, 7)
+    mlp_ratio: float = 4.0
+    num_classes: int = 1000
+    version: int = 1
+    pretrained_window_sizes: tuple | None = None
+    qkv_bias: bool = True
+    activation: str = "gelu"
+    layer_norm_epsilon: float = 1e-5
+    window_rule: str = "timm"
+    position_resize: str = "geometric"
+    dropout_rate: float = 0.0
+    attention_dropout_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    classifier_activation: str | None = None
+
+    def __post_init__(self):
+        for name in ("image_size", "patch_size", "window_size"):
+            object.__setattr__(self, name, as_pair(getattr(self, name), name))
+        check_divides(self.image_size, self.patch_size)
+        for name in ("num_channels", "embed_dim"):
+            check_positive(getattr(self, name), name)
+        for name in ("dropout_rate", "attention_dropout_rate", "drop_path_rate"):
+            object.__setattr__(self, name, check_rate(getattr(self, name), name))
+        check_choice(self.version, (1, 2), "version")
+        check_choice(self.activation, ACTIVATIONS, "activation")
+        check_choice(self.window_rule, WINDOW_RULES, "window_rule")
+        check_choice(self.position_resize, BIAS_METHODS, "position_resize")
+        check_choice(self.classifier_activation, CLASSIFIER_ACTIVATIONS, "classifier_activation")
+        self._check_numbers()
+        self._check_stages()
+        self._check_rule()
+
+    def _check_numbers(self):
+        if not isinstance(self.qkv_bias, bool):
+            raise ValueError(f"qkv_bias must be True or False. Received: qkv_bias={self.qkv_bias!r}")
+        check_count(self.num_classes, "num_classes")
+        if not is_number(self.mlp_ratio) or self.mlp_ratio * self.embed_dim < 1:
+            raise ValueError(f"mlp_ratio must give a width of at least 1. Received: mlp_ratio={self.mlp_ratio!r}")
+        check_epsilon(self.layer_norm_epsilon, "layer_norm_epsilon")
+
+    def _check_stages(self):
+        for name, least in (("depths", 1), ("num_heads", 1), ("pretrained_window_sizes", 0)):
+            values = getattr(self, name)
+            if values is None and name == "pretrained_window_sizes":
+                continue
+            valid = isinstance(values, tuple | list) and len(values) > 0
+            if not valid or any(isinstance(v, bool) or not isinstance(v, int) or v < least for v in values):
+                raise ValueError(f"{name} must hold one int of at least {least} a stage. Received: {name}={values!r}")
+            object.__setattr__(self, name, tuple(values))
+            if len(values) != len(self.depths):
+                raise ValueError(f"{name} must be as long as depths. Received: {name}={values}, depths={self.depths}")
+        for width, heads in zip(self.hidden_dims, self.num_heads, strict=True):
+            check_heads(width, heads)
+        if self.version == 1 and self.pretrained_window_sizes is not None:
+            raise ValueError(
+                "pretrained_window_sizes needs version=2. "
+                f"Received: version=1, pretrained_window_sizes={self.pretrained_window_sizes}"
+            )
+
+    def _check_rule(self):
+        if self.window_rule == "timm":
+            return
+        if self.window_size[0] != self.window_size[1]:
+            raise ValueError(
+                f"window_rule={self.window_rule!r} needs a square window. Received: window_size={self.window_size}"
+            )
+        if self.window_rule == "huggingface":
+            return
+        stages = list(zip(self.resolutions, self.windows, strict=True))
+        for stage, (resolution, window) in enumerate(stages):
+            odd = stage + 1 < len(stages) and any(side % 2 for side in resolution)
+            if odd or any(side % w for side, w in zip(resolution, window, strict=True)):
+                raise ValueError(
+                    "window_rule='microsoft' needs a grid that is a multiple of the window in every stage, "
+                    f"and even where patches are merged. Received: image_size={self.image_size}, "
+                    f"stage {stage} with the grid {resolution} and the window {window}"
+                )
+
+    @property
+    def hidden_dims(self):
+        """Widths of the stages."""
+        return tuple(self.embed_dim * 2**stage for stage in range(len(self.depths)))
+
+    @property
+    def resolutions(self):
+        """`(h, w)` for each stage, tokens."""
+        grid = tuple(s // p for s, p in zip(self.image_size, self.patch_size, strict=True))
+        return tuple(tuple(-(-side // 2**stage) for side in grid) for stage in range(len(self.depths)))
+
+    @property
+    def windows(self):
+        """`(h, w)` for each stage: `window_size`, or less on a small grid."""
+        return tuple(window for window, _ in self._windows_and_shifts())
+
+    @property
+    def shifts(self):
+        """`(h, w)` for each stage: what its odd blocks are shifted by; the even ones are not."""
+        return tuple(shift for _, shift in self._windows_and_shifts())
+
+    def _windows_and_shifts(self):
+        if self.window_rule == "huggingface" and self.version == 2:
+            height = self.image_size[0] // self.patch_size[0]
+            stages = range(len(self.depths))
+            return [window_and_shift_by_height(height // 2**stage, self.window_size[0]) for stage in stages]
+        return [window_and_shift(r, self.window_size, self.window_rule) for r in self.resolutions]
+
+    def drop_path_rates(self):
+        """One rate a block, counted through all stages."""
+        blocks = sum(self.depths)
+        return [self.drop_path_rate * i / max(blocks - 1, 1) for i in range(blocks)]
 
 
 def build_swin(config, input_spec=None, labels=None, origin=None, dtype=None, name="swin"):

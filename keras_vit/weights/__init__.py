@@ -1,11 +1,11 @@
 """Public checkpoints of the family, from every layout into our models and out again, strictly."""
 
-from keras_vit.weights.audit import LoadReport
-from keras_vit.weights.catalog import catalog_entry, find_entries
-from keras_vit.weights.detect import LAYOUTS
-from keras_vit.weights.downloads import download
-from keras_vit.weights.hub import push_to_hub, save_pretrained
+from keras_vit.weights.assign import LoadReport
+from keras_vit.weights.hub.catalog import catalog_entry, find_entries
+from keras_vit.weights.hub.download import download
+from keras_vit.weights.layouts.detect import LAYOUTS
 from keras_vit.weights.load import from_checkpoint, load_published, load_variant, load_weights
+from keras_vit.weights.publish.push import push_to_hub, save_pretrained
 from keras_vit.weights.save import save_weights
 
 __all__ = [

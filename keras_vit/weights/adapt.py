@@ -6,9 +6,9 @@ import typing
 
 import numpy as np
 
-from keras_vit.resample import resample_kernel, resize_bias_table, resize_positions
-from keras_vit.weights.shapes import grid_of_table, window_of_table
-from keras_vit.weights.transforms import PATCH_AXES
+from keras_vit.layers.core.resample import resample_kernel, resize_bias_table, resize_positions
+from keras_vit.weights.config.shapes import grid_of_table, window_of_table
+from keras_vit.weights.layouts.transforms import PATCH_AXES
 
 KERNEL, POSITIONS = "patch_encoder/projection/kernel", "patch_encoder/position_embedding"
 BIASES = "/attention/relative_position_bias_table"

@@ -6,10 +6,10 @@ import warnings
 import numpy as np
 
 from keras_vit.metadata import composition, metadata
-from keras_vit.weights import embedded
-from keras_vit.weights.detect import layout_to_write
-from keras_vit.weights.files import write_checkpoint
-from keras_vit.weights.layout import expand, weights_by_path
+from keras_vit.weights.config import embedded
+from keras_vit.weights.files.checkpoint import write_checkpoint
+from keras_vit.weights.layouts.base import expand, weights_by_path
+from keras_vit.weights.layouts.detect import layout_to_write
 
 
 def _check_arrays_tell(tensors, layout, config, path):

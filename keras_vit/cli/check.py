@@ -1,0 +1,34 @@
+"""`keras_vit check`: the table of what must hold of a SavedModel."""
+
+from rich.console import Console
+from rich.table import Table
+
+from keras_vit.export import check as check_saved_model
+from keras_vit.zoo.create import load_model
+
+_MARKS = {True: "[green]yes[/green]", False: "[red]NO[/red]", None: "-"}
+
+
+def check(options):
+    """Prints a row for every check.
+
+    Args:
+        options: `path`, `model` (a name or file, or `None`) and `images`.
+
+    Raises:
+        ValueError: if there is no SavedModel, or a check is not met.
+    """
+    model = None if options.model is None else load_model(options.model)
+    report = check_saved_model(options.path, model, options.images)
+    table = Table(title=str(report.path), title_justify="left")
+    for column in ("check", "holds", "found"):
+        table.add_column(column, overflow="fold")
+    for result in report.results:
+        # A finding may hold brackets, which rich would take for its own.
+        table.add_row(result.check, _MARKS[result.passed], result.finding.replace("[", r"\["))
+    Console().print(table)
+    if report.failed:
+        names = ", ".join(result.check for result in report.failed)
+        raise ValueError(
+            f"every check must hold. Received: {len(report.failed)} of {len(report.results)} do not: {names}"
+        )

@@ -1,0 +1,75 @@
+"""`keras_vit finetune`: a pretrained model on a folder of images of one's own."""
+
+import pathlib
+import shlex
+
+from rich.table import Table
+
+from keras_vit.cli.console import CONSOLE, say
+from keras_vit.data.sources.folder import find_image_folder
+from keras_vit.experiment.fine_tuning import fine_tune
+from keras_vit.training.loop.preemption import ends_at_sigterm
+
+
+@ends_at_sigterm()
+def finetune(options):
+    """Fine-tunes a model, prints how good it is class by class, and what can be done with it."""
+    finished = fine_tune(
+        options.model,
+        options.folder,
+        image_size=options.size,
+        validation_fraction=options.validation_fraction,
+        head_only=options.head_only,
+        skip=options.skip,
+        new=options.new,
+        prefix=options.prefix,
+        overrides=options.overrides,
+        directory=options.out,
+        fresh=options.fresh,
+        log=say,
+    )
+    report, directory = finished.report, finished.directory
+    for split in ("validation", "test"):
+        if split in report:
+            CONSOLE.print(_table(split, report[split]))
+    say(f"kept: {'the head on frozen features' if report['kept'] == 'head' else report['kept']}")
+    say(f"trained in {report['seconds']:.0f} s; {directory}: " + ", ".join(_files(directory)))
+    license, origin = report["weights"]["license"], report["weights"]["origin"]
+    if license:
+        say(f"license: the weights of {origin} are under {license}, and so is what was trained from them")
+    else:
+        say(f"license: {origin} does not state one; look it up before you pass the model on")
+    example = _example(options.folder)
+    say("next:")
+    for command in (
+        ("predict", example, "--model", str(directory)),
+        ("explain", example, "--model", str(directory), "--to", str(directory / "explained")),
+        ("export", str(directory), "--to", f"saved_models/{directory.name}"),
+    ):
+        say("  " + shlex.join(["keras_vit", *command]))
+
+
+def _table(split, report):
+    """A row for every class."""
+    title = f"{split}: {report['examples']:,} images, {report['accuracy']:.1%} right"
+    table = Table(title=title, title_justify="left")
+    for column, justify in (("class", "left"), ("images", "right"), ("recall", "right"), ("precision", "right")):
+        table.add_column(column, justify=justify)
+    table.add_column("most often taken for")
+    for row in report["classes"]:
+        rates = ("-" if row[key] is None else f"{row[key]:.1%}" for key in ("recall", "precision"))
+        mistake = "" if row["taken_for"] is None else "{} ({})".format(*row["taken_for"])
+        table.add_row(row["name"], f"{row['examples']:,}", *rates, mistake)
+    return table
+
+
+def _files(directory):
+    names = ("model.keras", "report.json", "report.md", "confusion.png", "curve.png")
+    return [name for name in names if (directory / name).exists()]
+
+
+def _example(folder):
+    """The path of one image, to show the commands with."""
+    splits = find_image_folder(folder).splits
+    split = next(splits[name] for name in ("test", "validation", *splits) if name in splits)
+    return str(pathlib.Path(next(iter(split.files.values()))[0]))

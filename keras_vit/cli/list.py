@@ -1,0 +1,98 @@
+"""`keras_vit list`: models, published weights and recipes by name."""
+
+import difflib
+import fnmatch
+
+from keras_vit.cli.console import say
+from keras_vit.config.files import list_recipes, recipe_summary
+from keras_vit.weights import catalog_entry
+from keras_vit.zoo.create import list_models
+
+# How like the pattern a name must begin to be suggested, and how many are.
+_LIKENESS, _SUGGESTIONS = 0.7, 3
+
+
+def list(options):
+    """Prints the names that match a pattern.
+
+    Args:
+        options: `pattern`, and `pretrained` or `recipes`.
+
+    Raises:
+        ValueError: if nothing matches, with the nearest names.
+    """
+    if options.recipes:
+        _list_recipes(options.pattern)
+    elif options.pretrained:
+        _list_weights(options.pattern)
+    else:
+        _list_architectures(options.pattern)
+
+
+def _list_recipes(pattern):
+    names = fnmatch.filter(list_recipes(), pattern.lower())
+    _check_matches(names, pattern, list_recipes(), "recipe", "keras_vit list --recipes")
+    width = max(len(name) for name in names)
+    for name in names:
+        say(f"{name:<{width}}  {recipe_summary(name)}")
+
+
+def _list_weights(pattern):
+    names = list_models(pattern, pretrained=True)
+    known = list_models(pretrained=True)
+    _check_matches(names, pattern, known, "name of published weights", "keras_vit list --pretrained")
+    columns = "{:<60} {:>6} {:>7} {:>6}  {:<14} {}"
+    say(columns.format("name", "MB", "pixels", "top-1", "license", "paper"))
+    for name in names:
+        entry = catalog_entry(name)
+        top1 = "-" if entry.top1 is None else f"{entry.top1:.1f}"
+        side = "x".join(str(s) for s in dict.fromkeys(entry.input_spec.size))
+        say(columns.format(name, f"{entry.size / 1e6:.0f}", side, top1, entry.license, entry.paper))
+
+
+def _list_architectures(pattern):
+    names = list_models(pattern)
+    if not names and (weights := list_models(pattern, pretrained=True)):
+        raise ValueError(
+            f"no architecture matches, but {len(weights)} {'name' if len(weights) == 1 else 'names'} of published "
+            f"weights: `keras_vit list {_quoted(pattern)} --pretrained`. Received: {pattern!r}"
+        )
+    _check_matches(names, pattern, list_models(), "architecture", "keras_vit list")
+    for name in names:
+        say(name)
+
+
+def _check_matches(names, pattern, known, what, command):
+    """Raises a `ValueError` that says what to try unless there are names."""
+    if names:
+        return
+    stem = pattern.strip("*?").lower()
+    if stem and (containing := [name for name in known if stem in name]):
+        count = f"{len(containing)} {'contains' if len(containing) == 1 else 'contain'} {stem!r}"
+        # All of what `command` prints, or a part of it.
+        words = command.split()
+        words.insert(2, _quoted(f"*{stem}*"))
+        advice = f"{count}: `{' '.join(words)}`"
+    elif nearest := nearest_names(pattern, known):
+        advice = f"did you mean {', '.join(nearest)}?"
+    else:
+        advice = f"see `{command}`"
+    raise ValueError(f"no {what} matches; {advice} Received: {pattern!r}")
+
+
+def nearest_names(pattern, known):
+    """The names whose beginning is most like a pattern, a list of at most three, the most like first.
+
+    Args:
+        pattern: str; `*` and `?` count as nothing.
+        known: names.
+    """
+    stem = pattern.replace("*", "").replace("?", "").lower()
+    ratios = {name: difflib.SequenceMatcher(None, stem, name[: len(stem)]).ratio() for name in known}
+    likely = [name for name in sorted(known, key=lambda name: -ratios[name]) if ratios[name] >= _LIKENESS]
+    return likely[:_SUGGESTIONS]
+
+
+def _quoted(pattern):
+    """A pattern as a shell must get it."""
+    return f"'{pattern}'"

@@ -1,0 +1,101 @@
+"""What the commands ask of a model and its answers."""
+
+import itertools
+
+import keras
+import numpy as np
+
+from keras_vit.data import UnreadableFile, read_images
+from keras_vit.export.saved_models import PREDICT_BATCH
+from keras_vit.image_ops.resize import normalize
+from keras_vit.metadata import composition, has_classifier, metadata, output
+from keras_vit.outputs import class_names, score_activation
+from keras_vit.zoo.applications import decode_predictions
+
+
+def check_head(model):
+    """Raises a `ValueError` unless a model ends in scores of classes, or in values."""
+    if not has_classifier(model):
+        raise ValueError(
+            "the model has no classifier. "
+            f"Received: {model.name!r} with num_classes={metadata(model).config.num_classes}"
+        )
+
+
+def classifier(model, labels=None, activation=None):
+    """A model whose classes can be counted: of a single logit the outputs become those of both classes.
+
+    Args:
+        model: `keras.Model`.
+        labels: class names that are expected, or `None`: the model's own. Two of them make a single output a logit.
+        activation: as for `score_activation`.
+
+    Returns:
+        `model`, or a model of its layers from the same images to two outputs, and whether it gives probabilities.
+
+    Raises:
+        ValueError: unless a model ends in scores of classes.
+    """
+    check_head(model)
+    found = output(model)
+    labels = metadata(model).labels or labels
+    kind = score_activation(model, found, labels, activation)
+    if kind == "linear":
+        raise ValueError(f"the model must have classes; it is a regression. Received: {model.name!r}")
+    if found.units != 1:
+        return model, kind is None
+    parts = composition(model)
+    (second,) = keras.tree.flatten(parts.outputs)
+    # Logits of two classes, of which one is 0, have the same probabilities.
+    first = 1 - second if kind is None else keras.ops.zeros_like(second)
+    both = keras.layers.Concatenate(dtype="float32", name="both_classes")([first, second])
+    return parts.with_front(both, model.name), kind is None
+
+
+def best_classes(model, outputs, top, activation=None):
+    """The best classes of a batch of images, or the values of a regression.
+
+    Args:
+        model: one with a head.
+        outputs: array `(batch, num_classes)`, what it returned.
+        top: int. How many classes.
+        activation: as for `score_activation`.
+
+    Returns:
+        For every image a list of `(class name, score)`, best first; of a regression of `(name, value)`, all of them.
+    """
+    found, labels = output(model), metadata(model).labels
+    kind = score_activation(model, found, labels, activation)
+    outputs = keras.ops.convert_to_numpy(outputs)
+    if kind == "linear":
+        names = labels or [str(number) for number in range(found.units)]
+        return [[(name, float(value)) for name, value in zip(names, row, strict=True)] for row in outputs]
+    apply = {None: keras.ops.convert_to_tensor, "softmax": keras.ops.softmax, "sigmoid": keras.ops.sigmoid}[kind]
+    scores = keras.ops.convert_to_numpy(apply(outputs))
+    rows = decode_predictions(scores, top=top, labels=class_names(labels, found.units))
+    return [[(name, score) for _, name, score in row] for row in rows]
+
+
+def classify_files(model, files, top, activation=None, batch_size=PREDICT_BATCH):
+    """Classifies image files, whose pixels are those that `evaluate` has.
+
+    Args:
+        model: one with a head.
+        files: paths.
+        top: int. How many classes.
+        activation: as for `score_activation`.
+        batch_size: int. Images that the model gets at a time.
+
+    Yields:
+        For each batch a list with, for each of its files, a list of `(class name, score)`, best first, or a str: why
+        there is none.
+    """
+    spec = metadata(model).input_spec
+    images = read_images(files, spec)
+    while batch := list(itertools.islice(images, batch_size)):
+        pixels = [image for image in batch if not isinstance(image, UnreadableFile)]
+        answers = iter(())
+        if pixels:
+            outputs = model.predict_on_batch(normalize(np.stack(pixels), spec).numpy())
+            answers = iter(best_classes(model, outputs, top, activation))
+        yield [image.reason if isinstance(image, UnreadableFile) else next(answers) for image in batch]

@@ -1,0 +1,18 @@
+"""`keras_vit publish` and `keras_vit rollback`: versions for a server."""
+
+from keras_vit.cli.console import warn
+from keras_vit.export.publish import changed_for_clients, publish_version, roll_back
+
+
+def publish(options):
+    """Copies a SavedModel to a server's folder as its next version."""
+    path = publish_version(options.source, options.to, options.number, options.keep)
+    print(f"published: {path}")
+    if changed := changed_for_clients(path):
+        warn(f"not as in the version before: {', '.join(changed)}")
+
+
+def rollback(options):
+    """Publishes an older version's content again, as the next version."""
+    path, number = roll_back(options.directory, options.to, options.keep)
+    print(f"published: {path}, with the content of version {number}")

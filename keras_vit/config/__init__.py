@@ -1,0 +1,23 @@
+"""Recipes as frozen dataclasses: the data, augmentation, optimizer and training of a run."""
+
+from keras_vit.config.augment import AugmentConfig
+from keras_vit.config.data import DataConfig
+from keras_vit.config.files import list_recipes, load_recipe
+from keras_vit.config.masking import MaskingConfig
+from keras_vit.config.optimizer import OptimizerConfig
+from keras_vit.config.overrides import apply_overrides
+from keras_vit.config.recipe import DistillationConfig, DistributionConfig, Recipe, TrainingConfig
+
+__all__ = [
+    "AugmentConfig",
+    "DataConfig",
+    "DistillationConfig",
+    "DistributionConfig",
+    "MaskingConfig",
+    "OptimizerConfig",
+    "Recipe",
+    "TrainingConfig",
+    "apply_overrides",
+    "list_recipes",
+    "load_recipe",
+]

@@ -1,0 +1,189 @@
+"""How the training images of a recipe are changed."""
+
+import ast
+import dataclasses
+import re
+
+from keras_vit.validation import check_choice, check_count, check_rate, is_number, nearest
+
+_TIMM_KEYS = {
+    "m": ("magnitude", float),
+    "n": ("layers", int),
+    "p": ("rate", float),
+    "mstd": ("deviation", float),
+    "mmax": ("maximum", float),
+    "inc": ("increasing", lambda text: bool(int(text))),
+}
+
+
+def read_policy(text):
+    """Reads a policy.
+
+    Args:
+        text: str. One of
+
+            - `rand-m9-mstd0.5-inc1`, timm's RandAugment: `m` magnitude, `n` layers, `p` rate, `mstd` deviation,
+              `mmax` largest magnitude, `inc1` stronger with the magnitude;
+            - `randaugment(2, 10)`, big_vision's: layers and magnitude;
+            - `three_augment`, DeiT-III's;
+            - `keras_cv("RandAugment", magnitude=0.5)`: a layer of keras-cv's with its own arguments.
+
+    Returns:
+        `rand`, `randaugment`, `three_augment` or `keras_cv`, and a dict of the fields of its class.
+
+    Raises:
+        ValueError: if it is none of these.
+    """
+    if text.split("-")[0] == "rand":
+        return "rand", _read_timm(text)
+    try:
+        tree = ast.parse(text, mode="eval").body
+        call = tree if isinstance(tree, ast.Call) else ast.Call(tree, [], [])
+        name = call.func.id
+        arguments = [ast.literal_eval(value) for value in call.args]
+        keywords = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        return name, _CALLS[name](*arguments, **keywords)
+    except (SyntaxError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"a policy is rand-<options> or one of {sorted(_CALLS)}, with arguments in brackets"
+            f"{nearest(text.partition('(')[0], _CALLS)} Received: {text!r}"
+        ) from error
+
+
+def _read_timm(text):
+    fields = {}
+    for part in text.split("-")[1:]:
+        found = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", part)
+        try:
+            name, read = _TIMM_KEYS[found[1]]
+            fields[name] = read(found[2])
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"a part of a rand- policy is one of {sorted(_TIMM_KEYS)} and a number. Received: {part!r} in {text!r}"
+            ) from error
+    return fields
+
+
+def _randaugment(layers=2, magnitude=10.0):
+    if not is_number(magnitude) or magnitude < 0:
+        raise ValueError("a magnitude is a number of at least 0")
+    return {"layers": check_count(layers, "layers"), "magnitude": magnitude}
+
+
+def _three_augment():
+    return {}
+
+
+def _keras_cv(name="RandAugment", **arguments):
+    return {"name": name, "arguments": tuple(sorted(arguments.items()))}
+
+
+_CALLS = {"randaugment": _randaugment, "three_augment": _three_augment, "keras_cv": _keras_cv}
+
+
+_MIXING = ("batch", "sample", "big_vision", "keras_cv")
+_INTERPOLATIONS = (None, "nearest", "bilinear", "bicubic", "lanczos", "random")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random changes of training images. All off by default.
+
+    In this order: crop, padded crop, mirroring, policy, colour jitter, (normalisation), affine change, erasing, mixing.
+
+    Args:
+        crop_scale: pair of floats in (0, 1] or `None`. Area of the random crop as fractions of the image; `None` for no
+            random crop: the image is prepared as in evaluation.
+        crop_ratio: pair of floats. Width over height of the random crop.
+        crop_interpolation: `nearest`, `bilinear`, `bicubic`, `lanczos`, `random` (bilinear or bicubic, a coin for
+            every use, as in timm) or `None`, that of the input spec. Of the crop and of timm's RandAugment, which
+            knows no `nearest` and `lanczos`.
+        crop_sampling: `timm` or `inception`, TensorFlow's, as big_vision; see
+            `keras_vit.data.augment.random_crop.crop_window`. Default `timm`.
+        crop_antialias: bool. Whether a crop that shrinks is antialiased, as by Pillow; big_vision's is not. Default
+            True.
+        padding: int, pixels. Pads every side and crops the size back at a random place.
+        padding_mode: `constant` (the colour `fill`) or `reflect`.
+        flip: bool. Mirror left and right, every second image.
+        policy: str or `None`. Changes of single images, as read by `keras_vit.config.augment`:
+            `rand-m9-mstd0.5-inc1` (timm's RandAugment), `randaugment(2, 10)` (big_vision's), `three_augment`
+            (DeiT-III's) or `keras_cv("RandAugment", magnitude=0.5)`.
+        color_jitter: float. Brightness, contrast and saturation by factors from 1 +- this. Inactive beside
+            RandAugment, as in timm and DeiT.
+        shift: float, pixels. Each axis moves by up to this; fractions of a pixel are interpolated.
+        rotation: float, degrees. Up to this in both directions.
+        zoom: float in [0, 1). Each axis is scaled by a factor between `1 - zoom` and `1 + zoom`.
+        shear: float. Up to this many pixels sideways for each pixel down.
+        fill: int, 0 to 255. The pixel that moves in from outside in padding and affine changes. Default 0.
+        erasing: float in [0, 1]. How many images have a rectangle replaced by noise.
+        mixup: float. Alpha of the Beta distribution of mixup's weight; 0 is off.
+        cutmix: float. The same of cutmix.
+        mixing: `batch` (timm: one weight a batch, the partner from the reversed batch), `sample` (one weight an image),
+            `big_vision` (mixup only: the larger part stays, the partner is the neighbour) or `keras_cv`.
+        mixing_rate: float in [0, 1]. How many batches (or images, by `mixing`) are mixed; `big_vision` mixes all.
+            Default 1.
+        cutmix_rate: float in [0, 1]. With mixup and cutmix both on, how many of the mixed get cutmix. Default 0.5.
+    """
+
+    crop_scale: tuple | None = None
+    crop_ratio: tuple = (3 / 4, 4 / 3)
+    crop_interpolation: str | None = None
+    crop_sampling: str = "timm"
+    crop_antialias: bool = True
+    padding: int = 0
+    padding_mode: str = "constant"
+    flip: bool = False
+    policy: str | None = None
+    color_jitter: float = 0.0
+    shift: float = 0.0
+    rotation: float = 0.0
+    zoom: float = 0.0
+    shear: float = 0.0
+    fill: int = 0
+    erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mixing: str = "big_vision"
+    mixing_rate: float = 1.0
+    cutmix_rate: float = 0.5
+
+    def __post_init__(self):
+        check_rate(self.zoom, "zoom")
+        check_count(self.padding, "padding")
+        for name in ("shift", "rotation", "shear", "mixup", "cutmix", "color_jitter"):
+            if not is_number(getattr(self, name)) or getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative or infinite. Received: {name}={getattr(self, name)!r}")
+        for name in ("erasing", "mixing_rate", "cutmix_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1]. Received: {name}={getattr(self, name)!r}")
+        if not 0 <= self.fill <= 255:
+            raise ValueError(f"fill must be a pixel, 0 to 255. Received: fill={self.fill!r}")
+        check_choice(self.padding_mode, ("constant", "reflect"), "padding_mode")
+        check_choice(self.crop_interpolation, _INTERPOLATIONS, "crop_interpolation")
+        check_choice(self.crop_sampling, ("timm", "inception"), "crop_sampling")
+        check_choice(self.mixing, _MIXING, "mixing")
+        if self.cutmix and self.mixing == "big_vision":
+            raise ValueError(
+                "mixing='big_vision' is mixup alone; cutmix needs 'batch', 'sample' or 'keras_cv'. "
+                f"Received: mixing={self.mixing!r}, cutmix={self.cutmix!r}"
+            )
+        self._check_crop()
+        if self.policy is not None:
+            read_policy(self.policy)
+
+    def _check_crop(self):
+        scale, ratio = self.crop_scale, self.crop_ratio
+        if scale is not None and not (_is_range(scale) and scale[1] <= 1):
+            raise ValueError(f"crop_scale must be two rising fractions of the area. Received: crop_scale={scale!r}")
+        if not _is_range(ratio):
+            raise ValueError(f"crop_ratio must be two rising ratios. Received: crop_ratio={ratio!r}")
+
+
+def _is_range(pair):
+    """Whether `pair` is two positive numbers, the second not below the first."""
+    return (
+        isinstance(pair, tuple | list)
+        and len(pair) == 2
+        and all(is_number(value) for value in pair)
+        and 0 < pair[0] <= pair[1]
+    )

@@ -1,0 +1,283 @@
+"""A recipe: everything that decides a training run, as frozen dataclasses."""
+
+import dataclasses
+import re
+
+from keras_vit.config.augment import AugmentConfig
+from keras_vit.config.data import DataConfig
+from keras_vit.config.from_weights import differences_from_weights, follow_weights, needs_no_download
+from keras_vit.config.masking import MaskingConfig, check_masking
+from keras_vit.config.optimizer import OptimizerConfig
+from keras_vit.models import ConvNetConfig, HybridConfig, ModelConfig, SwinConfig, ViTConfig
+from keras_vit.preprocessing import InputSpec
+from keras_vit.validation import check_choice, check_positive, check_rate, check_strategy, is_number
+
+LOSSES = ("softmax", "sigmoid", "binary")
+INITIALIZATIONS = ("layers", "big_vision", "truncated_normal", "mimetic", "local")
+DISTILLATION_KINDS = ("hard", "soft")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long, with which loss, how exactly and how the steps are compiled.
+
+    Args:
+        epochs: int.
+        steps_per_epoch: int or `None`. Cuts an epoch short; `None` for all of it.
+        evaluation_steps: int or `None`. Cuts every evaluation short, also that of a validation part; `None` for all.
+        loss: `softmax`, `sigmoid` or `binary`, see `make_loss`. Default `softmax`.
+        label_smoothing: float in [0, 1).
+        initialization: `layers`, `big_vision`, `truncated_normal`, `mimetic` or `local`, see
+            `keras_vit.training.initialization.schemes`. Of no effect on a recipe with `weights`. Default `layers`.
+        head_bias: float. What the biases of a head begin with; -10 in AugReg's `sigmoid` training on ImageNet-21k, so
+            that it begins with no class. Default 0.
+        zero_head: bool. Whether the kernel of a head begins at zero, as in AugReg's fine-tuning. Default False.
+        early_stopping: int or `None`. Stops after so many epochs without a better validation accuracy and ends with
+            the weights of the best; needs a `validation_fraction` or `validation_split`. Default `None`.
+        precision: `auto`, `float32` or `mixed_bfloat16`. `auto` decides by the hardware, see `choose_precision`.
+        compiler: `auto`, `xla` (the whole step), `fused` (element-wise parts only, see `keras_vit.training`'s
+            `fused_training`) or `plain`. `auto` decides by the hardware and the strategy.
+        gradient_checkpointing: bool. Keep only the inputs of every encoder block and compute the rest of it again on
+            the way back: less memory, more time. Default False.
+        save_minutes: float or `None`. The run is saved after every epoch, and within an epoch when so many minutes have
+            passed since the last save, so that an end of any kind loses no more. Training goes on while it is written;
+            what stops it is a copy of the weights and the optimizer in memory. Default 5.
+        save_steps: int or `None`. The same after so many steps, whichever comes first. Default `None`.
+        tensorboard: bool. Event files for TensorBoard in the run's directory; needs that package. Default False.
+        seed: int. Of the weights, the order of the data, augmentation and dropout.
+    """
+
+    epochs: int = 10
+    steps_per_epoch: int | None = None
+    evaluation_steps: int | None = None
+    loss: str = "softmax"
+    label_smoothing: float = 0.0
+    initialization: str = "layers"
+    head_bias: float = 0.0
+    zero_head: bool = False
+    early_stopping: int | None = None
+    precision: str = "auto"
+    compiler: str = "auto"
+    gradient_checkpointing: bool = False
+    save_minutes: float | None = 5.0
+    save_steps: int | None = None
+    tensorboard: bool = False
+    seed: int = 0
+
+    def __post_init__(self):
+        check_positive(self.epochs, "epochs")
+        check_rate(self.label_smoothing, "label_smoothing")
+        check_choice(self.loss, LOSSES, "loss")
+        check_choice(self.initialization, INITIALIZATIONS, "initialization")
+        check_choice(self.precision, ("auto", "float32", "mixed_bfloat16"), "precision")
+        check_choice(self.compiler, ("auto", "xla", "fused", "plain"), "compiler")
+        if not is_number(self.head_bias):
+            raise ValueError(f"head_bias must be a finite number. Received: head_bias={self.head_bias!r}")
+        if not is_number(self.seed) or not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed must be in 0..2**31 - 1. Received: seed={self.seed!r}")
+        if self.save_minutes is not None and not (is_number(self.save_minutes) and self.save_minutes > 0):
+            raise ValueError(f"save_minutes must be positive or None. Received: save_minutes={self.save_minutes!r}")
+        for name in ("steps_per_epoch", "evaluation_steps", "early_stopping", "save_steps"):
+            if getattr(self, name) is not None:
+                check_positive(getattr(self, name), name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistillationConfig:
+    """A teacher that the run learns from beside the labels.
+
+    A student with a distillation token learns the teacher's answers with its second head, as DeiT; any other with its
+    only head, as in Hinton et al. (arXiv:1503.02531).
+
+    Args:
+        teacher: str: a `.keras` file, the directory of another run, a checkpoint, or a name of
+            `keras_vit list --pretrained`. It gets the student's images in its own size and normalisation. `None`
+            stands for an untrained model like the student, which only a smoke run can want.
+        teacher_mean, teacher_std: tuple of floats, one for all channels or one a channel, of pixels from 0 to 1. Asked
+            of a `.keras` file that is not of this library: 0 and 1 / 255 where it takes pixels from 0 to 255.
+        kind: `hard` (its likeliest class) or `soft` (its probabilities). Default `hard`.
+        alpha: float in [0, 1]. The teacher's part of the loss. Default 0.5.
+        temperature: float. Divides the logits of both, only `soft`. Default 1.
+    """
+
+    teacher: str | None
+    kind: str = "hard"
+    alpha: float = 0.5
+    temperature: float = 1.0
+    teacher_mean: tuple | None = None
+    teacher_std: tuple | None = None
+
+    def __post_init__(self):
+        check_choice(self.kind, DISTILLATION_KINDS, "kind")
+        if not is_number(self.alpha) or not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha must be in [0, 1]. Received: alpha={self.alpha!r}")
+        if not is_number(self.temperature) or self.temperature <= 0:
+            raise ValueError(f"temperature must be positive. Received: temperature={self.temperature!r}")
+        if self.kind == "hard" and self.temperature != 1:
+            raise ValueError(f"temperature is for kind='soft'. Received: kind='hard', temperature={self.temperature!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistributionConfig:
+    """Which tf.distribute strategy the run uses.
+
+    Args:
+        name: as for `keras_vit.distribution.strategy`: `auto`, `one`, `mirrored`, `multi_worker`, `tpu` or `cpu:<n>`.
+            Default `auto`: all that is there.
+        sharding: how several workers divide the training data. `data`: each makes its rows of every batch of one
+            device; of a stream (TFRecords, TFDS) it reads all records. `file`: each reads other files of a stream, and
+            makes batches of its own of them. `auto`, the default: `file` for a stream of as many files as workers at
+            least, else `data`.
+    """
+
+    name: str = "auto"
+    sharding: str = "auto"
+
+    def __post_init__(self):
+        check_strategy(self.name)
+        check_choice(self.sharding, ("auto", "data", "file"), "sharding")
+
+
+# The fields that choose from the file of a recipe's weights, as they are for another file.
+NO_CHOICE = {"weights_skip": (), "weights_new": (), "weights_prefix": None}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole experiment.
+
+    Args:
+        name: str. Names the run's folders.
+        model: config of any family, whose `num_classes` and `num_channels` follow the data set. With `weights` it may
+            also be `None`, the model of the weights, or a dict of the fields that differ from it.
+        data, augment, optimizer, training, distribution: the configs above.
+        input_spec: `InputSpec`, or `None` for that of the weights (without any: pixels to -1 .. 1, bicubic), or a dict
+            of the fields that differ from it. Its size follows the model.
+        weights: str or `None`. What the run begins with: whatever `keras_vit.load_model` takes that has weights.
+            Positions are resized, a head of other classes is new; else they must be of the architecture of `model`.
+            The model keeps their origin and license. Default `None`: random.
+        weights_skip, weights_new: tuples of regular expressions of keys of that file that are left out, and of paths of
+            variables that stay new, as `skip` and `new` of `keras_vit.load_weights`. Default none.
+        weights_prefix: str or `None`. Which of several models in the file, as `prefix` there. Default `None`.
+        freeze: regular expressions of the names of layers that are not trained; each must match one whole name.
+            `("(?!head).*",)` leaves a linear probe. Default none.
+        distillation: `DistillationConfig` or `None`.
+        masking: `MaskingConfig` or `None`. With one the run has no use for labels and leaves a model without a head.
+    """
+
+    name: str
+    model: ViTConfig | HybridConfig | SwinConfig | ConvNetConfig | dict | None = None
+    data: DataConfig
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    training: TrainingConfig = TrainingConfig()
+    distribution: DistributionConfig = DistributionConfig()
+    input_spec: InputSpec | dict | None = None
+    weights: str | None = None
+    weights_skip: tuple[str, ...] = ()
+    weights_new: tuple[str, ...] = ()
+    weights_prefix: str | None = None
+    freeze: tuple[str, ...] = ()
+    distillation: DistillationConfig | None = None
+    masking: MaskingConfig | None = None
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[^./\\][^/\\]*", self.name):
+            raise ValueError(f"name names folders: no slash, no dot in front. Received: name={self.name!r}")
+        if self.training.early_stopping and not self.data.validates:
+            raise ValueError(
+                "early_stopping needs a validation part, as the test set must not choose. "
+                f"Received: early_stopping={self.training.early_stopping}, validation_fraction=0"
+            )
+        if self.data.multi_label and self.training.loss == "softmax":
+            raise ValueError(
+                "a loss of several labels must be sigmoid or binary. Received: loss='softmax', data.multi_label=True"
+            )
+        is_whole = isinstance(self.model, ModelConfig)
+        if not is_whole and not self.weights:
+            raise ValueError(
+                "model must be a config, such as keras_vit.models.vit_config('small', ...), unless weights= gives one. "
+                f"Received: model={self.model!r}, weights=None"
+            )
+        if self.masking and is_whole:
+            check_masking(self)
+        for name in ("freeze", "weights_skip", "weights_new"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple | list) or not all(isinstance(pattern, str) for pattern in value):
+                raise ValueError(f"{name} must be a tuple of patterns. Received: {name}={value!r}")
+        choice = {name: getattr(self, name) for name in ("weights_skip", "weights_new", "weights_prefix")}
+        if not self.weights and any(choice.values()):
+            raise ValueError(f"weights_skip, weights_new and weights_prefix are of weights. Received: {choice}")
+
+    def replace(self, **changes):
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def smoke(self):
+        """The same recipe shrunk to two small training steps and two evaluation steps.
+
+        It needs no download: published weights must fit, but are not loaded, and a teacher is an untrained model. Files
+        of weights are loaded.
+
+        Raises:
+            ValueError, FileNotFoundError: if the weights do not fit the model, or there are none.
+        """
+        recipe = follow_weights(self)
+        weights = recipe.weights if recipe.weights and needs_no_download(recipe.weights) else None
+        training = dataclasses.replace(self.training, epochs=1, steps_per_epoch=2, evaluation_steps=2)
+        data = dataclasses.replace(self.data, batch_size=min(self.data.batch_size, 8))
+        optimizer = dataclasses.replace(
+            self.optimizer,
+            accumulation_steps=min(self.optimizer.accumulation_steps, 2),
+            warmup_epochs=0.0,
+            warmup_steps=None,
+            warmup_learning_rate=0.0,
+            cooldown_steps=0,
+        )
+        teacher = self.distillation and dataclasses.replace(self.distillation, teacher=None)
+        changes = {"training": training, "data": data, "optimizer": optimizer, "distillation": teacher}
+        # What is chosen of a file goes with it.
+        recipe = recipe if weights else recipe.replace(weights=None, **NO_CHOICE)
+        return recipe.replace(name=f"{self.name}-smoke", weights=weights, **changes)
+
+    def with_weights(self, weights, **choice):
+        """The recipe with other weights, whose model and preprocessing it follows.
+
+        Fields in which the recipe differs from its present weights stay as they are; without weights so far, or with
+        some that cannot be found, the whole model does.
+
+        Args:
+            weights: str, as the field.
+            **choice: `weights_skip`, `weights_new` and `weights_prefix`, as the fields.
+
+        Raises:
+            ValueError, OSError: if there are no such weights.
+        """
+        choice = {**NO_CHOICE, **choice}
+        return self.replace(weights=weights, **choice, **differences_from_weights(self, weights, choice))
+
+    def for_data(self, num_classes, num_channels):
+        """The recipe with model and preprocessing fitted to a data set; it must have a whole model."""
+        model = self.model.replace(num_classes=num_classes, num_channels=num_channels)
+        spec = self.input_spec
+        if not isinstance(spec, InputSpec):
+            spec = InputSpec.symmetric(model.image_size, num_channels, **(spec or {}))
+        elif spec.num_channels != num_channels and self.weights:
+            mean, std = (sum(values) / len(values) for values in (spec.mean, spec.std))
+            spec = spec.replace(mean=(mean,) * num_channels, std=(std,) * num_channels)
+        elif spec.num_channels != num_channels:
+            fields = {"interpolation": spec.interpolation, "crop_fraction": spec.crop_fraction}
+            spec = InputSpec.symmetric(model.image_size, num_channels, **fields)
+        return self.replace(model=model, input_spec=spec.replace(size=model.image_size))
+
+    def to_dict(self):
+        """The recipe as nested JSON types, for records and for comparing runs."""
+        content = dataclasses.asdict(self)
+        # Absent where nothing is chosen, as in runs from before there was a choice.
+        return _plain({k: v for k, v in content.items() if k not in NO_CHOICE or v != NO_CHOICE[k]})
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value

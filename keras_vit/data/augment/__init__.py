@@ -1,0 +1,1 @@
+"""Augmentation as graph operations."""

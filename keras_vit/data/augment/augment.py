@@ -1,0 +1,186 @@
+"""Random changes of training images: stateless, so that a resumed run draws the same ones.
+
+`augment_image` changes single uint8 images, `augment_batch` normalised batches. A recipe's `AugmentConfig` decides
+which of the two crops and mirrors: the first if it has a policy or colour jitter, which come after, else
+the second, where that costs least. So every pipeline calls both.
+"""
+
+import math
+
+import tensorflow as tf
+
+from keras_vit.data.augment import policies as kerascv
+from keras_vit.data.augment.mixup import mix_weighted, mixup
+from keras_vit.data.augment.policies import color_jitter, parse_policy
+from keras_vit.data.augment.random_crop import crop_and_flip, flip
+from keras_vit.data.augment.random_erasing import random_erasing
+from keras_vit.data.augment.xla import is_small
+
+
+def changes_images(config):
+    """Whether `augment_image` does anything: a pipeline may leave it out otherwise."""
+    return bool(config.policy or config.color_jitter)
+
+
+def policy_of_batches(config, input_spec):
+    """The policy of a config, if it can change the images of a batch together and these are small; else `None`.
+
+    It then has `draw(seed)`, of an image, and `apply(images, drawn, *moving_in(config, input_spec))`, and jitter rests.
+
+    Of a small image most of the time goes by between the operations, a hundred of them, and a batch needs each once.
+    Large ones are changed one by one, while they lie in the processor's cache.
+    """
+    policy = parse_policy(config.policy) if config.policy and is_small(input_spec.size) else None
+    return policy if hasattr(policy, "apply") else None
+
+
+# Nothing in here needs AutoGraph, whose conversion would take longer than tracing.
+@tf.autograph.experimental.do_not_convert
+def augment_image(image, config, seed, input_spec):
+    """Padded crop, mirroring, policy and colour jitter of one image, if the config has a policy or jitter.
+
+    Args:
+        image: uint8 `(height, width, channels)`, its shape known.
+        config: `AugmentConfig`.
+        seed: int32 `(2,)`.
+        input_spec: `InputSpec`. The colour that moves in is its mean; its interpolation holds where the config has
+            none of its own.
+
+    Returns:
+        uint8 of the same shape.
+
+    Raises:
+        ValueError: if the policy's name cannot be read or it does not know the interpolation.
+    """
+    if not changes_images(config):
+        return image
+    image = crop_image(image, config, seed)
+    jitters = True
+    if config.policy:
+        policy = parse_policy(config.policy)
+        image = policy(image, seed, *moving_in(config, input_spec))
+        jitters = policy.jitters
+    if config.color_jitter and jitters:
+        image = color_jitter(image, config.color_jitter, seed)
+    return image
+
+
+def crop_image(image, config, seed):
+    """The padded crop and the mirroring of `augment_image`."""
+    if config.padding:
+        fill = [config.fill] * image.shape[-1]
+        return crop_and_flip(image[None], config.padding, config.padding_mode, fill, config.flip, seed)[0]
+    return flip(image, seed) if config.flip else image
+
+
+def moving_in(config, input_spec):
+    """What a policy is told beside image and seed: the colour that moves in, and the interpolation."""
+    fill = tuple(min(255, round(255 * mean)) for mean in input_spec.mean)
+    return fill, config.crop_interpolation or input_spec.interpolation
+
+
+@tf.autograph.experimental.do_not_convert
+def augment_batch(images, targets, config, seed, input_spec, rows=None):
+    """Affine change, padded crop, mirroring, erasing and mixing of one batch.
+
+    Args:
+        images: float32 `(batch, height, width, channels)`, normalised.
+        targets: float32 `(batch, classes)`, one-hot rows.
+        config: `AugmentConfig`.
+        seed: int32 `(2,)`.
+        input_spec: `InputSpec` that normalised the images.
+        rows: `keras_vit.data.pipeline.worker_shard.Rows` where the images are those that a worker makes of a batch.
+            Default `None`.
+
+    Returns:
+        Images and targets, float32 of the same shapes; with `rows` the worker's own, as they are in the whole batch.
+    """
+    fill = [(config.fill / 255 - mean) / std for mean, std in zip(input_spec.mean, input_spec.std, strict=True)]
+    mirrors = config.flip and not changes_images(config)
+    padding = 0 if changes_images(config) else config.padding
+    if config.shift or config.rotation or config.zoom or config.shear:
+        images = _affine(images, config, mirrors, fill, seed, rows)
+        mirrors = False
+    if padding or mirrors:
+        images = crop_and_flip(images, padding, config.padding_mode, fill, mirrors, seed, rows)
+    if config.erasing:
+        images = random_erasing(images, config.erasing, seed, rows)
+    return _mix(images, targets, config, seed, rows)
+
+
+def _mix(images, targets, config, seed, rows):
+    mixes = config.mixup or config.cutmix
+    if mixes and config.mixing == "big_vision":
+        return mixup(images, targets, config.mixup, seed, rows)
+    if mixes and config.mixing != "keras_cv":
+        return mix_weighted(images, targets, config, seed, rows)
+    if mixes:
+        images, targets = _mix_by_keras_cv(images, targets, config, seed)
+    return (rows.own(images), rows.own(targets)) if rows else (images, targets)
+
+
+def _mix_by_keras_cv(images, targets, config, seed):
+    kinds = [(name, alpha) for name, alpha in (("MixUp", config.mixup), ("CutMix", config.cutmix)) if alpha]
+    calls = [lambda kind=kind: kerascv.mix(images, targets, *kind) for kind in kinds]
+    uniform = tf.random.stateless_uniform((2,), tf.random.fold_in(seed, 9))
+    index = tf.cast(uniform[1] < config.cutmix_rate, tf.int32) if len(kinds) == 2 else 0
+    index = tf.where(uniform[0] < config.mixing_rate, index, len(kinds))
+    return tf.switch_case(index, [*calls, lambda: (images, targets)])
+
+
+def _uniform(shape, limit, seed, salt):
+    """Uniform numbers in [-limit, limit) from a seed and the number of the draw."""
+    return tf.random.stateless_uniform(shape, tf.random.fold_in(seed, salt), -limit, limit)
+
+
+def _affine_matrices(batch, size, config, mirrors, seed):
+    """`(batch, 8)`: a 2 x 2 matrix and offset an image, from output to input coordinates `(x, y)`, about the centre."""
+    angle = _uniform([batch], config.rotation * math.pi / 180, seed, 1)
+    zoom = 1 + _uniform([batch, 2], config.zoom, seed, 2)
+    shear = _uniform([batch], config.shear, seed, 3)
+    shift = _uniform([batch, 2], config.shift, seed, 4)
+    mirror = tf.ones([batch])
+    if mirrors:
+        mirror = tf.where(tf.random.stateless_uniform([batch], tf.random.fold_in(seed, 5)) < 0.5, -1.0, 1.0)
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    # rotation @ shear @ zoom, and the mirror image of x where it is drawn
+    xx, xy = cos * zoom[:, 0] * mirror, (cos * shear - sin) * zoom[:, 1]
+    yx, yy = sin * zoom[:, 0] * mirror, (sin * shear + cos) * zoom[:, 1]
+    center_y, center_x = (size[0] - 1) / 2, (size[1] - 1) / 2
+    offset_x = center_x - xx * center_x - xy * center_y + shift[:, 0]
+    offset_y = center_y - yx * center_x - yy * center_y + shift[:, 1]
+    zeros = tf.zeros([batch])
+    return tf.stack([xx, xy, offset_x, yx, yy, offset_y, zeros, zeros], axis=1)
+
+
+def affine(images, config, seed):
+    """Shifts, rotates, scales, shears and mirrors every image on its own, bilinear.
+
+    Args:
+        images: uint8 or float tensor `(batch, height, width, channels)`.
+        config: `AugmentConfig`.
+        seed: int32 tensor `(2,)`.
+
+    Returns:
+        float32 tensor of the same shape, pixels 0 to 255.
+    """
+    images = tf.cast(images, tf.float32)
+    if not (config.shift or config.rotation or config.zoom or config.shear or config.flip):
+        return images
+    return _affine(images, config, config.flip, [config.fill] * images.shape[-1], seed)
+
+
+def _affine(images, config, mirrors, fill, seed, rows=None):
+    """As `affine`, of float images whose `fill` colour has one number a channel."""
+    batch, size = rows.total if rows else tf.shape(images)[0], images.shape[1:3]
+    matrices = _affine_matrices(batch, size, config, mirrors, seed)
+    # The operation knows one fill value for all channels, so the colour is made 0.
+    shifted = tf.raw_ops.ImageProjectiveTransformV3(
+        images=images - fill,
+        transforms=rows.drawn(matrices) if rows else matrices,
+        output_shape=list(size),
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )
+    return shifted + fill

@@ -1,0 +1,1 @@
+"""Data sources: arrays, folders, TFRecords, TensorFlow Datasets, synthetic images."""

@@ -1,0 +1,217 @@
+"""Where images come from: TensorFlow Datasets, folders of classes, TFRecords, arrays, scikit-learn's digits.
+
+Every source ends in splits of one kind: decoded images in memory, prepared once by the model's `InputSpec`, where they
+are few, or encoded ones that are decoded when a step wants them.
+"""
+
+import dataclasses
+import warnings
+
+from keras_vit.data.labels import check_kind, check_labels, check_not_empty
+from keras_vit.data.sources import synthetic as invented
+from keras_vit.data.sources.arrays import array_splits, digit_splits, read_npz
+from keras_vit.data.sources.encoded import EncodedFiles
+from keras_vit.data.sources.folder import describe_unused, find_split
+from keras_vit.data.sources.memory import decode_split
+from keras_vit.data.sources.tfds import open_tfds
+from keras_vit.data.sources.tfrecords import cached_records, open_tfrecords
+
+MEMORY_LIMIT = 2**30  # bytes of decoded images that `in_memory="auto"` keeps
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A data set.
+
+    Args:
+        name: str.
+        class_names: tuple of str, in the order of the labels.
+        num_channels: int. Channels of its images.
+        read: callable `(split name, InputSpec) -> Split`.
+        encoded: callable `split name ->` `EncodedFiles` or `EncodedShards`; or `None` for a data set that is in memory
+            anyway.
+    """
+
+    name: str
+    class_names: tuple
+    num_channels: int
+    read: object
+    encoded: object = None
+
+    def split(self, name, input_spec):
+        """Reads one split into memory.
+
+        Args:
+            name: str, for example `train`.
+            input_spec: `InputSpec` that prepares the images.
+
+        Returns:
+            A `Split`.
+
+        Raises:
+            ValueError: if it is empty, or a label is out of range.
+        """
+        split = self.read(name, input_spec)
+        check_not_empty(len(split), self.name, name)
+        check_labels(split.labels, len(self.class_names))
+        return split
+
+    def load(self, name, config, input_spec, augment=None):
+        """A split, in memory or encoded as `DataConfig.in_memory` and `DataConfig.cache` have it.
+
+        Args:
+            name: str.
+            config: `DataConfig`.
+            input_spec: `InputSpec`.
+            augment: `AugmentConfig` or `None`, of a training split: a random crop wants the full resolution.
+
+        Returns:
+            `Split`, `EncodedFiles` or `EncodedShards`.
+
+        Raises:
+            ValueError: as `split`; if arrays are not of the kind that `DataConfig.multi_label` tells.
+        """
+        if self.encoded is None:
+            split = self.split(name, input_spec)
+            check_kind(split.labels, config.multi_label)
+            return split
+        if config.in_memory is True:
+            return self.split(name, input_spec)
+        encoded = self.encoded(name)
+        check_not_empty(len(encoded), self.name, name)
+        if config.in_memory == "auto" and _fits(encoded, input_spec, augment):
+            return self.split(name, input_spec)
+        if config.cache == "memory":
+            return encoded.cached()
+        if config.cache:
+            return cached_records(encoded, config, name, self.name)
+        return encoded
+
+
+def _fits(encoded, input_spec, augment):
+    """Whether a split may be decoded once for all, at the model's size."""
+    height, width = input_spec.size
+    if len(encoded) * height * width * input_spec.num_channels > MEMORY_LIMIT:
+        return False
+    if augment is None or augment.crop_scale is None:
+        return True
+    try:
+        return encoded.image_size() == (height, width)
+    except ValueError:  # The stream names what is unreadable.
+        return False
+
+
+def load_source(config, class_names=()):
+    """The source that a recipe names.
+
+    Args:
+        config: `DataConfig`.
+        class_names: sequence of tuples of str, the names that a trained model may have for its classes. A folder whose
+            class folders are some of one of them gets all its classes, in its order; other data sets have their own.
+
+    Returns:
+        A `Source`; nothing large is read yet.
+
+    Raises:
+        ValueError: if it is unknown or missing, with what to do about it.
+    """
+    if config.arrays:
+        return array_source(read_npz(config.arrays), config.num_classes, str(config.arrays))
+    if config.tfrecords:
+        return _encoded_source(open_tfrecords(config), config)
+    if config.folder:
+        return _folder(config, class_names)
+    if config.name == "digits":
+        return array_source(digit_splits(), 10, "digits")
+    if config.name == invented.NAME:
+        return _encoded_source(invented.open_invented(config), config)
+    return _encoded_source(open_tfds(config), config)
+
+
+def array_source(splits, num_classes=None, name="arrays", class_names=None):
+    """A source of arrays.
+
+    Args:
+        splits: dict from a split's name to `(images, labels)` or `(images, labels, weights)`: uint8 `(examples, height,
+            width[, channels])`, of any number of channels, or uint16, of which the upper 8 bits are taken; int
+            `(examples,)` or multi-hot rows `(examples, classes)`, floats `(examples,)`.
+        num_classes: int or `None`: one more than the largest label, or the columns of the rows.
+        name: str.
+        class_names: sequence of str or `None`: the numbers of the classes.
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        ValueError: if the arrays do not fit each other.
+    """
+    read, known, channels = array_splits(splits, num_classes, name)
+    names = tuple(class_names) if class_names is not None else tuple(str(i) for i in range(known))
+    return Source(name, names, channels, read)
+
+
+def train_and_evaluation(source, config, input_spec, augment=None):
+    """The splits that a run trains on and is judged by.
+
+    Args:
+        source: `Source`.
+        config: `DataConfig`.
+        input_spec: `InputSpec`.
+        augment: `AugmentConfig` or `None`. See `Source.load`.
+
+    Returns:
+        `(training split, evaluation split, name of the latter)`: the test split; with a `validation_split` that one
+        instead, or with a `validation_fraction` that part of the training split, drawn at random, the same in every
+        run.
+    """
+    train = source.load(config.train_split, config, input_spec, augment)
+    if config.validation_split:
+        judge, name = source.load(config.validation_split, config, input_spec), "validation"
+    elif config.validation_fraction:
+        train, judge = train.divide(config.validation_fraction)
+        name = "validation"
+    else:
+        judge, name = source.load(config.test_split, config, input_spec), config.test_split
+    if config.train_fraction < 1:
+        _, train = train.divide(config.train_fraction)
+    return train, judge, name
+
+
+def _folder(config, class_names=()):
+    """A `Source` of a folder of images, which warns of the files that are not used."""
+    first = find_split(config.folder, config.train_split)
+    found = {config.train_split: first}
+    names = next((tuple(c) for c in class_names if set(first.class_names) <= set(c)), first.class_names)
+    if not first.class_names:
+        said = f" Found, but {describe_unused(first.unused)}." if first.unused else ""
+        raise ValueError(
+            f"the class folders of a data set must hold at least one image.{said} "
+            f"Received: {str(config.folder)!r}, split {config.train_split!r}: empty"
+        )
+
+    def listed(name):
+        if name not in found:
+            found[name] = find_split(config.folder, name)
+        split = found[name]
+        if split.unused:
+            warnings.warn(f"split {split.name!r} of {config.folder}: {describe_unused(split.unused)}", stacklevel=2)
+        found[name] = dataclasses.replace(split, unused={})  # they are named once
+        return split.examples(names)
+
+    def encoded(name):
+        paths, labels = listed(name)
+        return EncodedFiles([str(path) for path in paths], labels)
+
+    def read(name, input_spec):
+        return decode_split(encoded(name), input_spec, config.skip_unreadable)
+
+    return Source(str(config.folder), names, 3, read, encoded)
+
+
+def _encoded_source(opened, config):
+    """A `Source` of an `Opened` data set: what TFDS and TFRecords have in common."""
+
+    def read(name, input_spec):
+        return decode_split(opened.encoded(name), input_spec, config.skip_unreadable)
+
+    return Source(opened.name, opened.class_names, opened.num_channels, read, opened.encoded)

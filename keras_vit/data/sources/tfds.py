@@ -1,0 +1,103 @@
+"""Data sets of TensorFlow Datasets, left encoded."""
+
+import functools
+
+import tensorflow as tf
+
+from keras_vit.data.sources.encoded import EncodedShards, Opened
+from keras_vit.validation import nearest
+
+
+def open_tfds(config):
+    """Any image data set of TensorFlow Datasets with the features `image` and `label`.
+
+    Args:
+        config: `DataConfig` with `name`.
+
+    Returns:
+        An `Opened`.
+
+    Raises:
+        ValueError: if TFDS is not installed, the data set is unknown or has other features.
+    """
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ValueError(
+            "TensorFlow Datasets is missing: pip install 'keras-vit-zoo[data] @ git+<this repository>'"
+        ) from error
+    try:
+        builder = tfds.builder(config.name, data_dir=config.data_dir)
+    except tfds.core.registered.DatasetNotFoundError:
+        known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+        raise ValueError(f"unknown data set{nearest(config.name, known)} Received: name={config.name!r}") from None
+    features = builder.info.features
+    if not {"image", "label"} <= set(features) or not hasattr(features["label"], "names"):
+        raise ValueError(
+            f"a data set must have 'image' and 'label', a class. Received: {config.name!r} with {sorted(features)}"
+        )
+
+    encoded = functools.partial(_split, builder, config, {"image": tfds.decode.SkipDecoding()})
+    channels = features["image"].shape[-1] or 3
+    return Opened(config.name, tuple(features["label"].names), channels, encoded)
+
+
+def _split(builder, config, decoders, name):
+    """The `EncodedShards` of a split or a slice such as `train[:10%]`."""
+    _prepare(builder, config)
+    features = builder.info.features
+    try:
+        dataset = builder.as_dataset(split=name, decoders=decoders, shuffle_files=False)
+    except ValueError as error:
+        known = list(builder.info.splits)
+        raise ValueError(
+            f"unknown split of {config.name!r}{nearest(name, known)} Received: split={name!r} ({error})"
+        ) from error
+
+    def parse(serialized):
+        example = features.deserialize_example(serialized, decoders=decoders)
+        return example["image"], example["label"]
+
+    settings = (config.shuffle_buffer, config.deterministic)
+    files = _files(builder, name)
+    if not files:
+        # Another file format, or a mock: TFDS reads, and the buffer alone shuffles.
+        pairs = dataset.map(lambda example: (example["image"], example["label"]))
+        count = int(dataset.cardinality())
+        return EncodedShards([f"{config.name}, {name}"], [count], lambda shard: pairs, lambda pair: pair, *settings)
+    paths, skips, takes = (list(column) for column in zip(*files, strict=True))
+    with tf.init_scope():
+        table = tf.constant(paths), tf.constant(skips, tf.int64), tf.constant(takes, tf.int64)
+
+    def open_shard(shard):
+        path, skip, take = (tf.gather(column, shard) for column in table)
+        return tf.data.TFRecordDataset(path).skip(skip).take(take)
+
+    return EncodedShards(paths, takes, open_shard, parse, *settings)
+
+
+def _files(builder, name):
+    """`(path, skip, take)` of the TFRecords of a split; none where the data set has no such files."""
+    if not builder.info.splits or builder.info.file_format.value != "tfrecord":
+        return []
+    instructions = builder.info.splits[name].file_instructions
+    return [(str(i.filename), i.skip, i.examples_in_shard - i.skip if i.take < 0 else i.take) for i in instructions]
+
+
+def _prepare(builder, config):
+    """Downloads and prepares a data set where that is allowed; else, or if it fails, says how to get it."""
+    how = (
+        f'Prepare it with: python -c "import tensorflow_datasets as tfds; tfds.load({config.name!r})" '
+        "(--set data.data_dir=... for another directory), or use a folder of class folders: --set data.folder=..."
+    )
+    try:
+        if config.download:
+            builder.download_and_prepare()
+        elif not builder.is_prepared():
+            raise ValueError(f"the data set {config.name!r} is not in {str(builder.data_dir)!r}. {how}")
+    except ValueError:
+        raise
+    except Exception as error:  # TFDS lets through whatever its downloader raises.
+        raise ValueError(
+            f"the data set {config.name!r} could not be downloaded or prepared ({error}). {how}"
+        ) from error

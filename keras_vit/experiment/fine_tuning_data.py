@@ -1,0 +1,185 @@
+"""The data of a fine-tuning run: a folder, arrays or a data set, divided into training, validation and test."""
+
+import dataclasses
+import hashlib
+import pathlib
+import statistics
+
+import numpy as np
+from PIL import Image
+
+from keras_vit.config import DataConfig
+from keras_vit.data import Source, Split
+from keras_vit.data.sources.folder import ALL, find_image_folder
+
+_FRACTION = 0.2  # of the training images, for validation, where they have no such split
+_SAMPLED = 64  # images whose size is looked at
+_BATCH = 32
+_MIN_STEPS = 5  # in an epoch, where there are images enough
+
+
+@dataclasses.dataclass(frozen=True)
+class TuningData:
+    """What a model is fine-tuned on.
+
+    Args:
+        name: str, for the run's folder.
+        config: `DataConfig`.
+        source: `Source` of data in memory; `None` for a folder, which `config` names.
+        test_split: str or `None`. The split that is measured once, at the end.
+        side: int, pixels. The median of the shorter sides of the training images.
+        description: str. What was found, in lines.
+    """
+
+    name: str
+    config: DataConfig
+    source: Source | None
+    test_split: str | None
+    side: int
+    description: str
+
+
+def tuning_data(data, validation=None, test=None, class_names=None, batch_size=None, validation_fraction=None):
+    """Reads what there is to train on, and to validate and test with.
+
+    Args:
+        data: path of a folder, see `keras_vit.data.find_image_folder`; `(images, labels)`; or a `tf.data.Dataset` of
+            such pairs, batched or not. Images are pixels from 0 to 255, or floats from 0 to 1; labels are numbers or
+            one-hot rows.
+        validation, test: arrays or a data set, as `data`; `None`: the splits of the folder, or a part of the training
+            images for validation and no test.
+        class_names: sequence of str, for arrays and data sets that do not name their classes.
+        batch_size: int or `None`: up to 32 images, fewer where that would leave few steps in an epoch.
+        validation_fraction: float or `None`: 0.2.
+
+    Returns:
+        A `TuningData`.
+
+    Raises:
+        ValueError: if there are no two classes, or the images are of another kind.
+    """
+    if isinstance(data, str | pathlib.Path):
+        if validation is not None or test is not None or class_names is not None:
+            raise ValueError("validation, test and class_names go with arrays and data sets; a folder has its own")
+        return _of_folder(data, batch_size, validation_fraction)
+    splits = {"train": data, "validation": validation, "test": test}
+    return _in_memory({k: v for k, v in splits.items() if v is not None}, class_names, batch_size, validation_fraction)
+
+
+def _of_folder(path, batch_size, fraction):
+    folder = find_image_folder(path)
+    training = next((name for name in ("train", ALL) if name in folder.splits), None)
+    if training is None:
+        raise ValueError(
+            "a folder with splits needs one to train on, <folder>/train/<class>/<image>. "
+            f"Received: {str(path)!r} with {', '.join(folder.splits)}"
+        )
+    split, has_validation = folder.splits[training], "validation" in folder.splits
+    files = [file for files in split.files.values() for file in files]
+    config = _config(len(split), batch_size, None if has_validation else fraction or _FRACTION)
+    config = dataclasses.replace(
+        config,
+        folder=str(folder.path),
+        name=None,
+        train_split=training,
+        validation_split="validation" if has_validation else None,
+        skip_unreadable=True,
+        in_memory=False,  # so that both phases divide the same list of files, whichever of them can be read
+    )
+    lines = [folder.describe()]
+    if not has_validation:
+        lines.append(f"  no validation split: {config.validation_fraction:.0%} of the training images are kept for it")
+    test = "test" if "test" in folder.splits else None
+    name = pathlib.Path(path).resolve().name
+    return TuningData(name, config, None, test, _median_side(files), "\n".join(lines))
+
+
+def _config(count, batch_size, fraction):
+    """The `DataConfig` of so many training images; its source is set by the caller."""
+    trained = round(count * (1 - (fraction or 0)))
+    largest = 2 ** max((trained // _MIN_STEPS).bit_length() - 1, 0)
+    return DataConfig(name="memory", batch_size=batch_size or min(_BATCH, largest), validation_fraction=fraction or 0.0)
+
+
+def _median_side(files):
+    """The median of the shorter sides of some images, those that cannot be read left out."""
+    sides = []
+    for file in files[:: max(len(files) // _SAMPLED, 1)]:
+        try:
+            with Image.open(file) as image:
+                sides.append(min(image.size))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            continue
+    return int(statistics.median(sides)) if sides else 10**6
+
+
+def _in_memory(splits, class_names, batch_size, fraction):
+    class_names = class_names or getattr(splits["train"], "class_names", None)
+    read = {name: _pairs(data) for name, data in splits.items()}
+    labels = read["train"][1]
+    count = len(class_names) if class_names is not None else int(max(labels.max() for _, labels in read.values())) + 1
+    names = tuple(str(name) for name in class_names) if class_names is not None else tuple(map(str, range(count)))
+    if len(set(labels.tolist())) < 2:
+        raise ValueError(f"a classifier needs at least 2 classes. Received: labels of {sorted(set(labels.tolist()))}")
+    images = read["train"][0]
+
+    def split(name, input_spec):
+        pixels, numbers = read[name]
+        resized = np.stack([input_spec.resize(image) for image in pixels])
+        return Split(resized.astype("uint8"), numbers)
+
+    config = _config(len(labels), batch_size, None if "validation" in read else fraction or _FRACTION)
+    # The name holds a digest, so that a run does not go on with other images.
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(image) for image in images) + labels.tobytes())
+    config = dataclasses.replace(
+        config,
+        name=f"memory-{digest.hexdigest()[:16]}",
+        validation_split="validation" if "validation" in read else None,
+    )
+    counts = np.bincount(labels, minlength=count)
+    described = ", ".join(f"{name} {number:,}" for name, number in list(zip(names, counts, strict=True))[:20])
+    lines = [f"{len(labels):,} training images ({described})"]
+    lines += [f"{len(numbers):,} {name} images" for name, (_, numbers) in read.items() if name != "train"]
+    source = Source("images in memory", names, images[0].shape[-1], split)
+    side = int(statistics.median(min(image.shape[:2]) for image in images[: 10 * _SAMPLED]))
+    return TuningData("images", config, source, "test" if "test" in read else None, side, "\n".join(lines))
+
+
+def _pairs(data):
+    """A list of uint8 images `(h, w, channels)` and int64 labels, of arrays or a data set."""
+    if hasattr(data, "element_spec"):
+        rank = len(data.element_spec[0].shape)
+        data = data.unbatch() if rank == 4 else data
+        pairs = list(data.as_numpy_iterator())
+        images, labels = [pair[0] for pair in pairs], np.array([pair[1] for pair in pairs])
+    elif isinstance(data, tuple | list) and len(data) == 2:
+        images, labels = list(data[0]), np.asarray(data[1])
+    else:
+        raise ValueError(
+            "data must be the path of a folder, a pair (images, labels) or a tf.data.Dataset of such pairs. "
+            f"Received: {type(data).__name__}"
+        )
+    if not len(images) or len(images) != len(labels):
+        raise ValueError(f"every image must have a label. Received: {len(images)} images, {len(labels)} labels")
+    if labels.ndim == 2 and labels.shape[-1] > 1:
+        labels = labels.argmax(axis=-1)
+    labels = labels.reshape(-1)
+    if not (np.issubdtype(labels.dtype, np.integer) or np.array_equal(labels, labels.astype("int64"))):
+        raise ValueError(f"labels must be the numbers of classes or one-hot rows. Received: dtype {labels.dtype}")
+    return _as_pixels(images), labels.astype("int64")
+
+
+def _as_pixels(images):
+    """uint8 images with a channel axis."""
+    images = [np.asarray(image) for image in images]
+    images = [image[..., None] if image.ndim == 2 else image for image in images]
+    if all(image.dtype == np.uint8 for image in images):
+        return images
+    low, high = min(float(image.min()) for image in images), max(float(image.max()) for image in images)
+    if low < 0 or high > 255:
+        raise ValueError(
+            "images must be pixels from 0 to 255, or floats from 0 to 1, which the model's own preprocessing "
+            f"normalizes. Received: values from {low:g} to {high:g}"
+        )
+    scale = 255 if high <= 1 and not np.issubdtype(images[0].dtype, np.integer) else 1
+    return [np.rint(image * scale).astype("uint8") for image in images]

@@ -1,0 +1,215 @@
+"""A SavedModel of keras_vit that is loaded to be asked, without Keras building a model."""
+
+import functools
+import pathlib
+import re
+
+import keras
+import tensorflow as tf
+
+from keras_vit import models
+from keras_vit.export.servable.description import read_description
+from keras_vit.export.versions import newest
+from keras_vit.metadata import ModelMetadata
+from keras_vit.preprocessing import InputSpec
+
+
+class LoadedSavedModel:
+    """Asks the signatures of a SavedModel.
+
+    Args:
+        path: of a version, or of a folder of versions, whose highest is taken.
+
+    Attributes:
+        path: of the version.
+        signatures: dict of functions by name.
+
+    Raises:
+        ValueError: if there is no SavedModel.
+    """
+
+    def __init__(self, path):
+        self.path = newest(path)
+        if not (self.path / "saved_model.pb").exists():
+            raise ValueError(
+                f"there must be a SavedModel in the folder or in a numbered folder in it. Received: {str(self.path)!r}"
+            )
+        self._loaded = tf.saved_model.load(str(self.path))
+        self.signatures = self._loaded.signatures
+
+    @functools.cached_property
+    def description(self):
+        """dict. What it says of itself, see `keras_vit.export.read_description`."""
+        return read_description(self.path)
+
+    @property
+    def input_spec(self):
+        """`InputSpec`. How its images are prepared."""
+        return InputSpec.from_config(self.description["input_spec"])
+
+    @property
+    def num_classes(self):
+        """int. The classes that it tells apart, 0 for none."""
+        outputs = self.signatures["images"].structured_outputs if "images" in self.signatures else {}
+        # A single output tells two apart.
+        return max(outputs["probabilities"].shape[-1], 2) if "probabilities" in outputs else 0
+
+    @property
+    def metadata(self):
+        """`ModelMetadata` of what `keras_model` gives, whose images are pixels from 0 to 255.
+
+        Raises:
+            ValueError: if the SavedModel says nothing of itself.
+        """
+        spec, labels = self.input_spec, self.description["labels"]
+        config = getattr(models, self.description["family"]).from_config(self.description["config"])
+        channels = spec.num_channels
+        return ModelMetadata(
+            config.replace(num_classes=self.num_classes),
+            # The graph normalizes; this multiplies by 1.
+            spec.replace(mean=(0.0,) * channels, std=(1 / 255,) * channels),
+            labels if labels is None else tuple(labels),
+            self.description["weights"]["origin"],
+        )
+
+    def check_signature(self, name, what):
+        """Raises a `ValueError` that says `what` a SavedModel must do unless it has a signature."""
+        if name not in self.signatures:
+            raise ValueError(
+                f"the SavedModel must {what}. "
+                f"Received: {str(self.path)!r} with the signatures {sorted(self.signatures)}"
+            )
+
+    def classify(self, files):
+        """Classifies image files in one batch.
+
+        Args:
+            files: paths.
+
+        Returns:
+            A list with, for each file, a list of `(class name, score)`, best first, or a str: why there is none. Of a
+            regression they are `(name, value)`.
+
+        Raises:
+            ValueError: if it does not classify encoded images.
+        """
+        self.check_signature("strict", "classify encoded images")
+
+        def answers(outputs):
+            if "values" in outputs:
+                return self._named_values(outputs)
+            names, scores = outputs["classes"].numpy(), outputs["scores"].numpy()
+            return [
+                [(name.decode(), score) for name, score in zip(*row, strict=True)]
+                for row in zip(names.tolist(), scores.tolist(), strict=True)
+            ]
+
+        return self._ask("serving_default", files, answers)
+
+    def explain(self, files):
+        """Explains what it sees in image files, in one batch.
+
+        Args:
+            files: paths.
+
+        Returns:
+            A list with, for each file, a dict with `heat_map`, float32 `(h, w)`, `class`, a str, and `score`, a float,
+            of a regression its first value; or a str: why there is none.
+
+        Raises:
+            ValueError: if it has no signature for that, as those of Swin Transformers.
+        """
+        self.check_signature("explain", "have the signature `explain`, which those of Swin Transformers have not")
+
+        def answers(outputs):
+            if "values" in outputs:
+                firsts = [row[0] for row in self._named_values(outputs)]
+                return [
+                    {"heat_map": heat_map, "class": name, "score": value}
+                    for heat_map, (name, value) in zip(outputs["heat_map"].numpy(), firsts, strict=True)
+                ]
+            columns = outputs["heat_map"].numpy(), outputs["class"].numpy(), outputs["score"].numpy()
+            return [
+                {"heat_map": heat_map, "class": name.decode(), "score": float(score)}
+                for heat_map, name, score in zip(*columns, strict=True)
+            ]
+
+        return self._ask("explain", files, answers)
+
+    def _named_values(self, outputs):
+        """The values of a regression with their names, or their numbers, a list for each image."""
+        rows = outputs["values"].numpy().tolist()
+        names = self.description["labels"] or [str(number) for number in range(outputs["values"].shape[-1])]
+        return [list(zip(names, row, strict=True)) for row in rows]
+
+    def _ask(self, signature, files, answers):
+        """What `answers` makes of a batch of readable files, in the places of all of them."""
+        contents = [_bytes(file) for file in files]
+        readable = [content for content in contents if isinstance(content, bytes)]
+        outputs = self.signatures[signature](image_bytes=tf.constant(readable, tf.string, (len(readable),)))
+        valid = iter(outputs["valid"].numpy().tolist() if "valid" in outputs else [True] * len(readable))
+        found = iter(answers(outputs))
+        results = []
+        for content in contents:
+            if not isinstance(content, bytes):
+                results.append(content)
+                continue
+            answer, is_valid = next(found), next(valid)
+            results.append(answer if is_valid else self._reason(content))
+        return results
+
+    def _reason(self, content):
+        """Why an image is bad, as `strict` tells it."""
+        if "strict" in self.signatures:
+            try:
+                self.signatures["strict"](image_bytes=tf.constant([content]))
+            except tf.errors.InvalidArgumentError as error:
+                found = re.search(r"image_bytes\[0\] (must be .*?)(?:\]|\n|$)", str(error))
+                return found[1] if found else str(error)
+        return "cannot be decoded"
+
+    def keras_model(self):
+        """A `keras.Model` from pixels 0 to 255, `(batch, h, w, channels)`, to logits, or to probabilities without them.
+
+        Raises:
+            ValueError: if it has no classifier.
+        """
+        self.check_signature("images", "have a classifier")
+        if not self.num_classes:
+            raise ValueError(f"the SavedModel must have a classifier; it is a regression. Received: {str(self.path)!r}")
+        return _SignatureModel(self)
+
+    @property
+    def has_logits(self):
+        """Whether `keras_model` gives logits."""
+        return "logits" in self.signatures["images"].structured_outputs
+
+
+class _SignatureModel(keras.Model):
+    """The signature `images` as a model that can be compiled and evaluated."""
+
+    def __init__(self, loaded):
+        super().__init__(name="saved_model")
+        # In a tuple, or Keras would track the weights, which it has not made.
+        self._loaded = (loaded,)
+        self.built = True
+
+    def call(self, images):
+        (loaded,) = self._loaded
+        outputs = loaded.signatures["images"](images=images)
+        found = outputs["logits" if loaded.has_logits else "probabilities"]
+        if found.shape[-1] > 1:
+            return found
+        # Logits of two classes, of which one is 0, have the same probabilities.
+        return tf.concat([tf.zeros_like(found) if loaded.has_logits else 1 - found, found], -1)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self._loaded[0].num_classes)
+
+
+def _bytes(file):
+    """The content of a file, or why it cannot be read."""
+    try:
+        return pathlib.Path(file).read_bytes()
+    except OSError as error:
+        return error.strerror or str(error)

@@ -1,0 +1,1 @@
+"""ONNX, LiteRT and OpenVINO files."""

@@ -1,0 +1,1 @@
+"""The graph that is served: signatures, preprocessing, quantized weights, description."""

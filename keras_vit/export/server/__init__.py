@@ -1,0 +1,1 @@
+"""Files for TF Serving: configuration, requests for warm-up, memory."""

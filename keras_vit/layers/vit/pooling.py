@@ -1,0 +1,126 @@
+"""Multi-head attention pooling, the MAP head."""
+
+import keras
+from keras import ops
+
+from keras_vit.layers.core.composite import CompositeLayer
+from keras_vit.layers.core.dense import dense
+from keras_vit.layers.core.mlp import MLP
+from keras_vit.layers.core.normalization import LayerNormalization
+from keras_vit.layers.vit.attention import attend, rows, split_heads
+from keras_vit.validation import check_choice, check_heads, check_positive
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class TokenPooling(keras.layers.Layer):
+    """Takes one token, or the mean of the patch tokens.
+
+    Args:
+        pooling: `token`, `gap` or `token_gap`: the token and the mean, side by side.
+        index: int. With `token` and `token_gap`: which one. Default 0, the class token.
+        num_prefix_tokens: int. With `gap` and `token_gap`: tokens at the front that the mean leaves out. Default 0.
+
+    Call arguments:
+        tokens: tensor `(batch, tokens, hidden_dim)`.
+
+    Returns:
+        Tensor `(batch, hidden_dim)`, with `token_gap` `(batch, 2 * hidden_dim)`. The mean is taken in float32.
+    """
+
+    def __init__(self, pooling, index=0, num_prefix_tokens=0, **kwargs):
+        super().__init__(**kwargs)
+        self.input_spec = keras.layers.InputSpec(ndim=3)  # tokens (batch, tokens, hidden_dim)
+        self.pooling = check_choice(pooling, ("token", "gap", "token_gap"), "pooling")
+        self.index = index
+        self.num_prefix_tokens = num_prefix_tokens
+        self.built = True
+
+    def call(self, tokens):
+        if self.pooling == "token":
+            return tokens[:, self.index]
+        mean = ops.mean(ops.cast(tokens[:, self.num_prefix_tokens :], "float32"), axis=1)
+        mean = ops.cast(mean, self.compute_dtype)
+        return mean if self.pooling == "gap" else ops.concatenate([tokens[:, self.index], mean], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[2] * (2 if self.pooling == "token_gap" else 1))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "pooling": self.pooling,
+            "index": self.index,
+            "num_prefix_tokens": self.num_prefix_tokens,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class AttentionPooling(CompositeLayer):
+    """One learnt query attends to the patch tokens; an MLP block follows.
+
+    `x = attention(probe, tokens)`, then `x + mlp(norm(x))`: the residual starts from the attention's output.
+
+    Args:
+        num_heads: int. Divides the width.
+        mlp_dim: int. Width inside the MLP.
+        activation: as for `MLP`. Default `gelu`.
+        layer_norm_epsilon: float. Default 1e-6.
+        num_prefix_tokens: int. Tokens at the front that the query does not see. Default 0.
+
+    Call arguments:
+        tokens: tensor `(batch, tokens, hidden_dim)`.
+        training: bool.
+
+    Returns:
+        Tensor `(batch, hidden_dim)`.
+
+    Source: big_vision `models/vit.py` `MAPHead`; Zhai et al., arXiv:2106.04560, section 3.1; timm
+    `VisionTransformer.pool`, which cuts the prefix off. In big_vision no model has both a MAP head and a class token.
+    """
+
+    def __init__(self, num_heads, mlp_dim, activation="gelu", layer_norm_epsilon=1e-6, num_prefix_tokens=0, **kwargs):
+        super().__init__(**kwargs)
+        self.input_spec = keras.layers.InputSpec(ndim=3)  # tokens (batch, tokens, hidden_dim)
+        self.num_heads = check_positive(num_heads, "num_heads")
+        self.mlp_dim = mlp_dim
+        self.activation = activation
+        self.layer_norm_epsilon = layer_norm_epsilon
+        self.num_prefix_tokens = num_prefix_tokens
+        self.mlp = MLP(mlp_dim, activation, dtype=self.dtype_policy, name="mlp")
+
+    def build(self, input_shape):
+        hidden_dim = input_shape[-1]
+        check_heads(hidden_dim, self.num_heads)
+        self.probe = self.add_weight(name="probe", shape=(1, 1, hidden_dim), initializer="glorot_uniform")
+        self.query = dense(self, "query", hidden_dim)
+        key_value = keras.initializers.VarianceScaling(1.5, mode="fan_avg", distribution="uniform")
+        self.key_value = dense(self, "key_value", 2 * hidden_dim, key_value)
+        self.projection = dense(self, "projection", hidden_dim)
+        self.norm = LayerNormalization(epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name="norm")
+        for layer in (self.query, self.key_value, self.projection, self.norm, self.mlp):
+            layer.build((None, None, hidden_dim))
+
+    def call(self, tokens, training=False):
+        tokens = tokens[:, self.num_prefix_tokens :]
+        batch, length, _ = ops.shape(tokens)
+        probe = ops.cast(self.probe, self.compute_dtype)
+        query = split_heads(self.query(rows(probe)), 1, self.num_heads)
+        query = ops.repeat(query, batch, axis=0)
+        key_value = ops.split(self.key_value(rows(tokens)), 2, axis=-1)
+        key, value = (split_heads(part, length, self.num_heads) for part in key_value)
+        x = self.projection(rows(attend(query, key, value)))  # (batch, hidden_dim)
+        residual = self.mlp(ops.expand_dims(self.norm(x), 1), training=training)
+        return x + residual[:, 0]
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[2])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+            "activation": self.activation,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+            "num_prefix_tokens": self.num_prefix_tokens,
+        }

@@ -1,0 +1,1 @@
+"""Initial weights: schemes of published recipes, and the weights of other models."""

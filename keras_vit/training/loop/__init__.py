@@ -1,0 +1,1 @@
+"""Compiles and fits a model: callbacks, checkpoints, preemption, several workers."""

@@ -1,0 +1,1 @@
+"""Progress bar, run record, plots and per-class reports."""

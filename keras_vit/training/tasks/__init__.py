@@ -1,0 +1,1 @@
+"""What a run learns: losses, distillation, masked autoencoding, heads on frozen features."""

@@ -1,0 +1,265 @@
+"""Arrays of a checkpoint into the variables of a model: all that fit, or none at all."""
+
+import dataclasses
+import inspect
+import re
+import warnings
+
+import keras
+import numpy as np
+
+from keras_vit.metadata import metadata
+from keras_vit.weights.adapt import find_change, find_source
+from keras_vit.weights.layouts.base import HEADS, expand, is_head, weights_by_path
+from keras_vit.weights.layouts.transforms import SAME, TRANSPOSED, check_exact
+from keras_vit.weights.transpose import is_turned, turned_matrix
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadReport:
+    """What a load did.
+
+    Args:
+        layout: str. The file's layout.
+        used: tuple of keys that filled a variable.
+        skipped: tuple of keys that `skip=` named.
+        unmodelled: tuple of keys that belong to something the model is not, such as a text tower.
+        replaced: tuple of keys of a head with another number of classes.
+        new: tuple of paths of variables that keep their initial values.
+        notes: tuple of str: what was resized or adapted.
+        prefix: str. What stands in the file in front of the keys that were read.
+        outside: tuple of keys of the file that are not behind it: of other models, of an optimizer, of other layers.
+    """
+
+    layout: str
+    used: tuple
+    skipped: tuple = ()
+    unmodelled: tuple = ()
+    replaced: tuple = ()
+    new: tuple = ()
+    notes: tuple = ()
+    prefix: str = ""
+    outside: tuple = ()
+
+
+def matching(keys, patterns):
+    """The keys in which one of the regular expressions is found."""
+    return {key for key in keys if any(re.search(pattern, key) for pattern in patterns)}
+
+
+def check_patterns(name, patterns, names, of_what):
+    """Raises a `ValueError` for a pattern that matches nothing: it would hide a misspelling.
+
+    Args:
+        name: str, of the argument.
+        patterns: sequence of regular expressions.
+        names: what they are to match.
+        of_what: str. What the names are.
+    """
+    if isinstance(patterns, str):
+        raise ValueError(f"{name}= must be a list of regular expressions. Received: {name}={patterns!r}")
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(
+                f"{name}= must be a list of regular expressions. Received: {pattern!r} ({error})"
+            ) from error
+        if not matching(names, [pattern]):
+            raise ValueError(f"{name}= must match {of_what}. Received: {pattern!r}")
+
+
+def raise_difference(path, layout, unused, unfilled, misshapen, prefix=""):
+    """Raises a `ValueError` that lists all of it, if there is any.
+
+    Args:
+        path: of the file.
+        layout: str.
+        unused: keys that nothing takes.
+        unfilled: dict from path of a variable to the keys that are missing.
+        misshapen: dict from key or path to a pair of shapes, the file's and the model's.
+        prefix: str in front of the keys in the file.
+    """
+    if not unused and not unfilled and not misshapen:
+        return
+    lines = [f"  - {key}  (in the file, no variable takes it)" for key in sorted(unused)]
+    lines += [f"  + {ours}  (in the model, needs {', '.join(keys)})" for ours, keys in sorted(unfilled.items())]
+    lines += [f"  ~ {name}  (file {theirs}, model {ours})" for name, (theirs, ours) in sorted(misshapen.items())]
+    raise ValueError(
+        "a checkpoint must fit the model, key by key; skip=[...] leaves out keys of the file, new=[...] variables of "
+        f"the model. Received: {str(path)!r}, read as layout {layout!r}{f' behind {prefix!r}' if prefix else ''}:\n"
+        + "\n".join(lines)
+    )
+
+
+_SHOWN = 8  # names in a message
+# The axis of a head's kernel that counts the classes: PyTorch's is the first.
+_OUTPUTS = {TRANSPOSED: 0, SAME: -1}
+
+
+def fill(model, checkpoint, layout, skip=(), description=None, turned=None, new=()):
+    """Fills a model; where it raises, nothing of the model is changed.
+
+    Args:
+        model: a model of keras_vit.
+        checkpoint: `Checkpoint` of a model, as `find_model` gives it.
+        layout: its `Layout`.
+        skip: regular expressions of keys to leave out, as the file has them or with one a block.
+        new: regular expressions of paths of variables that stay as they are.
+        description: `Description` of the file, or `None`.
+        turned: what `turning` gave for the same file.
+
+    Returns:
+        A `LoadReport`.
+
+    Raises:
+        ValueError: with all differences at once; on NaN and infinite values.
+    """
+    config = metadata(model).config
+    checkpoint = layout.unpack(checkpoint)
+    skipped, outside = find_skipped(checkpoint, skip)
+    variables = weights_by_path(model)
+    check_patterns("new", new, variables, "the path of a variable of the model, such as 'encoder_norm/gamma'")
+    untouched = matching(variables, new)
+    layout = layout.bind(variables)
+    table = layout.table(config)
+    rules = expand(table, config, variables)
+    unmodelled = matching(checkpoint, layout.unmodelled) - {key for item in rules for key in item.theirs}
+    # The whole table: a model without a head leaves one of the file away.
+    heads = {key for item in table if is_head(item) for key in item.theirs}
+    replaced = set() if _same_classes(rules, checkpoint, variables) else heads & set(checkpoint)
+    headless = not heads & set(checkpoint)
+    left_out = skipped | replaced
+    active = [item for item in rules if not set(item.theirs) & left_out and not (headless and is_head(item))]
+    active = [item for item in active if not set(item.ours) <= untouched]
+    skipped |= {key for item in rules if set(item.ours) <= untouched for key in item.theirs if key in checkpoint}
+
+    unfilled = set(variables) - {name for item in rules for name in item.ours} - untouched
+    unused = set(checkpoint) - {key for item in rules for key in item.theirs} - left_out - unmodelled
+    source = find_source(config, layout, description, rules, checkpoint.shapes)
+    filled = {path: variable for path, variable in variables.items() if path not in untouched}
+    changes = _audit(checkpoint, layout, active, filled, (config, source), unused, unfilled)
+    layout.check_constants(checkpoint, config)
+    # All arrays are read before the first variable changes, one at a time, so that no copy of the model is needed.
+    for key in (key for item in active for key in item.theirs):
+        check_exact(checkpoint[key], key)
+    for item in active:
+        _assign(item, checkpoint, filled, config, changes, turned or {})
+
+    notes = list(dict.fromkeys(change.note for change in changes.values()))
+    subtree = checkpoint.subtree
+    if told := subtree.note(outside):
+        notes.insert(0, told)
+    if untouched:
+        names = sorted(untouched)
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        notes.append(f"left as in the model, by new=: {', '.join(names[:_SHOWN])}{more}")
+    if headless and any(path.startswith(HEADS) for path in filled):
+        notes.append("the head is new: the file has none")
+    if replaced and config.num_classes:  # No head at all is what was asked for.
+        notes.append(f"the head is new: {config.num_classes} classes instead of the file's")
+    if notes:
+        warnings.warn(f"{checkpoint.path.name}: " + "; ".join(notes), stacklevel=_stacklevel())
+    used = {key for item in active for key in item.theirs}
+    new = set(variables) - {name for item in active for name in item.ours if name in filled}
+    names = (tuple(sorted(group)) for group in (used, skipped, unmodelled, replaced, new))
+    return LoadReport(layout.name, *names, tuple(notes), subtree.prefix, tuple(sorted(subtree.outside)))
+
+
+def _stacklevel():
+    """Where a warning of `fill` points: the nearest line outside the package, which the user wrote."""
+    frame, level = inspect.currentframe().f_back, 1
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "keras_vit":
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def find_skipped(checkpoint, patterns):
+    """The keys that `skip=` names: of the model, and of what else is in the file.
+
+    A pattern may be of keys with what stands in front of them in the file or without; what names a stack names all
+    blocks in it.
+    """
+    subtree = checkpoint.subtree
+    full = {subtree.prefix + key: key for key in checkpoint}
+    stacks = set(checkpoint.packed.values())
+    check_patterns("skip", patterns, {*checkpoint, *full, *stacks, *subtree.outside}, "a key of the file")
+    stacks = matching(stacks, patterns)
+    skipped = matching(checkpoint, patterns) | {full[key] for key in matching(full, patterns)}
+    skipped |= {key for key, stack in checkpoint.packed.items() if stack in stacks}
+    return skipped, matching(subtree.outside, patterns)
+
+
+def _same_classes(rules, checkpoint, variables):
+    """Whether the file's head is as wide as the model's.
+
+    A head that contradicts itself, or has other axes than a head, is left to the audit.
+    """
+    heads = {item.ours[0]: item for item in rules if is_head(item)}
+    widths = set()
+    for path, item in heads.items():
+        shape = checkpoint.shapes.get(item.theirs[0])
+        if shape is None:
+            continue
+        axis, count = (0, 1) if path.endswith("bias") else (_OUTPUTS[item.transform], 2)
+        widths.add(shape[axis] if len(shape) == count else None)
+    return bool(heads) and (len(widths) != 1 or widths <= {None, variables["head/kernel"].shape[-1]})
+
+
+def _audit(checkpoint, layout, active, variables, configs, unused, unfilled):
+    """Raises one error with all that does not fit; gives the `Change` of every variable that needs one.
+
+    Args:
+        checkpoint, layout: as for `fill`.
+        active: the rules that are applied.
+        variables: dict from path to variable.
+        configs: the model's config, and what is known of the file's.
+        unused: keys that nothing takes.
+        unfilled: paths of variables that nothing fills.
+    """
+    unfilled = {path: ["a key that this layout has not"] for path in unfilled}
+    misshapen, changes = {}, {}
+    for item in active:
+        missing = [key for key in item.theirs if key not in checkpoint]
+        if missing:
+            unfilled |= dict.fromkeys([path for path in item.ours if path in variables], missing)
+            continue
+        # Zeros that take no memory tell the shape behind the transform.
+        blanks = [np.broadcast_to(np.float32(0), checkpoint.shapes[key]) for key in item.theirs]
+        wanted = {path: tuple(variables[path].shape) for path in item.ours if path in variables}
+        try:
+            for path, blank in zip(item.ours, item.load(blanks, configs[0]), strict=True):
+                if path not in wanted:
+                    continue
+                change = find_change(path, blank.shape, wanted[path], *configs)
+                if change is not None:
+                    changes[path] = change
+        except (ValueError, IndexError, TypeError):
+            ours = ", ".join(f"{path} {shape}" for path, shape in wanted.items())
+            misshapen[item.theirs[0]] = (checkpoint.shapes[item.theirs[0]], ours)
+    raise_difference(checkpoint.path, layout.name, unused, unfilled, misshapen, checkpoint.subtree.prefix)
+    return changes
+
+
+def _assign(item, checkpoint, variables, config, changes, turned):
+    if is_turned(item) and item.ours[0] not in changes and item.theirs[0] in turned:
+        tensor = turned.pop(item.theirs[0]).result()
+        if tensor is not None:
+            variables[item.ours[0]].assign(tensor)
+            return
+    arrays = [checkpoint[key] for key in item.theirs]
+    for path, value in zip(item.ours, item.load(arrays, config), strict=True):
+        if path not in variables:
+            continue
+        value = np.asarray(value, "float32")
+        _set(variables[path], changes[path].apply(value) if path in changes else value)
+
+
+def _set(variable, value):
+    """Assigns an array; a transposed matrix is turned by the backend, which is many times faster than NumPy."""
+    if keras.config.backend() == "jax":
+        value = np.copy(value)  # JAX may keep an array as it is, and this one may be a view of the file
+    if value.ndim == 2 and value.T.flags.c_contiguous and not value.flags.c_contiguous:
+        variable.assign(turned_matrix(value.T))
+    else:
+        variable.assign(value)

@@ -1,0 +1,1 @@
+"""Files of weights of every format as lazy mappings from key to array."""

@@ -1,0 +1,1 @@
+"""Published weights: the catalog and resumable downloads."""

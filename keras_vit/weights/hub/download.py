@@ -1,0 +1,158 @@
+"""Published files onto this machine: checked, cached, never half there.
+
+Repositories of the Hugging Face Hub go through `huggingface_hub` with its cache, tokens and offline mode.
+"""
+
+import contextlib
+import os
+import pathlib
+import re
+import time
+
+import huggingface_hub
+from huggingface_hub import constants, errors
+
+from keras_vit.weights.files.folders import NAMES
+from keras_vit.weights.files.readers import shard_names
+from keras_vit.weights.hub.http import ATTEMPTS, PAUSE, check_hash, check_reachable, fetch_url
+
+HUB_NAMES = tuple(name for name in NAMES if not name.endswith((".tar", ".keras")))
+WEIGHTS_FILE = HUB_NAMES[0]
+HUB = ("hub:", "hf://", "hf-hub:", "hf_hub:")
+_HTTP_LIBRARIES = ("requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2")
+
+
+def is_remote(source):
+    """Whether a source is a repository of the Hub or a URL rather than a path."""
+    return str(source).startswith((*HUB, "https://", "http://"))
+
+
+def download(source, described=True):
+    """Fetches a file unless it is in the cache.
+
+    Args:
+        source: `hub:organisation/repository` with, optionally, `@revision` and `/file` behind it
+            (`hf://`, `hf-hub:` and `hf_hub:` are the same); without a file the first that is there of
+            `model.safetensors`, `pytorch_model.bin`, either in several files, and OpenCLIP's. Or an `http(s)://` URL.
+        described: bool. Whether `config.json` and `preprocessor_config.json` are fetched beside a file of the Hub, and
+            the Hub is asked for a newer version of a file that is in the cache. Default True.
+
+    Returns:
+        The file's `pathlib.Path`; of a model in several files that of their index, beside which all of them lie.
+
+    Raises:
+        FileNotFoundError: if there is no such repository, revision or file.
+        PermissionError: if the repository wants an account that has accepted its terms.
+        ConnectionError: if the server cannot be reached, or the offline mode (`HF_HUB_OFFLINE=1`) is on, and the file
+            is not in the cache.
+        OSError: if the file cannot be written, for example on a full disk.
+        ValueError: if the source is none, or what came is not what the server announced; it is removed.
+    """
+    source = str(source)
+    if source.startswith(HUB):
+        return _from_hub(source, described)
+    return fetch_url(source)
+
+
+def parse_hub(source):
+    """`(repository, revision, file)` of a Hub source; revision and file may be `None`.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    match = re.fullmatch(r"(?:hub:|hf://|hf-hub:|hf_hub:)([\w.-]+/[\w.-]+)(?:@(refs/pr/\d+|[^/]+))?(?:/(.+))?", source)
+    if not match:
+        raise ValueError(f"a Hub source is hub:organisation/repository[@revision][/file]. Received: {source!r}")
+    return match.groups()
+
+
+def _from_hub(source, described):
+    repository, revision, file = parse_hub(source)
+    if file is None:
+        path = _first_hub_file(repository, revision, described)
+    else:
+        path = _hub_file(repository, file, revision, described)
+    folder = pathlib.PurePosixPath(file or WEIGHTS_FILE).parent
+    for name in shard_names(path):
+        _hub_file(repository, str(folder / name), revision, described)
+    if described:
+        clip = ("open_clip_config.json",) if path.name.startswith("open_clip_") else ()
+        for name in ("config.json", "preprocessor_config.json", *clip):
+            with contextlib.suppress(FileNotFoundError):
+                _hub_file(repository, str(folder / name), revision, described)
+    return path
+
+
+def _first_hub_file(repository, revision, newest):
+    """The first file of weights that a repository has, by the usual names."""
+    missing = None
+    for name in HUB_NAMES:
+        try:
+            return _hub_file(repository, name, revision, newest)
+        except FileNotFoundError as error:
+            if isinstance(error.__cause__, errors.RepositoryNotFoundError | errors.RevisionNotFoundError):
+                raise
+            missing = missing or error
+    raise missing
+
+
+def _hub_file(repository, file, revision, newest):
+    where = {"revision": revision, "cache_dir": constants.HF_HUB_CACHE}
+    endpoint = os.environ.get("HF_ENDPOINT")
+    what = f"{repository}/{file}" + (f"@{revision}" if revision else "")
+    cached = huggingface_hub.try_to_load_from_cache(repository, file, **where)
+    if isinstance(cached, str) and not newest:
+        return pathlib.Path(cached)
+    problem = None
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            check_reachable(endpoint or constants.ENDPOINT)
+        except ConnectionError as error:
+            problem = error
+    if (problem or constants.HF_HUB_OFFLINE) and cached is not None and not isinstance(cached, str):
+        raise FileNotFoundError(f"the Hub has no {what}, as far as the cache knows") from problem
+    if problem:
+        # `huggingface_hub` would come to the same end, after half a minute of attempts.
+        if isinstance(cached, str):
+            return pathlib.Path(cached)
+        raise ConnectionError(f"{what} is not in the cache, and {problem}") from problem
+    with _clear_errors(what):
+        path = pathlib.Path(_with_retries(repository, file, endpoint=endpoint, **where))
+    blob = path.resolve()
+    # Large files are stored under their SHA-256; a small file's name is another kind of hash.
+    if cached != str(path) and re.fullmatch("[0-9a-f]{64}", blob.name):
+        check_hash(blob, "sha256", blob.name, also_remove=path)
+    return path
+
+
+def _with_retries(*arguments, **options):
+    """`hf_hub_download`, tried again where the network fails: some versions go on at the next call only."""
+    for attempt in range(ATTEMPTS):
+        time.sleep(attempt * PAUSE)
+        try:
+            return huggingface_hub.hf_hub_download(*arguments, **options)
+        except Exception as error:
+            # Which library it speaks HTTP with depends on its version.
+            if type(error).__module__.split(".")[0] not in _HTTP_LIBRARIES:
+                raise
+            problem = error
+    raise ConnectionError(f"{'/'.join(arguments)} failed {ATTEMPTS} times ({problem}); try again") from problem
+
+
+@contextlib.contextmanager
+def _clear_errors(what):
+    """The errors of `huggingface_hub` as Python's own, each with what to do."""
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise PermissionError(
+            f"{what} wants an account that has accepted its terms; see its page, then `hf auth login`"
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise ConnectionError(
+            f"{what} is not in the cache, and the Hub cannot be reached or HF_HUB_OFFLINE is set"
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
+        raise FileNotFoundError(f"the Hub has no {what}") from error
+    except errors.HfHubHTTPError as error:
+        raise ConnectionError(f"the Hub refuses {what}: {error}") from error

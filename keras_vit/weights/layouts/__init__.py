@@ -1,0 +1,1 @@
+"""The key schemes of the sources: rules from their arrays to our variables and back."""

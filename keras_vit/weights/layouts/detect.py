@@ -1,0 +1,159 @@
+"""Finds the model in a file and its layout by the keys, and the object that writes a layout."""
+
+from keras_vit.models import ConvNetConfig, HybridConfig, SwinConfig
+from keras_vit.validation import check_choice
+from keras_vit.weights.layouts.flax import BIG_VISION, GOOGLE, detect_flax
+from keras_vit.weights.layouts.huggingface import HuggingFace, HuggingFaceTower, detect_huggingface
+from keras_vit.weights.layouts.hybrid import HYBRID_LAYOUTS
+from keras_vit.weights.layouts.keras_layout import select_model
+from keras_vit.weights.layouts.subtrees import behind, choose_subtree, find_subtrees, make_subtree, plain_keys
+from keras_vit.weights.layouts.swin import detect_swin, swin_to_write
+from keras_vit.weights.layouts.timm import DEIT, DINOV2, MAE, TIMM
+from keras_vit.weights.layouts.torchvision import TORCHVISION, TORCHVISION_OLD
+
+LAYOUTS = ("big_vision", "deit", "dinov2", "google", "huggingface", "microsoft", "timm", "torchvision")
+
+
+def _detect_timm(shapes):
+    if not {"patch_embed.proj.weight", "blocks.0.norm1.weight"} <= set(shapes):
+        return None
+    if "decoder_embed.weight" in shapes:
+        return MAE
+    if "blocks.0.gamma_1" in shapes:
+        return DEIT
+    if {"mask_token", "register_tokens", "blocks.0.mlp.w12.weight"} & set(shapes):
+        return DINOV2
+    return TIMM
+
+
+def _detect_torchvision(shapes):
+    if "conv_proj.weight" not in shapes:
+        return None
+    old = any(".mlp.linear_" in key for key in shapes)
+    return TORCHVISION_OLD if old else TORCHVISION
+
+
+def _detect(shapes):
+    found = [
+        detect(shapes) for detect in (detect_flax, detect_swin, _detect_timm, _detect_torchvision, detect_huggingface)
+    ]
+    return next((layout for layout in found if layout is not None), None)
+
+
+def detect_layout(checkpoint, wanted="auto"):
+    """The layout of a checkpoint, as for `find_model`."""
+    return find_model(checkpoint, wanted)[1]
+
+
+def find_model(checkpoint, wanted="auto", prefix=None):
+    """The part of a checkpoint that is a model, and its layout.
+
+    Args:
+        checkpoint: `Checkpoint` of a file.
+        wanted: `auto`, or the name that the layout must have.
+        prefix: str in front of the keys of the model, where there are several; or `None`.
+
+    Returns:
+        `(checkpoint, layout)`, with the keys of the layout.
+
+    Raises:
+        ValueError: if the keys are those of no known layout, or of another than wanted; if there are several models;
+            if an array of the model is none that is read.
+    """
+    check_choice(wanted, ("auto", *LAYOUTS), "layout")
+    content = checkpoint.content
+    names = {key: key for key in checkpoint} if content.kind == "keras" else plain_keys(checkpoint)
+    shapes = {name: checkpoint.shapes[key] for name, key in names.items()}
+    layouts = dict.fromkeys(content.roots) if content.kind == "keras" else find_subtrees(shapes, _detect)
+    if not layouts and not checkpoint:
+        inside = f", whose arrays are none that is read, such as {_first_refused(content)}" if content.refused else ""
+        raise ValueError(
+            "a checkpoint must hold arrays of weights; save the model's state dict or weights again, after it was "
+            f"built. Received: {str(checkpoint.path)!r} without any{inside}"
+        )
+    if not layouts:
+        some = ", ".join(sorted(checkpoint)[:3]) + (", ..." if len(checkpoint) > 3 else "")
+        raise ValueError(
+            f"the keys of a checkpoint must be of one of the layouts {', '.join(LAYOUTS)}. "
+            f"Received: {str(checkpoint.path)!r} with {len(checkpoint)} keys: {some}"
+        )
+    parts = {place: behind(shapes, place, layouts) for place in layouts}
+    place = choose_subtree(checkpoint.path, parts, prefix)
+    found = layouts[place]
+    if content.kind == "keras":
+        parts[place], found = select_model(checkpoint, place)
+    _check_plain(checkpoint.path, content, place)
+    subtree = make_subtree(place, parts, names, content.containers)
+    checkpoint = checkpoint.derive(parts[place], lambda key: content.read(names[place + key]), subtree=subtree)
+    _check_layout(checkpoint, found, wanted)
+    return checkpoint, found
+
+
+def _check_plain(path, content, place):
+    """Raises a `ValueError` for tensors of the chosen model that are no plain numbers."""
+    names = plain_keys(content.refused)
+    inner = tuple(other for other in content.containers if other.startswith(place) and other != place)
+    wrong = [key for key in names if key.startswith(place) and not (inner and key.startswith(inner))]
+    if wrong:
+        key, kind = wrong[0], content.refused[names[wrong[0]]]
+        raise ValueError(
+            f"weights must be plain, dense arrays; save the model in floating point. Received: {str(path)!r} with "
+            f"{len(wrong)} that are none, such as {key!r}, {kind}"
+        )
+
+
+def _first_refused(content):
+    return next(f"{key!r}, {kind}" for key, kind in content.refused.items())
+
+
+def _check_layout(checkpoint, found, wanted):
+    """Raises a `ValueError` if a layout is another than wanted."""
+    # The first DeiT and its distilled models were published with the keys that timm has.
+    if wanted not in ("auto", found.name) and (wanted, found.name) != ("deit", "timm"):
+        raise ValueError(
+            f"the keys of a checkpoint must be of its layout. Received: layout={wanted!r} for "
+            f"{str(checkpoint.path)!r}, whose keys are those of {found.name!r}"
+        )
+
+
+def layout_to_write(name, config):
+    """The object that writes a layout for a model.
+
+    Args:
+        name: one of `LAYOUTS`.
+        config: `ViTConfig`, `HybridConfig` or `SwinConfig`.
+
+    Raises:
+        ValueError: on an unknown layout, or one that has no such models.
+    """
+    check_choice(name, LAYOUTS, "layout")
+    if isinstance(config, ConvNetConfig):
+        raise ValueError(f"no layout has the small convolutional networks; model.save keeps them. Received: {name!r}")
+    if isinstance(config, SwinConfig):
+        layout = swin_to_write(name, config)
+        if layout is None:
+            raise ValueError(f"layout {name!r} has no Swin Transformers. Received: layout={name!r}")
+        return layout
+    if name == "microsoft":
+        raise ValueError("layout 'microsoft' has Swin Transformers alone. Received: layout='microsoft'")
+    if isinstance(config, HybridConfig) and name not in HYBRID_LAYOUTS:
+        known = " and ".join(HYBRID_LAYOUTS)
+        raise ValueError(f"hybrids with a ResNet have the layouts {known} alone. Received: layout={name!r}")
+    if name == "huggingface":
+        return _huggingface(config)
+    if name == "deit" and config.layer_scale_init is None:
+        return TIMM
+    fixed = (BIG_VISION, GOOGLE, DEIT, DINOV2, TIMM, TORCHVISION)
+    return next(layout for layout in fixed if layout.name == name)
+
+
+def _huggingface(config):
+    classifies = config.pooling == "gap" and not config.class_token and config.num_classes > 0
+    if config.embedding_norm or config.pooling == "map" or classifies:
+        return HuggingFaceTower(config.embedding_norm, classifies=classifies and not config.embedding_norm)
+    dino = config.layer_scale_init is not None
+    if not config.num_classes:
+        return HuggingFace("", dino)
+    if dino:
+        return HuggingFace("dinov2_with_registers." if config.num_registers else "dinov2.", dino)
+    return HuggingFace("deit." if config.distillation_token else "vit.")
