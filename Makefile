@@ -79,7 +79,7 @@ test-peers:
 	$(VENV)-reference/bin/pip install --quiet --editable '.[test]' $(TORCH) timm==1.0.31 transformers==4.57.6
 	# Nor can triton's LLVM live beside TensorFlow's; on a CPU PyTorch does without it.
 	$(VENV)-reference/bin/pip uninstall --quiet --yes triton
-	PEERS_RECORD=$(RECORD) $(VENV)-reference/bin/python -m pytest -p torch -m peers tests/test_*_peers.py
+	PEERS_RECORD=$(RECORD) $(VENV)-reference/bin/python -m pytest -p torch -m peers tests/*/test_*_peers.py
 
 test-lower-bounds:
 	$(PYTHON) -m venv $(VENV)-lower

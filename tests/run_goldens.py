@@ -18,10 +18,8 @@ import keras_vit
 from keras_vit.interpret import attention_maps
 from keras_vit.weights import from_checkpoint
 
-try:
-    from golden import config_of
-except ImportError:
-    from tests.golden import config_of
+sys.path.append(str(pathlib.Path(__file__).with_name("helpers")))
+from golden import config_of
 
 # Swin V2 on random weights has nearly one-hot attention at a scale of 100 and norms of almost equal numbers: rounding
 # grows until no float32 implementation is within the usual limits end to end, the reference neither. On a processor

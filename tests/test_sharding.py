@@ -11,7 +11,7 @@ import pytest
 from keras_vit import sharding
 from keras_vit.models import VARIANTS
 
-TESTS = pathlib.Path(__file__).parent
+HELPERS = pathlib.Path(__file__).with_name("helpers")
 # Compiling takes longer than these programs run: XLA is not to optimise.
 ENVIRONMENT = {
     **os.environ,
@@ -22,7 +22,7 @@ ENVIRONMENT = {
 
 def _python(*arguments):
     answer = subprocess.run(
-        [sys.executable, *arguments], cwd=TESTS, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+        [sys.executable, *arguments], cwd=HELPERS, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
     )
     assert answer.returncode == 0, answer.stderr[-3000:]
     return answer.stdout.splitlines()

@@ -7,7 +7,7 @@
     keras_vit.distribution.prepare(model)
     model.fit(...)
 
-`prepare` is the one line that Keras does not have. `tests/test_distribution_small.py` shows what goes wrong without it.
+`prepare` is the one line that Keras does not have; `tests/distribution/test_one_device.py` shows what it corrects.
 """
 
 import functools

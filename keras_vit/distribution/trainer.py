@@ -1,8 +1,7 @@
 """`fit`, `evaluate` and `predict` of Keras, mended for several replicas. What is private to Keras is in this file.
 
-What Keras 3.15 does, and what `prepare` puts in its place, is told at each function. The tests of `keras_3_15` in
-`tests/test_distribution_small.py` and `tests/test_distribution_fit.py` fail when a later version does one of them
-right, so that it can go here.
+Each function says what Keras 3.15 does, and what `prepare` does instead. The tests of `keras_3_15` in
+`tests/distribution` fail when a later version of Keras does one of these things right, so that it can be removed here.
 """
 
 import types

@@ -1,0 +1,123 @@
+"""Runs whose processes are killed at random moments and started again end as uninterrupted ones."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keras_vit.training.loop.checkpoint import load
+
+RUNS = {
+    "one": "one/1/-",
+    "one_in_parts": "one_in_parts/1/0:KILL,0:TERM,0:INT,-",
+    "two": "two/2/-",
+    "two_in_parts": "two_in_parts/2/1:KILL,0:KILL,01:KILL,1:TERM,-",
+}
+SAVE_STEPS = 2
+# With a validation part that chooses the best epoch, and averages that are kept beside.
+RECIPE = f'''"""The recipe of the test."""
+
+import dataclasses
+
+from tiny_recipe import RECIPE
+
+recipe = RECIPE.replace(
+    data=dataclasses.replace(RECIPE.data, validation_fraction=0.1),
+    optimizer=dataclasses.replace(RECIPE.optimizer, ema_evaluate=False),
+    training=dataclasses.replace(RECIPE.training, early_stopping=4, save_steps={SAVE_STEPS}),
+)
+'''
+LIMIT = 600  # seconds, of machines that do much else
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folder of the runs; of every run the parts, dicts as `kill_runs` prints them; what was said."""
+    folder = tmp_path_factory.mktemp("kills")
+    (folder / "recipe.py").write_text(RECIPE)
+    root = pathlib.Path(__file__).parents[2]
+    script = root / "tests" / "helpers" / "kill_runs.py"
+    command = [
+        sys.executable,
+        str(script),
+        str(folder / "recipe.py"),
+        str(folder),
+        *RUNS.values(),
+    ]
+    (folder / "temporary").mkdir()  # What a killed process had there stays.
+    environment = {**os.environ, "TMPDIR": str(folder / "temporary")}
+    process = subprocess.Popen(
+        command,
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # so that what it has started can be killed with it
+    )
+    try:
+        said, _ = process.communicate(timeout=LIMIT)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    parts = [json.loads(line) for line in said.splitlines() if line.startswith('{"run"')]
+    return folder, {name: [part for part in parts if part["run"] == name] for name in RUNS}, said
+
+
+def _codes(runs, name):
+    return [part["codes"] for part in runs[1][name]]
+
+
+def _assert_same(runs, parts, whole):
+    """The same state at the end, the same numbers of every epoch, and no part that went back or lost too much."""
+    folder, told, said = runs
+    places = [tuple(part["place"]) for part in told[parts]]
+    assert places == sorted(places), said
+    assert (0, 0) < places[-2] < places[-1] == (4, 0), said
+    _assert_little_is_lost(told[parts], said)
+    first, second = (load(folder / name / "0" / "checkpoint.npz") for name in (parts, whole))
+    for a, b in zip(first.values, second.values, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    names = ("loss", "accuracy", "val_loss", "val_accuracy")
+    for ours, theirs in zip(first.state["history"], second.state["history"], strict=True):
+        assert [ours[name] for name in names] == pytest.approx([theirs[name] for name in names], abs=1e-5)
+    first, second = (json.loads((folder / name / "0" / "record.json").read_text()) for name in (parts, whole))
+    for name in ("best_epoch", "validation_accuracy", "validation_examples"):
+        assert first[name] == second[name]
+    assert (folder / parts / "0" / "average.weights.h5").exists()
+
+
+def _assert_little_is_lost(parts, said):
+    """A part goes on where the one before was saved: behind the last step that it has begun, or was killed in one."""
+    saved = 0
+    for part in parts:
+        assert part["first"] == saved, said
+        saved = part["saved"]
+        if -9 in part["codes"]:
+            done = part["begun"] - 1
+            assert done - SAVE_STEPS <= saved <= part["begun"], said
+            assert saved > part["first"], said
+        else:
+            assert saved == part["begun"], said
+
+
+def test_a_run_of_one_worker(runs):
+    assert _codes(runs, "one") == [[0]], runs[2]
+    assert _codes(runs, "one_in_parts") == [[-9], [75], [130], [0]], runs[2]
+    _assert_same(runs, "one_in_parts", "one")
+
+
+def test_a_run_of_two_workers(runs):
+    """Who is left ends by itself; a preempted one takes the other with it; the chief alone has a folder."""
+    assert _codes(runs, "two") == [[0, 0]], runs[2]
+    assert _codes(runs, "two_in_parts") == [[75, -9], [-9, 75], [-9, -9], [75, 75], [0, 0]], runs[2]
+    assert "another worker of the run is gone" in runs[2]
+    _assert_same(runs, "two_in_parts", "two")
+    assert [path.name for path in (runs[0] / "two_in_parts").iterdir()] == ["0"]

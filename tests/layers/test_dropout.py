@@ -1,0 +1,89 @@
+"""Dropout and stochastic depth, alone and on several replicas."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keras_vit.layers import MLP, Dropout
+from keras_vit.layers.core.dropout import drop_path
+
+RATE = 0.25
+
+
+def test_idle_without_training():
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
+    np.testing.assert_array_equal(Dropout(0.9)(x), x)
+    np.testing.assert_array_equal(Dropout(0.9)(x, training=False), x)
+    np.testing.assert_array_equal(Dropout(0.0)(x, training=True), x)
+
+
+def test_drops_the_rate_and_scales_the_rest():
+    outputs = np.array(Dropout(RATE)(np.ones((100, 100), "float32"), training=True))
+    assert set(np.unique(outputs)) == {np.float32(0), np.float32(1 / (1 - RATE))}
+    assert abs(np.mean(outputs == 0) - RATE) < 0.02
+
+
+def test_drop_path_drops_whole_samples_and_scales_the_rest():
+    layer = drop_path(MLP(8), "drop_path", RATE)
+    outputs = np.array(layer(np.ones((2000, 3, 4), "float32"), training=True))
+    per_sample = outputs.reshape(2000, -1)
+    assert (per_sample == per_sample[:, :1]).all()
+    np.testing.assert_allclose(np.unique(per_sample), [0, 1 / (1 - RATE)], rtol=1e-6)
+    assert abs(np.mean(per_sample[:, 0] == 0) - RATE) < 0.04
+
+
+def test_steps_draw_different_masks_and_a_seed_repeats_them():
+    x = np.ones((4, 64), "float32")
+    first, second = Dropout(0.5, seed=3), Dropout(0.5, seed=3)
+    drawn = [np.array(first(x, training=True)) for _ in range(3)]
+    assert not np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[1], drawn[2])
+    for expected in drawn:
+        np.testing.assert_array_equal(second(x, training=True), expected)
+
+
+@pytest.mark.parametrize("rate", [1.0, -0.1, True, "0.5", None])
+def test_rate_is_checked(rate):
+    with pytest.raises(ValueError, match=r"rate must be a rate in \[0, 1\). Received: rate="):
+        Dropout(rate)
+
+
+@pytest.fixture(scope="module")
+def replica_masks():
+    """`{"ours", "keras"}`: what became of a one, (step, replica, sample), in a process with four replicas."""
+    script = pathlib.Path(__file__).parents[1] / "helpers" / "replica_masks.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return {name: np.array(masks) for name, masks in json.loads(done.stdout.splitlines()[-1]).items()}
+
+
+def test_replicas_and_steps_draw_different_masks(replica_masks):
+    masks = replica_masks["ours"].reshape(-1, replica_masks["ours"].shape[-1])
+    assert len(masks) == 24
+    assert len(np.unique(masks, axis=0)) == len(masks)
+
+
+def test_replicas_are_not_correlated(replica_masks):
+    masks = replica_masks["ours"].transpose(1, 0, 2).reshape(4, -1)
+    correlations = np.corrcoef(masks)[np.triu_indices(4, 1)]
+    assert np.abs(correlations).max() < 0.12
+
+
+def test_every_replica_keeps_the_rate_and_the_scale(replica_masks):
+    masks = replica_masks["ours"]
+    np.testing.assert_allclose(np.unique(masks), [0, 1 / (1 - RATE)], rtol=1e-6)
+    np.testing.assert_allclose((masks == 0).mean(axis=(0, 2)), RATE, atol=0.06)
+
+
+def test_keras_own_dropout_repeats_its_mask_on_every_replica(replica_masks):
+    """The reason for `ReplicaSeedGenerator`: when this fails, Keras has mended it and ours can go."""
+    masks = replica_masks["keras"]
+    assert len(np.unique(masks[0], axis=0)) == 1
+
+
+def test_a_part_of_rate_0_is_the_identity():
+    assert drop_path(MLP(8), "drop_path", 0.0)("anything", training=True) == "anything"
