@@ -43,7 +43,7 @@ ORDER = [
     {"cli_export"},
     {"experiment", "recipe_files"},
     {"cli_list", "cli_recipe"},
-    {"tuning_data"},
+    {"load_fine_tuning_data"},
     {"fine_tuning"},
     {"cli_finetune"},
     {"cli", "recipes", "__main__"},

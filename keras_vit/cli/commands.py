@@ -25,7 +25,7 @@ from keras_vit.experiment import runner as experiment
 from keras_vit.export.loaded_model import LoadedSavedModel
 from keras_vit.export.saved_models import PREDICT_BATCH
 from keras_vit.metadata import describe_front, metadata, output
-from keras_vit.training.loop.preemption import ends_at_sigterm
+from keras_vit.training.loop.preemption import raise_on_sigterm
 from keras_vit.training.reports import run_record as record
 from keras_vit.weights import save_weights
 from keras_vit.weights.hub.catalog import imagenet_ids, read_labels
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 
-@ends_at_sigterm()
+@raise_on_sigterm()
 def train(options):
     """Trains a recipe, evaluates it, exports it and asks the SavedModel."""
     if options.record and options.smoke:
@@ -61,7 +61,7 @@ def train(options):
     if options.smoke:
         # A data set that somebody asked for must be there.
         asked_for = recipe.data != module.recipe.data
-        recipe = recipe.smoke() if asked_for else experiment.with_data_at_hand(recipe.smoke(), say)
+        recipe = recipe.smoke() if asked_for else experiment.with_synthetic_fallback(recipe.smoke(), say)
     record_path = record.record_path(recipe)
     if options.record and record_path.exists():
         raise ValueError(f"a run record is never overwritten. Received: {str(record_path)!r}, which exists")

@@ -8,10 +8,10 @@ from rich.table import Table
 from keras_vit.cli.console import CONSOLE, say
 from keras_vit.data.sources.folder import find_image_folder
 from keras_vit.experiment.fine_tuning import fine_tune
-from keras_vit.training.loop.preemption import ends_at_sigterm
+from keras_vit.training.loop.preemption import raise_on_sigterm
 
 
-@ends_at_sigterm()
+@raise_on_sigterm()
 def finetune(options):
     """Fine-tunes a model, prints how good it is class by class, and what can be done with it."""
     finished = fine_tune(
@@ -25,7 +25,7 @@ def finetune(options):
         prefix=options.prefix,
         overrides=options.overrides,
         directory=options.out,
-        fresh=options.fresh,
+        overwrite=options.fresh,
         log=say,
     )
     report, directory = finished.report, finished.directory

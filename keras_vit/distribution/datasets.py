@@ -26,7 +26,7 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
     - `off`: every worker has a data set of its own, by `dataset.shard` or a `tf.data` service, and takes all of it,
       in pieces of a batch divided by the replicas.
 
-    For `keras_vit.data`'s own data sets there is `distribute_parts`.
+    For `keras_vit.data`'s own data sets there is `distribute_shards`.
     """
 
     @property
@@ -102,7 +102,7 @@ def rows_of_each(batch_size, replicas):
     return batch_size // replicas if batch_size is not None and batch_size % replicas == 0 else None
 
 
-def distribute_parts(strategy, make, batch_size=None, by_files=False):
+def distribute_shards(strategy, make, batch_size=None, by_files=False):
     """A data set of which every worker makes its own part.
 
     Args:

@@ -16,8 +16,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.distribution.datasets import MultiWorkerStrategy, distribute_parts, with_sharding
-from keras_vit.distribution.tf_config import read_cluster
+from keras_vit.distribution.datasets import MultiWorkerStrategy, distribute_shards, with_sharding
+from keras_vit.distribution.tf_config import read_tf_config
 from keras_vit.distribution.trainer import prepare
 from keras_vit.training.loop.workers import Workers
 from keras_vit.validation import check_strategy
@@ -27,7 +27,7 @@ __all__ = [
     "accelerators",
     "check_device",
     "device_kind",
-    "distribute_parts",
+    "distribute_shards",
     "prepare",
     "resolved",
     "strategy",
@@ -84,7 +84,7 @@ def resolved(name):
     """The name that `auto` stands for on this machine; any other one itself."""
     if name != "auto":
         return name
-    if len(read_cluster().workers) > 1:
+    if len(read_tf_config().workers) > 1:
         return "multi_worker"
     if os.environ.get("TPU_NAME") or tf.config.list_physical_devices("TPU"):
         return "tpu"
@@ -92,14 +92,14 @@ def resolved(name):
 
 
 def _multi_worker():
-    if len(read_cluster().workers) < 2:
+    if len(read_tf_config().workers) < 2:
         raise ValueError(
             "multi_worker needs an environment variable TF_CONFIG that names several workers. "
             f"Received: TF_CONFIG={os.environ.get('TF_CONFIG')!r}"
         )
     strategy = MultiWorkerStrategy()
     if tf.compat.v1.get_seed(None)[0] is None:
-        seed = workers(strategy).from_chief(os.urandom(4))
+        seed = workers(strategy).broadcast(os.urandom(4))
         tf.random.set_seed(int.from_bytes(seed, "little"))
     return strategy
 
@@ -143,7 +143,7 @@ def workers(strategy):
     """
     if not isinstance(strategy, MultiWorkerStrategy):
         return Workers()
-    is_chief = read_cluster().is_chief
+    is_chief = read_tf_config().is_chief
     local = strategy.num_replicas_in_sync // strategy.num_workers
 
     @tf.function
@@ -154,11 +154,11 @@ def workers(strategy):
 
         return strategy.reduce("SUM", strategy.run(of_worker, args=(numbers,)), axis=None)
 
-    def total(number):
+    def all_reduce_sum(number):
         return int(summed(tf.constant(number, tf.int64)))
 
-    def from_chief(content):
-        length = total(len(content) if is_chief else 0)
+    def broadcast(content):
+        length = all_reduce_sum(len(content) if is_chief else 0)
         padded = np.zeros(-(-length // 8) * 8, "uint8")
         if is_chief:
             padded[:length] = np.frombuffer(content, "uint8")
@@ -166,7 +166,7 @@ def workers(strategy):
         parts = [summed(tf.constant(numbers[i : i + _PIECE])).numpy() for i in range(0, len(numbers), _PIECE)]
         return np.concatenate([np.zeros(0, "int64"), *parts]).tobytes()[:length]
 
-    return Workers(is_chief, strategy.num_workers, total, from_chief)
+    return Workers(is_chief, strategy.num_workers, all_reduce_sum, broadcast)
 
 
 def accelerators():

@@ -27,7 +27,7 @@ class Cluster:
         return self.index == 0
 
 
-def read_cluster(text=None):
+def read_tf_config(text=None):
     """What `TF_CONFIG` says, checked before TensorFlow waits for machines that will never come.
 
     Args:

@@ -12,7 +12,7 @@ _GONE = re.compile("Collective ops is aborted|coordination service|CoordinationS
 
 
 @contextlib.contextmanager
-def ends_with_others():
+def raise_on_lost_worker():
     """A context in which the end of another worker raises `Preempted`: all are to be started again.
 
     TensorFlow lets nobody come back into a run. It notices an end where a connection breaks, or after some ten seconds

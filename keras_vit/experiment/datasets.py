@@ -3,7 +3,7 @@
 import os
 
 from keras_vit.data import Part, Service, evaluation_dataset, steps_of_epoch, training_dataset
-from keras_vit.distribution.strategies import distribute_parts
+from keras_vit.distribution.strategies import distribute_shards
 
 
 def training_data(recipe, split, strategy, workers):
@@ -28,7 +28,7 @@ def training_data(recipe, split, strategy, workers):
         sharding = "file" if len(getattr(split, "shards", ())) >= workers.count > 1 else "data"
     by_files = sharding == "file" and workers.count > 1
     # Every start is a job of its own for a service, the same one for all workers.
-    job = workers.from_chief(os.urandom(8)).hex() if workers.count > 1 else None
+    job = workers.broadcast(os.urandom(8)).hex() if workers.count > 1 else None
     service = Service(data.service, job) if data.service else None
     if service:
         service.check()
@@ -56,7 +56,7 @@ def training_data(recipe, split, strategy, workers):
             # Without an end: where there is one, workers ask each other in every step whether it has come.
             return batches.repeat() if part else batches
 
-        return distribute_parts(strategy, make, data.batch_size, by_files)
+        return distribute_shards(strategy, make, data.batch_size, by_files)
 
     return dataset, steps, sharding
 
@@ -85,4 +85,4 @@ def evaluation_data(recipe, split, strategy, skipped=None):
         limit = recipe.training.evaluation_steps
         return batches.take(limit) if limit else batches
 
-    return distribute_parts(strategy, make)
+    return distribute_shards(strategy, make)

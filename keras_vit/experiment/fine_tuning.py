@@ -21,7 +21,7 @@ from keras_vit.config.recipe import NO_CHOICE
 from keras_vit.data import evaluation_dataset, plain_errors, train_and_evaluation
 from keras_vit.distribution.strategies import device_kind
 from keras_vit.experiment import runner as experiment
-from keras_vit.experiment.fine_tuning_data import tuning_data
+from keras_vit.experiment.fine_tuning_data import load_fine_tuning_data
 from keras_vit.metadata import metadata
 from keras_vit.models import ViTConfig
 from keras_vit.training.initialization.warm_start import initial_model
@@ -78,7 +78,7 @@ def fine_tune(
     seed=0,
     overrides=(),
     directory=None,
-    fresh=False,
+    overwrite=False,
     log=print,
 ):
     """Fine-tunes a pretrained model on a folder of images, arrays or a data set.
@@ -90,8 +90,8 @@ def fine_tune(
         model: what `keras_vit.load_model` takes that has weights, or a `keras.Model` of this library.
         data: path of a folder, `<folder>/<class>/...` or `<folder>/{train,validation,test}/<class>/...`; a pair of
             arrays `(images, labels)`; or a `tf.data.Dataset` of such pairs. See
-            `keras_vit.experiment.fine_tuning_data.tuning_data`.
-        validation, test, class_names: with arrays and data sets, as for `tuning_data`.
+            `keras_vit.experiment.fine_tuning_data.load_fine_tuning_data`.
+        validation, test, class_names: with arrays and data sets, as for `load_fine_tuning_data`.
         epochs: int. Of all layers, after the head; fewer where the validation accuracy has stopped growing. Default 5.
         learning_rate: float or `None`: 2e-5. Of the head; layers nearer to the image learn slower.
         batch_size: int or `None`: 32, or fewer for few images.
@@ -102,7 +102,7 @@ def fine_tune(
         seed: int.
         overrides: iterable of `field=value`, further fields of the `Recipe`, such as `augment.flip=False`.
         directory: path of the run's folder; `None`: `runs/<data>_<model>`.
-        fresh: bool. Delete an earlier run in that folder instead of going on with it.
+        overwrite: bool. Delete an earlier run in that folder instead of going on with it.
         log: callable for lines of text.
 
     Returns:
@@ -115,12 +115,12 @@ def fine_tune(
             `keras_vit.experiment.run`.
     """
     began, processor, code = time.perf_counter(), time.process_time(), record.code()
-    found = tuning_data(data, validation, test, class_names, batch_size, validation_fraction)
+    found = load_fine_tuning_data(data, validation, test, class_names, batch_size, validation_fraction)
     name = f"{found.name}_{_model_name(model)}"
     directory = pathlib.Path(directory or f"runs/{name}")
     with locked(directory), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="split .* of .*: not used")  # `found.description` names them
-        if fresh:
+        if overwrite:
             empty(directory)
         weights = _weights_of(model, directory)
         log(found.description)
@@ -230,7 +230,7 @@ def _fit_head(recipe, source, directory, log):
             return known
         raise ValueError(
             "a run can only go on with the weights, data and sizes it began with; choose another directory (--out) or "
-            f"start afresh (--fresh). Received: {str(directory.parent)!r}"
+            f"pass --overwrite. Received: {str(directory.parent)!r}"
         )
     directory.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(recipe.training.seed)

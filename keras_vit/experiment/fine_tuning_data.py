@@ -19,7 +19,7 @@ _MIN_STEPS = 5  # in an epoch, where there are images enough
 
 
 @dataclasses.dataclass(frozen=True)
-class TuningData:
+class FineTuningData:
     """What a model is fine-tuned on.
 
     Args:
@@ -39,7 +39,9 @@ class TuningData:
     description: str
 
 
-def tuning_data(data, validation=None, test=None, class_names=None, batch_size=None, validation_fraction=None):
+def load_fine_tuning_data(
+    data, validation=None, test=None, class_names=None, batch_size=None, validation_fraction=None
+):
     """Reads what there is to train on, and to validate and test with.
 
     Args:
@@ -53,7 +55,7 @@ def tuning_data(data, validation=None, test=None, class_names=None, batch_size=N
         validation_fraction: float or `None`: 0.2.
 
     Returns:
-        A `TuningData`.
+        A `FineTuningData`.
 
     Raises:
         ValueError: if there are no two classes, or the images are of another kind.
@@ -91,7 +93,7 @@ def _of_folder(path, batch_size, fraction):
         lines.append(f"  no validation split: {config.validation_fraction:.0%} of the training images are kept for it")
     test = "test" if "test" in folder.splits else None
     name = pathlib.Path(path).resolve().name
-    return TuningData(name, config, None, test, _median_side(files), "\n".join(lines))
+    return FineTuningData(name, config, None, test, _median_side(files), "\n".join(lines))
 
 
 def _config(count, batch_size, fraction):
@@ -142,7 +144,7 @@ def _in_memory(splits, class_names, batch_size, fraction):
     lines += [f"{len(numbers):,} {name} images" for name, (_, numbers) in read.items() if name != "train"]
     source = Source("images in memory", names, images[0].shape[-1], split)
     side = int(statistics.median(min(image.shape[:2]) for image in images[: 10 * _SAMPLED]))
-    return TuningData("images", config, source, "test" if "test" in read else None, side, "\n".join(lines))
+    return FineTuningData("images", config, source, "test" if "test" in read else None, side, "\n".join(lines))
 
 
 def _pairs(data):

@@ -15,8 +15,8 @@ from keras_vit.config.from_weights import follow_weights
 from keras_vit.data import expected_end, iterators_end, load_source, plain_errors, train_and_evaluation
 from keras_vit.data.sources.synthetic import NAME as INVENTED
 from keras_vit.distribution import strategies as distribution
-from keras_vit.distribution.tf_config import read_cluster
-from keras_vit.distribution.worker_errors import ends_with_others
+from keras_vit.distribution.tf_config import read_tf_config
+from keras_vit.distribution.worker_errors import raise_on_lost_worker
 from keras_vit.experiment.datasets import evaluation_data, training_data
 from keras_vit.export import saved_model
 from keras_vit.metadata import has_classifier, metadata, output_activation
@@ -54,14 +54,14 @@ class Run:
     is_chief: bool = True
 
 
-@ends_with_others()
-def run(recipe, directory, fresh=False, log=print, source=None):
+@raise_on_lost_worker()
+def run(recipe, directory, overwrite=False, log=print, source=None):
     """Trains a recipe to its end, or goes on with an interrupted run, and evaluates it.
 
     Args:
         recipe: `Recipe`.
         directory: folder of the run, which holds one run at a time.
-        fresh: bool. Delete an earlier run in that folder.
+        overwrite: bool. Delete an earlier run in that folder.
         log: callable for lines of text.
         source: `keras_vit.data.Source` or `None`: the one that `recipe.data` names.
 
@@ -76,12 +76,12 @@ def run(recipe, directory, fresh=False, log=print, source=None):
     """
     directory = pathlib.Path(directory)
     if distribution.resolved(recipe.distribution.name) == "multi_worker":
-        log(f"waiting for all workers: {', '.join(read_cluster().workers)}")
+        log(f"waiting for all workers: {', '.join(read_tf_config().workers)}")
     strategy = distribution.strategy(recipe.distribution.name)
     workers = distribution.workers(strategy)
     with locked(directory, workers):
-        with workers.together():
-            if fresh and workers.is_chief:
+        with workers.fail_together():
+            if overwrite and workers.is_chief:
                 empty(directory)
         with iterators_end():
             return _run(recipe, directory, strategy, workers, log if workers.is_chief else _say_nothing, source)
@@ -93,7 +93,7 @@ def _say_nothing(text):
 
 def _run(recipe, directory, strategy, workers, log, source):
     for turn in (True, False):  # The chief first: others find what it has downloaded or cached.
-        with workers.together():
+        with workers.fail_together():
             if workers.is_chief is turn:
                 recipe = follow_weights(recipe)
                 source = source or load_source(recipe.data)
@@ -134,7 +134,7 @@ def _for_data(recipe, source, log):
     return recipe.for_data(source_classes, source.num_channels)
 
 
-def with_data_at_hand(recipe, log=print):
+def with_synthetic_fallback(recipe, log=print):
     """The recipe itself, or with invented images where its data set would have to be downloaded or is missing.
 
     For smoke runs: every recipe can be tried on any machine.
@@ -205,7 +205,7 @@ def _evaluate(trainer, recipe, split, strategy, workers):
     with plain_errors(), _ends_of(recipe):
         batches = evaluation_data(recipe, split, strategy, skipped)
         results = judged.evaluate(batches, return_dict=True, verbose=0)
-    count = len(split) - workers.total(len(skipped))
+    count = len(split) - workers.all_reduce_sum(len(skipped))
     step = -(-recipe.data.batch_size // workers.count) * workers.count
     count = min(count, limit * step) if limit else count
     return {"examples": count, **{name: float(value) for name, value in results.items()}}

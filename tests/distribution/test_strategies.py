@@ -11,7 +11,7 @@ from keras_vit.config import DistributionConfig
 from keras_vit.data import Part
 from keras_vit.distribution import strategies as distribution
 from keras_vit.distribution.datasets import SHARDINGS, replica_rows, with_sharding
-from keras_vit.distribution.tf_config import Cluster, read_cluster
+from keras_vit.distribution.tf_config import Cluster, read_tf_config
 
 TWO = {"worker": ["a:1", "b:2"]}
 
@@ -94,9 +94,9 @@ def test_auto_is_the_largest_that_is_there(monkeypatch, config, tpu, gpus, name)
     ],
 )
 def test_tf_config_names_the_workers_and_which_one_this_is(monkeypatch, text, cluster):
-    assert read_cluster(text) == cluster
+    assert read_tf_config(text) == cluster
     monkeypatch.setenv("TF_CONFIG", text)
-    assert read_cluster() == cluster
+    assert read_tf_config() == cluster
     assert cluster.is_chief == (cluster.index == 0)
 
 
@@ -123,7 +123,7 @@ def test_tf_config_names_the_workers_and_which_one_this_is(monkeypatch, text, cl
 )
 def test_a_tf_config_that_is_none_is_explained(text, message):
     with pytest.raises(ValueError, match=message):
-        read_cluster(text)
+        read_tf_config(text)
 
 
 @pytest.mark.parametrize("text", ["", _config({"worker": ["a:1"]})])
@@ -171,11 +171,11 @@ def test_an_unknown_sharding_is_named():
 def test_without_several_workers_there_is_one_part():
     strategy, seen = tf.distribute.get_strategy(), []
     batches = tf.data.Dataset.range(3)
-    assert distribution.distribute_parts(strategy, lambda part: seen.append(part) or batches, 3) is batches
+    assert distribution.distribute_shards(strategy, lambda part: seen.append(part) or batches, 3) is batches
     assert seen == [None]
     assert Part(0, 2) != Part(0, 2, by_files=True)
     alone = distribution.workers(strategy)
-    assert (alone.is_chief, alone.count, alone.total(3), alone.from_chief(b"x")) == (True, 1, 3, b"x")
+    assert (alone.is_chief, alone.count, alone.all_reduce_sum(3), alone.broadcast(b"x")) == (True, 1, 3, b"x")
 
 
 def test_a_model_without_a_strategy_stays_as_it_was():

@@ -15,7 +15,7 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_vit
-from keras_vit.experiment.fine_tuning_data import tuning_data
+from keras_vit.experiment.fine_tuning_data import load_fine_tuning_data
 from keras_vit.models import ViTConfig, build_model
 from keras_vit.preprocessing import InputSpec
 from keras_vit.training.reports.per_class import classification_report, markdown_report
@@ -159,7 +159,7 @@ def test_arrays_and_data_sets_are_taken(kind, weights, tmp_path):
 def test_splits_of_a_folder_are_used(tmp_path):
     for split, count in (("train", 8), ("val", 3), ("test", 2)):
         _write(tmp_path / split, count, seed=count)
-    found = tuning_data(tmp_path)
+    found = load_fine_tuning_data(tmp_path)
     assert (found.config.train_split, found.config.validation_split) == ("train", "validation")
     assert (found.config.validation_fraction, found.test_split, found.side) == (0, "test", 20)
     assert (found.config.batch_size, found.source) == (4, None)
@@ -169,8 +169,8 @@ def test_splits_of_a_folder_are_used(tmp_path):
 @pytest.mark.parametrize(("count", "batch"), [(4, 1), (50, 8), (200, 32), (2000, 32)])
 def test_a_batch_leaves_a_few_steps_in_an_epoch(count, batch):
     images, labels = np.zeros((count, 4, 4, 3), "uint8"), np.arange(count) % 2
-    assert tuning_data((images, labels)).config.batch_size == batch
-    assert tuning_data((images, labels), batch_size=3).config.batch_size == 3
+    assert load_fine_tuning_data((images, labels)).config.batch_size == batch
+    assert load_fine_tuning_data((images, labels), batch_size=3).config.batch_size == 3
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_batch_leaves_a_few_steps_in_an_epoch(count, batch):
 )
 def test_data_that_cannot_be_used_is_refused(data, message):
     with pytest.raises(ValueError, match=message):
-        tuning_data(data)
+        load_fine_tuning_data(data)
 
 
 def test_small_images_are_enlarged_three_times_at_most(weights, folder, tmp_path):

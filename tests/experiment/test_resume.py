@@ -225,9 +225,9 @@ def test_where_no_checkpoint_is_whole_the_run_does_not_begin_anew(tmp_path):
     for name, message in (
         (
             "checkpoint.npz",
-            r"a checkpoint must be a whole file of this library.*checkpoint.npz.*\(--fresh\)",
+            r"a checkpoint must be a whole file of this library.*checkpoint.npz.*\(--overwrite\)",
         ),
-        ("checkpoint.previous.npz", r"checkpoint.npz'.*Nor can the save before it.*checkpoint.previous.npz'.*--fresh"),
+        ("checkpoint.previous.npz", r"checkpoint.npz'.*checkpoint.previous.npz'.*--overwrite"),
     ):
         (tmp_path / name).write_bytes(b"PK\x03\x04 cut short")
         with pytest.raises(ValueError, match=message):
@@ -237,20 +237,20 @@ def test_where_no_checkpoint_is_whole_the_run_does_not_begin_anew(tmp_path):
 def test_a_run_in_a_directory_that_is_in_use_is_refused_and_removes_nothing(tmp_path):
     (tmp_path / "checkpoint.npz").write_bytes(b"rubbish")
     with concurrent.futures.ThreadPoolExecutor(1) as pool, locked(tmp_path):
-        for fresh in (False, True):
+        for overwrite in (False, True):
             with pytest.raises(ValueError, match=f"one run at a time.*in use by process {os.getpid()} on"):
-                pool.submit(_run, tmp_path, fresh=fresh).result()
+                pool.submit(_run, tmp_path, overwrite=overwrite).result()
     assert (tmp_path / "checkpoint.npz").read_bytes() == b"rubbish"
 
 
 @pytest.mark.long
-def test_fresh_begins_again(tmp_path):
+def test_overwrite_starts_again(tmp_path):
     """In a thread, which gets no signals, as some notebooks have it."""
     (tmp_path / "checkpoint.npz").write_bytes(b"rubbish")
     (tmp_path / "tensorboard").mkdir()
     short = RECIPE.replace(training=dataclasses.replace(RECIPE.training, epochs=1, steps_per_epoch=1))
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        assert pool.submit(_run, tmp_path, short, fresh=True).result().record["resumed_from"] == 0
+        assert pool.submit(_run, tmp_path, short, overwrite=True).result().record["resumed_from"] == 0
     names = {".lock", ".owner.json", "checkpoint.npz", "curve.png", "log.csv", "model.keras", "record.json"}
     assert {path.name for path in tmp_path.iterdir()} == names
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from keras_vit.training.loop import preemption as stopping
-from keras_vit.training.loop.preemption import EXIT_CODE, Preempted, StopRequest, ends_at_sigterm
+from keras_vit.training.loop.preemption import EXIT_CODE, Preempted, StopRequest, raise_on_sigterm
 from keras_vit.training.loop.run_lock import LOCK_FILE, OWNER_FILE, empty, locked
 
 FORK = multiprocessing.get_context("fork")
@@ -112,14 +112,14 @@ def test_handlers_of_others_stay_and_threads_have_none():
     calls = []
     before = signal.signal(signal.SIGTERM, lambda *_: calls.append(1))
     try:
-        with StopRequest() as stop, ends_at_sigterm():
+        with StopRequest() as stop, raise_on_sigterm():
             _send(signal.SIGTERM)
         assert (stop.signal, calls) == (None, [1])
     finally:
         signal.signal(signal.SIGTERM, before)
 
     def enter():
-        with StopRequest() as stop, ends_at_sigterm():
+        with StopRequest() as stop, raise_on_sigterm():
             return stop.signal, signal.getsignal(signal.SIGTERM)
 
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -129,7 +129,7 @@ def test_handlers_of_others_stay_and_threads_have_none():
 def test_sigterm_is_an_exit_within_a_command():
     before = signal.getsignal(signal.SIGTERM)
 
-    @ends_at_sigterm()
+    @raise_on_sigterm()
     def command():
         with StopRequest() as stop:
             stop.waits = True
@@ -143,7 +143,7 @@ def test_sigterm_is_an_exit_within_a_command():
         assert signal.getsignal(signal.SIGTERM) is before
 
 
-@ends_at_sigterm()
+@raise_on_sigterm()
 def _wait_deaf(pipe, waits):
     """Waits in C for what will never come, and hears of no signal."""
     stopping._PATIENCE, stopping._heard[0] = 0.3, float("-inf")

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from keras_vit.training.loop.run_lock import locked
-from keras_vit.training.loop.workers import Ballot, Workers
+from keras_vit.training.loop.workers import StopSaveConsensus, Workers
 
 LIMIT = 30.0  # seconds, after which a worker that waits for another one fails
 
@@ -22,7 +22,7 @@ class _Meeting:
     def workers(self, index):
         """`Workers` as the thread of this number sees them."""
 
-        def total(number):
+        def all_reduce_sum(number):
             self._numbers[index] = number
             self._barrier.wait()
             found = sum(self._numbers)
@@ -30,11 +30,11 @@ class _Meeting:
                 self.meetings += 1
             return found
 
-        def from_chief(content):
-            length = total(len(content) if index == 0 else 0)
-            return bytes(total(content[i] if index == 0 else 0) for i in range(length))
+        def broadcast(content):
+            length = all_reduce_sum(len(content) if index == 0 else 0)
+            return bytes(all_reduce_sum(content[i] if index == 0 else 0) for i in range(length))
 
-        return Workers(index == 0, self.count, total, from_chief)
+        return Workers(index == 0, self.count, all_reduce_sum, broadcast)
 
     def run(self, function):
         """What a function of `Workers` returns or raises on each of them."""
@@ -57,7 +57,7 @@ def _votes(meeting, wishes, seconds_a_step, at_once=()):
 
     def work(workers):
         clock, told = _Clock(), []
-        ballot = Ballot(workers, clock=clock)
+        ballot = StopSaveConsensus(workers, clock=clock)
         for step in range(1, 41):
             clock.now += seconds_a_step
             told.append((step, *ballot.after(1, *wishes(workers.is_chief, step), at_once=step in at_once)))
@@ -89,7 +89,7 @@ def test_long_steps_ask_each_time_and_a_clock_that_stands_still_asks_too(seconds
 
 
 def test_alone_every_step_asks():
-    ballot = Ballot(Workers(), clock=_Clock())
+    ballot = StopSaveConsensus(Workers(), clock=_Clock())
     assert [ballot.after(1, step == 1, step == 2) for step in range(3)] == [
         (False, False),
         (True, False),
@@ -100,7 +100,7 @@ def test_alone_every_step_asks():
 
 def test_all_fail_where_one_fails():
     def work(workers):
-        with workers.together():
+        with workers.fail_together():
             if workers.is_chief:
                 raise KeyError("disk")
 
@@ -127,7 +127,7 @@ def test_the_chief_s_file_is_there_for_all_and_only_the_chief_writes_it(tmp_path
         folder.mkdir(exist_ok=True)
         with workers.replaced(folder / "run.npz") as path:
             path.write_bytes(b"abc" if workers.is_chief else b"xyz")
-        with workers.file_of_chief(folder / "run.npz") as file, workers.file_of_chief(folder / "none") as none:
+        with workers.broadcast_file(folder / "run.npz") as file, workers.broadcast_file(folder / "none") as none:
             return path.name.endswith("run.npz"), file.read_bytes() if file.exists() else None, none.exists()
 
     assert _Meeting(2).run(work) == [(True, b"abc", False)] * 2

@@ -22,7 +22,7 @@ HEADS = ("head", "head_dist")
 _NOT_IN_WEIGHTS = ("num_heads", "activation", "norm_placement", "layer_norm_epsilon")
 
 
-def begin_with(model, source, skip=(), new=(), prefix=None):
+def load_initial_weights(model, source, skip=(), new=(), prefix=None):
     """Fills a model with the weights of another one.
 
     Positions of another grid are resized, the head of another number of classes stays new; else the architectures must
@@ -53,7 +53,7 @@ def begin_with(model, source, skip=(), new=(), prefix=None):
         return model
     trained = keras.models.load_model(file, compile=False)
     if ours == theirs:
-        _take_over(model, trained, file)
+        _copy_weights(model, trained, file)
         return model
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "weights.safetensors"
@@ -62,7 +62,7 @@ def begin_with(model, source, skip=(), new=(), prefix=None):
     return model
 
 
-def _warn_of_pixels(recipe, weights_spec):
+def _warn_input_mismatch(recipe, weights_spec):
     """Warns where the weights have learned from pixels of another normalization."""
     ours, theirs = ((spec.mean, spec.std) for spec in (recipe.input_spec, weights_spec))
     if recipe.input_spec.num_channels == weights_spec.num_channels and ours != theirs:
@@ -73,7 +73,7 @@ def _warn_of_pixels(recipe, weights_spec):
         )
 
 
-def _take_over(model, trained, file):
+def _copy_weights(model, trained, file):
     """Assigns the weights of a model with the same fixed positions, which no checkpoint has; heads may be new."""
     heads = {layer.name for layer in model.layers if layer.name in HEADS}
     new = {v.path: v for v in model.weights}
@@ -195,9 +195,9 @@ def initial_model(recipe, labels=None, dtype=None):
         model = build_model(config, recipe.input_spec, labels, origin, dtype=dtype, name=recipe.name)
     if source:
         if recipe.input_spec is not None:
-            _warn_of_pixels(recipe, source.input_spec)
+            _warn_input_mismatch(recipe, source.input_spec)
         with recipe_field_names():
-            begin_with(model, recipe.weights, recipe.weights_skip, recipe.weights_new, recipe.weights_prefix)
+            load_initial_weights(model, recipe.weights, recipe.weights_skip, recipe.weights_new, recipe.weights_prefix)
         update_metadata(model, license=source.license)
     else:
         initialize(model, recipe.training.initialization, recipe.training.seed)

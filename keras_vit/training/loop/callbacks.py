@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_vit.atomic import replaced
-from keras_vit.training.loop.workers import ALONE
+from keras_vit.training.loop.workers import SINGLE_WORKER
 from keras_vit.training.tasks.distillation import trained_model
 
 BEST_FILE = "best.weights.h5"
@@ -41,7 +41,7 @@ def averaged_weights(model, always=False):
             variable.assign(value)
 
 
-def save_averages(model, path, workers=ALONE):
+def save_averages(model, path, workers=SINGLE_WORKER):
     """Saves the averages of a run that does not end with them, once for all of its `Workers`."""
     if model.optimizer.averages() and not model.optimizer.ends_with_average:
         with averaged_weights(model, always=True), workers.replaced(path) as partial:
@@ -78,7 +78,7 @@ class EvaluateAverages(keras.callbacks.Callback):
         self._swapped.close()
 
 
-class KeepBest(keras.callbacks.Callback):
+class SaveBestWeights(keras.callbacks.Callback):
     """Saves the weights, or their averages, after every epoch that is better on the validation part than all before.
 
     Goes before the callback that saves the run: of an interrupt between the two, the next attempt makes up.
@@ -89,7 +89,7 @@ class KeepBest(keras.callbacks.Callback):
         workers: `Workers`; the chief saves.
     """
 
-    def __init__(self, path, history, workers=ALONE):
+    def __init__(self, path, history, workers=SINGLE_WORKER):
         super().__init__()
         self.path, self.history, self.workers = path, history, workers
 
@@ -105,7 +105,7 @@ class KeepBest(keras.callbacks.Callback):
                     model.save_weights(partial)
 
 
-class StopEarly(keras.callbacks.Callback):
+class EarlyStopping(keras.callbacks.Callback):
     """Ends the run where `is_stalled` says so. The history is the run's, so a resumed run stops where it would have.
 
     Args:
@@ -122,7 +122,7 @@ class StopEarly(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-class WriteLog(keras.callbacks.Callback):
+class CSVLogger(keras.callbacks.Callback):
     """Writes the history as a table after every epoch, see `write_log`. A full disk is a warning.
 
     Args:

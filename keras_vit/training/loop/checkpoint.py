@@ -114,7 +114,7 @@ def load(path):
         return saved
     if problems:
         both = f" Nor can the save before it be used: {problems[1]}" if len(problems) > 1 else ""
-        raise ValueError(f"{problems[0]}.{both} Put a copy in its place, or begin anew (--fresh)") from problems[0]
+        raise ValueError(f"{problems[0]}.{both} Put a copy in its place, or begin anew (--overwrite)") from problems[0]
     return None
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from keras_vit.training.loop import checkpoint as saved_state
 from keras_vit.training.loop.checkpoint import fill_metrics, metrics_of, values_of
-from keras_vit.training.loop.preemption import end_by
-from keras_vit.training.loop.workers import ALONE, Ballot
+from keras_vit.training.loop.preemption import raise_for_signal
+from keras_vit.training.loop.workers import SINGLE_WORKER, StopSaveConsensus
 
 
 class Writer:
@@ -109,7 +109,9 @@ class CheckpointCallback(keras.callbacks.Callback):
         earlier_epochs: list of int, the lengths that the run had before it got another one.
     """
 
-    def __init__(self, writer, saved, steps_per_epoch, stop, workers=ALONE, every=(None, None), validates=False):
+    def __init__(
+        self, writer, saved, steps_per_epoch, stop, workers=SINGLE_WORKER, every=(None, None), validates=False
+    ):
         super().__init__()
         self.writer, self.stop, self.workers = writer, stop, workers
         self.steps_per_epoch, self.validates = steps_per_epoch, validates
@@ -118,7 +120,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         self.place = saved.state["epoch"], saved.state["step"]
         self._saved, self._every = saved, every
         self._unsaved, self._cut = 0, False
-        self._ballot = Ballot(workers)
+        self._ballot = StopSaveConsensus(workers)
         self._start = self._last = time.perf_counter()
 
     def seconds(self):
@@ -159,7 +161,7 @@ class CheckpointCallback(keras.callbacks.Callback):
             self.model.stop_training = self._cut = False
         numbers = {name: float(value) for name, value in (logs or {}).items()}
         values = values_of(self.model)
-        if self.workers.total(0 if all_finite([*numbers.values(), *values]) else 1):
+        if self.workers.all_reduce_sum(0 if all_finite([*numbers.values(), *values]) else 1):
             self.model.stop_training = True  # The last good state stays.
             return
         self.history.append({**numbers, "wall_seconds": round(self.seconds(), 2)})
@@ -172,7 +174,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         Raises:
             OSError: if the last state cannot be saved.
         """
-        with self.workers.together():
+        with self.workers.fail_together():
             self.writer.insist()
         self.stop.waits = False
         self._end_if(self._ballot.ends(self.stop.signal))
@@ -194,7 +196,7 @@ class CheckpointCallback(keras.callbacks.Callback):
 
     def _end_if(self, asked):
         if asked:
-            with self.workers.together():
+            with self.workers.fail_together():
                 self.writer.insist()
             saved = self.writer.saved if self.workers.is_chief else "the chief knows what is saved"
-            end_by(self.stop.signal or signal.SIGTERM, f"the run was asked to end; {saved}")
+            raise_for_signal(self.stop.signal or signal.SIGTERM, f"the run was asked to end; {saved}")

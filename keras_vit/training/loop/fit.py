@@ -13,7 +13,7 @@ from keras_vit.training.loop.checkpoint import Saved, describe, load, previous
 from keras_vit.training.loop.checkpoint_callback import CheckpointCallback, Writer
 from keras_vit.training.loop.preemption import StopRequest
 from keras_vit.training.loop.run_lock import locked
-from keras_vit.training.loop.workers import ALONE
+from keras_vit.training.loop.workers import SINGLE_WORKER
 from keras_vit.training.optimizers.build import make_optimizer, make_schedule
 from keras_vit.training.reports import run_record as record
 from keras_vit.training.reports.progress_bar import ProgressBar
@@ -74,7 +74,7 @@ def fit(
     scope=contextlib.nullcontext,
     validation_data=None,
     compiler="plain",
-    workers=ALONE,
+    workers=SINGLE_WORKER,
     log=None,
 ):
     """Trains to the end of the recipe, going on at the step where an interrupted run was saved.
@@ -192,7 +192,7 @@ def _leave_files(model, directory, saver, ends_with_best):
         previous(saver.writer.path).unlink(missing_ok=True)
     callbacks.save_averages(model, directory / callbacks.AVERAGE_FILE, workers)
     if ends_with_best:
-        with workers.file_of_chief(best) as path:
+        with workers.broadcast_file(best) as path:
             trained_model(model).load_weights(path)
 
 
@@ -202,9 +202,9 @@ def _callbacks(recipe, directory, saver, validates):
     wanted = [keras.callbacks.TerminateOnNaN()]
     if validates:
         best = directory / callbacks.BEST_FILE
-        wanted += [callbacks.EvaluateAverages(), callbacks.KeepBest(best, history, workers)]
-    wanted += [saver, *([callbacks.WriteLog(directory / callbacks.LOG_FILE, history)] if workers.is_chief else [])]
-    wanted += [callbacks.StopEarly(settings.early_stopping, history)]
+        wanted += [callbacks.EvaluateAverages(), callbacks.SaveBestWeights(best, history, workers)]
+    wanted += [saver, *([callbacks.CSVLogger(directory / callbacks.LOG_FILE, history)] if workers.is_chief else [])]
+    wanted += [callbacks.EarlyStopping(settings.early_stopping, history)]
     if settings.tensorboard and workers.is_chief:
         wanted += [callbacks.tensorboard(directory)]
     return wanted
@@ -213,13 +213,13 @@ def _callbacks(recipe, directory, saver, validates):
 def _resume(model, recipe, directory, scope, workers):
     """What an earlier run left in the chief's directory, with the model filled from it, or the state of a new run."""
     path, saved = directory / checkpoint.FILE_NAME, None
-    with workers.together():
+    with workers.fail_together():
         if workers.is_chief and (saved := load(path)):
             _check_same_recipe(saved.state, recipe.to_dict(), directory)
             if saved.path != path:  # The next save must not push the only good one out.
                 os.replace(saved.path, path)
     code = record.code()
-    with workers.file_of_chief(path) as file:
+    with workers.broadcast_file(path) as file:
         saved = saved or load(file)
     if saved is None:
         new = {"epoch": 0, "step": 0, "history": [], "seconds": 0.0, "earlier_epochs": []}
@@ -271,14 +271,14 @@ def _check_same_recipe(state, recipe, directory):
     if not changed and wanted["training.epochs"] < trained:
         raise ValueError(
             f"a run can get more epochs, not fewer than it has begun; give at least --epochs {trained}, choose another "
-            "directory (--out) or start afresh (--fresh). "
+            "directory (--out) or pass --overwrite. "
             f"Received: epochs={wanted['training.epochs']}, {str(directory)!r} with {trained} epochs"
         )
     if changed:
         lines = "\n".join(f"  {key}: was {saved.get(key)!r}, is {wanted.get(key)!r}" for key in changed)
         raise ValueError(
             "a run can only go on with the recipe it began with, of which only training.epochs and "
-            "training.early_stopping may change; choose another directory (--out) or start afresh (--fresh). "
+            "training.early_stopping may change; choose another directory (--out) or pass --overwrite. "
             f"Received: {str(directory)!r} with\n{lines}"
         )
 

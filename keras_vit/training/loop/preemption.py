@@ -61,14 +61,14 @@ class StopRequest:
         if number == signal.SIGTERM:
             _heard[0] = time.monotonic()
         if not self.waits or (number == signal.SIGINT and self.signal is not None):
-            end_by(number)
+            raise_for_signal(number)
         self.signal = number
         if number == signal.SIGINT:
             with contextlib.suppress(RuntimeError):  # It may come in the middle of another line.
                 print(" Finishing the step to save it; once more to stop at once.", file=sys.stderr)
 
 
-def end_by(number, message="the run was asked to end"):
+def raise_for_signal(number, message="the run was asked to end"):
     """Raises what a signal means: `KeyboardInterrupt`, or `Preempted` with a message."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
@@ -77,11 +77,11 @@ def end_by(number, message="the run was asked to end"):
 
 def _end(number, frame):
     _heard[0] = time.monotonic()
-    end_by(number)
+    raise_for_signal(number)
 
 
 @contextlib.contextmanager
-def ends_at_sigterm():
+def raise_on_sigterm():
     """A context, or a decorator, in which SIGTERM raises `Preempted`, where it would kill the process otherwise.
 
     Python hears of a signal between two of its instructions, and so not while TensorFlow compiles a step, and never

@@ -12,7 +12,7 @@ import shutil
 import filelock
 
 from keras_vit.atomic import remove_partial
-from keras_vit.training.loop.workers import ALONE
+from keras_vit.training.loop.workers import SINGLE_WORKER
 
 # Both stay: who removes a lock file could remove the one that another process has just locked.
 LOCK_FILE, OWNER_FILE = ".lock", ".owner.json"
@@ -22,7 +22,7 @@ _locked = contextvars.ContextVar("locked", default=frozenset())
 
 
 @contextlib.contextmanager
-def locked(directory, workers=ALONE):
+def locked(directory, workers=SINGLE_WORKER):
     """Inside it no other run is at work in a directory; the directory is made where it is missing.
 
     The operating system holds the lock, so that it goes with the process, however that ends. What a killed run had only
@@ -37,7 +37,7 @@ def locked(directory, workers=ALONE):
         RuntimeError: if the chief could not get it.
     """
     with contextlib.ExitStack() as stack:
-        with workers.together():
+        with workers.fail_together():
             if workers.is_chief:
                 stack.enter_context(_locked_here(directory))
         yield

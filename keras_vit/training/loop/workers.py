@@ -25,17 +25,17 @@ class Workers:
     Args:
         is_chief: bool. Whether this is the one that writes.
         count: int. How many there are.
-        total: callable from an int of every process to the sum of all. It waits for all of them.
-        from_chief: callable from bytes, of which only the chief's count, to those of the chief. It waits for all too.
+        all_reduce_sum: callable from an int of every process to the sum of all. It waits for all of them.
+        broadcast: callable from bytes, of which only the chief's count, to those of the chief. It waits for all too.
     """
 
     is_chief: bool = True
     count: int = 1
-    total: object = _same
-    from_chief: object = _same
+    all_reduce_sum: object = _same
+    broadcast: object = _same
 
     @contextlib.contextmanager
-    def together(self):
+    def fail_together(self):
         """A context that fails on all where it fails on one, at its end.
 
         Raises:
@@ -44,9 +44,9 @@ class Workers:
         try:
             yield
         except Exception:
-            self.total(1)
+            self.all_reduce_sum(1)
             raise
-        if failed := self.total(0):
+        if failed := self.all_reduce_sum(0):
             raise RuntimeError(
                 f"a run goes on with all of its workers or with none. Received: errors of {failed} others, "
                 "which say why"
@@ -63,11 +63,11 @@ class Workers:
                 yield pathlib.Path(folder) / pathlib.Path(path).name
 
     @contextlib.contextmanager
-    def file_of_chief(self, path):
+    def broadcast_file(self, path):
         """A path with what the chief's file holds, for the time of the context; without a file where it has none."""
         path = pathlib.Path(path)
         if self.count > 1:
-            content = self.from_chief(path.read_bytes() if self.is_chief and path.exists() else b"")
+            content = self.broadcast(path.read_bytes() if self.is_chief and path.exists() else b"")
         if self.is_chief:
             yield path
             return
@@ -78,13 +78,13 @@ class Workers:
             yield copy
 
 
-ALONE = Workers()
+SINGLE_WORKER = Workers()
 # Wishes as numbers whose sum over all workers tells how many want what, and the steps that the chief sets.
 _SAVE, _END, _STEPS = 1, 2**20, 2**40
 _MOST_STEPS = 1000
 
 
-class Ballot:
+class StopSaveConsensus:
     """Asks all workers about once a second what they want, so that all do it behind the same step.
 
     Args:
@@ -113,9 +113,9 @@ class Ballot:
             rate = self._steps / max(now - self._asked, 1e-9)
             wish += _STEPS * min(max(round(rate * self.seconds), 1), _MOST_STEPS)
         self._steps, self._asked = 0, now
-        self._pause, wishes = divmod(self.workers.total(wish), _STEPS)
+        self._pause, wishes = divmod(self.workers.all_reduce_sum(wish), _STEPS)
         return wishes % _END > 0, wishes >= _END
 
     def ends(self, end):
         """Whether any worker wants to end; it is asked in any case."""
-        return self.workers.total(1 if end else 0) > 0
+        return self.workers.all_reduce_sum(1 if end else 0) > 0
