@@ -67,7 +67,7 @@ def test_the_wheel_works_from_another_folder(tmp_path):
         archive.extractall(site)
     recipes = {f"keras_vit/recipes/{p.name}" for p in (ROOT / "recipes").glob("*.py")}
     assert recipes | {"keras_vit/py.typed", "keras_vit_cli.py", "keras_vit/layers/vit/attention.py"} <= names
-    assert {"keras_vit_client/rest.py", "keras_vit/export/server/compose.yaml"} <= names
+    assert {"keras_vit_client/rest.py", "keras_vit/export/server/templates/compose.yaml"} <= names
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
     script = (
         "import keras_vit, keras_vit.config.files as r\n"

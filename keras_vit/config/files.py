@@ -11,7 +11,7 @@ from keras_vit.config.overrides import apply_overrides
 from keras_vit.config.recipe import Recipe
 from keras_vit.validation import nearest
 
-PACKAGE = pathlib.Path(__file__).parent
+PACKAGE = pathlib.Path(__file__).parents[1]
 # Beside the package in a checkout, inside it when installed from a wheel.
 RECIPES = PACKAGE.parent / "recipes" if (PACKAGE.parent / "setup.cfg").exists() else PACKAGE / "recipes"
 

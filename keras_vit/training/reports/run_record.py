@@ -26,7 +26,7 @@ def _git(*arguments, cwd):
 
 def commit():
     """`(commit, dirty)` of the checkout that the library runs from, records aside; `(None, None)` outside one."""
-    root = pathlib.Path(__file__).parents[2]
+    root = pathlib.Path(__file__).parents[3]
     if not (root / ".git").exists():
         return None, None
     status = _git(
