@@ -18,9 +18,8 @@ from keras_vit.config import (
 )
 from keras_vit.models import ViTConfig
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import AdamW, compile_model, warmup_cosine
+from keras_vit.training import AdamW, compile_model, make_optimizer, warmup_cosine
 from keras_vit.training.loop.hardware import choose_compiler, choose_precision
-from keras_vit.training.optimizers import build as make_optimizer
 from keras_vit.training.reports import run_record as record
 
 MODEL = ViTConfig(

@@ -10,9 +10,8 @@ import pytest
 from keras_vit.config import OptimizerConfig
 from keras_vit.config.optimizer import NAMES
 from keras_vit.models import SwinConfig, ViTConfig, build_model
-from keras_vit.training import Lamb, Muon, decayed_paths, layer_scales, make_schedule
+from keras_vit.training import Lamb, Muon, decayed_paths, layer_scales, make_optimizer, make_schedule
 from keras_vit.training.loop.callbacks import averaged_weights
-from keras_vit.training.optimizers import build as make_optimizer
 
 PATHS = ("encoder_block_0/mlp/dense_1/kernel", "encoder_block_0/mlp/dense_1/bias", "head/kernel")
 RNG = np.random.default_rng(0)
