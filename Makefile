@@ -16,7 +16,7 @@ help:
 	@echo "make test                run the tests (PYTEST_ARGS=... for pytest's options)"
 	@echo "make test-all            run every test and write tests/results/test-all.json"
 	@echo "make test-long           run those that make test leaves out for their time"
-	@echo "make lint / make format  ruff"
+	@echo "make lint / make format  ruff, and the contracts on imports"
 	@echo "make wheel               build the wheel; make test-wheel tries it in a clean environment"
 	@echo "make test-backends       install JAX and PyTorch and run the model tests on them"
 	@echo "make test-lower-bounds   install the oldest declared dependencies and run the tests"
@@ -46,6 +46,7 @@ test-long: $(VENV)/.installed
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 	$(BIN)/ruff format --check .
 
 format: $(VENV)/.installed

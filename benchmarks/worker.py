@@ -82,6 +82,7 @@ def answer(session, request):
 
 
 def main():
+    """Answers requests from standard input until it ends."""
     # Replies go through a copy of stdout; whatever a framework prints there goes to stderr.
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
