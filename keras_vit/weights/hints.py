@@ -51,10 +51,16 @@ def config_fields(content):
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def find_variant(architecture):
+    """The config of a model of timm's by its name, with or without a tag and what stands in front; else `None`."""
+    name = architecture.rpartition("/")[2].partition(".")[0]
+    # The names with `_gap` differ in their pooling alone, which is an argument.
+    return VARIANTS.get(name.replace("_siglip_gap_", "_siglip_"))
+
+
 def _timm(content):
     architecture, arguments = content["architecture"], content.get("model_args") or {}
-    # The names with `_gap` differ in their pooling alone, which is an argument.
-    variant = VARIANTS.get(architecture.partition(".")[0].replace("_siglip_gap_", "_siglip_"))
+    variant = find_variant(architecture)
     fields = {}
     for name in ("num_heads", "window_size", "pretrained_window_sizes"):
         value = arguments.get(name) or getattr(variant, name, None)
