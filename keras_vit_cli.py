@@ -248,8 +248,8 @@ def _parser():
     evaluate.add_argument(
         "--split",
         metavar="NAME",
-        default="test",
-        help="part of the data set (default test; imagenet2012 has its labels in validation)",
+        help="part of the data set: train, validation, test or all (default: test, or all images of a folder without "
+        "splits; imagenet2012 has its labels in validation)",
     )
     evaluate.add_argument("--batch-size", metavar="N", type=_positive, default=128, help="images at once (default 128)")
     _device_argument(evaluate)
