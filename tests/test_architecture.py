@@ -16,7 +16,7 @@ CLIENT = PACKAGE.parent / "keras_vit_client"
 
 # A room may import rooms of its own line and of those above it.
 ORDER = [
-    {"validation", "backend", "fused", "loss_check", "portable", "registration", "resample"},
+    {"validation", "backend", "fused", "loss_check", "origin", "portable", "registration", "resample"},
     {"pillow_reader"},
     {"composition", "outputs", "preprocessing"},
     {"metadata"},

@@ -9,11 +9,12 @@ from keras_vit.layers.dense import weights_follow
 from keras_vit.metadata import ModelMetadata, update_metadata
 from keras_vit.models import build_model
 from keras_vit.models.aliases import resolve_aliases
+from keras_vit.origin import is_remote
 from keras_vit.preprocessing import InputSpec
 from keras_vit.weights.catalog import catalog, catalog_entry
 from keras_vit.weights.description import Description, describe
 from keras_vit.weights.detect import find_model
-from keras_vit.weights.downloads import download, is_remote
+from keras_vit.weights.downloads import download
 from keras_vit.weights.files import open_checkpoint
 from keras_vit.weights.fill import fill, find_skipped
 from keras_vit.weights.folders import find_file
