@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_vit.data.decode import prepare
 from keras_vit.data.readable import left_out, unreadable, unreadable_reason
 from keras_vit.data.split import Split
+from keras_vit.image_ops.decode import DATA, VALID, decode
 
 _TOGETHER = 64  # images that come out of TensorFlow at a time
 
@@ -87,6 +88,30 @@ def read_images(paths, input_spec):
             yield image
             following = position + 1
     yield from map(error, names[following:])
+
+
+def find_unreadable(paths):
+    """Finds the image files that cannot be decoded, by decoding each of them once.
+
+    Args:
+        paths: sequence of paths.
+
+    Returns:
+        A list of str, in order.
+    """
+    names = [str(path) for path in paths]
+    if not names:
+        return []
+
+    def checked(position, name):
+        _, reason = decode(tf.io.read_file(name), DATA)
+        return position, reason
+
+    rows = _readable(tf.data.Dataset.from_tensor_slices(tf.constant(names, tf.string)).enumerate(), checked)
+    readable = np.zeros(len(names), bool)
+    for positions, reasons in rows.as_numpy_iterator():
+        readable[positions] = reasons == VALID
+    return [name for name, is_readable in zip(names, readable, strict=True) if not is_readable]
 
 
 def _readable(dataset, function):
