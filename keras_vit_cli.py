@@ -80,6 +80,17 @@ def _device_argument(parser):
     )
 
 
+def _limit_argument(parser):
+    """Adds `--max-pixels` for images that a model is asked about."""
+    parser.add_argument(
+        "--max-pixels",
+        metavar="N",
+        type=_positive,
+        help="images of more pixels are refused before they are decoded (default 2 ** 25, as a served model's; a "
+        "SavedModel or a server has that of its export)",
+    )
+
+
 def _field_arguments(parser):
     """Adds the options that change fields of a recipe, and `--device`."""
     parser.add_argument(
@@ -275,6 +286,7 @@ def _parser():
         choices=_ACTIVATIONS,
         help="of a model that does not tell: turns its outputs into probabilities; linear for values of a regression",
     )
+    _limit_argument(predict)
     predict.add_argument(
         "--to", metavar="FILE", help="write the answers to a .csv, .json or .jsonl file instead of printing them"
     )
@@ -317,7 +329,7 @@ def _parser():
     explain.add_argument(
         "--to", metavar="DIR", default=".", help="folder of the pictures, NAME_explained.png (default: this one)"
     )
-
+    _limit_argument(explain)
     _device_argument(explain)
 
     check = _command(commands, "check", "examine a SavedModel before it is served; exit code 1 if anything fails")

@@ -12,7 +12,7 @@ from keras_vit.cli_check import check
 from keras_vit.cli_export import explain, export
 from keras_vit.cli_finetune import finetune
 from keras_vit.cli_list import list
-from keras_vit.cli_models import check_head, classifier, classify_files
+from keras_vit.cli_models import check_head, check_no_limit, classifier, classify_files
 from keras_vit.cli_publish import publish, rollback
 from keras_vit.cli_recipe import show_recipe
 from keras_vit.console import CONSOLE, counted, say, warn
@@ -71,7 +71,7 @@ def train(options):
         return
     _report(finished, module)
     if options.record:
-        record.write_json(record_path, finished.record)
+        record.write_json(record_path, record.without_folders(finished.record))
         say(f"record: {record_path}")
     if not options.no_export:
         smoke = directory / "saved_model"
@@ -210,6 +210,7 @@ def predict(options):
     check_target(options.to)
     images = find_images(options.images)
     if is_saved_model(options.model):
+        check_no_limit(options.max_pixels)
         loaded = LoadedSavedModel(options.model)
         loaded.check_signature("strict", "classify encoded images")
         _warn_of_few_classes(loaded, options.top)
@@ -225,7 +226,7 @@ def predict(options):
             say(front)
 
         def classify(files):
-            return classify_files(model, files, options.top, options.activation)
+            return classify_files(model, files, options.top, options.activation, max_pixels=options.max_pixels)
 
     with counted("images", len(images)) as advance:
         report(images, _counted(classify(images), advance), options.top, options.to, say)

@@ -197,6 +197,31 @@ def test_predict_says_what_to_do_with_a_format_that_no_server_takes(exported, tm
     assert [line.endswith("of TIFF; convert the file to one of them") for line in lines] == [True, False]
 
 
+def test_a_large_image_is_refused_alike_by_a_model_and_its_saved_model(model_file, exported, tmp_path, capsys):
+    """By the header, of a file of a few kilobytes with more than 2 ** 25 pixels."""
+    path = tmp_path / "large.png"
+    Image.new("1", (8192, 4097)).save(path)
+    said = []
+    for model in (model_file, exported):
+        assert _main("predict", path, "--model", model) == 1
+        said.append(capsys.readouterr().err.splitlines()[-1])
+    assert said[0] == said[1]
+    assert "must be an image of at most 33554432 pixels" in said[0]
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif"])
+def test_the_limit_of_pixels_is_an_option(ending, model_file, exported, tmp_path, capsys):
+    path = tmp_path / f"image.{ending}"
+    Image.new("RGB", (30, 20)).save(path)
+    assert _main("predict", path, "--model", model_file, "--max-pixels", "600") == 0
+    for command in ("predict", "explain"):
+        options = ("--to", tmp_path / "maps") if command == "explain" else ()
+        assert _main(command, path, "--model", model_file, "--max-pixels", "599", *options) == 1
+        assert "must be an image of at most 599 pixels" in capsys.readouterr().err
+        assert _main(command, path, "--model", exported, "--max-pixels", "599") == 1
+        assert "a SavedModel has the --max-pixels that it was exported with" in capsys.readouterr().err
+
+
 def test_evaluate_needs_a_classifier(tmp_path, photos, capsys):
     folder = keras_vit.export.saved_model(tiny_vit(num_classes=0), tmp_path / "tower", batch_sizes=())
     assert _main("evaluate", folder, "--folder", photos) == 1

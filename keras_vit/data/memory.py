@@ -63,12 +63,13 @@ def decode_split(encoded, input_spec, skip_unreadable=False):
     return Split(images, np.concatenate(labels) if labels else np.zeros(0, "int64"))
 
 
-def read_images(paths, input_spec):
+def read_images(paths, input_spec, limits=DATA):
     """Decodes, resizes and crops image files.
 
     Args:
         paths: sequence of paths.
         input_spec: `InputSpec`.
+        limits: `keras_vit.image_ops.decode.Limits`. Default: those of data sets.
 
     Yields:
         For each path, in order, a uint8 array `(*input_spec.size, channels)`, or the `UnreadableFile` that names the
@@ -77,9 +78,9 @@ def read_images(paths, input_spec):
     names = [str(path) for path in paths]
 
     def decoded(position, name):
-        return position, prepare(tf.io.read_file(name), input_spec)
+        return position, prepare(tf.io.read_file(name), input_spec, limits)
 
-    error = functools.partial(_error, num_channels=input_spec.num_channels)
+    error = functools.partial(_error, num_channels=input_spec.num_channels, limits=limits)
     rows = _readable(tf.data.Dataset.from_tensor_slices(tf.constant(names, tf.string)).enumerate(), decoded)
     following = 0
     for positions, pixels in rows.as_numpy_iterator():
@@ -137,9 +138,9 @@ def _unreadable(encoded, readable, num_channels):
     return names, reason if len(names) == 1 else None
 
 
-def _error(name, num_channels):
+def _error(name, num_channels, limits):
     """The `UnreadableFile` of a file that cannot be read."""
     try:
-        return UnreadableFile(name, unreadable_reason(pathlib.Path(name).read_bytes(), num_channels))
+        return UnreadableFile(name, unreadable_reason(pathlib.Path(name).read_bytes(), num_channels, limits))
     except OSError as error:
         return UnreadableFile(name, error.strerror)
