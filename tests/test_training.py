@@ -111,6 +111,25 @@ def test_a_bad_setting_raises(config, fields, message):
         config(**fields)
 
 
+def test_a_record_for_others_has_no_folders_of_this_machine():
+    weights = {"weights": "/home/ann/S_16.npz", "data": {"folder": r"C:\photos\flowers", "name": "digits"}, "lr": 0.1}
+    made = {
+        "commit": "a",
+        "config": weights | {"freeze": ["(?!head).*"], "teacher": "runs/x", "url": "https://x.org/y"},
+    }
+    assert record.without_folders(made) == {
+        "commit": "a",
+        "config": {
+            "weights": "S_16.npz",
+            "data": {"folder": "flowers", "name": "digits"},
+            "lr": 0.1,
+            "freeze": ["(?!head).*"],
+            "teacher": "runs/x",
+            "url": "https://x.org/y",
+        },
+    }
+
+
 def test_overrides_that_depend_on_each_other_are_checked_together():
     changed = apply_overrides(RECIPE, ["model.patch_size=3", "model.image_size=9", "model.num_heads=1"])
     assert (changed.model.image_size, changed.model.patch_size, changed.model.num_heads) == ((9, 9), (3, 3), 1)
