@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import difflib
 import importlib
 import importlib.util
 import io
@@ -76,6 +77,17 @@ def _device_argument(parser):
         type=_device,
         metavar="NAME",
         help="cpu, gpu, or gpu:N for one of several, counted from 0 (default: every GPU there is, else the CPU)",
+    )
+
+
+def _limit_argument(parser):
+    """Adds `--max-pixels` for images that a model is asked about."""
+    parser.add_argument(
+        "--max-pixels",
+        metavar="N",
+        type=_positive,
+        help="images of more pixels are refused before they are decoded (default 2 ** 25, as a served model's; a "
+        "SavedModel or a server has that of its export)",
     )
 
 
@@ -248,8 +260,8 @@ def _parser():
     evaluate.add_argument(
         "--split",
         metavar="NAME",
-        default="test",
-        help="part of the data set (default test; imagenet2012 has its labels in validation)",
+        help="part of the data set: train, validation, test or all (default: test, or all images of a folder without "
+        "splits; imagenet2012 has its labels in validation)",
     )
     evaluate.add_argument("--batch-size", metavar="N", type=_positive, default=128, help="images at once (default 128)")
     _device_argument(evaluate)
@@ -274,6 +286,7 @@ def _parser():
         choices=_ACTIVATIONS,
         help="of a model that does not tell: turns its outputs into probabilities; linear for values of a regression",
     )
+    _limit_argument(predict)
     predict.add_argument(
         "--to", metavar="FILE", help="write the answers to a .csv, .json or .jsonl file instead of printing them"
     )
@@ -316,7 +329,7 @@ def _parser():
     explain.add_argument(
         "--to", metavar="DIR", default=".", help="folder of the pictures, NAME_explained.png (default: this one)"
     )
-
+    _limit_argument(explain)
     _device_argument(explain)
 
     check = _command(commands, "check", "examine a SavedModel before it is served; exit code 1 if anything fails")
@@ -364,8 +377,12 @@ def _parser():
 
 def defaults(command):
     """The values of a command's options that nobody has set, by name."""
-    actions = _parser()._subparsers._group_actions[0].choices[command]._actions
-    return {action.dest: action.default for action in actions}
+    return {action.dest: action.default for action in _actions(command)}
+
+
+def _actions(command):
+    """The arguments of a command as argparse keeps them."""
+    return _parser()._subparsers._group_actions[0].choices[command]._actions
 
 
 @contextlib.contextmanager
@@ -511,6 +528,44 @@ def check_package():
     )
 
 
+def _parse(arguments):
+    """Parses the command line; of an unknown option the error says what to type instead."""
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        advice = "".join(_advice(options.command, *option) for option in _named_values(unknown))
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{advice}")
+    return options
+
+
+def _named_values(arguments):
+    """`(option, value)` of the options among some arguments; the value is `None` where none follows."""
+    for argument, following in zip(arguments, [*arguments[1:], "-"], strict=True):
+        if argument.startswith("--"):
+            option, equals, value = argument.partition("=")
+            yield option, value if equals else None if following.startswith("-") else following
+
+
+def _advice(command, option, value):
+    """What to type instead of an option that a command does not have; an empty str where nothing is like it."""
+    known = [flag for action in _actions(command) for flag in action.option_strings if flag.startswith("--")]
+    if command in _RESUMABLE:
+        try:
+            with _quiet_tensorflow():
+                find_recipe_fields = importlib.import_module("keras_vit.cli.recipes").find_recipe_fields
+            paths = find_recipe_fields(option.removeprefix("--"))
+        except ImportError:
+            paths = []
+        if paths:
+            short = {field: flag for flag, _, _, field, _ in TRAINING_OPTIONS}
+            short |= {"model.image_size": "--size"} if command == "finetune" else {}
+            value = "VALUE" if value is None else value
+            typed = [f"{short[path]} {value}" if path in short else f"--set {path}={value}" for path in paths]
+            return f"; {option} is a field of the recipe: {' or '.join(typed)}"
+    similar = difflib.get_close_matches(option, known, n=1, cutoff=0.65)
+    return f"; instead of {option}, did you mean {similar[0]}?" if similar else ""
+
+
 def main(arguments=None):
     """Parses the command line, then imports what the command needs and runs it; returns the exit code.
 
@@ -518,7 +573,7 @@ def main(arguments=None):
     where it was by Ctrl-C: after both the same command resumes a training run.
     """
     recipe_options = _recipe_to_show(arguments)
-    options = recipe_options or _parser().parse_args(arguments)
+    options = recipe_options or _parse(arguments)
     # TensorFlow leaves oneDNN off on CPUs without AVX-512, where a training step takes a quarter less time with it.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     try:

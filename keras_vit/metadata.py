@@ -14,6 +14,7 @@ import numpy as np
 from keras_vit.backend.runtime import outermost_layer
 from keras_vit.composition import compose, find_layers, front_error
 from keras_vit.loss_check import check_loss
+from keras_vit.origin import portable_origin
 from keras_vit.outputs import describe_output, fits
 from keras_vit.preprocessing import InputSpec
 from keras_vit.validation import replace_fields
@@ -29,7 +30,8 @@ class ModelMetadata:
         config: the architecture, for example a `ViTConfig`.
         input_spec: `InputSpec`. How its images are prepared.
         labels: tuple of str or `None`. Class names in the order of the logits.
-        origin: str or `None`. Where the weights come from; `None` for random ones.
+        origin: str or `None`. Where the weights come from; `None` for random ones. Of a path a saved model has the last
+            part alone.
         license: str or `None`. License of these weights, an SPDX identifier where there is one; `None` if unknown.
             It stays with a model that is trained further.
     """
@@ -106,7 +108,8 @@ class Metadata(keras.layers.Layer):
             "config": keras.saving.serialize_keras_object(content.config),
             "input_spec": keras.saving.serialize_keras_object(content.input_spec),
             "labels": None if content.labels is None else list(content.labels),
-            "origin": content.origin,
+            # What is saved may go to others, who have no use for the folders of this machine.
+            "origin": portable_origin(content.origin),
             # Absent where it is unknown, so that such files also load where the field does not exist yet.
             **({} if content.license is None else {"license": content.license}),
         }
@@ -280,16 +283,25 @@ def update_metadata(model, **changes):
     """Changes fields of a model's metadata in place, for example `labels=` after training.
 
     Args:
-        model: as for `metadata`.
+        model: a model of keras_vit itself. A model around it has no metadata of its own: what it says is that of the
+            model inside, which may be part of others too, so it is changed there.
         **changes: fields of `ModelMetadata`.
 
     Returns:
         The new `ModelMetadata`.
 
     Raises:
-        ValueError: on an unknown field, with the nearest one; on values that do not fit the model.
+        ValueError: on a model built around one of keras_vit, with the model to change; on an unknown field, with the
+            nearest one; on values that do not fit the model.
     """
     layer = _find(model)
+    if not any(inside is layer for inside in model.layers):
+        inner = next(part for part in find_layers(model, keras.Model) if any(item is layer for item in part.layers))
+        raise ValueError(
+            "metadata must be changed on the model of keras_vit itself, as other models may share it: "
+            f"keras_vit.update_metadata(model inside, ...), where the model inside is the layer {inner.name!r}. "
+            f"Received: model={model.name!r}, built around it"
+        )
     layer.content = replace_fields(layer.content, changes)
     return layer.content
 

@@ -157,13 +157,23 @@ class InputSpec:
         """
         self._check_pixels(images, any_channels)
         if is_foreign_tensor(images):
-            images, mean, std = foreign_float32(images, self.mean, self.std)
-            return (images / 255.0 - mean) / std
+            images, scale, shift = foreign_float32(images, *self.scale_and_shift)
+            return images * scale - shift
+        scale, shift = (np.float32(values) for values in self.scale_and_shift)
         if isinstance(images, np.ndarray | list | tuple):
-            images = np.asarray(images, "float32")
-            return (images / np.float32(255) - np.float32(self.mean)) / np.float32(self.std)
-        mean, std = (keras.ops.convert_to_tensor(v, "float32") for v in (self.mean, self.std))
-        return (keras.ops.cast(images, "float32") / 255.0 - mean) / std
+            return np.asarray(images, "float32") * scale - shift
+        scale, shift = (keras.ops.convert_to_tensor(values, "float32") for values in (scale, shift))
+        return keras.ops.cast(images, "float32") * scale - shift
+
+    @property
+    def scale_and_shift(self):
+        """Two float64 arrays, a number a channel: `pixel * scale - shift` is `(pixel / 255 - mean) / std`.
+
+        Everything that normalizes computes in this way, so that all of it has the same float32 numbers, and pixels that
+        are fed as they are (mean 0, std 1 / 255) stay as they are.
+        """
+        mean, std = np.float64(self.mean), np.float64(self.std)
+        return 1 / (255 * std), mean / std
 
     def _check_pixels(self, images, any_channels):
         """Raises a `ValueError` unless these may be pixels; what is not known in a graph passes."""

@@ -61,10 +61,34 @@ def test_update_metadata_is_saved(tmp_path):
     assert metadata(_saved(model, tmp_path)) == changed
 
 
-def test_update_of_a_nested_model():
-    outer = _nested()
-    update_metadata(outer, origin="elsewhere")
-    assert metadata(outer) == ModelMetadata(CONFIG, SPEC, LABELS, "elsewhere")
+def test_the_metadata_of_a_shared_model_are_changed_on_itself_alone():
+    inner = _model()
+    images = keras.Input((16, 24, 3))
+    models = [keras.Sequential([images, inner]), keras.Sequential([keras.Sequential([images, inner])])]
+    for outer in models:
+        with pytest.raises(ValueError, match=f"is the layer {inner.name!r}. Received: model={outer.name!r}"):
+            update_metadata(outer, origin="elsewhere")
+    assert metadata(inner) == EXPECTED
+    update_metadata(inner, origin="elsewhere")
+    assert [metadata(outer).origin for outer in models] == ["elsewhere"] * 2
+
+
+@pytest.mark.parametrize(
+    ("origin", "saved"),
+    [
+        ("/home/ann/weights/S_16.npz", "S_16.npz"),
+        (r"C:\Users\ann\S_16.npz", "S_16.npz"),
+        ("weights/S_16.npz, taken for vit_small_patch16_224.x", "S_16.npz, taken for vit_small_patch16_224.x"),
+        ("hub:ann/flowers", "hub:ann/flowers"),
+        ("https://ann:secret@example.org/x.pth?token=1", "https://example.org/x.pth"),
+        ("deit_tiny_patch16_224.fb_in1k", "deit_tiny_patch16_224.fb_in1k"),
+        (None, None),
+    ],
+)
+def test_a_saved_model_names_no_folders_of_this_machine(origin, saved, tmp_path):
+    model = build_vit(CONFIG, SPEC, LABELS, origin)
+    assert metadata(_saved(model, tmp_path)).origin == saved
+    assert metadata(keras.models.clone_model(model)).origin == saved
 
 
 def test_update_of_an_unknown_field_raises():

@@ -12,13 +12,14 @@ from keras_vit.cli.console import CONSOLE, counted, say, warn
 from keras_vit.cli.export import explain, export
 from keras_vit.cli.finetune import finetune
 from keras_vit.cli.list import list
-from keras_vit.cli.predictor import check_head, classifier, classify_files
+from keras_vit.cli.predictor import check_head, check_no_limit, classifier, classify_files
 from keras_vit.cli.publish import publish, rollback
 from keras_vit.cli.recipes import show_recipe
 from keras_vit.config import DataConfig, apply_overrides
 from keras_vit.config.files import load_recipe_module
 from keras_vit.data import evaluation_dataset, expected_end, iterators_end, load_source, plain_errors
 from keras_vit.data.labels import check_not_empty
+from keras_vit.data.sources.folder import ALL, find_image_folder
 from keras_vit.data.unreadable import left_out
 from keras_vit.distribution.strategies import check_device
 from keras_vit.experiment import runner as experiment
@@ -71,7 +72,7 @@ def train(options):
         return
     _report(finished, module)
     if options.record:
-        record.write_json(record_path, finished.record)
+        record.write_json(record_path, record.without_folders(finished.record))
         say(f"record: {record_path}")
     if not options.no_export:
         smoke = directory / "saved_model"
@@ -100,11 +101,12 @@ def _report(finished, module):
 
 def evaluate(options):
     """Measures loss and accuracy of a model on a split of a data set."""
+    split_name = _split_name(options)
     config = DataConfig(
         name=options.data,
         folder=options.folder,
         batch_size=options.batch_size,
-        train_split=options.split,
+        train_split=split_name,
         data_dir=options.data_dir,
         skip_unreadable=options.skip_unreadable,
     )
@@ -117,8 +119,8 @@ def evaluate(options):
     spec, skipped = content.input_spec, []
     # Arrays are in memory anyway.
     load = source.split if source.encoded is None else lambda name, spec: source.encoded(name)
-    split, skip = load(options.split, spec), options.skip_unreadable and source.encoded is not None
-    check_not_empty(len(split), source.name, options.split)
+    split, skip = load(split_name, spec), options.skip_unreadable and source.encoded is not None
+    check_not_empty(len(split), source.name, split_name)
     batches = evaluation_dataset(split, num_classes, spec, options.batch_size, skip_unreadable=skip, skipped=skipped)
     model.compile(
         loss=keras.losses.CategoricalCrossentropy(from_logits=gives_logits),
@@ -134,12 +136,34 @@ def evaluate(options):
         try:
             results = model.evaluate(batches, return_dict=True, verbose="auto" if CONSOLE.is_terminal else 0)
         except (ValueError, tf.errors.OpError):
-            check_not_empty(len(split) - len(skipped), source.name, options.split)
+            check_not_empty(len(split) - len(skipped), source.name, split_name)
             raise
     count = int(results.pop("images"))
-    say(f"{source.name}, {options.split}: {count:,} images, " + _numbers(results))
+    say(f"{source.name}, {split_name}: {count:,} images, " + _numbers(results))
     if skipped:
         warn(left_out(skipped, limit=None))
+
+
+def _split_name(options):
+    """The part of the data set to evaluate on: `--split`, else `test`; all of a folder whose images have no splits.
+
+    Raises:
+        ValueError: if no `--split` is given and the folder has splits, but no `test`.
+    """
+    if options.split or not options.folder:
+        return options.split or "test"
+    try:
+        names = [*find_image_folder(options.folder, min_classes=1).splits]
+    except ValueError:  # What is wrong with the folder is told where it is read.
+        return "test"
+    if names == [ALL]:
+        return ALL
+    if "test" not in names:
+        raise ValueError(
+            f"--split must name a part of the folder without a test split: --split {names[-1]}. "
+            f"Received: no --split for {str(options.folder)!r}, which has {', '.join(names)}"
+        )
+    return "test"
 
 
 def _evaluated(given, class_names):
@@ -187,6 +211,7 @@ def predict(options):
     check_target(options.to)
     images = find_images(options.images)
     if is_saved_model(options.model):
+        check_no_limit(options.max_pixels)
         loaded = LoadedSavedModel(options.model)
         loaded.check_signature("strict", "classify encoded images")
         _warn_of_few_classes(loaded, options.top)
@@ -202,7 +227,7 @@ def predict(options):
             say(front)
 
         def classify(files):
-            return classify_files(model, files, options.top, options.activation)
+            return classify_files(model, files, options.top, options.activation, max_pixels=options.max_pixels)
 
     with counted("images", len(images)) as advance:
         report(images, _counted(classify(images), advance), options.top, options.to, say)

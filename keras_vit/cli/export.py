@@ -4,13 +4,14 @@ import os
 import pathlib
 
 from keras_vit.cli.console import counted, say, warn
-from keras_vit.cli.predictor import best_classes
+from keras_vit.cli.predictor import asked_limits, best_classes, check_no_limit
 from keras_vit.cli.runtimes import export_format, export_runtime, read_labels
 from keras_vit.data import UnreadableFile, read_images
 from keras_vit.export import read_description, saved_model, write_server_files
 from keras_vit.export.loaded_model import LoadedSavedModel
 from keras_vit.export.server.files import BATCHING_CONFIG, allowed_batch_sizes, check_model_name
 from keras_vit.export.server.warmup import BATCH_SIZES, check_batch_sizes
+from keras_vit.image_ops.decode import DATA
 from keras_vit.interpret import rollout_model
 from keras_vit.interpret.plots import overlay
 from keras_vit.metadata import has_classifier, metadata
@@ -92,10 +93,13 @@ def explain(options):
     """
     images = find_images(options.images)
     saved = is_saved_model(options.model)
+    if saved:
+        check_no_limit(options.max_pixels)
     spec, explained = _of_saved_model(options.model) if saved else _of_model(load_model(options.model))
+    limits = DATA if saved else asked_limits(options.max_pixels)
     pictures, failed = _picture_paths(images, pathlib.Path(options.to)), []
     with counted("images", len(images)) as advance:
-        for image, picture, pixels in zip(images, pictures, read_images(images, spec), strict=True):
+        for image, picture, pixels in zip(images, pictures, read_images(images, spec, limits), strict=True):
             answer = pixels.reason if isinstance(pixels, UnreadableFile) else explained(image, pixels)
             if isinstance(answer, str):
                 failed.append(f"\n  {image}: {answer}")

@@ -1,6 +1,5 @@
 """`keras_vit finetune`: a pretrained model on a folder of images of one's own."""
 
-import pathlib
 import shlex
 
 from rich.table import Table
@@ -8,6 +7,7 @@ from rich.table import Table
 from keras_vit.cli.console import CONSOLE, say
 from keras_vit.data.sources.folder import find_image_folder
 from keras_vit.experiment.fine_tuning import fine_tune
+from keras_vit.image_ops.pillow_reader import UnreadableImage, read_picture
 from keras_vit.training.loop.preemption import raise_on_sigterm
 
 
@@ -69,7 +69,16 @@ def _files(directory):
 
 
 def _example(folder):
-    """The path of one image, to show the commands with."""
+    """The path of one readable image, one that was not trained on if there is any, to show the commands with."""
     splits = find_image_folder(folder).splits
-    split = next(splits[name] for name in ("test", "validation", *splits) if name in splits)
-    return str(pathlib.Path(next(iter(split.files.values()))[0]))
+    names = sorted(splits, key=lambda name: ["test", "validation"].index(name) if name in ("test", "validation") else 2)
+    files = (file for name in names for files in splits[name].files.values() for file in files)
+    return str(next(filter(_is_readable, files)))
+
+
+def _is_readable(file):
+    try:
+        read_picture(file)
+    except (UnreadableImage, OSError):
+        return False
+    return True

@@ -1,5 +1,6 @@
 """What the commands ask of a model and its answers."""
 
+import dataclasses
 import itertools
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 
 from keras_vit.data import UnreadableFile, read_images
 from keras_vit.export.saved_models import PREDICT_BATCH
+from keras_vit.image_ops.decode import ASKED
 from keras_vit.image_ops.resize import normalize
 from keras_vit.metadata import composition, has_classifier, metadata, output
 from keras_vit.outputs import class_names, score_activation
@@ -76,7 +78,21 @@ def best_classes(model, outputs, top, activation=None):
     return [[(name, score) for _, name, score in row] for row in rows]
 
 
-def classify_files(model, files, top, activation=None, batch_size=PREDICT_BATCH):
+def asked_limits(max_pixels=None):
+    """The `Limits` of images that a model is asked about: those of a served model, or of more or fewer pixels."""
+    return ASKED if max_pixels is None else dataclasses.replace(ASKED, max_pixels=max_pixels)
+
+
+def check_no_limit(max_pixels):
+    """Raises a `ValueError` where a limit is given for a SavedModel, which has one of its own."""
+    if max_pixels is not None:
+        raise ValueError(
+            "a SavedModel has the --max-pixels that it was exported with; export it again with another one. "
+            f"Received: --max-pixels {max_pixels}"
+        )
+
+
+def classify_files(model, files, top, activation=None, batch_size=PREDICT_BATCH, max_pixels=None):
     """Classifies image files, whose pixels are those that `evaluate` has.
 
     Args:
@@ -85,13 +101,14 @@ def classify_files(model, files, top, activation=None, batch_size=PREDICT_BATCH)
         top: int. How many classes.
         activation: as for `score_activation`.
         batch_size: int. Images that the model gets at a time.
+        max_pixels: int or `None`: larger images are refused, by the limit of a served model.
 
     Yields:
         For each batch a list with, for each of its files, a list of `(class name, score)`, best first, or a str: why
         there is none.
     """
     spec = metadata(model).input_spec
-    images = read_images(files, spec)
+    images = read_images(files, spec, asked_limits(max_pixels))
     while batch := list(itertools.islice(images, batch_size)):
         pixels = [image for image in batch if not isinstance(image, UnreadableFile)]
         answers = iter(())

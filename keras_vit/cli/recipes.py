@@ -8,8 +8,9 @@ import types
 import typing
 
 from keras_vit.cli.console import say
-from keras_vit.config import apply_overrides
+from keras_vit.config import Recipe, apply_overrides
 from keras_vit.config.files import load_recipe_module
+from keras_vit.config.overrides import find_fields
 
 _WIDTH = 110
 
@@ -41,6 +42,11 @@ def show_recipe(options):
         "\nShort for some of them: --epochs, --lr, --batch-size, --seed. "
         "Options of the command: `keras_vit train --help`"
     )
+
+
+def find_recipe_fields(name):
+    """The full paths of a recipe's fields of this name, as `keras_vit.config.overrides.find_fields`."""
+    return find_fields(Recipe, name)
 
 
 def field_lines(config, prefix=""):

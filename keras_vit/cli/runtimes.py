@@ -5,9 +5,8 @@ import pathlib
 import keras_vit_cli
 from keras_vit.atomic import replaced
 from keras_vit.export import BATCHES, litert_model, onnx_model, openvino_model
-from keras_vit.metadata import metadata, update_metadata
+from keras_vit.metadata import composition, update_metadata
 from keras_vit.validation import nearest
-from keras_vit.weights.publish.push import shown_origin
 from keras_vit.zoo.create import load_model
 from keras_vit_client.image_files import find_images
 
@@ -160,9 +159,7 @@ def _quantization_text(written):
 def _save_keras(model, path, labels):
     """Writes a `.keras` file, which appears whole or not at all."""
     if labels is not None:
-        update_metadata(model, labels=labels)
-    if origin := metadata(model).origin:
-        update_metadata(model, origin=shown_origin(origin))
+        update_metadata(composition(model).inner, labels=labels)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path) as partial:
         model.save(partial)

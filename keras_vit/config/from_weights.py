@@ -7,10 +7,10 @@ import re
 import warnings
 
 from keras_vit.models import ModelConfig, SwinConfig
+from keras_vit.origin import is_remote
 from keras_vit.preprocessing import InputSpec
 from keras_vit.validation import replace_fields
 from keras_vit.weights.hub.catalog import catalog
-from keras_vit.weights.hub.download import is_remote
 from keras_vit.weights.layouts.swin import TIMM as SWIN
 from keras_vit.zoo.create import describe_model
 

@@ -5,7 +5,7 @@ import dataclasses
 import types
 import typing
 
-from keras_vit.validation import nearest
+from keras_vit.validation import SYNONYMS, nearest
 
 
 def apply_overrides(recipe, assignments):
@@ -28,11 +28,59 @@ def apply_overrides(recipe, assignments):
         key, equals, text = assignment.partition("=")
         if not equals or not key:
             raise ValueError(f"an override must look like a.b=value. Received: {assignment!r}")
-        _add(changes, recipe, key.split("."), text, key)
+        try:
+            _add(changes, recipe, key.split("."), text, key)
+        except UnknownField as error:
+            raise ValueError(_misplaced(error, recipe, key, text)) from None
     if changes.get("weights") and changes["weights"] != getattr(recipe, "weights", None):
         choice = {name: value for name, value in changes.items() if name.startswith("weights_")}
         recipe = recipe.with_weights(changes["weights"], **choice)
     return _replace(recipe, changes)
+
+
+class UnknownField(ValueError):
+    """A field that a group does not have."""
+
+
+def find_fields(config, name):
+    """Finds the fields of nested dataclasses by the last part of their path.
+
+    Args:
+        config: a dataclass or the class of one, such as `Recipe`.
+        name: str. `-` stands for `_`, case plays no part, and `keras_vit.validation.SYNONYMS` are known.
+
+    Returns:
+        A list of full paths, such as `["augment.mixup"]`; empty where no field has this name.
+    """
+    word = name.replace("-", "_").lower()
+    paths = _paths(config)
+    return next(
+        (found for target in (word, SYNONYMS.get(word)) if (found := [p for p in paths if p.split(".")[-1] == target])),
+        [],
+    )
+
+
+def _paths(config, prefix=""):
+    """The full paths of all fields, those of groups that are not there yet included; each once."""
+    kind = config if isinstance(config, type) else type(config)
+    paths = {}
+    for field in dataclasses.fields(kind):
+        value, path = getattr(config, field.name, None), f"{prefix}{field.name}"
+        groups = (
+            [value] if dataclasses.is_dataclass(value) else filter(dataclasses.is_dataclass, _kinds(kind, field.name))
+        )
+        inside = [name for group in groups for name in _paths(group, f"{path}.")]
+        paths |= dict.fromkeys(inside or [path])
+    return list(paths)
+
+
+def _misplaced(error, recipe, key, text):
+    """The message about a field that is not where it was looked for: its full path, if another group has it."""
+    elsewhere = find_fields(recipe, key.split(".")[-1])
+    if not elsewhere:
+        return str(error)
+    typed = " or ".join(f"{path}={text}" for path in elsewhere)
+    return f"a field is set by its full path, {typed}. Received: {key}={text}"
 
 
 def _add(changes, config, path, text, key):
@@ -44,7 +92,7 @@ def _add(changes, config, path, text, key):
     fields = {field.name: field for field in dataclasses.fields(kind)}
     name, *rest = path
     if name not in fields:
-        raise ValueError(
+        raise UnknownField(
             f"unknown key of {kind.__name__}{nearest(name, fields)} Received: {key!r}, known: {sorted(fields)}"
         )
     kinds = _kinds(kind, name)

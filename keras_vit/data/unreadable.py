@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit.image_ops.decode import DAMAGED, DATA, FORMAT, SIZE, VALID, decode
-from keras_vit.image_ops.pillow_reader import UnreadableImage, read_pixels
+from keras_vit.image_ops.pillow_reader import UnreadableImage, image_size, read_pixels
 
 REPLACE, DROP = "replace", "drop"
 
@@ -23,7 +23,6 @@ _FAILED, _OVER = -1, -2  # in place of a position: the element that raises, and 
 _REASONS = {
     DAMAGED: "it is damaged",
     FORMAT: "its format is not decoded",
-    SIZE: "it is too large or has too many scans",
 }
 _LISTED = 10  # names in an error or a warning
 # What TensorFlow puts around the message of an operation.
@@ -60,23 +59,35 @@ def plain_reason(error):
     return _DECORATION.sub("", error.message.partition("\n")[0])[:200]
 
 
-def unreadable_reason(data, num_channels=3):
+def unreadable_reason(data, num_channels=3, limits=DATA):
     """Why the bytes of an image cannot be decoded: Pillow's words, or TensorFlow's where Pillow can decode them.
 
     Args:
         data: bytes of a file.
         num_channels: int, of the model that cannot have the image.
+        limits: `keras_vit.image_ops.decode.Limits`. Default: those of data sets.
     """
     try:
+        if limits != DATA:
+            height, width = image_size(data)
+            if height * width > limits.max_pixels or max(height, width) > limits.max_side:
+                return _size_reason(data, limits)
         read_pixels(data, num_channels)
-        _, reason = decode(tf.constant(data), DATA, num_channels=num_channels)
+        _, reason = decode(tf.constant(data), limits, num_channels=num_channels)
     except UnreadableImage as error:
         return str(error)
     except tf.errors.OpError as error:
         return plain_reason(error)
     except UnicodeDecodeError:  # of an error that quotes the bytes
         return _REASONS[DAMAGED]
+    if reason == SIZE:
+        return _size_reason(data, limits)
     return "not when it was tried again" if reason == VALID else _REASONS[int(reason)]
+
+
+def _size_reason(data, limits):
+    """What an exported model says of the same image."""
+    return f"must be {limits.size_rule}. Received: {len(data)} bytes"
 
 
 def map_readable(dataset, function, start, end, explain, skip=None):

@@ -120,6 +120,7 @@ def fine_tune(
     directory = pathlib.Path(directory or f"runs/{name}")
     with locked(directory), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="split .* of .*: not used")  # `found.description` names them
+        warnings.filterwarnings("ignore", message=".* unreadable images? (is|are) left out: ")  # and these
         if overwrite:
             empty(directory)
         weights = _weights_of(model, directory)
@@ -129,7 +130,7 @@ def fine_tune(
         recipe = apply_overrides(recipe, overrides)
         source = found.source or experiment.load_source(recipe.data)
         recipe = follow_weights(recipe).for_data(len(source.class_names), source.num_channels)
-        head = _fit_head(recipe, source, directory / "head", log)
+        head = _fit_head(recipe, source, found, directory / "head", log)
         tuned = recipe.replace(weights=str(directory / "head" / MODEL_FILE), **NO_CHOICE)
         if head_only:
             model, run_record = keras.models.load_model(directory / "head" / MODEL_FILE, compile=False), None
@@ -216,7 +217,7 @@ def _image_size(config, side, log):
     return size
 
 
-def _fit_head(recipe, source, directory, log):
+def _fit_head(recipe, source, data, directory, log):
     """Fits the head and saves the model, unless that is done; returns a dict with its validation accuracy."""
     state = directory / "head.json"
     wanted = {"recipe": recipe.to_dict()}
@@ -241,7 +242,7 @@ def _fit_head(recipe, source, directory, log):
     if len(train) > _MOST_FEATURES:
         _, train = train.divide(_MOST_FEATURES / len(train))
     extractor = head_inputs(model)
-    log(f"head: features of {len(train):,} training and {len(judge):,} validation images")
+    log(f"head: features of {data.count(train):,} training and {data.count(judge):,} validation images")
     features, labels = _features(extractor, train, recipe, mirrored=recipe.augment.flip and len(train) <= _MIRRORED)
     fit_heads(model, features, labels, recipe.training.seed)
     features, labels = _features(extractor, judge, recipe)
@@ -315,7 +316,7 @@ def _report(model, recipe, source, data, head, run_record, kept):
             labels.append(targets.argmax(-1))
         measured[name] = classification_report(np.concatenate(labels), np.concatenate(predictions), content.labels)
     return {
-        "data": {"name": data.name, "classes": list(content.labels), "training_images": len(train)},
+        "data": {"name": data.name, "classes": list(content.labels), "training_images": data.count(train)},
         "weights": {"origin": shown_origin(content.origin), "license": license_of(content)},
         "model": {
             "family": type(content.config).__name__,

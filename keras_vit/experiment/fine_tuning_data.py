@@ -11,6 +11,8 @@ from PIL import Image
 from keras_vit.config import DataConfig
 from keras_vit.data import Source, Split
 from keras_vit.data.sources.folder import ALL, find_image_folder
+from keras_vit.data.sources.memory import find_unreadable
+from keras_vit.data.unreadable import left_out
 
 _FRACTION = 0.2  # of the training images, for validation, where they have no such split
 _SAMPLED = 64  # images whose size is looked at
@@ -29,6 +31,7 @@ class FineTuningData:
         test_split: str or `None`. The split that is measured once, at the end.
         side: int, pixels. The median of the shorter sides of the training images.
         description: str. What was found, in lines.
+        unreadable: frozenset of str, the paths of images that cannot be decoded and are left out.
     """
 
     name: str
@@ -37,6 +40,11 @@ class FineTuningData:
     test_split: str | None
     side: int
     description: str
+    unreadable: frozenset = frozenset()
+
+    def count(self, split):
+        """int. The images of a split of the source that can be read."""
+        return len(split) - sum(name in self.unreadable for name in getattr(split, "names", ()))
 
 
 def load_fine_tuning_data(
@@ -70,12 +78,19 @@ def load_fine_tuning_data(
 
 def _of_folder(path, batch_size, fraction):
     folder = find_image_folder(path)
+    found = [split.examples()[0] for split in folder.splits.values()]
+    unreadable = find_unreadable([file for files in found for file in files])
+    if unreadable:
+        splits = {name: split.without(set(unreadable)) for name, split in folder.splits.items()}
+        folder = dataclasses.replace(folder, splits=splits)
     training = next((name for name in ("train", ALL) if name in folder.splits), None)
     if training is None:
         raise ValueError(
             "a folder with splits needs one to train on, <folder>/train/<class>/<image>. "
             f"Received: {str(path)!r} with {', '.join(folder.splits)}"
         )
+    if not len(folder.splits[training]):
+        raise ValueError(f"images to train on must be readable. Received: {left_out(unreadable)}")
     split, has_validation = folder.splits[training], "validation" in folder.splits
     files = [file for files in split.files.values() for file in files]
     config = _config(len(split), batch_size, None if has_validation else fraction or _FRACTION)
@@ -89,11 +104,13 @@ def _of_folder(path, batch_size, fraction):
         in_memory=False,  # so that both phases divide the same list of files, whichever of them can be read
     )
     lines = [folder.describe()]
+    if unreadable:
+        lines.append(f"  {left_out(unreadable, limit=None)}")
     if not has_validation:
         lines.append(f"  no validation split: {config.validation_fraction:.0%} of the training images are kept for it")
     test = "test" if "test" in folder.splits else None
     name = pathlib.Path(path).resolve().name
-    return FineTuningData(name, config, None, test, _median_side(files), "\n".join(lines))
+    return FineTuningData(name, config, None, test, _median_side(files), "\n".join(lines), frozenset(unreadable))
 
 
 def _config(count, batch_size, fraction):

@@ -1,11 +1,13 @@
 """A SavedModel of keras_vit that is loaded to be asked, without Keras building a model."""
 
 import functools
+import io
 import pathlib
 import re
 
 import keras
 import tensorflow as tf
+from PIL import Image
 
 from keras_vit import models
 from keras_vit.export.servable.description import read_description
@@ -165,7 +167,8 @@ class LoadedSavedModel:
                 self.signatures["strict"](image_bytes=tf.constant([content]))
             except tf.errors.InvalidArgumentError as error:
                 found = re.search(r"image_bytes\[0\] (must be .*?)(?:\]|\n|$)", str(error))
-                return found[1] if found else str(error)
+                text = found[1] if found else str(error)
+                return text + _other_format(content) if "one of the formats" in text else text
         return "cannot be decoded"
 
     def keras_model(self):
@@ -213,3 +216,12 @@ def _bytes(file):
         return pathlib.Path(file).read_bytes()
     except OSError as error:
         return error.strerror or str(error)
+
+
+def _other_format(content):
+    """What to do about an image of a format that a SavedModel does not take; an empty str for what is no image."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return f" of {image.format}; convert the file to one of them"
+    except Exception:  # Pillow's readers raise anything for what is no image.
+        return ""

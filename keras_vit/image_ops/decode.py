@@ -17,7 +17,7 @@ import tensorflow as tf
 from keras_vit.image_ops import headers
 from keras_vit.image_ops.chunks import gif_frame, has_exif, jpeg_exif, jpeg_scans, png_core, webp_core
 from keras_vit.image_ops.exif import exif_orientation, stored_window, turn_upright
-from keras_vit.image_ops.pillow_reader import DAMAGED, FORMAT, SIZE, VALID, UnreadableImage, read_pixels
+from keras_vit.image_ops.pillow_reader import DAMAGED, FORMAT, SIZE, VALID, UnreadableImage, image_size, read_pixels
 from keras_vit.image_ops.pillow_reader import MAX_PIXELS as DATA_MAX_PIXELS
 from keras_vit.image_ops.pillow_reader import MAX_SIDE as DATA_MAX_SIDE
 from keras_vit.image_ops.resize import fit_channels, resample, whole_pixels
@@ -61,11 +61,21 @@ class Limits:
     upright: bool = True
     others: bool = False
 
+    @property
+    def size_rule(self):
+        """str. What an image must be that is refused for its size, for errors."""
+        return (
+            f"an image of at most {self.max_pixels} pixels, no side longer than {self.max_side}, no needless scans or "
+            "data"
+        )
+
 
 # Of images of a data set. Each format in the graph costs a second or so where a data set is begun, so there are those
 # in it of which data sets consist; what is rare comes from Pillow, with the same pixels.
 DATA = Limits(("jpeg", "png"), DATA_MAX_PIXELS, DATA_MAX_SIDE, others=True)
-# The same for graphs that run in other processes.
+# Of images that a model is asked about outside of a server: those of `DATA`, with the limits of a server.
+ASKED = dataclasses.replace(DATA, max_pixels=MAX_PIXELS, max_side=MAX_SIDE)
+# As `DATA`, for graphs that run in other processes.
 PORTABLE_DATA = Limits(max_pixels=DATA_MAX_PIXELS, max_side=DATA_MAX_SIDE)
 
 
@@ -157,7 +167,9 @@ def decode(data, limits, window=None, num_channels=3):
         branches.append(functools.partial(guard.refuse, FORMAT))
         decoded = guard.shaped(*tf.switch_case(headers.format_index(head, formats), branches))
         if limits.others:
-            decoded = guard.shaped(*tf.cond(decoded[2] == FORMAT, lambda: _by_pillow(data, channels), lambda: decoded))
+            decoded = guard.shaped(
+                *tf.cond(decoded[2] == FORMAT, lambda: _by_pillow(data, channels, limits), lambda: decoded)
+            )
         return _finished(*decoded, guard)
 
     if "jpeg" not in limits.formats or channels != 3:
@@ -183,13 +195,16 @@ def _cut(image, window):
     return tf.slice(image, [top, left, 0], [height, width, -1])
 
 
-def _by_pillow(data, channels):
+def _by_pillow(data, channels, limits):
     """What Pillow reads of an image of another format; it is upright."""
 
     def read(data):
         try:
-            # Outside of graphs an array comes.
-            return read_pixels(data if isinstance(data, bytes) else data.item(), channels), VALID
+            data = data if isinstance(data, bytes) else data.item()  # Outside of graphs an array comes.
+            height, width = image_size(data)
+            if height * width > limits.max_pixels or max(height, width) > limits.max_side:
+                return np.zeros((1, 1, channels), "uint8"), SIZE
+            return read_pixels(data, channels), VALID
         except UnreadableImage as error:
             return np.zeros((1, 1, channels), "uint8"), error.reason
 

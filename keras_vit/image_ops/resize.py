@@ -117,7 +117,7 @@ def _nearest(first, size, resized, count, axis):
 def normalize(images, input_spec):
     """`InputSpec.normalize` of a batch as one multiplication and one addition of whole rows.
 
-    The same formula, channel by channel, takes four times as long: TensorFlow broadcasts three numbers slowly.
+    The same numbers, channel by channel, take four times as long: TensorFlow broadcasts three numbers slowly.
 
     Args:
         images: tensor `(batch, *input_spec.size, channels)`, pixels 0 to 255.
@@ -127,9 +127,9 @@ def normalize(images, input_spec):
         float32 tensor of the same shape.
     """
     width = input_spec.size[1]
-    mean, std = (np.tile(np.float64(values), width) for values in (input_spec.mean, input_spec.std))
-    rows = tf.reshape(tf.cast(images, tf.float32), (-1, len(mean)))
-    rows = rows * tf.constant(1 / (255 * std), tf.float32) - tf.constant(mean / std, tf.float32)
+    scale, shift = (np.tile(values, width) for values in input_spec.scale_and_shift)
+    rows = tf.reshape(tf.cast(images, tf.float32), (-1, len(scale)))
+    rows = rows * tf.constant(scale, tf.float32) - tf.constant(shift, tf.float32)
     return tf.reshape(rows, (-1, *input_spec.size, input_spec.num_channels))
 
 

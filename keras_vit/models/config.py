@@ -107,6 +107,7 @@ class ViTConfig(ModelConfig):
         norm_placement: `pre` or `post`, as in the original Transformer. Default `pre`.
         patch_bias: bool. Whether the projection of the patches has a bias (CLIP has none). Default True.
         embedding_norm: bool. Whether a norm follows the patch encoder (CLIP). Default False.
+        qkv_bias: bool. Whether queries, keys and values have a bias. Default True.
         qk_norm: bool. Whether queries and keys are normalised in each head. Default False.
         layer_norm_epsilon: float. Default 1e-6.
         layer_scale_init: float or `None`. Initial LayerScale; `None` leaves it away.
@@ -146,6 +147,7 @@ class ViTConfig(ModelConfig):
     norm_placement: str = "pre"
     patch_bias: bool = True
     embedding_norm: bool = False
+    qkv_bias: bool = True
     qk_norm: bool = False
     layer_norm_epsilon: float = 1e-6
     layer_scale_init: float | None = None

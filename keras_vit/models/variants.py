@@ -238,3 +238,10 @@ def _vit_variants():
 
 
 VARIANTS = {**dict(_vit_variants()), **HYBRID_VARIANTS, **DEIT_VARIANTS, **TOWER_VARIANTS, **SWIN_VARIANTS}
+
+
+def find_variant(architecture):
+    """The config of a model of timm's by its name, with or without a tag and what stands in front; else `None`."""
+    name = architecture.rpartition("/")[2].partition(".")[0]
+    # The names with `_gap` differ in their pooling alone, which is an argument.
+    return VARIANTS.get(name.replace("_siglip_gap_", "_siglip_"))

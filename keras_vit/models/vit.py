@@ -83,6 +83,7 @@ def encode(config, images, policy):
             drop_path_rate=drop_path_rate,
             layer_scale_init=config.layer_scale_init,
             qk_norm=config.qk_norm,
+            qkv_bias=config.qkv_bias,
             layer_norm_epsilon=config.layer_norm_epsilon,
             dtype=policy,
             name=f"encoder_block_{i}",

@@ -23,6 +23,8 @@ class Description:
         labels: tuple of class names, or `None`.
         origin: str. Where the weights come from, or `None`.
         license: str, or `None`.
+        architecture: dict, the model's name and arguments that a training program wrote into the file, if `fields` are
+            read off them; else an empty one.
     """
 
     fields: dict = dataclasses.field(default_factory=dict)
@@ -31,6 +33,7 @@ class Description:
     labels: tuple | None = None
     origin: str | None = None
     license: str | None = None
+    architecture: dict = dataclasses.field(default_factory=dict)
 
     @property
     def told(self):
@@ -52,7 +55,8 @@ def describe(checkpoint, preprocessing=True):
     """The `Description` of a checkpoint. What the file says of itself goes before what lies beside it.
 
     Read are `config.json`, as timm and Hugging Face write it, `preprocessor_config.json`, as Hugging Face does,
-    `open_clip_config.json`, and the license in the head of a model card, `README.md`.
+    `open_clip_config.json`, and the license in the head of a model card, `README.md`; without a config, the name of the
+    model that a training program wrote into the file.
 
     Args:
         checkpoint: `Checkpoint` of a model, as `find_model` gives it.
@@ -74,6 +78,7 @@ def describe(checkpoint, preprocessing=True):
     if not content:
         path = checkpoint.path.with_name("open_clip_config.json")
         content = _checked(path, input_hints.timm_content, _read_json(path))
+    architecture = {} if content or checkpoint.content is None else checkpoint.content.architecture
     preprocessor_path = checkpoint.path.with_name("preprocessor_config.json")
     preprocessor = _read_json(preprocessor_path)
     if not preprocessing:
@@ -82,10 +87,13 @@ def describe(checkpoint, preprocessing=True):
         spec = _checked(path, input_hints.timm_input_spec, content)
     else:
         spec = _checked(preprocessor_path, input_hints.transformers_input_spec, preprocessor)
-    fields = _checked(path, hints.config_fields, content)
+    if architecture:
+        fields = _checked(checkpoint.path, hints.config_fields, architecture)
+    else:
+        fields = _checked(path, hints.config_fields, content)
     labels = _checked(path, input_hints.labels, content)
     license = _license(checkpoint.path, content, checkpoint.metadata)
-    return Description(fields, None, spec, labels, license=license)
+    return Description(fields, None, spec, labels, license=license, architecture=architecture)
 
 
 def _license(path, content, file_metadata):

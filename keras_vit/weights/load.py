@@ -9,6 +9,7 @@ from keras_vit.layers.core.dense import weights_follow
 from keras_vit.metadata import ModelMetadata, update_metadata
 from keras_vit.models import build_model
 from keras_vit.models.aliases import resolve_aliases
+from keras_vit.origin import is_remote
 from keras_vit.preprocessing import InputSpec
 from keras_vit.weights.assign import fill, find_skipped
 from keras_vit.weights.config.infer import infer_config
@@ -16,7 +17,7 @@ from keras_vit.weights.describe import Description, describe
 from keras_vit.weights.files.checkpoint import open_checkpoint
 from keras_vit.weights.files.folders import find_file
 from keras_vit.weights.hub.catalog import catalog, catalog_entry
-from keras_vit.weights.hub.download import download, is_remote
+from keras_vit.weights.hub.download import download
 from keras_vit.weights.layouts.detect import find_model
 from keras_vit.weights.layouts.keras_layout import KerasLayout
 from keras_vit.weights.transpose import turning

@@ -12,12 +12,12 @@ import keras
 from keras_vit.metadata import Metadata, ModelMetadata
 from keras_vit.models import VARIANTS, build_model
 from keras_vit.models.aliases import resolve_aliases
+from keras_vit.origin import is_remote
 from keras_vit.validation import nearest
 from keras_vit.weights import find_entries, from_checkpoint, load_published, load_variant
 from keras_vit.weights.files.checkpoint import SUFFIXES
 from keras_vit.weights.files.folders import find_files
 from keras_vit.weights.hub.catalog import catalog
-from keras_vit.weights.hub.download import is_remote
 from keras_vit.weights.load import describe_checkpoint
 
 # What a training run leaves in its folder.

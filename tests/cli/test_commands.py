@@ -646,6 +646,31 @@ def test_help_without_a_recipe_is_that_of_the_command(capsys):
     assert "Did you mean 'vit_digits'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (["train", "vit_digits", "--mixup", "0.8"], "--set augment.mixup=0.8"),
+        (["train", "vit_digits", "--label-smoothing=0.1"], "--set training.label_smoothing=0.1"),
+        (["train", "vit_digits", "--learning-rate", "1e-3"], "is a field of the recipe: --lr 1e-3"),
+        (["finetune", "model", "folder", "--weight-decay", "0.1"], "--set optimizer.weight_decay=0.1"),
+        (["finetune", "model", "folder", "--img-size", "96"], "--size 96"),
+        (["finetune", "model", "folder", "--head_only"], "did you mean --head-only?"),
+        (["predict", "x.png", "--model", "x", "--topk", "3"], "did you mean --top?"),
+    ],
+)
+def test_an_unknown_option_is_answered_with_what_to_type(arguments, advice, capsys):
+    with pytest.raises(SystemExit) as end:
+        _main(*arguments)
+    assert end.value.code == 2
+    assert advice in capsys.readouterr().err
+
+
+def test_an_option_that_is_like_nothing_is_only_named(capsys):
+    with pytest.raises(SystemExit):
+        _main("train", "vit_digits", "--zzz", "3")
+    assert capsys.readouterr().err.endswith("unrecognized arguments: --zzz 3\n")
+
+
 def test_every_argument_of_every_command_is_explained():
     parser = keras_vit_cli._parser()
     for name, command in parser._subparsers._group_actions[0].choices.items():

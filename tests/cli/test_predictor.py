@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import hostile
 import numpy as np
@@ -177,6 +178,48 @@ def test_evaluate_finds_the_same_of_a_model_and_its_saved_model(photos, model_fi
         found.append([float(number) for number in re.findall(r"\d+\.\d{4}", line)])
     np.testing.assert_allclose(found[1], found[0], atol=1e-3)
     assert found[1] == found[2]
+
+
+def test_evaluate_takes_all_images_of_a_folder_without_splits(photos, model_file, tmp_path, capsys):
+    assert _main("evaluate", model_file, "--folder", photos / "test") == 0
+    assert "all: 12 images, accuracy" in capsys.readouterr().out
+    for name in ("train", "validation"):
+        shutil.copytree(photos / "test", tmp_path / "parts" / name)
+    assert _main("evaluate", model_file, "--folder", tmp_path / "parts") == 1
+    assert "--split validation" in capsys.readouterr().err
+
+
+def test_predict_says_what_to_do_with_a_format_that_no_server_takes(exported, tmp_path, capsys):
+    Image.new("RGB", (20, 20)).save(tmp_path / "scan.tif")
+    (tmp_path / "text.jpg").write_text("no image")
+    assert _main("predict", tmp_path, "--model", exported) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  ")]
+    assert [line.endswith("of TIFF; convert the file to one of them") for line in lines] == [True, False]
+
+
+def test_a_large_image_is_refused_alike_by_a_model_and_its_saved_model(model_file, exported, tmp_path, capsys):
+    """By the header, of a file of a few kilobytes with more than 2 ** 25 pixels."""
+    path = tmp_path / "large.png"
+    Image.new("1", (8192, 4097)).save(path)
+    said = []
+    for model in (model_file, exported):
+        assert _main("predict", path, "--model", model) == 1
+        said.append(capsys.readouterr().err.splitlines()[-1])
+    assert said[0] == said[1]
+    assert "must be an image of at most 33554432 pixels" in said[0]
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif"])
+def test_the_limit_of_pixels_is_an_option(ending, model_file, exported, tmp_path, capsys):
+    path = tmp_path / f"image.{ending}"
+    Image.new("RGB", (30, 20)).save(path)
+    assert _main("predict", path, "--model", model_file, "--max-pixels", "600") == 0
+    for command in ("predict", "explain"):
+        options = ("--to", tmp_path / "maps") if command == "explain" else ()
+        assert _main(command, path, "--model", model_file, "--max-pixels", "599", *options) == 1
+        assert "must be an image of at most 599 pixels" in capsys.readouterr().err
+        assert _main(command, path, "--model", exported, "--max-pixels", "599") == 1
+        assert "a SavedModel has the --max-pixels that it was exported with" in capsys.readouterr().err
 
 
 def test_evaluate_needs_a_classifier(tmp_path, photos, capsys):

@@ -47,6 +47,7 @@ VIT = {
     "norm_placement": "pre",
     "patch_bias": True,
     "embedding_norm": False,
+    "qkv_bias": True,
     "qk_norm": False,
     "layer_norm_epsilon": 1e-6,
     "layer_scale_init": None,

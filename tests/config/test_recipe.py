@@ -54,7 +54,14 @@ def test_an_override_sets_a_typed_value(assignment, read, expected):
     ("assignment", "message"),
     [
         ("optimizer.learning_rat=1", "Did you mean 'learning_rate'"),
-        ("optimiser.learning_rate=1", "Did you mean 'optimizer'"),
+        ("optimiser.learning_rat=1", "Did you mean 'optimizer'"),
+        ("optimiser.learning_rate=1", r"optimizer\.learning_rate=1\. Received: optimiser\.learning_rate=1"),
+        ("mixup=0.8", r" augment\.mixup=0\.8\. Received: mixup=0\.8"),
+        ("training.mixup=0.8", r" augment\.mixup=0\.8\. Received: training"),
+        ("lr=1", r" optimizer\.learning_rate=1\. "),
+        ("img_size=32", r" model\.image_size=32\. "),
+        ("teacher=x.keras", r" distillation\.teacher=x\.keras\. "),
+        ("ratio=0.5", r" masking\.ratio=0\.5\. "),
         ("optimizer.learning_rate=fast", "must be float"),
         ("training.epochs=2.5", "must be int"),
         ("training.epochs=True", "must be int"),
@@ -99,6 +106,25 @@ def test_a_bad_override_raises(assignment, message):
 def test_a_bad_setting_raises(config, fields, message):
     with pytest.raises(ValueError, match=message):
         config(**fields)
+
+
+def test_a_record_for_others_has_no_folders_of_this_machine():
+    weights = {"weights": "/home/ann/S_16.npz", "data": {"folder": r"C:\photos\flowers", "name": "digits"}, "lr": 0.1}
+    made = {
+        "commit": "a",
+        "config": weights | {"freeze": ["(?!head).*"], "teacher": "runs/x", "url": "https://x.org/y"},
+    }
+    assert record.without_folders(made) == {
+        "commit": "a",
+        "config": {
+            "weights": "S_16.npz",
+            "data": {"folder": "flowers", "name": "digits"},
+            "lr": 0.1,
+            "freeze": ["(?!head).*"],
+            "teacher": "runs/x",
+            "url": "https://x.org/y",
+        },
+    }
 
 
 def test_overrides_that_depend_on_each_other_are_checked_together():

@@ -156,6 +156,33 @@ def test_arrays_and_data_sets_are_taken(kind, weights, tmp_path):
     assert tuned.report["test"]["accuracy"] > 0.9
 
 
+def test_unreadable_images_are_named_and_not_counted(weights, tmp_path, capsys):
+    folder = _write(tmp_path / "colors", 6, seed=0)
+    broken = folder / "blue" / "deeper" / "!.png"  # the first one
+    broken.write_bytes((folder / "blue" / "deeper" / "0.png").read_bytes()[:200])
+    command = ["finetune", str(weights), str(folder), "--out", str(tmp_path / "run"), "--head-only"]
+    assert main([*command, *(part for field in FAST for part in ("--set", field))]) == 0
+    printed, error = capsys.readouterr()
+    text = " ".join(printed.split())
+    assert "all: 18 images (blue 6, green 6, red 6)" in text
+    assert printed.count("1 unreadable image is left out") == 1
+    assert "left out" not in error
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["data"]["training_images"] + report["validation"]["examples"] == 18
+    assert f"features of {report['data']['training_images']} training" in text
+    commands = [line for line in printed.splitlines() if line.startswith("  keras_vit ")]
+    assert len(commands) == 3
+    assert not any(broken.name in command for command in commands)
+
+
+def test_a_folder_of_unreadable_images_is_refused(tmp_path):
+    for name in CLASSES[:2]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"must be readable\. Received: 2 unreadable images"):
+        load_fine_tuning_data(tmp_path)
+
+
 def test_splits_of_a_folder_are_used(tmp_path):
     for split, count in (("train", 8), ("val", 3), ("test", 2)):
         _write(tmp_path / split, count, seed=count)

@@ -149,7 +149,7 @@ def count(c):
     embedding = stem + projection + (extra + c.num_registers) * d
     embedding += positions * d * (c.position_embedding == "learned") + norm * c.embedding_norm
     mlp = dense(d, c.mlp_dim * (2 if c.activation == "swiglu" else 1)) + dense(c.mlp_dim, d)
-    block = 2 * norm + dense(d, 3 * d) + dense(d, d) + mlp
+    block = 2 * norm + 3 * d * (d + c.qkv_bias) + dense(d, d) + mlp
     block += 2 * d * (c.layer_scale_init is not None) + 4 * (d // c.num_heads) * c.qk_norm
     final_norm = norm * (c.norm_placement == "pre")
     pooling = (d + 4 * dense(d, d) + norm + mlp) * (c.pooling == "map")

@@ -38,6 +38,7 @@ VITS = {
     "clip": {"embedding_norm": True, "patch_bias": False, "num_classes": 0, "layer_norm_epsilon": 1e-5},
     "clip, projection": {"embedding_norm": True, "patch_bias": False, "head_bias": False, "layer_norm_epsilon": 1e-5},
     "qk_norm": {"qk_norm": True},
+    "no qkv_bias": {"qkv_bias": False},
     "hybrid": {**_HYBRID, "stem_depths": (1, 1)},
     "hybrid, root": {**_HYBRID, "stem_depths": (), "patch_size": 2},
 }
@@ -58,6 +59,7 @@ _VIT_CHANGES = {
     "patch_bias": (False,),
     "embedding_norm": (True,),
     "qk_norm": (True,),
+    "qkv_bias": (False,),
     "layer_norm_epsilon": (1e-5,),
     "layer_scale_init": (0.5,),
     "position_embedding": ("sincos2d",),

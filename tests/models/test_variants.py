@@ -35,7 +35,7 @@ def test_count_by_hand(name):
         {"pooling": "token_gap"},
         {"qk_norm": True, "layer_scale_init": 0.1, "embedding_norm": True},
         {"norm_placement": "post", "num_channels": 5, "patch_size": (4, 8)},
-        {"patch_bias": False, "head_bias": False, "drop_remainder": True, "image_size": (20, 31)},
+        {"qkv_bias": False, "patch_bias": False, "head_bias": False, "drop_remainder": True, "image_size": (20, 31)},
     ],
 )
 def test_count_by_hand_is_that_of_the_model(fields):

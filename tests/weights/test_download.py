@@ -13,9 +13,10 @@ import pytest
 from huggingface_hub import constants
 from weight_server import COMMIT, serving
 
+from keras_vit.origin import is_remote
 from keras_vit.weights.hub import http as module
 from keras_vit.weights.hub import http as reachable
-from keras_vit.weights.hub.download import download, is_remote, parse_hub
+from keras_vit.weights.hub.download import download, parse_hub
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype="uint8").tobytes()
 FILES = {"timm/small/model.safetensors": CONTENT, "timm/small/config.json": b"{}", "bucket/S_16.npz": CONTENT}

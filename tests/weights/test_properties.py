@@ -4,6 +4,7 @@ import json
 import re
 import warnings
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from random_configs import VITS, examples, swin, swin_configs, vit, vit_configs
@@ -187,6 +188,33 @@ def test_poolings_of_the_same_arrays_are_told_by_what_describes_them(layout, pai
     fill(model, weights)
     save_weights(model, path, layout)
     assert_holds(from_checkpoint(path, config), weights)
+
+
+@pytest.mark.parametrize(
+    ("layout", "fields"),
+    [("timm", {}), ("dinov2", VITS["dinov2"]), ("huggingface", {}), ("huggingface", VITS["dinov2"])],
+)
+def test_without_biases_of_queries_keys_and_values_a_model_is_one_of_zeros(layout, fields, tmp_path):
+    model, _ = model_and_weights(vit(qkv_bias=False, **fields))
+    loaded = keras_vit.from_checkpoint(_written(model, layout, tmp_path, ".npz"), num_heads=2)
+    assert not loaded.count_params() - model.count_params()
+    assert keras_vit.metadata(loaded).config.qkv_bias is False
+    zeros, _ = model_and_weights(vit(**fields))
+    ours = {variable.path: variable for variable in model.weights}
+    for variable in zeros.weights:
+        variable.assign(ours[variable.path] if variable.path in ours else np.zeros(variable.shape))
+    images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
+    np.testing.assert_allclose(model.predict(images, verbose=0), zeros.predict(images, verbose=0), atol=1e-6)
+
+
+def test_a_bias_that_lacks_in_one_block_is_named(tmp_path):
+    model, _ = model_and_weights(vit())
+    path = _written(model, "timm", tmp_path, ".npz")
+    arrays = dict(np.load(path))
+    del arrays["blocks.0.attn.qkv.bias"]
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=r"encoder_block_0/attention/qkv/bias|blocks\.0\.attn\.qkv\.bias"):
+        keras_vit.from_checkpoint(path, num_heads=2)
 
 
 def test_fixed_positions_do_not_tell_the_size_of_the_image(tmp_path):

@@ -88,6 +88,12 @@ def test_config_of_a_published_model_is_found_by_its_name():
         json.dumps(content)
 
 
+def test_a_model_without_biases_of_queries_keys_and_values_says_so():
+    spec = keras_vit.InputSpec(CONFIG.image_size)
+    assert timm_config(CONFIG.replace(qkv_bias=False), spec)["model_args"]["qkv_bias"] is False
+    assert "qkv_bias" not in timm_config(CONFIG, spec)["model_args"]
+
+
 def test_widths_survive_that_timm_truncates():
     for name in ("vit_so400m_patch14_siglip_224", "vit_giant_patch14_dinov2", "vit_giant_patch14_clip_224"):
         config = VARIANTS[name]

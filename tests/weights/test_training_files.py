@@ -16,13 +16,15 @@ import pytest
 import safetensors.numpy
 import torch_pickles
 from golden import GOLDENS, cases
-from tiny import IMAGES, tiny_vit
+from tiny import CONFIG, IMAGES, tiny_vit
 from torch_pickles import Unknown
 
 import keras_vit
+from keras_vit.models import VARIANTS, SwinConfig, build_model
 from keras_vit.weights import from_checkpoint, load_weights, save_weights
 from keras_vit.weights.files.checkpoint import Checkpoint, open_checkpoint
 from keras_vit.weights.layouts.detect import find_model
+from keras_vit.weights.layouts.swin import TIMM as SWIN_TIMM
 from keras_vit.weights.layouts.timm import TIMM
 from keras_vit.weights.save import to_tensors
 
@@ -38,8 +40,8 @@ BESIDE = {
 }
 
 
-def _tensors(model):
-    return {key: np.ascontiguousarray(value) for key, value in to_tensors(model, TIMM).items()}
+def _tensors(model, layout=TIMM):
+    return {key: np.ascontiguousarray(value) for key, value in to_tensors(model, layout).items()}
 
 
 @pytest.fixture(scope="module")
@@ -473,3 +475,86 @@ def test_files_without_arrays_say_so(tmp_path):
             from_checkpoint(path)
         assert path.name in str(error.value)
         assert "0 keys" not in str(error.value)
+
+
+SWIN = SwinConfig(
+    image_size=32, patch_size=4, embed_dim=8, depths=(1, 2), num_heads=(1, 2), window_size=4, num_classes=3, version=2,
+    pretrained_window_sizes=(2, 2), window_rule="timm",
+)  # fmt: skip
+NAMED_VIT = CONFIG.replace(image_size=16, num_heads=4, activation="quick_gelu")
+
+
+@pytest.fixture
+def named(monkeypatch):
+    """Two tiny models that have names of timm's kind, as built by these names."""
+    monkeypatch.setitem(VARIANTS, "swinv2_pico_window4_32", SWIN)
+    monkeypatch.setitem(VARIANTS, "vit_pico_patch8_16", NAMED_VIT)
+    return {"swin": _tensors(build_model(SWIN), SWIN_TIMM), "vit": _tensors(build_model(NAMED_VIT))}
+
+
+def _read_config(path, **options):
+    return keras_vit.metadata(from_checkpoint(path, **options)).config
+
+
+@pytest.mark.parametrize("save", [torch_pickles.save, torch_pickles.save_legacy], ids=["archive", "legacy"])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"arch": "swinv2_pico_window4_32"},
+        {"arch": "timm/swinv2_pico_window4_32.in1k", "args": ARGUMENTS},
+        {"arch": "swintransformerv2", "args": argparse.Namespace(model="swinv2_pico_window4_32", img_size=None)},
+        {"args": {"model": "swinv2_pico_window4_32", "input_size": [3, 32, 32], "img_size": 64}},
+        {"hyper_parameters": Unknown(model_name="swinv2_pico_window4_32")},
+        {"arch": 3, "config": {"arch": "swinv2_pico_window4_32", "img_size": True}},
+    ],
+)
+def test_the_name_that_a_training_program_wrote_tells_what_arrays_do_not(beside, save, named, tmp_path):
+    save(tmp_path / "x", {**beside, "state_dict": named["swin"]})
+    assert _read_config(tmp_path / "x") == SWIN
+    save(tmp_path / "x", {**beside, "arch": None, "args": None, "hyper_parameters": None, "config": None,
+                          "state_dict": named["swin"]})  # fmt: skip
+    with pytest.raises(ValueError, match=r"window_size cannot be told .*; pass window_size="):
+        from_checkpoint(tmp_path / "x")
+
+
+def test_a_name_gives_heads_and_activation_and_arguments_beside_it_win(named, tmp_path):
+    torch_pickles.save(tmp_path / "x", {"arch": "vit_pico_patch8_16", "state_dict": named["vit"]})
+    assert _read_config(tmp_path / "x") == NAMED_VIT
+    assert _read_config(tmp_path / "x", num_heads=2, activation="gelu").num_heads == 2
+    arguments = argparse.Namespace(model="vit_pico_patch8_16", model_kwargs={"num_heads": 8, "drop": object}, lr=1)
+    torch_pickles.save(tmp_path / "x", {"args": arguments, "model": named["vit"]})
+    assert _read_config(tmp_path / "x").num_heads == 8
+    larger = SWIN.replace(image_size=64)
+    arguments = argparse.Namespace(model="swinv2_pico_window4_32", img_size=64)
+    torch_pickles.save(tmp_path / "x", {"args": arguments, "model": _tensors(build_model(larger), SWIN_TIMM)})
+    assert _read_config(tmp_path / "x") == larger
+    # What lies beside the file was written for it, and says more.
+    told = {"architecture": "swinv2_pico_window4_32", "model_args": {"img_size": 32, "window_size": 4}}
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    assert _read_config(tmp_path / "x") == SWIN
+
+
+def test_a_name_that_contradicts_the_arrays_is_an_error_unless_the_caller_knows_better(named, tmp_path):
+    tensors = {key: value for key, value in named["vit"].items() if "blocks.1." not in key}
+    torch_pickles.save(tmp_path / "x", {"arch": "vit_pico_patch8_16", "state_dict": tensors})
+    with pytest.raises(ValueError, match=r"pass config=.* Received: .*'vit_pico_patch8_16' with num_layers=1 for 2$"):
+        from_checkpoint(tmp_path / "x")
+    confirmed = _read_config(tmp_path / "x", num_layers=1)
+    assert confirmed == NAMED_VIT.replace(num_layers=1)
+    assert _read_config(tmp_path / "x", config=CONFIG.replace(image_size=16, num_layers=1)).num_heads == 2
+    model = keras_vit.create_model("vit_pico_patch8_16", weights=tmp_path / "x", num_layers=1)
+    assert keras_vit.metadata(model).config == confirmed
+    arguments = argparse.Namespace(model="vit_pico_patch8_16", model_kwargs={"depth": 1, "qkv_bias": True})
+    torch_pickles.save(tmp_path / "x", {"args": arguments, "model": tensors})
+    assert _read_config(tmp_path / "x") == confirmed
+    torch_pickles.save(tmp_path / "x", {"arch": "swinv2_pico_window4_32", "model": tensors})
+    with pytest.raises(ValueError, match=r"'swinv2_pico_window4_32' with family='ViTConfig' for 'SwinConfig'$"):
+        from_checkpoint(tmp_path / "x", num_heads=4)
+    model = keras_vit.create_model("vit_pico_patch8_16", weights=tmp_path / "x", num_layers=1)
+    assert keras_vit.metadata(model).config == confirmed
+
+
+@pytest.mark.parametrize("arch", ["visiontransformer", "resnet50", "", "mae_vit_base_patch16", ["vit"], None])
+def test_a_name_of_no_model_here_says_nothing(arch, model, tensors, tmp_path):
+    torch_pickles.save(tmp_path / "x", {"arch": arch, "state_dict": tensors})
+    _assert_same(from_checkpoint(tmp_path / "x", num_heads=2, image_size=(16, 24)), model)

@@ -97,6 +97,11 @@ class FolderSplit:
     def __len__(self):
         return sum(self.counts.values())
 
+    def without(self, paths):
+        """The split without some files, a set of str. A class whose files are all among them stays, with none."""
+        kept = {name: tuple(f for f in files if str(f) not in paths) for name, files in self.files.items()}
+        return dataclasses.replace(self, files=kept)
+
     def examples(self, class_names=None):
         """The paths and their labels.
 

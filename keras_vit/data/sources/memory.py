@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_vit.data.augment.random_crop import prepare
 from keras_vit.data.sources.arrays import Split
 from keras_vit.data.unreadable import left_out, unreadable, unreadable_reason
+from keras_vit.image_ops.decode import DATA, VALID, decode
 
 _TOGETHER = 64  # images that come out of TensorFlow at a time
 
@@ -62,12 +63,13 @@ def decode_split(encoded, input_spec, skip_unreadable=False):
     return Split(images, np.concatenate(labels) if labels else np.zeros(0, "int64"))
 
 
-def read_images(paths, input_spec):
+def read_images(paths, input_spec, limits=DATA):
     """Decodes, resizes and crops image files.
 
     Args:
         paths: sequence of paths.
         input_spec: `InputSpec`.
+        limits: `keras_vit.image_ops.decode.Limits`. Default: those of data sets.
 
     Yields:
         For each path, in order, a uint8 array `(*input_spec.size, channels)`, or the `UnreadableFile` that names the
@@ -76,9 +78,9 @@ def read_images(paths, input_spec):
     names = [str(path) for path in paths]
 
     def decoded(position, name):
-        return position, prepare(tf.io.read_file(name), input_spec)
+        return position, prepare(tf.io.read_file(name), input_spec, limits)
 
-    error = functools.partial(_error, num_channels=input_spec.num_channels)
+    error = functools.partial(_error, num_channels=input_spec.num_channels, limits=limits)
     rows = _readable(tf.data.Dataset.from_tensor_slices(tf.constant(names, tf.string)).enumerate(), decoded)
     following = 0
     for positions, pixels in rows.as_numpy_iterator():
@@ -87,6 +89,30 @@ def read_images(paths, input_spec):
             yield image
             following = position + 1
     yield from map(error, names[following:])
+
+
+def find_unreadable(paths):
+    """Finds the image files that cannot be decoded, by decoding each of them once.
+
+    Args:
+        paths: sequence of paths.
+
+    Returns:
+        A list of str, in order.
+    """
+    names = [str(path) for path in paths]
+    if not names:
+        return []
+
+    def checked(position, name):
+        _, reason = decode(tf.io.read_file(name), DATA)
+        return position, reason
+
+    rows = _readable(tf.data.Dataset.from_tensor_slices(tf.constant(names, tf.string)).enumerate(), checked)
+    readable = np.zeros(len(names), bool)
+    for positions, reasons in rows.as_numpy_iterator():
+        readable[positions] = reasons == VALID
+    return [name for name, is_readable in zip(names, readable, strict=True) if not is_readable]
 
 
 def _readable(dataset, function):
@@ -112,9 +138,9 @@ def _unreadable(encoded, readable, num_channels):
     return names, reason if len(names) == 1 else None
 
 
-def _error(name, num_channels):
+def _error(name, num_channels, limits):
     """The `UnreadableFile` of a file that cannot be read."""
     try:
-        return UnreadableFile(name, unreadable_reason(pathlib.Path(name).read_bytes(), num_channels))
+        return UnreadableFile(name, unreadable_reason(pathlib.Path(name).read_bytes(), num_channels, limits))
     except OSError as error:
         return UnreadableFile(name, error.strerror)

@@ -15,9 +15,10 @@ from keras_vit.atomic import keep_names
 from keras_vit.backend.export_mode import portable_graph
 from keras_vit.export.servable.functional import check_backend, flat_composition, is_quantized, with_compute_dtype
 from keras_vit.metadata import composed_metadata, composition, describe_front, folded_spec, metadata
+from keras_vit.origin import portable_origin
 from keras_vit.outputs import describe_output, fits, score_activation
 from keras_vit.preprocessing import InputSpec
-from keras_vit.weights.publish.push import license_of, shown_origin
+from keras_vit.weights.publish.push import license_of
 
 BATCHES = (1, 2, 5)  # what a written file is tried with
 TOLERANCE = 1e-4  # of the outputs, relative to the largest where that is above 1
@@ -96,7 +97,7 @@ class Source:
             "front": self.front,
             "preprocessing": "resize and crop as input_spec says, then (pixel / 255 - mean) / std",
             "labels": None if self.labels is None else [*self.labels],
-            "origin": None if content.origin is None else shown_origin(content.origin),
+            "origin": portable_origin(content.origin),
             "license": license_of(content),
         }
 

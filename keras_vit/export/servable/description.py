@@ -9,8 +9,9 @@ import keras
 import tensorflow as tf
 
 from keras_vit.metadata import metadata
+from keras_vit.origin import portable_origin
 from keras_vit.weights.hub.catalog import catalog
-from keras_vit.weights.publish.push import license_of, shown_origin
+from keras_vit.weights.publish.push import license_of
 from keras_vit_cli import __version__
 
 FILE = pathlib.Path("assets.extra") / "keras_vit.json"
@@ -37,7 +38,7 @@ def describe(servable, functions, options, difference, license=None):
         "front": servable.front,
         "labels": None if servable.labels is None else list(servable.labels),
         "weights": {
-            "origin": None if content.origin is None else shown_origin(content.origin),
+            "origin": portable_origin(content.origin),
             "license": license_of(content) if license is None else license,
             "paper": entry.paper if entry else None,
             "parameters": servable.model.count_params(),

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_vit.image_ops.decode import DAMAGED, FORMAT, MAX_SIDE, SIZE, VALID
+from keras_vit.image_ops.decode import DAMAGED, FORMAT, MAX_SIDE, SIZE, VALID, Limits
 
 # TensorFlow does not decode them.
 _EXCEPTIONS = {"bmp": "no compressed BMP nor one of 1, 4 or 16 bits"}
@@ -23,7 +23,7 @@ def assert_readable(image_bytes, reasons, formats, max_pixels):
         VALID: "",
         DAMAGED: "an image that can be decoded to its end",
         FORMAT: f"an image of one of the formats {', '.join(formats)}{_exceptions(formats)}",
-        SIZE: f"an image of at most {max_pixels} pixels, no side longer than {MAX_SIDE}, no needless scans or data",
+        SIZE: Limits(max_pixels=max_pixels).size_rule,
     }
     texts = tf.constant([rules[reason] for reason in sorted(rules)])
     # Behind the last image stands a valid one, for batches of none.

@@ -131,6 +131,7 @@ class MultiHeadSelfAttention(CompositeLayer):
         attention_dropout_rate: float in [0, 1). On the probabilities. Default 0.
         qk_norm: bool. Whether queries and keys are layer-normalised in each head. Default False.
         layer_norm_epsilon: float. Of these norms. Default 1e-6.
+        qkv_bias: bool. Whether queries, keys and values have a bias. Default True.
 
     Call arguments:
         inputs: tensor `(batch, tokens, hidden_dim)`.
@@ -151,6 +152,7 @@ class MultiHeadSelfAttention(CompositeLayer):
         attention_dropout_rate=0.0,
         qk_norm=False,
         layer_norm_epsilon=1e-6,
+        qkv_bias=True,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -160,6 +162,7 @@ class MultiHeadSelfAttention(CompositeLayer):
         self.attention_dropout_rate = attention_dropout_rate
         self.qk_norm = qk_norm
         self.layer_norm_epsilon = layer_norm_epsilon
+        self.qkv_bias = qkv_bias
         self.dropout = dropout(self, "dropout", dropout_rate)
         self.attention_dropout = dropout(self, "attention_dropout", attention_dropout_rate)
 
@@ -168,7 +171,7 @@ class MultiHeadSelfAttention(CompositeLayer):
         check_heads(hidden_dim, self.num_heads)
         # Glorot's range for each of the three square blocks, not for the fused matrix.
         initializer = keras.initializers.VarianceScaling(2.0, mode="fan_avg", distribution="uniform")
-        self.qkv = dense(self, "qkv", 3 * hidden_dim, initializer)
+        self.qkv = dense(self, "qkv", 3 * hidden_dim, initializer, use_bias=self.qkv_bias)
         self.projection = dense(self, "projection", hidden_dim)
         self.qkv.build(input_shape)
         self.projection.build(input_shape)
@@ -207,4 +210,5 @@ class MultiHeadSelfAttention(CompositeLayer):
             "attention_dropout_rate": self.attention_dropout_rate,
             "qk_norm": self.qk_norm,
             "layer_norm_epsilon": self.layer_norm_epsilon,
+            "qkv_bias": self.qkv_bias,
         }

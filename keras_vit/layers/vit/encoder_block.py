@@ -29,6 +29,7 @@ class TransformerEncoder(CompositeLayer):
         layer_scale_init: float or `None` (no LayerScale). Default `None`.
         qk_norm: bool. Default False.
         layer_norm_epsilon: float. Default 1e-6.
+        qkv_bias: bool. Whether queries, keys and values have a bias. Default True.
 
     Call arguments:
         tokens: tensor `(batch, tokens, hidden_dim)`.
@@ -54,6 +55,7 @@ class TransformerEncoder(CompositeLayer):
         layer_scale_init=None,
         qk_norm=False,
         layer_norm_epsilon=1e-6,
+        qkv_bias=True,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -68,6 +70,7 @@ class TransformerEncoder(CompositeLayer):
         self.layer_scale_init = layer_scale_init
         self.qk_norm = qk_norm
         self.layer_norm_epsilon = layer_norm_epsilon
+        self.qkv_bias = qkv_bias
         policy = self.dtype_policy
         self.attention = MultiHeadSelfAttention(
             num_heads,
@@ -75,6 +78,7 @@ class TransformerEncoder(CompositeLayer):
             attention_dropout_rate,
             qk_norm,
             layer_norm_epsilon,
+            qkv_bias,
             dtype=policy,
             name="attention",
         )
@@ -134,4 +138,5 @@ class TransformerEncoder(CompositeLayer):
             "layer_scale_init": self.layer_scale_init,
             "qk_norm": self.qk_norm,
             "layer_norm_epsilon": self.layer_norm_epsilon,
+            "qkv_bias": self.qkv_bias,
         }

@@ -11,10 +11,10 @@ from keras import ops
 from keras_vit.config.from_weights import described_weights, follow_weights, recipe_field_names
 from keras_vit.metadata import metadata, update_metadata
 from keras_vit.models import build_model
+from keras_vit.origin import portable_origin
 from keras_vit.training.initialization.schemes import initialize
 from keras_vit.weights import catalog_entry, load_weights, save_weights
 from keras_vit.weights.hub.catalog import catalog
-from keras_vit.weights.publish.push import shown_origin
 from keras_vit.zoo.create import describe_model, model_file
 
 HEADS = ("head", "head_dist")
@@ -190,7 +190,7 @@ def initial_model(recipe, labels=None, dtype=None):
     labels = labels if config.num_classes else None
     source = described_weights(recipe) if recipe.weights else None
     # A trained model is for others, who have no use for the folders of this machine.
-    origin = shown_origin(source.origin) if source and source.origin else None
+    origin = portable_origin(source.origin) if source else None
     with checkpointed_blocks(config, recipe.training.gradient_checkpointing):
         model = build_model(config, recipe.input_spec, labels, origin, dtype=dtype, name=recipe.name)
     if source:

@@ -12,7 +12,9 @@ from importlib import metadata
 import keras
 
 from keras_vit.atomic import replaced
+from keras_vit.origin import portable_origin
 
+_PATHS = (pathlib.PurePosixPath, pathlib.PureWindowsPath)
 RESULTS = pathlib.Path("recipes/results")
 PACKAGES = ("keras_vit", "keras", "tensorflow", "jax", "torch", "numpy", "pillow", "tensorflow-datasets", "keras-cv")
 
@@ -117,6 +119,25 @@ def run_record(recipe, result, model, evaluation, **extra):
         f"{name}_loss": evaluation.get("loss"),
         **extra,
     }
+
+
+def without_folders(record):
+    """A record for others: of every absolute path in its config, which is one of this machine, the last part.
+
+    Args:
+        record: dict of JSON types, as `run_record` returns it.
+    """
+
+    def shortened(value):
+        if isinstance(value, dict):
+            return {key: shortened(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [shortened(item) for item in value]
+        if isinstance(value, str) and any(kind(value).is_absolute() for kind in _PATHS):
+            return portable_origin(value)
+        return value
+
+    return record | {"config": shortened(record["config"])}
 
 
 def record_path(recipe):

@@ -6,9 +6,13 @@ import warnings
 
 from keras_vit.models import SIZES, HybridConfig, ViTConfig
 from keras_vit.validation import as_pair
+from keras_vit.weights.files.training_files import stated_config
 
 # What arrays tell for certain; where a file's own description says otherwise, it is not of these arrays.
 _CERTAIN = ("hidden_dim", "embed_dim", "num_layers", "depths", "mlp_dim", "num_channels", "patch_size", "num_classes")
+
+# What the name of a model stands for, and arrays tell for certain.
+_NAMED = ("hidden_dim", "embed_dim", "num_layers", "depths", "mlp_dim", "patch_size", "version", "num_registers")
 
 
 def published_heads(hidden_dim, num_layers, mlp_dim):
@@ -61,6 +65,12 @@ def infer_config(checkpoint, layout, description, wanted=None, defaults=None):
         **_infer(checkpoint, layout, {**(defaults or {}), **(wanted or {}), **told}),
         **layout.infer_values(checkpoint),
     }
+    if differing := _differing_from_name(layout, description, inferred, wanted or {}):
+        if defaults is None:
+            _raise_of_name(checkpoint, description, differing)
+        # The caller names the model, and the file does not contradict that by a name that is not its own.
+        description = dataclasses.replace(description, fields={}, architecture={})
+        return infer_config(checkpoint, layout, description, wanted, defaults)
     if description.config is not None:
         _check_agreement(checkpoint, description.config, inferred)
         return description.config
@@ -103,6 +113,39 @@ def _infer(checkpoint, layout, hints):
             f"the arrays of a checkpoint must have the axes of its layout. Received: {str(checkpoint.path)!r}, read "
             f"as layout {layout.name!r} ({error})"
         ) from error
+
+
+def _differing_from_name(layout, description, inferred, wanted):
+    """Sizes of the arrays that are not those of the model's name in the file: dict from field to both of them.
+
+    A field that the caller passes as it is in the arrays is left out: it confirms them.
+    """
+    named = stated_config(description.architecture)
+    if named is None:
+        return {}
+    if not issubclass(type(named), layout.config_class):
+        return {"family": (layout.config_class.__name__, type(named).__name__)}
+    names = [name for name in _NAMED if name in inferred and hasattr(named, name)]
+    sizes = {name: (inferred[name], getattr(named, name)) for name in names}
+    return {
+        name: (found, expected)
+        for name, (found, expected) in sizes.items()
+        if found != expected and not _confirms(wanted.get(name), found)
+    }
+
+
+def _confirms(value, found):
+    """Whether what a caller passes for a field is what the arrays have; one number stands for a pair."""
+    return found in (tuple(value) if isinstance(value, list) else value, (value, value))
+
+
+def _raise_of_name(checkpoint, description, differing):
+    text = ", ".join(f"{name}={found!r} for {expected!r}" for name, (found, expected) in differing.items())
+    raise ValueError(
+        "the name of the model that a training program wrote into a file must be that of its arrays; pass config=, or "
+        f"the differing fields as they are in the arrays. Received: {str(checkpoint.path)!r} of "
+        f"{description.architecture['architecture']!r} with {text}"
+    )
 
 
 def _check_agreement(checkpoint, config, inferred):

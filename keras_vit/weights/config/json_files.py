@@ -2,7 +2,7 @@
 
 import warnings
 
-from keras_vit.models import VARIANTS
+from keras_vit.models.variants import find_variant
 from keras_vit.preprocessing import InputSpec
 from keras_vit.validation import as_pair
 
@@ -56,8 +56,7 @@ def config_fields(content):
 
 def _timm(content):
     architecture, arguments = content["architecture"], content.get("model_args") or {}
-    # The names with `_gap` differ in their pooling alone, which is an argument.
-    variant = VARIANTS.get(architecture.partition(".")[0].replace("_siglip_gap_", "_siglip_"))
+    variant = find_variant(architecture)
     fields = {}
     for name in ("num_heads", "window_size", "pretrained_window_sizes"):
         value = arguments.get(name) or getattr(variant, name, None)

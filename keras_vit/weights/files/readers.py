@@ -50,6 +50,8 @@ class Content:
         refused: dict from the key of what is no plain array to what it is.
         roots: dict from the prefix of every model in a file of Keras to its grid, as `open_hdf5` gives it.
         described: dict, the JSON that describes the model in a `.keras` file.
+        architecture: dict, the name and the arguments of the model that a training program wrote beside the weights, as
+            `stated_architecture` gives them.
     """
 
     kind: str
@@ -60,6 +62,7 @@ class Content:
     refused: dict = dataclasses.field(default_factory=dict)
     roots: dict = dataclasses.field(default_factory=dict)
     described: dict = dataclasses.field(default_factory=dict)
+    architecture: dict = dataclasses.field(default_factory=dict)
 
 
 def open_content(path):
@@ -104,11 +107,11 @@ def _open_zip(path, buffer):
     return open_npz(path, archive, buffer)
 
 
-def _torch_content(path, flattened):
-    tensors, refused, containers = flattened
+def _torch_content(path, opened):
+    tensors, refused, containers, architecture = opened
     read = _checked_read(path, lambda key: tensors[key].read())
     shapes = {key: tensor.shape for key, tensor in tensors.items()}
-    return Content("torch", shapes, read, containers=frozenset(containers), refused=refused)
+    return Content("torch", shapes, read, containers=frozenset(containers), refused=refused, architecture=architecture)
 
 
 def _keras_content(path, opened):
@@ -192,7 +195,7 @@ def open_safetensors(path, buffer):
         expected = checksums.get(key)  # Another thread may read the same array.
         if expected is not None:
             with memoryview(buffer)[start:end] as data:
-                if zlib.crc32(data) != expected:
+                if not expected.matches(data):
                     raise ValueError("bad checksum")
             checksums.pop(key, None)
         if entry["dtype"] not in _DTYPES:

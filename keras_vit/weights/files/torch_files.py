@@ -9,6 +9,7 @@ import zipfile
 import zlib
 
 from keras_vit.weights.files.pickles import BROKEN_PICKLE, Reader, Storage, check_structure, flatten, storage_dtype
+from keras_vit.weights.files.training_files import stated_architecture
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file from before version 1.6
 _PROTOCOL = 1001
@@ -29,7 +30,7 @@ def open_torch_archive(archive, buffer):
         buffer: the whole file.
 
     Returns:
-        As `flatten`.
+        What `flatten` gives, and what `stated_architecture` does.
 
     Raises:
         ValueError: if it is damaged, or holds no plain data.
@@ -48,7 +49,8 @@ def open_torch_archive(archive, buffer):
         read = readers.setdefault(key, _member_reader(archive, member, buffer))
         return Storage(_ordered(storage_dtype(kind), order == b"big"), member.file_size, read)
 
-    return flatten(_load(io.BytesIO(archive.read(pickled)), find_storage))
+    tree = _load(io.BytesIO(archive.read(pickled)), find_storage)
+    return *flatten(tree), stated_architecture(tree)
 
 
 def _member_reader(archive, member, buffer):
@@ -87,12 +89,13 @@ def open_torch_stream(buffer):
         buffer: the whole file.
 
     Returns:
-        As `flatten`.
+        As `open_torch_archive`.
 
     Raises:
         ValueError: as `open_torch_archive`.
     """
-    return flatten(_load_stream(buffer))
+    tree = _load_stream(buffer)
+    return *flatten(tree), stated_architecture(tree)
 
 
 def _ordered(dtype, big):

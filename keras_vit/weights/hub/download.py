@@ -12,19 +12,14 @@ import time
 import huggingface_hub
 from huggingface_hub import constants, errors
 
+from keras_vit.origin import HUB
 from keras_vit.weights.files.folders import NAMES
 from keras_vit.weights.files.readers import shard_names
 from keras_vit.weights.hub.http import ATTEMPTS, PAUSE, check_hash, check_reachable, fetch_url
 
 HUB_NAMES = tuple(name for name in NAMES if not name.endswith((".tar", ".keras")))
 WEIGHTS_FILE = HUB_NAMES[0]
-HUB = ("hub:", "hf://", "hf-hub:", "hf_hub:")
 _HTTP_LIBRARIES = ("requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2")
-
-
-def is_remote(source):
-    """Whether a source is a repository of the Hub or a URL rather than a path."""
-    return str(source).startswith((*HUB, "https://", "http://"))
 
 
 def download(source, described=True):

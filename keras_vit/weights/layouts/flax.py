@@ -103,6 +103,7 @@ class Flax(Layout):
             num_registers=(0,),
             layer_scale_init=(None,),
             qk_norm=(False,),
+            qkv_bias=(True,),
             embedding_norm=(False,),
             patch_bias=(True,),
             head_bias=(True,),

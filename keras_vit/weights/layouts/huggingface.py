@@ -108,6 +108,8 @@ class HuggingFace(Layout):
             "pooling": "token_gap" if self.dino and num_classes else "token",
             "pre_logits_dim": axes(shapes, pooler, 1)[0] if pooler in shapes else None,
             "activation": "swiglu" if gated else "gelu",
+            # One that lacks in some blocks alone is named as missing.
+            "qkv_bias": any(re.search(r"\.attention\.attention\.(query|key|value)\.bias$", key) for key in shapes),
             "layer_norm_epsilon": 1e-6 if self.dino else 1e-12,
             "layer_scale_init": 1.0 if self.dino else None,
             # Of these models the one with registers alone is antialiased.
@@ -184,6 +186,7 @@ class HuggingFaceTower(Layout):
         return differing(
             config,
             **_COMMON,
+            qkv_bias=(True,),
             class_token=(self.clip,),
             embedding_norm=(self.clip,),
             patch_bias=(not self.clip,),

@@ -118,6 +118,8 @@ class Timm(Layout):
             "activation": "swiglu" if gated else "gelu" if known in (None, "swiglu") else known,
             "patch_bias": has("patch_embed.proj.bias") or not clip,
             "embedding_norm": clip,
+            # One that lacks in some blocks alone is named as missing.
+            "qkv_bias": any(key.endswith(".attn.qkv.bias") for key in shapes),
             "qk_norm": has("blocks.0.attn.q_norm.weight"),
             "layer_norm_epsilon": 1e-5 if clip else 1e-6,
             "layer_scale_init": 1e-5 if any(has(f"blocks.0.{scale}") for scale in scales) else None,

@@ -50,6 +50,7 @@ class Torchvision(Layout):
             pool_before_norm=(False,),
             layer_scale_init=(None,),
             qk_norm=(False,),
+            qkv_bias=(True,),
             embedding_norm=(False,),
             patch_bias=(True,),
             head_bias=(True,),

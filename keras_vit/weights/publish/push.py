@@ -4,13 +4,13 @@ import json
 import os
 import pathlib
 import tempfile
-import urllib.parse
 
 import huggingface_hub
 
 from keras_vit.metadata import metadata
+from keras_vit.origin import portable_origin
 from keras_vit.weights.hub.catalog import catalog
-from keras_vit.weights.hub.download import WEIGHTS_FILE, is_remote
+from keras_vit.weights.hub.download import WEIGHTS_FILE
 from keras_vit.weights.publish.model_card import front_matter, model_card
 from keras_vit.weights.publish.timm_config import timm_config
 from keras_vit.weights.save import save_weights
@@ -107,10 +107,5 @@ def license_of(content):
 
 
 def shown_origin(origin):
-    """An origin as a card may tell it: without the folders of this machine, or what lets one into a server."""
-    if origin is None:
-        return "trained from scratch"
-    if not is_remote(origin):
-        return pathlib.PureWindowsPath(origin).name  # splits at both kinds of slashes
-    parts = urllib.parse.urlsplit(origin)
-    return origin if not parts.netloc else parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+    """An origin in words for people, as `keras_vit.origin.portable_origin` has it."""
+    return "trained from scratch" if origin is None else portable_origin(origin)

@@ -116,6 +116,8 @@ def _vit_arguments(config):
         "qk_norm": config.qk_norm,
         "pre_norm": config.embedding_norm,
     }
+    if not config.qkv_bias:
+        arguments["qkv_bias"] = False
     if not gated:
         arguments["act_layer"] = config.activation
     if config.distillation_token:

@@ -1,0 +1,87 @@
+"""What training programs write about a model beside its weights, in files of PyTorch: its name and its arguments.
+
+timm's training script writes `arch` and `args`, DeiT's and torchvision's `args` with `model`, Lightning
+`hyper_parameters`. A name that is no model of timm's here says nothing, so it is left alone.
+
+Source: timm `utils/checkpoint_saver.py`, `train.py`; DeiT `main.py`.
+"""
+
+import numbers
+
+from keras_vit.models import SwinConfig
+from keras_vit.models.aliases import resolve_aliases
+from keras_vit.models.variants import find_variant
+from keras_vit.weights.files.pickles import StandIn
+
+# Where the settings of a run stand, and under which of them the model's name, in the order of preference.
+_SETTINGS = ("args", "hyper_parameters", "hparams", "config", "cfg")
+_NAMES = ("arch", "model", "model_name", "architecture")
+
+
+def stated_architecture(tree):
+    """Reads the name of the model, and what it was built with, off the content of a file.
+
+    Args:
+        tree: what a pickle holds, with stand-ins for objects.
+
+    Returns:
+        A dict in the words of timm's `config.json`: `architecture` and `model_args`; an empty one without a known name.
+    """
+    root = _attributes(tree)
+    groups = [root, *(_attributes(root.get(name)) for name in _SETTINGS)]
+    for group in groups:
+        for word in _NAMES:
+            name = group.get(word)
+            if isinstance(name, str) and find_variant(name) is not None:
+                return {"architecture": name, "model_args": _arguments(groups[1:], find_variant(name))}
+    return {}
+
+
+def stated_config(architecture):
+    """The config that the name and the arguments of a model stand for; `None` where there is no such name.
+
+    Args:
+        architecture: dict, as `stated_architecture` gives it.
+    """
+    variant = find_variant(architecture.get("architecture", ""))
+    for word, value in architecture.get("model_args", {}).items():
+        try:
+            variant = variant.replace(**resolve_aliases({word: value}, variant))
+        except (ValueError, TypeError):
+            continue  # no size of the model, or one that is no part of a config
+    return variant
+
+
+def _attributes(item):
+    """The entries of a dict, or the attributes of an object, by name."""
+    if isinstance(item, dict):
+        return {name: value for name, value in item.items() if isinstance(name, str)}
+    if isinstance(item, StandIn):
+        parts = [_attributes(part) for part in item.content if isinstance(part, dict)]
+        return {name: value for part in parts for name, value in part.items()}
+    return {}
+
+
+def _arguments(groups, variant):
+    """Arguments of the model among the settings of a run, in timm's words."""
+    arguments = {}
+    for group in groups:
+        # timm's `--input-size` is (channels, height, width) and goes before `--img-size`; DeiT's is one side.
+        sizes = [group.get("input_size"), group.get("img_size"), group.get("image_size")]
+        sizes = [size[1:] if isinstance(size, tuple | list) and len(size) == 3 else size for size in sizes]
+        size = next((size for size in sizes if _is_size(size)), None)
+        arguments |= {} if size is None else {"img_size": size}
+        arguments |= {word: value for word, value in _attributes(group.get("model_kwargs")).items() if _is_plain(value)}
+    if isinstance(variant, SwinConfig):  # A ViT's table of positions tells the size, Swin's tables hardly do.
+        arguments.setdefault("img_size", variant.image_size)
+    return arguments
+
+
+def _is_size(value):
+    sides = value if isinstance(value, tuple | list) and len(value) == 2 else [value]
+    return all(isinstance(side, numbers.Integral) and not isinstance(side, bool) and side > 0 for side in sides)
+
+
+def _is_plain(value):
+    items = value if isinstance(value, tuple | list) else [value]
+    return all(isinstance(item, str | bool | numbers.Real) for item in items)
