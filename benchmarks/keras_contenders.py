@@ -61,7 +61,7 @@ def recipe(task, padding=None, checkpointed=False, repeated=False):
         name="benchmark",
         model=config,
         data=DataConfig(name="random", batch_size=task.batch),
-        optimizer=OptimizerConfig(learning_rate=1e-4, weight_decay=0.05, clip_norm=1.0),
+        optimizer=OptimizerConfig(learning_rate=1e-4, weight_decay=0.05, global_clipnorm=1.0),
     ).for_data(config.num_classes, config.num_channels)
     device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
     with checkpointed_blocks(config, checkpointed):

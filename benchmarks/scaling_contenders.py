@@ -33,7 +33,7 @@ def train(task, strategy, devices):
         name="benchmark",
         model=config,
         data=DataConfig(name="random", batch_size=task.batch * devices),
-        optimizer=OptimizerConfig(learning_rate=1e-4, weight_decay=0.05, clip_norm=1.0),
+        optimizer=OptimizerConfig(learning_rate=1e-4, weight_decay=0.05, global_clipnorm=1.0),
     ).for_data(config.num_classes, config.num_channels)
     compiler = choose_compiler(settings, "cpu", devices)
     with chosen.scope() if strategy else contextlib.nullcontext():

@@ -71,8 +71,8 @@ def _row(name):
     recipe, what = module.recipe, module.__doc__.partition("\n")[0].rstrip(".")
     source = next(getattr(recipe.data, field) for field in _SOURCES if getattr(recipe.data, field))
     rate = f"{recipe.optimizer.learning_rate:g}"
-    if recipe.optimizer.reference_batch:
-        rate += f" a {recipe.optimizer.reference_batch} images"
+    if recipe.optimizer.lr_base_size:
+        rate += f" a {recipe.optimizer.lr_base_size} images"
     cells = [
         f"[`{name}`](../recipes/{name}.py)",
         what,

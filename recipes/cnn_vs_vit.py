@@ -59,7 +59,7 @@ _OPTIMIZERS = {
         # 5e-4 in PyTorch, whose SGD takes it into the momentum of 0.9: ten times as much.
         weight_decay=5e-3,
     ),
-    "vit": OptimizerConfig(learning_rate=1e-3, weight_decay=0.05, clip_norm=1.0),
+    "vit": OptimizerConfig(learning_rate=1e-3, weight_decay=0.05, global_clipnorm=1.0),
 }
 
 

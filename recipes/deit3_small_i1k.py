@@ -22,7 +22,7 @@ recipe = Recipe(
     input_spec=InputSpec(
         size=224, crop_fraction=1.0, interpolation="bicubic", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
     ),
-    data=DataConfig(name="imagenet2012", test_split="validation", batch_size=2048, repeats=3),
+    data=DataConfig(name="imagenet2012", test_split="validation", batch_size=2048, aug_repeats=3),
     augment=AugmentConfig(
         crop_scale=(0.08, 1.0),
         crop_ratio=(3 / 4, 4 / 3),
@@ -32,14 +32,14 @@ recipe = Recipe(
         color_jitter=0.3,
         mixup=0.8,
         cutmix=1.0,
-        mixing="batch",
-        cutmix_rate=0.5,
+        mixup_mode="batch",
+        mixup_switch_prob=0.5,
     ),
     optimizer=OptimizerConfig(
         name="lamb",
         learning_rate=4e-3,
         schedule="epoch_cosine",
-        late=True,
+        lag_one_epoch=True,
         warmup_epochs=5,
         warmup_learning_rate=1e-6,
         final_learning_rate=1e-5,
@@ -49,7 +49,7 @@ recipe = Recipe(
         epsilon=1e-8,
         ema_momentum=0.99996,  # kept beside, as in DeiT
         ema_evaluate=False,
-        clip_norm=1.0,  # which the fused LAMB of the original code does by itself
+        global_clipnorm=1.0,  # which the fused LAMB of the original code does by itself
     ),
     training=TrainingConfig(epochs=800, loss="binary", initialization="truncated_normal"),
 )

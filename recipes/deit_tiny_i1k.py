@@ -13,7 +13,7 @@ the first two epochs have the first learning rate of the warm-up, and an average
 RandAugment, mixup and cutmix are the library's own: keras-cv's have other operations, magnitudes and weights (see
 `keras_vit.data.augment.policies`), and are there for who wants them:
 
-    --set augment.policy='keras_cv("RandAugment")' --set augment.mixing=keras_cv
+    --set augment.policy='keras_cv("RandAugment")' --set augment.mixup_mode=keras_cv
 """
 
 from keras_vit.config import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
@@ -26,24 +26,24 @@ recipe = Recipe(
     input_spec=InputSpec(
         size=224, crop_fraction=0.875, interpolation="bicubic", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
     ),
-    data=DataConfig(name="imagenet2012", test_split="validation", batch_size=1024, repeats=3),
+    data=DataConfig(name="imagenet2012", test_split="validation", batch_size=1024, aug_repeats=3),
     augment=AugmentConfig(
         crop_scale=(0.08, 1.0),
         crop_ratio=(3 / 4, 4 / 3),
         crop_interpolation="bicubic",
         flip=True,
         policy="rand-m9-mstd0.5-inc1",
-        erasing=0.25,
+        random_erasing_prob=0.25,
         mixup=0.8,
         cutmix=1.0,
-        mixing="batch",
-        cutmix_rate=0.5,
+        mixup_mode="batch",
+        mixup_switch_prob=0.5,
     ),
     optimizer=OptimizerConfig(
         learning_rate=5e-4,
-        reference_batch=512,
+        lr_base_size=512,
         schedule="epoch_cosine",
-        late=True,
+        lag_one_epoch=True,
         warmup_epochs=5,
         warmup_learning_rate=1e-6,
         final_learning_rate=1e-5,

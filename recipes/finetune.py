@@ -39,6 +39,6 @@ recipe = Recipe(
         crop_antialias=False,
         flip=True,
     ),
-    optimizer=OptimizerConfig(name="sgd", learning_rate=0.03, momentum=0.9, warmup_steps=500, clip_norm=1.0),
-    training=TrainingConfig(epochs=103, zero_head=True),
+    optimizer=OptimizerConfig(name="sgd", learning_rate=0.03, momentum=0.9, warmup_steps=500, global_clipnorm=1.0),
+    training=TrainingConfig(epochs=103, head_zeroinit=True),
 )

@@ -27,7 +27,7 @@ recipe = Recipe(
     augment=deit.augment,
     optimizer=OptimizerConfig(
         learning_rate=5e-4,
-        reference_batch=256,
+        lr_base_size=256,
         warmup_epochs=5,
         final_learning_rate=1e-6,
         weight_decay=0.05,
@@ -36,5 +36,5 @@ recipe = Recipe(
         epsilon=1e-8,
         layer_decay=0.65,
     ),
-    training=TrainingConfig(epochs=100, label_smoothing=0.1, zero_head=True),
+    training=TrainingConfig(epochs=100, label_smoothing=0.1, head_zeroinit=True),
 )

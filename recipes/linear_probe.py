@@ -21,6 +21,6 @@ recipe = Recipe(
     input_spec=InputSpec(size=224, crop_fraction=0.875, interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3),
     data=DataConfig(name="cifar10", batch_size=512),
     augment=AugmentConfig(crop_scale=(0.2, 1.0), flip=True),
-    optimizer=OptimizerConfig(name="sgd", learning_rate=0.1, reference_batch=256, momentum=0.9, warmup_epochs=1),
-    training=TrainingConfig(epochs=10, zero_head=True),
+    optimizer=OptimizerConfig(name="sgd", learning_rate=0.1, lr_base_size=256, momentum=0.9, warmup_epochs=1),
+    training=TrainingConfig(epochs=10, head_zeroinit=True),
 )

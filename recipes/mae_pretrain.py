@@ -32,7 +32,7 @@ recipe = Recipe(
     augment=AugmentConfig(crop_scale=(0.2, 1.0), crop_interpolation="bicubic", flip=True),
     optimizer=OptimizerConfig(
         learning_rate=1.5e-4,
-        reference_batch=256,
+        lr_base_size=256,
         warmup_epochs=40,
         weight_decay=0.05,
         beta_1=0.9,

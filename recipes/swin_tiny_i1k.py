@@ -12,7 +12,7 @@ cosine begins behind the warm-up, as that code has it by default (`WARMUP_PREFIX
 RandAugment, mixup and cutmix are the library's own: keras-cv's have other operations, magnitudes and weights (see
 `keras_vit.data.augment.policies`), and are there for who wants them:
 
-    --set augment.policy='keras_cv("RandAugment")' --set augment.mixing=keras_cv
+    --set augment.policy='keras_cv("RandAugment")' --set augment.mixup_mode=keras_cv
 """
 
 from deit_tiny_i1k import recipe as deit
@@ -26,7 +26,7 @@ recipe = deit.replace(
     data=DataConfig(name="imagenet2012", test_split="validation", batch_size=1024),
     optimizer=OptimizerConfig(
         learning_rate=5e-4,
-        reference_batch=512,
+        lr_base_size=512,
         schedule="cosine",
         warmup_epochs=20,
         # Both were scaled by the batch as the peak is: 5e-7 and 5e-6 for 512 images.
@@ -36,7 +36,7 @@ recipe = deit.replace(
         beta_1=0.9,
         beta_2=0.999,
         epsilon=1e-8,
-        clip_norm=5.0,
+        global_clipnorm=5.0,
     ),
     training=TrainingConfig(epochs=300, label_smoothing=0.1, initialization="truncated_normal"),
 )

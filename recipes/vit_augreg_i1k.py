@@ -18,7 +18,7 @@ and a head bias of -6.9), and `models/vit.py`, which adds positions before the c
 RandAugment and mixup are the library's own: keras-cv's have other operations, magnitudes and weights (see
 `keras_vit.data.augment.policies`), and are there for who wants them:
 
-    --set augment.policy='keras_cv("RandAugment")' --set augment.mixing=keras_cv
+    --set augment.policy='keras_cv("RandAugment")' --set augment.mixup_mode=keras_cv
 """
 
 from keras_vit.config import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
@@ -53,7 +53,7 @@ def augmentation(level):
         flip=True,
         policy=policy,
         mixup=mixup,
-        mixing="big_vision",
+        mixup_mode="big_vision",
     )
 
 
@@ -73,10 +73,10 @@ def make_recipe(size="small", level=None):
             beta_1=0.9,
             beta_2=0.999,
             weight_decay=1e-4,
-            independent_decay=True,
-            clip_norm=1.0,
+            independent_weight_decay=True,
+            global_clipnorm=1.0,
         ),
-        training=TrainingConfig(epochs=300, zero_head=True, initialization="big_vision"),
+        training=TrainingConfig(epochs=300, head_zeroinit=True, initialization="big_vision"),
     )
 
 

@@ -42,7 +42,7 @@ def make_recipe(size="small", level=None):
         ),
         augment=augmentation(level),
         training=TrainingConfig(
-            epochs=300, loss="sigmoid", head_bias=-10.0, zero_head=True, initialization="big_vision"
+            epochs=300, loss="sigmoid", init_head_bias=-10.0, head_zeroinit=True, initialization="big_vision"
         ),
     )
 

@@ -38,7 +38,7 @@ recipe = Recipe(
         final_learning_rate=1e-3,
         warmup_epochs=10,
         weight_decay=0.3,
-        clip_norm=1.0,
+        global_clipnorm=1.0,
         ema_momentum=0.998,
     ),
     training=TrainingConfig(epochs=300, label_smoothing=0.1, precision="float32"),

@@ -15,7 +15,7 @@ token at 0, the epsilon of the norms is 1e-5, and the second norm of a block is 
 RandAugment, mixup and cutmix are the library's own: keras-cv's have other operations, magnitudes and weights (see
 `keras_vit.data.augment.policies`), and are there for who wants them:
 
-    --set augment.policy='keras_cv("RandAugment")' --set augment.mixing=keras_cv
+    --set augment.policy='keras_cv("RandAugment")' --set augment.mixup_mode=keras_cv
 """
 
 from keras_vit.config import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
@@ -43,11 +43,11 @@ recipe = Recipe(
         crop_interpolation="random",
         flip=True,
         policy="rand-m9-mstd0.5-inc1",
-        erasing=0.25,
+        random_erasing_prob=0.25,
         mixup=0.8,
         cutmix=1.0,
-        mixing="batch",
-        cutmix_rate=0.5,
+        mixup_mode="batch",
+        mixup_switch_prob=0.5,
     ),
     optimizer=OptimizerConfig(
         learning_rate=5.5e-4,

@@ -22,7 +22,7 @@ there:
 RandAugment and mixup are the library's own: keras-cv's have other operations, magnitudes and weights (see
 `keras_vit.data.augment.policies`), and are there for who wants them:
 
-    --set augment.policy='keras_cv("RandAugment")' --set augment.mixing=keras_cv
+    --set augment.policy='keras_cv("RandAugment")' --set augment.mixup_mode=keras_cv
 """
 
 from keras_vit.config import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
@@ -52,7 +52,7 @@ recipe = Recipe(
         flip=True,
         policy="randaugment(2, 10)",
         mixup=0.2,
-        mixing="big_vision",
+        mixup_mode="big_vision",
     ),
     optimizer=OptimizerConfig(
         learning_rate=1e-3,
@@ -61,8 +61,8 @@ recipe = Recipe(
         beta_2=0.999,
         # 0.1 in the convention of Keras and PyTorch, which multiply it by the learning rate.
         weight_decay=1e-4,
-        independent_decay=True,
-        clip_norm=1.0,
+        independent_weight_decay=True,
+        global_clipnorm=1.0,
     ),
-    training=TrainingConfig(epochs=90, zero_head=True),
+    training=TrainingConfig(epochs=90, head_zeroinit=True),
 )

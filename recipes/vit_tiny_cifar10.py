@@ -46,7 +46,7 @@ def make_recipe(epochs=EPOCHS, patch_size=PATCH_SIZE):
         optimizer=OptimizerConfig(
             name="muon",
             learning_rate=4e-3,
-            adam_ratio=0.5,
+            adam_lr_ratio=0.5,
             momentum=0.95,
             nesterov=True,
             warmup_epochs=0.25,

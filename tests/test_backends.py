@@ -159,7 +159,7 @@ class _Signal(keras.callbacks.Callback):
 @pytest.mark.long
 def test_a_run_goes_on_within_an_epoch(tmp_path, monkeypatch):
     """It ends as one that was not interrupted, to the state of dropout's random numbers."""
-    optimizer = OptimizerConfig(learning_rate=1e-2, ema_momentum=0.9, clip_norm=1.0)
+    optimizer = OptimizerConfig(learning_rate=1e-2, ema_momentum=0.9, global_clipnorm=1.0)
     training = TrainingConfig(epochs=2, steps_per_epoch=3)
     model = CONFIGS["class_token_dropouts"].replace(num_layers=1)
     recipe = Recipe(name="run", model=model, data=DataConfig(name="digits"), optimizer=optimizer, training=training)

@@ -1,6 +1,7 @@
 """Files of version 0.1.0 still load, predict the same and go on training."""
 
 import pathlib
+import shutil
 
 import keras
 import numpy as np
@@ -9,7 +10,11 @@ import tensorflow as tf
 
 import keras_vit
 import keras_vit.training
-from keras_vit import metadata
+from keras_vit import experiment, metadata
+from keras_vit.config import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
+from keras_vit.config.recipe import RENAMED_FIELDS
+from keras_vit.models import ViTConfig
+from keras_vit.preprocessing import InputSpec
 
 FOLDER = pathlib.Path(__file__).parent / "goldens" / "saved_by_0_1"
 MODELS = ("vit", "deit", "swin", "hybrid", "convnet", "masked")
@@ -56,3 +61,63 @@ def test_saved_models_answer_the_same():
     images = metadata(model).input_spec.normalize(expected["pixels"])
     np.testing.assert_allclose(model.predict(images, verbose=0), expected["logits"], **TOLERANCE)
     assert keras_vit.export.read_description(FOLDER / "saved_model" / "1")["labels"] == ["ant", "bee", "cat"]
+
+
+RUN = Recipe(
+    name="run",
+    model=ViTConfig(
+        image_size=(16, 24), patch_size=8, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=12, num_classes=3
+    ),
+    input_spec=InputSpec((16, 24)),
+    data=DataConfig(name="digits", batch_size=8, aug_repeats=2),
+    augment=AugmentConfig(
+        random_erasing_prob=0.5,
+        mixup=0.2,
+        cutmix=1.0,
+        mixup_mode="sample",
+        mixup_prob=0.75,
+        mixup_switch_prob=0.25,
+    ),
+    optimizer=OptimizerConfig(
+        name="muon",
+        learning_rate=1e-3,
+        lr_base_size=16,
+        schedule="epoch_cosine",
+        lag_one_epoch=True,
+        warmup_epochs=1,
+        weight_decay=0.05,
+        independent_weight_decay=True,
+        momentum=0.95,
+        adam_lr_ratio=0.5,
+        global_clipnorm=1.0,
+        gradient_accumulation_steps=2,
+    ),
+    training=TrainingConfig(
+        epochs=3,
+        steps_per_epoch=2,
+        evaluation_steps=1,
+        init_head_bias=-1.0,
+        head_zeroinit=True,
+        precision="float32",
+        compiler="plain",
+    ),
+)
+
+
+def test_a_run_resumes_under_the_new_field_names(tmp_path):
+    """Its checkpoint holds a recipe in which every field that was renamed since has a value of its own."""
+    shutil.copytree(FOLDER / "run", tmp_path / "run")
+    content, defaults = RUN.to_dict(), Recipe(name="run", model=RUN.model, data=DataConfig(name="digits")).to_dict()
+    for section, names in RENAMED_FIELDS.items():
+        for name in names.values():
+            assert content[section][name] != defaults[section][name], name
+    run = experiment.run(RUN, tmp_path / "run", log=lambda text: None)
+    assert (run.record["resumed_from"], run.record["resumed_step"]) == (2, 0)
+    assert len(run.record["epochs"]) == 3
+
+
+def test_a_run_of_another_recipe_is_refused(tmp_path):
+    shutil.copytree(FOLDER / "run", tmp_path / "run")
+    changed = RUN.replace(optimizer=OptimizerConfig(name="muon", global_clipnorm=2.0))
+    with pytest.raises(ValueError, match=r"optimizer.global_clipnorm: was 1.0, is 2.0"):
+        experiment.run(changed, tmp_path / "run", log=lambda text: None)

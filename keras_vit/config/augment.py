@@ -81,7 +81,7 @@ def _keras_cv(name="RandAugment", **arguments):
 _CALLS = {"randaugment": _randaugment, "three_augment": _three_augment, "keras_cv": _keras_cv}
 
 
-_MIXING = ("batch", "sample", "big_vision", "keras_cv")
+_MIXUP_MODES = ("batch", "sample", "big_vision", "keras_cv")
 _INTERPOLATIONS = (None, "nearest", "bilinear", "bicubic", "lanczos", "random")
 
 
@@ -115,14 +115,16 @@ class AugmentConfig:
         zoom: float in [0, 1). Each axis is scaled by a factor between `1 - zoom` and `1 + zoom`.
         shear: float. Up to this many pixels sideways for each pixel down.
         fill: int, 0 to 255. The pixel that moves in from outside in padding and affine changes. Default 0.
-        erasing: float in [0, 1]. How many images have a rectangle replaced by noise.
-        mixup: float. Alpha of the Beta distribution of mixup's weight; 0 is off.
-        cutmix: float. The same of cutmix.
-        mixing: `batch` (timm: one weight a batch, the partner from the reversed batch), `sample` (one weight an image),
-            `big_vision` (mixup only: the larger part stays, the partner is the neighbour) or `keras_cv`.
-        mixing_rate: float in [0, 1]. How many batches (or images, by `mixing`) are mixed; `big_vision` mixes all.
-            Default 1.
-        cutmix_rate: float in [0, 1]. With mixup and cutmix both on, how many of the mixed get cutmix. Default 0.5.
+        random_erasing_prob: float in [0, 1]. How many images have a rectangle replaced by noise.
+        mixup: float. Alpha of mixup's Beta distribution (timm `mixup`); 0 disables mixup.
+        cutmix: float. Alpha of CutMix's Beta distribution (timm `cutmix`); 0 disables CutMix.
+        mixup_mode: How mixup and CutMix draw weights and partners (timm `mixup_mode`). `batch`: one weight per batch,
+            the partner from the reversed batch; `sample`: one weight per image (timm's `elem`); `big_vision`: mixup
+            only, the partner is the neighbor and keeps the smaller weight; `keras_cv`: keras-cv's layers.
+        mixup_prob: float in [0, 1]. Probability that a batch (`batch`) or an image (`sample`) is mixed (timm
+            `mixup_prob`). `big_vision` mixes every image. Default 1.
+        mixup_switch_prob: float in [0, 1]. Probability of CutMix instead of mixup when both are enabled (timm
+            `mixup_switch_prob`). Default 0.5.
     """
 
     crop_scale: tuple | None = None
@@ -140,12 +142,12 @@ class AugmentConfig:
     zoom: float = 0.0
     shear: float = 0.0
     fill: int = 0
-    erasing: float = 0.0
+    random_erasing_prob: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
-    mixing: str = "big_vision"
-    mixing_rate: float = 1.0
-    cutmix_rate: float = 0.5
+    mixup_mode: str = "big_vision"
+    mixup_prob: float = 1.0
+    mixup_switch_prob: float = 0.5
 
     def __post_init__(self):
         check_rate(self.zoom, "zoom")
@@ -153,7 +155,7 @@ class AugmentConfig:
         for name in ("shift", "rotation", "shear", "mixup", "cutmix", "color_jitter"):
             if not is_number(getattr(self, name)) or getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative or infinite. Received: {name}={getattr(self, name)!r}")
-        for name in ("erasing", "mixing_rate", "cutmix_rate"):
+        for name in ("random_erasing_prob", "mixup_prob", "mixup_switch_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1]. Received: {name}={getattr(self, name)!r}")
         if not 0 <= self.fill <= 255:
@@ -161,11 +163,11 @@ class AugmentConfig:
         check_choice(self.padding_mode, ("constant", "reflect"), "padding_mode")
         check_choice(self.crop_interpolation, _INTERPOLATIONS, "crop_interpolation")
         check_choice(self.crop_sampling, ("timm", "inception"), "crop_sampling")
-        check_choice(self.mixing, _MIXING, "mixing")
-        if self.cutmix and self.mixing == "big_vision":
+        check_choice(self.mixup_mode, _MIXUP_MODES, "mixup_mode")
+        if self.cutmix and self.mixup_mode == "big_vision":
             raise ValueError(
-                "mixing='big_vision' is mixup alone; cutmix needs 'batch', 'sample' or 'keras_cv'. "
-                f"Received: mixing={self.mixing!r}, cutmix={self.cutmix!r}"
+                "mixup_mode='big_vision' has no cutmix; choose 'batch', 'sample' or 'keras_cv'. "
+                f"Received: mixup_mode={self.mixup_mode!r}, cutmix={self.cutmix!r}"
             )
         self._check_crop()
         if self.policy is not None:

@@ -50,7 +50,7 @@ class DataConfig:
             TFRecords without `cache=memory`); the order of the files is shuffled too. Default 16384.
         deterministic: bool. Whether a stream has the same order in every run. False may be faster on slow disks.
             Default True.
-        repeats: int. Repeated augmentation: every drawn image comes so many times in a batch, each time changed
+        aug_repeats: int. Repeated augmentation: every drawn image comes so many times in a batch, each time changed
             otherwise; an epoch stays as long as it is. Default 1; DeiT has 3.
         class_weights: tuple of floats or `None`. The weight of every class in the training loss.
         service: str or `None`. The dispatcher of a `tf.data` service whose workers make the training batches,
@@ -82,7 +82,7 @@ class DataConfig:
     cache: str | None = None
     shuffle_buffer: int = 16384
     deterministic: bool = True
-    repeats: int = 1
+    aug_repeats: int = 1
     class_weights: tuple | None = None
     service: str | None = None
 
@@ -92,7 +92,7 @@ class DataConfig:
         return bool(self.validation_split or self.validation_fraction)
 
     def __post_init__(self):
-        for name in ("batch_size", "shuffle_buffer", "repeats"):
+        for name in ("batch_size", "shuffle_buffer", "aug_repeats"):
             check_positive(getattr(self, name), name)
         if self.num_classes is not None:
             check_positive(self.num_classes, "num_classes")

@@ -16,6 +16,26 @@ LOSSES = ("softmax", "sigmoid", "binary")
 INITIALIZATIONS = ("layers", "big_vision", "truncated_normal", "mimetic", "local")
 DISTILLATION_KINDS = ("hard", "soft")
 
+# Fields of recipes that were saved by version 0.1, and their names of today.
+RENAMED_FIELDS = {
+    "data": {"repeats": "aug_repeats"},
+    "augment": {
+        "erasing": "random_erasing_prob",
+        "mixing": "mixup_mode",
+        "mixing_rate": "mixup_prob",
+        "cutmix_rate": "mixup_switch_prob",
+    },
+    "optimizer": {
+        "accumulation_steps": "gradient_accumulation_steps",
+        "adam_ratio": "adam_lr_ratio",
+        "clip_norm": "global_clipnorm",
+        "independent_decay": "independent_weight_decay",
+        "late": "lag_one_epoch",
+        "reference_batch": "lr_base_size",
+    },
+    "training": {"head_bias": "init_head_bias", "zero_head": "head_zeroinit"},
+}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -29,9 +49,9 @@ class TrainingConfig:
         label_smoothing: float in [0, 1).
         initialization: `layers`, `big_vision`, `truncated_normal`, `mimetic` or `local`, see
             `keras_vit.training.initialization.schemes`. Of no effect on a recipe with `weights`. Default `layers`.
-        head_bias: float. What the biases of a head begin with; -10 in AugReg's `sigmoid` training on ImageNet-21k, so
-            that it begins with no class. Default 0.
-        zero_head: bool. Whether the kernel of a head begins at zero, as in AugReg's fine-tuning. Default False.
+        init_head_bias: float. Initial biases of the head (big_vision); -10 in AugReg's `sigmoid` training on
+            ImageNet-21k, where every class starts out improbable. Default 0.
+        head_zeroinit: bool. Whether the kernel of a head begins at zero, as in AugReg's fine-tuning. Default False.
         early_stopping: int or `None`. Stops after so many epochs without a better validation accuracy and ends with
             the weights of the best; needs a `validation_fraction` or `validation_split`. Default `None`.
         precision: `auto`, `float32` or `mixed_bfloat16`. `auto` decides by the hardware, see `choose_precision`.
@@ -53,8 +73,8 @@ class TrainingConfig:
     loss: str = "softmax"
     label_smoothing: float = 0.0
     initialization: str = "layers"
-    head_bias: float = 0.0
-    zero_head: bool = False
+    init_head_bias: float = 0.0
+    head_zeroinit: bool = False
     early_stopping: int | None = None
     precision: str = "auto"
     compiler: str = "auto"
@@ -71,8 +91,10 @@ class TrainingConfig:
         check_choice(self.initialization, INITIALIZATIONS, "initialization")
         check_choice(self.precision, ("auto", "float32", "mixed_bfloat16"), "precision")
         check_choice(self.compiler, ("auto", "xla", "fused", "plain"), "compiler")
-        if not is_number(self.head_bias):
-            raise ValueError(f"head_bias must be a finite number. Received: head_bias={self.head_bias!r}")
+        if not is_number(self.init_head_bias):
+            raise ValueError(
+                f"init_head_bias must be a finite number. Received: init_head_bias={self.init_head_bias!r}"
+            )
         if not is_number(self.seed) or not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must be in 0..2**31 - 1. Received: seed={self.seed!r}")
         if self.save_minutes is not None and not (is_number(self.save_minutes) and self.save_minutes > 0):
@@ -228,7 +250,7 @@ class Recipe:
         data = dataclasses.replace(self.data, batch_size=min(self.data.batch_size, 8))
         optimizer = dataclasses.replace(
             self.optimizer,
-            accumulation_steps=min(self.optimizer.accumulation_steps, 2),
+            gradient_accumulation_steps=min(self.optimizer.gradient_accumulation_steps, 2),
             warmup_epochs=0.0,
             warmup_steps=None,
             warmup_learning_rate=0.0,
@@ -275,6 +297,22 @@ class Recipe:
         content = dataclasses.asdict(self)
         # Absent where nothing is chosen, as in runs from before there was a choice.
         return _plain({k: v for k, v in content.items() if k not in NO_CHOICE or v != NO_CHOICE[k]})
+
+
+def with_current_names(saved):
+    """Renames the fields of a saved recipe that had other names in version 0.1.
+
+    Args:
+        saved: dict, as `Recipe.to_dict` of this or an earlier version returned it.
+
+    Returns:
+        A dict with the names of today.
+    """
+    renamed = {}
+    for section, fields in saved.items():
+        names = RENAMED_FIELDS.get(section, {})
+        renamed[section] = {names.get(k, k): v for k, v in fields.items()} if isinstance(fields, dict) else fields
+    return renamed
 
 
 def _plain(value):

@@ -47,7 +47,7 @@ def training_data(recipe, split, strategy, workers):
                 first_epoch,
                 settings.steps_per_epoch,
                 first_step=first_step,
-                repeats=data.repeats,
+                repeats=data.aug_repeats,
                 class_weights=data.class_weights,
                 skip_unreadable=data.skip_unreadable,
                 part=part,

@@ -17,7 +17,7 @@ import numpy as np
 from keras_vit.atomic import replaced
 from keras_vit.config import AugmentConfig, OptimizerConfig, Recipe, TrainingConfig, apply_overrides
 from keras_vit.config.from_weights import follow_weights
-from keras_vit.config.recipe import NO_CHOICE
+from keras_vit.config.recipe import NO_CHOICE, with_current_names
 from keras_vit.data import evaluation_dataset, plain_errors, train_and_evaluation
 from keras_vit.distribution.strategies import device_kind
 from keras_vit.experiment import runner as experiment
@@ -184,7 +184,7 @@ def _recipe(name, weights, choice, data, epochs, learning_rate, image_size, seed
         warmup_epochs=0.5,
         weight_decay=0.05,
         layer_decay=0.75 if hasattr(source.config, "num_heads") else None,
-        clip_norm=1.0,
+        global_clipnorm=1.0,
     )
     return Recipe(
         name=name,
@@ -227,7 +227,7 @@ def _fit_head(recipe, source, data, directory, log):
         wanted["recipe"].pop(part)
     if state.exists() and (directory / MODEL_FILE).exists():
         known = json.loads(state.read_text())
-        if known["recipe"] == wanted["recipe"]:
+        if with_current_names(known["recipe"]) == wanted["recipe"]:
             return known
         raise ValueError(
             "a run can only go on with the weights, data and sizes it began with; choose another directory (--out) or "

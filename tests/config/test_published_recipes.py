@@ -11,6 +11,7 @@ import re
 import pytest
 
 from keras_vit.config.files import list_recipes, load_recipe
+from keras_vit.config.recipe import with_current_names
 from keras_vit.training import make_schedule
 
 # How a run is carried out, and where its data lie: no source decides these.
@@ -73,7 +74,7 @@ DATA = {
     "validation_split": None,
     "train_fraction": 1.0,
     "skip_unreadable": False,
-    "repeats": 1,
+    "aug_repeats": 1,
     "class_weights": None,
 }
 AUGMENT = {
@@ -89,31 +90,31 @@ AUGMENT = {
     "zoom": 0.0,
     "shear": 0.0,
     "fill": 0,
-    "erasing": 0.0,
+    "random_erasing_prob": 0.0,
     "mixup": 0.0,
     "cutmix": 0.0,
-    "mixing": "big_vision",
-    "mixing_rate": 1.0,
-    "cutmix_rate": 0.5,
+    "mixup_mode": "big_vision",
+    "mixup_prob": 1.0,
+    "mixup_switch_prob": 0.5,
 }
 OPTIMIZER = {
-    "reference_batch": None,
+    "lr_base_size": None,
     "schedule": "cosine",
     "final_learning_rate": 0.0,
     "warmup_epochs": 0.0,
     "warmup_steps": None,
     "warmup_learning_rate": 0.0,
-    "late": False,
+    "lag_one_epoch": False,
     "timescale": 10_000,
     "cooldown_steps": 0,
     "weight_decay": 0.0,
-    "independent_decay": False,
+    "independent_weight_decay": False,
     "layer_decay": None,
     "momentum": 0.9,
     "nesterov": False,
-    "adam_ratio": 1.0,
-    "clip_norm": None,
-    "accumulation_steps": 1,
+    "adam_lr_ratio": 1.0,
+    "global_clipnorm": None,
+    "gradient_accumulation_steps": 1,
     "ema_momentum": None,
     "ema_evaluate": True,
 }
@@ -126,8 +127,8 @@ TRAINING = {
     "loss": "softmax",
     "label_smoothing": 0.0,
     "initialization": "layers",
-    "head_bias": 0.0,
-    "zero_head": False,
+    "init_head_bias": 0.0,
+    "head_zeroinit": False,
     "early_stopping": None,
 }
 ALONE = {
@@ -167,8 +168,8 @@ BIG_VISION_OPTIMIZER = {
     "learning_rate": 1e-3,
     "warmup_steps": 10_000,
     "weight_decay": 1e-4,
-    "independent_decay": True,
-    "clip_norm": 1.0,
+    "independent_weight_decay": True,
+    "global_clipnorm": 1.0,
 }
 VIT_S16 = {
     **ALONE,
@@ -184,7 +185,7 @@ VIT_S16 = {
     "data": {**DATA, "batch_size": 1024},
     "augment": {**INCEPTION, "policy": "randaugment(2, 10)", "mixup": 0.2},
     "optimizer": BIG_VISION_OPTIMIZER,
-    "training": {**TRAINING, "epochs": 90, "zero_head": True},
+    "training": {**TRAINING, "epochs": 90, "head_zeroinit": True},
 }
 
 
@@ -202,7 +203,7 @@ def augreg(size, policy, mixup):
         "data": {**DATA, "batch_size": 4096},
         "augment": {**INCEPTION, "policy": policy, "mixup": mixup},
         "optimizer": BIG_VISION_OPTIMIZER,
-        "training": {**TRAINING, "epochs": 300, "zero_head": True, "initialization": "big_vision"},
+        "training": {**TRAINING, "epochs": 300, "head_zeroinit": True, "initialization": "big_vision"},
     }
 
 
@@ -215,7 +216,7 @@ def augreg_i21k(size, policy, mixup):
         **recipe,
         "model": {**recipe["model"], **model},
         "data": {**recipe["data"], **data},
-        "training": {**recipe["training"], "loss": "sigmoid", "head_bias": -10.0},
+        "training": {**recipe["training"], "loss": "sigmoid", "init_head_bias": -10.0},
     }
 
 
@@ -233,16 +234,16 @@ DEIT_AUGMENT = {
     "crop_ratio": (3 / 4, 4 / 3),
     "crop_interpolation": "bicubic",
     "policy": "rand-m9-mstd0.5-inc1",
-    "erasing": 0.25,
+    "random_erasing_prob": 0.25,
     "mixup": 0.8,
     "cutmix": 1.0,
-    "mixing": "batch",
-    "mixing_rate": 1.0,
-    "cutmix_rate": 0.5,
+    "mixup_mode": "batch",
+    "mixup_prob": 1.0,
+    "mixup_switch_prob": 0.5,
 }
 DEIT_SCHEDULE = {
     "schedule": "epoch_cosine",
-    "late": True,
+    "lag_one_epoch": True,
     "warmup_epochs": 5,
     "warmup_learning_rate": 1e-6,
     "final_learning_rate": 1e-5,
@@ -258,9 +259,9 @@ def deit(size):
         **ALONE,
         "model": {**size, "drop_path_rate": 0.1, "drop_path_schedule": "linear"},
         "input_spec": IMAGENET_INPUT,
-        "data": {**DATA, "batch_size": 1024, "repeats": 3},
+        "data": {**DATA, "batch_size": 1024, "aug_repeats": 3},
         "augment": DEIT_AUGMENT,
-        "optimizer": {**ADAM, **DEIT_SCHEDULE, "learning_rate": 5e-4, "reference_batch": 512},
+        "optimizer": {**ADAM, **DEIT_SCHEDULE, "learning_rate": 5e-4, "lr_base_size": 512},
         "training": {**TRAINING, "epochs": 300, "label_smoothing": 0.1, "initialization": "truncated_normal"},
     }
 
@@ -284,9 +285,9 @@ def deit3(size, image_size, learning_rate, drop_path_rate):
         **deit(size),
         "model": {**size, **model, **drop_path},
         "input_spec": {**IMAGENET_INPUT, "size": (image_size,) * 2, "crop_fraction": 1.0},
-        "data": {**DATA, "batch_size": 2048, "repeats": 3},
-        "augment": {**DEIT_AUGMENT, "policy": "three_augment", "color_jitter": 0.3, "erasing": 0.0},
-        "optimizer": {**ADAM, **DEIT_SCHEDULE, "name": "lamb", "learning_rate": learning_rate, "clip_norm": 1.0},
+        "data": {**DATA, "batch_size": 2048, "aug_repeats": 3},
+        "augment": {**DEIT_AUGMENT, "policy": "three_augment", "color_jitter": 0.3, "random_erasing_prob": 0.0},
+        "optimizer": {**ADAM, **DEIT_SCHEDULE, "name": "lamb", "learning_rate": learning_rate, "global_clipnorm": 1.0},
         "training": {**TRAINING, "epochs": 800, "loss": "binary", "initialization": "truncated_normal"},
     }
 
@@ -317,13 +318,13 @@ SWIN_T = {
 SWIN = {
     **deit(TI),
     "model": SWIN_T,
-    "data": {**DATA, "batch_size": 1024, "repeats": 1},
+    "data": {**DATA, "batch_size": 1024, "aug_repeats": 1},
     "optimizer": {
         **ADAM,
         "learning_rate": 5e-4,
-        "reference_batch": 512,
+        "lr_base_size": 512,
         "weight_decay": 0.05,
-        "clip_norm": 5.0,
+        "global_clipnorm": 5.0,
         "warmup_epochs": 20,
         "warmup_learning_rate": 2 * 5e-7,
         "final_learning_rate": 2 * 5e-6,
@@ -338,9 +339,9 @@ FINETUNE = {
     "input_spec": {**BIG_VISION_INPUT, "size": (384, 384), "crop_fraction": None},
     "data": {**DATA, "name": "cifar10", "test_split": "test", "batch_size": 512},
     "augment": INCEPTION,
-    "optimizer": {**SGD, "learning_rate": 0.03, "momentum": 0.9, "warmup_steps": 500, "clip_norm": 1.0},
+    "optimizer": {**SGD, "learning_rate": 0.03, "momentum": 0.9, "warmup_steps": 500, "global_clipnorm": 1.0},
     # 10,000 steps of 97 an epoch.
-    "training": {**TRAINING, "epochs": 103, "zero_head": True},
+    "training": {**TRAINING, "epochs": 103, "head_zeroinit": True},
 }
 # mae `FINETUNE.md`, `main_finetune.py`; the pooling and normalisation of the weights.
 FINETUNE_ADAMW = {
@@ -353,13 +354,13 @@ FINETUNE_ADAMW = {
     "optimizer": {
         **ADAM,
         "learning_rate": 5e-4,
-        "reference_batch": 256,
+        "lr_base_size": 256,
         "weight_decay": 0.05,
         "layer_decay": 0.65,
         "warmup_epochs": 5,
         "final_learning_rate": 1e-6,
     },
-    "training": {**TRAINING, "epochs": 100, "label_smoothing": 0.1, "zero_head": True},
+    "training": {**TRAINING, "epochs": 100, "label_smoothing": 0.1, "head_zeroinit": True},
 }
 # mae `PRETRAIN.md`, `main_pretrain.py`, `models_mae.py`, `util/pos_embed.py`.
 MAE = {
@@ -378,7 +379,7 @@ MAE = {
     "optimizer": {
         **ADAM,
         "learning_rate": 1.5e-4,
-        "reference_batch": 256,
+        "lr_base_size": 256,
         "beta_2": 0.95,
         "weight_decay": 0.05,
         "warmup_epochs": 40,
@@ -429,8 +430,8 @@ LINEAR_PROBE = {
     "input_spec": BIG_VISION_INPUT,
     "data": {**DATA, "name": "cifar10", "test_split": "test", "batch_size": 512},
     "augment": {**AUGMENT, "crop_scale": (0.2, 1.0), "crop_ratio": (3 / 4, 4 / 3), "crop_interpolation": None},
-    "optimizer": {**SGD, "learning_rate": 0.1, "reference_batch": 256, "momentum": 0.9, "warmup_epochs": 1},
-    "training": {**TRAINING, "epochs": 10, "zero_head": True},
+    "optimizer": {**SGD, "learning_rate": 0.1, "lr_base_size": 256, "momentum": 0.9, "warmup_epochs": 1},
+    "training": {**TRAINING, "epochs": 10, "head_zeroinit": True},
 }
 
 PUBLISHED = {
@@ -503,7 +504,7 @@ def _recipe_of(folder):
 def test_a_recipe_has_the_settings_of_its_records(folder):
     """Fields that are younger than a record have no say."""
     recipe = load_recipe(_recipe_of(folder))
-    records = [json.loads(path.read_text())["config"] for path in (RESULTS / folder).glob("*.json")]
+    records = [with_current_names(json.loads(path.read_text())["config"]) for path in (RESULTS / folder).glob("*.json")]
     assert records
     for config in records:
         for section in ("model", "input_spec", "augment", "optimizer", "training", "distillation"):

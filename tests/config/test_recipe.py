@@ -33,8 +33,8 @@ RECIPE = Recipe(name="tiny", model=MODEL, data=DataConfig(name="digits"))
     [
         ("optimizer.learning_rate=3e-4", lambda r: r.optimizer.learning_rate, 3e-4),
         ("optimizer.learning_rate=1", lambda r: r.optimizer.learning_rate, 1.0),
-        ("optimizer.clip_norm=None", lambda r: r.optimizer.clip_norm, None),
-        ("optimizer.clip_norm=2", lambda r: r.optimizer.clip_norm, 2.0),
+        ("optimizer.global_clipnorm=None", lambda r: r.optimizer.global_clipnorm, None),
+        ("optimizer.global_clipnorm=2", lambda r: r.optimizer.global_clipnorm, 2.0),
         ("data.name=cifar10", lambda r: r.data.name, "cifar10"),
         ("data.folder=some/folder", lambda r: r.data.folder, "some/folder"),
         ("data.name=123", lambda r: r.data.name, "123"),
@@ -97,7 +97,7 @@ def test_a_bad_override_raises(assignment, message):
         (AugmentConfig, {"fill": 300}, "must be a pixel"),
         (OptimizerConfig, {"learning_rate": 0.0}, "must be positive"),
         (OptimizerConfig, {"ema_momentum": 1.0}, "must be a rate"),
-        (OptimizerConfig, {"clip_norm": 0.0}, "must be positive or None"),
+        (OptimizerConfig, {"global_clipnorm": 0.0}, "must be positive or None"),
         (DistillationConfig, {"teacher": "x", "temperature": 2.0}, "temperature is for kind='soft'"),
         (TrainingConfig, {"precision": "float8"}, "must be one of"),
         (TrainingConfig, {"epochs": 0}, "must be a positive int"),
@@ -214,7 +214,9 @@ def test_every_variable_of_a_model_is_classified():
 
 
 def test_the_optimizer_of_a_recipe_has_its_settings():
-    config = OptimizerConfig(learning_rate=0.01, warmup_epochs=1, weight_decay=0.3, clip_norm=2.0, ema_momentum=0.9)
+    config = OptimizerConfig(
+        learning_rate=0.01, warmup_epochs=1, weight_decay=0.3, global_clipnorm=2.0, ema_momentum=0.9
+    )
     optimizer = make_optimizer(config, steps_per_epoch=10, epochs=3)
     assert float(optimizer.learning_rate) == 0.0
     assert (optimizer.weight_decay, optimizer.global_clipnorm, optimizer.use_ema) == (0.3, 2.0, True)
@@ -287,11 +289,11 @@ def test_an_override_of_a_source_replaces_the_others():
 
 
 def test_an_override_of_the_optimizer_takes_away_what_it_has_not():
-    muon = RECIPE.replace(optimizer=OptimizerConfig(name="muon", adam_ratio=0.5, momentum=0.95, weight_decay=0.05))
+    muon = RECIPE.replace(optimizer=OptimizerConfig(name="muon", adam_lr_ratio=0.5, momentum=0.95, weight_decay=0.05))
     assert apply_overrides(muon, ["optimizer.name=adamw"]).optimizer == OptimizerConfig(weight_decay=0.05)
     assert apply_overrides(muon, ["optimizer.name=sgd"]).optimizer.momentum == 0.95
-    with pytest.raises(ValueError, match="adam_ratio is for muon"):
-        apply_overrides(muon, ["optimizer.name=adamw", "optimizer.adam_ratio=0.5"])
+    with pytest.raises(ValueError, match="adam_lr_ratio is for muon"):
+        apply_overrides(muon, ["optimizer.name=adamw", "optimizer.adam_lr_ratio=0.5"])
 
 
 @pytest.mark.parametrize("assignment", ["freeze=5", "freeze=(1,)", "data.class_weights=5"])

@@ -169,7 +169,7 @@ def test_the_batch_does_not_mirror_again_what_the_image_stage_has():
 
 def test_smoothing_after_mixing_is_smoothing_before():
     """So the pipeline may smooth whenever it likes, once."""
-    config = AugmentConfig(mixup=0.8, cutmix=1.0, mixing="batch")
+    config = AugmentConfig(mixup=0.8, cutmix=1.0, mixup_mode="batch")
     images, targets = tf.zeros((8, 6, 7, 2)), tf.eye(8)
     spec = InputSpec(size=(6, 7), mean=(0.5, 0.5), std=(0.5, 0.5))
     _, after = augment_batch(images, targets, config, SEED, spec)
@@ -182,8 +182,8 @@ def test_erasing_comes_before_mixing():
     """An erased pixel of a partner shows in the blend."""
     zeros = tf.zeros((8, 6, 7, 2))
     spec = InputSpec(size=(6, 7), mean=(0.5, 0.5), std=(0.5, 0.5))
-    erased, _ = augment_batch(zeros, tf.eye(8), AugmentConfig(erasing=1.0), SEED, spec)
-    both, targets = augment_batch(zeros, tf.eye(8), AugmentConfig(erasing=1.0, mixup=0.8), SEED, spec)
+    erased, _ = augment_batch(zeros, tf.eye(8), AugmentConfig(random_erasing_prob=1.0), SEED, spec)
+    both, targets = augment_batch(zeros, tf.eye(8), AugmentConfig(random_erasing_prob=1.0, mixup=0.8), SEED, spec)
     weight = targets[0, 0]
     np.testing.assert_allclose(both, weight * erased + (1 - weight) * tf.roll(erased, 1, 0), atol=1e-6)
 
@@ -194,7 +194,7 @@ def test_keras_cv_changes_images_and_mixes_batches():
     flipped = [np.array_equal(image, IMAGE[:, ::-1]) for image in dataset.as_numpy_iterator()]
     assert 2 < sum(flipped) < 18
     spec = InputSpec(size=(6, 7), mean=(0.5, 0.5), std=(0.5, 0.5))
-    mixing = AugmentConfig(mixup=0.8, cutmix=1.0, mixing="keras_cv")
+    mixing = AugmentConfig(mixup=0.8, cutmix=1.0, mixup_mode="keras_cv")
     batches = tf.data.Dataset.from_tensors((spec.normalize(BATCH[:8]), np.eye(8, dtype="float32"))).repeat(3)
     for images, targets in batches.map(lambda x, y: augment_batch(x, y, mixing, SEED, spec)):
         assert images.shape == (8, 6, 7, 2)
@@ -220,9 +220,9 @@ def test_keras_cv_is_imported_only_when_used():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"mixing": "both"}, "mixing must be one of"),
+        ({"mixup_mode": "both"}, "mixup_mode must be one of"),
         ({"cutmix": 1.0}, "big_vision' is mixup alone"),
-        ({"erasing": 1.5}, r"erasing must be in \[0, 1\]"),
+        ({"random_erasing_prob": 1.5}, r"random_erasing_prob must be in \[0, 1\]"),
         ({"padding": -1}, "padding must be an int of at least 0"),
         ({"padding_mode": "edge"}, "padding_mode must be one of"),
         ({"crop_scale": (0.5, 0.2)}, "two rising fractions"),

@@ -529,7 +529,8 @@ def test_the_graph_prepares_photographs_as_pillow_does(tmp_path):
 @pytest.mark.filterwarnings("error:Your input ran out")
 @pytest.mark.long
 def test_a_recipe_trains_on_a_stream_and_goes_on(records, tmp_path):
-    data = {"tfrecords": str(records), "validation_fraction": 0.4, "in_memory": False, "batch_size": 3, "repeats": 3}
+    data = {"tfrecords": str(records), "validation_fraction": 0.4, "in_memory": False, "batch_size": 3}
+    data["aug_repeats"] = 3
     data["skip_unreadable"] = True  # of which nobody knows the number of batches
     model = ViTConfig(image_size=8, patch_size=4, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8, num_classes=2)
     augment = AugmentConfig(crop_scale=(0.3, 1.0), flip=True)

@@ -125,10 +125,10 @@ def test_the_same_seed_gives_another_image():
 
 
 def test_the_overrides_of_the_recipes_make_batches():
-    overrides = ['augment.policy=keras_cv("RandAugment")', "augment.mixing=keras_cv"]
+    overrides = ['augment.policy=keras_cv("RandAugment")', "augment.mixup_mode=keras_cv"]
     recipe = load_recipe("deit_tiny_i1k", overrides)
     assert (
-        "--set augment.policy='keras_cv(\"RandAugment\")' --set augment.mixing=keras_cv"
+        "--set augment.policy='keras_cv(\"RandAugment\")' --set augment.mixup_mode=keras_cv"
         in load_recipe_module("deit_tiny_i1k").__doc__
     )
     images = np.random.default_rng(0).integers(0, 256, (8, 20, 20, 3)).astype("uint8")

@@ -57,7 +57,7 @@ def test_big_vision_mixup_rolls_and_keeps_the_larger_part():
 @pytest.mark.parametrize("alpha", [0.02, 0.8])
 def test_weights_have_the_variance_of_their_beta(alpha):
     images, targets = _numbered(512, size=1)
-    config = AugmentConfig(mixup=alpha, mixing="sample")
+    config = AugmentConfig(mixup=alpha, mixup_mode="sample")
     weights = np.concatenate(
         [_partner_weights(mix_weighted(images, targets, config, tf.constant([1, n]))[1].numpy()) for n in range(6)]
     )
@@ -69,7 +69,7 @@ def test_weights_have_the_variance_of_their_beta(alpha):
 def test_mixup_of_single_images_blends_each_by_its_own_weight():
     images, targets = _numbered(64)
     mixed, rows = (
-        part.numpy() for part in mix_weighted(images, targets, AugmentConfig(mixup=0.8, mixing="sample"), SEED)
+        part.numpy() for part in mix_weighted(images, targets, AugmentConfig(mixup=0.8, mixup_mode="sample"), SEED)
     )
     partner = _partner_weights(rows)
     assert len(np.unique(partner)) > 50
@@ -81,7 +81,7 @@ def test_mixup_of_single_images_blends_each_by_its_own_weight():
 def test_the_weight_of_cutmix_is_the_area_that_was_pasted():
     images, targets = _numbered(256, size=13)
     mixed, rows = (
-        part.numpy() for part in mix_weighted(images, targets, AugmentConfig(cutmix=1.0, mixing="sample"), SEED)
+        part.numpy() for part in mix_weighted(images, targets, AugmentConfig(cutmix=1.0, mixup_mode="sample"), SEED)
     )
     numbers = np.arange(256)
     pasted = mixed[..., 0] == numbers[::-1, None, None]
@@ -92,7 +92,7 @@ def test_the_weight_of_cutmix_is_the_area_that_was_pasted():
 
 
 def test_a_batch_has_one_weight_and_switches_between_mixup_and_cutmix():
-    mixed, rows = _many(AugmentConfig(mixup=0.8, cutmix=1.0, mixing="batch"), 400)
+    mixed, rows = _many(AugmentConfig(mixup=0.8, cutmix=1.0, mixup_mode="batch"), 400)
     partner = np.stack([_partner_weights(r) for r in rows])
     np.testing.assert_allclose(partner, np.repeat(partner[:, :1], 4, 1), atol=1e-6)
     # Every pixel of image 0 shows 0, its partner's 3, or, by mixup, something in between.
@@ -104,16 +104,16 @@ def test_a_batch_has_one_weight_and_switches_between_mixup_and_cutmix():
 
 
 def test_rates_of_mixing_and_of_cutmix():
-    mixed, _ = _many(AugmentConfig(mixup=5.0, mixing="batch", mixing_rate=0.3), 400)
+    mixed, _ = _many(AugmentConfig(mixup=5.0, mixup_mode="batch", mixup_prob=0.3), 400)
     assert abs(np.mean(mixed[:, 0, 0, 0, 0] > 0) - 0.3) < 0.07
-    mixed, _ = _many(AugmentConfig(mixup=5.0, cutmix=5.0, mixing="batch", cutmix_rate=0.2), 400)
+    mixed, _ = _many(AugmentConfig(mixup=5.0, cutmix=5.0, mixup_mode="batch", mixup_switch_prob=0.2), 400)
     pasted = np.any(mixed[:, 0] == 3.0, axis=(1, 2, 3))
     assert abs(pasted.mean() - 0.2) < 0.06
 
 
 @pytest.mark.parametrize("mixing", ["batch", "sample"])
 def test_mixing_is_a_function_of_the_seed(mixing):
-    config = AugmentConfig(mixup=0.8, cutmix=1.0, mixing=mixing)
+    config = AugmentConfig(mixup=0.8, cutmix=1.0, mixup_mode=mixing)
     first, second, other = (
         mix_weighted(*_numbered(6), config, tf.constant(seed))[1].numpy() for seed in ([1, 2], [1, 2], [1, 3])
     )

@@ -18,7 +18,7 @@ RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (COUNT, 8, 8, 3), dtype="uint8")
 LABELS = RNG.integers(0, CLASSES, COUNT)
 PNGS = [tf.io.encode_png(image).numpy() for image in IMAGES]
-CROPS = {"crop_scale": (0.3, 1.0), "flip": True, "erasing": 0.5}
+CROPS = {"crop_scale": (0.3, 1.0), "flip": True, "random_erasing_prob": 0.5}
 
 
 def _shards(count=COUNT, files=5):
@@ -58,11 +58,16 @@ def _keys(batches):
 @pytest.mark.parametrize(
     ("kind", "workers", "repeats", "augment"),
     [
-        ("memory", 2, 3, AugmentConfig(padding=1, flip=True, erasing=0.5, mixup=0.8, cutmix=1.0, mixing="sample")),
+        (
+            "memory",
+            2,
+            3,
+            AugmentConfig(padding=1, flip=True, random_erasing_prob=0.5, mixup=0.8, cutmix=1.0, mixup_mode="sample"),
+        ),
         ("memory", 4, 1, AugmentConfig(shift=1.0, rotation=10.0, zoom=0.1, flip=True, mixup=0.4)),
         ("memory", 2, 1, AugmentConfig(**CROPS)),
-        ("files", 3, 3, AugmentConfig(**CROPS, mixup=0.8, cutmix=1.0, mixing="batch")),
-        ("stream", 2, 1, AugmentConfig(**CROPS, cutmix=1.0, mixing="sample", mixing_rate=0.5)),
+        ("files", 3, 3, AugmentConfig(**CROPS, mixup=0.8, cutmix=1.0, mixup_mode="batch")),
+        ("stream", 2, 1, AugmentConfig(**CROPS, cutmix=1.0, mixup_mode="sample", mixup_prob=0.5)),
     ],
 )
 def test_the_rows_of_all_workers_are_the_batches_of_one(kind, workers, repeats, augment):
@@ -76,7 +81,7 @@ def test_the_rows_of_all_workers_are_the_batches_of_one(kind, workers, repeats, 
             np.testing.assert_array_equal(np.concatenate(rows), column)
 
 
-@pytest.mark.parametrize(("augment", "made"), [(AugmentConfig(), 3), (AugmentConfig(mixup=0.5, mixing="batch"), 6)])
+@pytest.mark.parametrize(("augment", "made"), [(AugmentConfig(), 3), (AugmentConfig(mixup=0.5, mixup_mode="batch"), 6)])
 def test_a_worker_decodes_its_rows_and_those_that_they_are_mixed_with(augment, made):
     split, decoded = SPLITS["files"](), []
 

@@ -25,7 +25,7 @@ EVERYTHING = RECIPE.replace(
     name="everything",
     model=RECIPE.model.replace(distillation_token=True),
     data=dataclasses.replace(RECIPE.data, validation_fraction=0.1),
-    optimizer=dataclasses.replace(RECIPE.optimizer, accumulation_steps=2),
+    optimizer=dataclasses.replace(RECIPE.optimizer, gradient_accumulation_steps=2),
     training=dataclasses.replace(RECIPE.training, early_stopping=4),
     distillation=DistillationConfig(teacher=None),
 )

@@ -220,7 +220,7 @@ def test_a_linear_probe_of_another_run(finished, tmp_path):
         model=MODEL.replace(image_size=12),
         weights=str(finished.directory),
         freeze=("(?!head).*",),
-        training=dataclasses.replace(RECIPE.training, zero_head=True, epochs=1),
+        training=dataclasses.replace(RECIPE.training, head_zeroinit=True, epochs=1),
     )
     with pytest.warns(UserWarning, match="positions"):
         probe = _run(recipe, tmp_path)
@@ -234,10 +234,10 @@ def test_a_linear_probe_of_another_run(finished, tmp_path):
 def test_smoke_needs_no_other_files():
     recipe = RECIPE.replace(
         distillation=DistillationConfig(teacher="nowhere"),
-        optimizer=OptimizerConfig(accumulation_steps=8),
+        optimizer=OptimizerConfig(gradient_accumulation_steps=8),
     )
     smoke = recipe.smoke()
-    assert (smoke.distillation.teacher, smoke.optimizer.accumulation_steps) == (None, 2)
+    assert (smoke.distillation.teacher, smoke.optimizer.gradient_accumulation_steps) == (None, 2)
 
 
 @pytest.mark.long
@@ -251,7 +251,7 @@ def test_a_smoke_run_with_everything(tmp_path):
             "training.compiler=fused",
             "training.precision=mixed_bfloat16",
             "optimizer.name=muon",
-            "optimizer.accumulation_steps=4",
+            "optimizer.gradient_accumulation_steps=4",
             "optimizer.layer_decay=0.7",
             'freeze=("patch_encoder",)',
         ],

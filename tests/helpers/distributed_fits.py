@@ -29,8 +29,8 @@ RECIPE = Recipe(
     name="recipe",
     model=VIT.replace(num_channels=1, num_classes=10),
     data=DataConfig(name="digits", batch_size=50, validation_fraction=0.1),
-    augment=AugmentConfig(shift=1.0, erasing=0.5, mixup=0.5, cutmix=1.0, mixing="batch"),
-    optimizer=OptimizerConfig(name="sgd", learning_rate=0.1, warmup_epochs=1, clip_norm=0.5, ema_momentum=0.8),
+    augment=AugmentConfig(shift=1.0, random_erasing_prob=0.5, mixup=0.5, cutmix=1.0, mixup_mode="batch"),
+    optimizer=OptimizerConfig(name="sgd", learning_rate=0.1, warmup_epochs=1, global_clipnorm=0.5, ema_momentum=0.8),
     training=TrainingConfig(epochs=3, steps_per_epoch=4, precision="float32", compiler="plain"),
     distillation=DistillationConfig(teacher=None),
 )

@@ -19,6 +19,8 @@ RECIPE = Recipe(
     ),
     data=DataConfig(name="digits", batch_size=100),
     augment=AugmentConfig(shift=1.0, mixup=0.2),
-    optimizer=OptimizerConfig(learning_rate=1e-3, warmup_epochs=1, weight_decay=0.1, clip_norm=1.0, ema_momentum=0.9),
+    optimizer=OptimizerConfig(
+        learning_rate=1e-3, warmup_epochs=1, weight_decay=0.1, global_clipnorm=1.0, ema_momentum=0.9
+    ),
     training=TrainingConfig(epochs=4, compiler="plain", precision="float32"),
 )

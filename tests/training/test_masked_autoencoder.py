@@ -249,8 +249,8 @@ def test_other_encoders_are_refused():
 def test_a_recipe_names_what_does_not_go_with_masks():
     wrong = {
         "model": RECIPE.model.replace(pooling="map", pre_logits_dim=8, pool_before_norm=True),
-        "training": TrainingConfig(loss="binary", label_smoothing=0.1, head_bias=-1.0, zero_head=True),
-        "augment": AugmentConfig(mixup=0.2, cutmix=1.0, mixing="batch"),
+        "training": TrainingConfig(loss="binary", label_smoothing=0.1, init_head_bias=-1.0, head_zeroinit=True),
+        "augment": AugmentConfig(mixup=0.2, cutmix=1.0, mixup_mode="batch"),
         "optimizer": OptimizerConfig(ema_momentum=0.9, layer_decay=0.7),
         "distillation": DistillationConfig(teacher=None),
         "data": DataConfig(name="digits", validation_fraction=0.1, class_weights=(1.0,) * 10),
@@ -266,8 +266,8 @@ def test_a_recipe_names_what_does_not_go_with_masks():
         "model.pre_logits_dim",
         "training.loss",
         "training.label_smoothing",
-        "training.head_bias",
-        "training.zero_head",
+        "training.init_head_bias",
+        "training.head_zeroinit",
         "distillation",
         "augment.mixup",
         "augment.cutmix",

@@ -52,8 +52,8 @@ def _again(optimizer):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_optimizer_and_its_reloaded_self_take_the_same_steps(name):
-    decay = {} if name == "adam" else {"weight_decay": 0.3, "independent_decay": True}
-    optimizer = _optimizer(name=name, warmup_steps=2, clip_norm=1.0, ema_momentum=0.5, **decay)
+    decay = {} if name == "adam" else {"weight_decay": 0.3, "independent_weight_decay": True}
+    optimizer = _optimizer(name=name, warmup_steps=2, global_clipnorm=1.0, ema_momentum=0.5, **decay)
     again = _again(optimizer)
     assert type(again) is type(optimizer)
     assert again.get_config() == optimizer.get_config()
@@ -67,7 +67,7 @@ def test_an_optimizer_and_its_reloaded_self_take_the_same_steps(name):
 @pytest.mark.parametrize("name", DECAYING)
 def test_weight_decay_is_decoupled_and_spares_biases(name, independent):
     """At a gradient of zero nothing moves but what is decayed: by the rate, or by the rate over its peak."""
-    fields = {"name": name, "schedule": "linear", "weight_decay": 0.1, "independent_decay": independent}
+    fields = {"name": name, "schedule": "linear", "weight_decay": 0.1, "independent_weight_decay": independent}
     optimizer = _again(_optimizer(steps=2, **fields))
     moved = _steps(optimizer, 2 * [[np.zeros_like(value) for value in START]])
     factors = [1.0, 0.5] if independent else [0.05, 0.025]
@@ -81,7 +81,9 @@ def test_weight_decay_is_decoupled_and_spares_biases(name, independent):
 
 def test_a_scale_slows_the_update_but_not_an_independent_decay():
     scales = dict.fromkeys(PATHS, 0.0)
-    optimizer = make_optimizer(OptimizerConfig(schedule="constant", weight_decay=0.1, independent_decay=True), 8, 1)
+    optimizer = make_optimizer(
+        OptimizerConfig(schedule="constant", weight_decay=0.1, independent_weight_decay=True), 8, 1
+    )
     optimizer.learning_rate_scales = scales
     moved = _steps(optimizer, GRADIENTS[:1])
     for value, start, factor in zip(moved, START, [0.9, 1, 0.9], strict=True):
@@ -140,8 +142,8 @@ def test_lamb_scales_what_it_decays():
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_accumulated_batches_are_one_large_batch(name):
     """Weights and averages after two updates of four batches each, under a schedule, clipping and decay."""
-    fields = {"name": name, "warmup_steps": 1, "clip_norm": 0.5, "ema_momentum": 0.7, "weight_decay": 0.1}
-    small = _optimizer(steps=8, accumulation_steps=4, **fields)
+    fields = {"name": name, "warmup_steps": 1, "global_clipnorm": 0.5, "ema_momentum": 0.7, "weight_decay": 0.1}
+    small = _optimizer(steps=8, gradient_accumulation_steps=4, **fields)
     large = _optimizer(steps=2, **fields)
     means = [[np.mean(parts, axis=0) for parts in zip(*GRADIENTS[i : i + 4], strict=True)] for i in (0, 4)]
     for a, b in zip(_steps(_again(small), GRADIENTS), _steps(large, means), strict=True):
@@ -179,11 +181,15 @@ def test_averages_are_swapped_in_and_out_bit_by_bit():
         ({"schedule": "linear", "warmup_epochs": 0.5, "warmup_learning_rate": 0.4}, 3, 0.76),
         ({"schedule": "cosine", "warmup_steps": 10, "warmup_learning_rate": 0.4}, 5, 0.7),
         ({"schedule": "epoch_cosine", "warmup_epochs": 2.0, "warmup_learning_rate": 0.4}, 19, 0.7),
-        ({"schedule": "epoch_cosine", "warmup_epochs": 2.0, "warmup_learning_rate": 0.4, "late": True}, 19, 0.4),
-        ({"schedule": "epoch_cosine", "accumulation_steps": 5}, 59, 0.5),
-        ({"schedule": "linear", "accumulation_steps": 5}, 54, 0.5),
-        ({"reference_batch": 256, "schedule": "constant"}, 0, 0.25),
-        ({"reference_batch": 256, "schedule": "constant", "accumulation_steps": 2}, 0, 0.5),
+        (
+            {"schedule": "epoch_cosine", "warmup_epochs": 2.0, "warmup_learning_rate": 0.4, "lag_one_epoch": True},
+            19,
+            0.4,
+        ),
+        ({"schedule": "epoch_cosine", "gradient_accumulation_steps": 5}, 59, 0.5),
+        ({"schedule": "linear", "gradient_accumulation_steps": 5}, 54, 0.5),
+        ({"lr_base_size": 256, "schedule": "constant"}, 0, 0.25),
+        ({"lr_base_size": 256, "schedule": "constant", "gradient_accumulation_steps": 2}, 0, 0.5),
     ],
 )
 def test_a_schedule_of_ten_epochs_with_ten_steps(fields, step, rate):
@@ -199,17 +205,17 @@ def test_a_schedule_of_ten_epochs_with_ten_steps(fields, step, rate):
         ({"name": "adam", "weight_decay": 0.1}, "adam has no weight decay"),
         ({"warmup_steps": 5, "warmup_epochs": 1.0}, "in epochs or in steps"),
         ({"schedule": "epoch_cosine", "warmup_epochs": 1.5}, "whole epochs"),
-        ({"late": True}, "late is for epoch_cosine"),
+        ({"lag_one_epoch": True}, "lag_one_epoch is for epoch_cosine"),
         ({"cooldown_steps": 5}, "no cool-down"),
         ({"momentum": 0.5}, "momentum is for sgd, muon"),
         ({"name": "lion", "nesterov": True}, "nesterov is for sgd, muon"),
-        ({"name": "sgd", "adam_ratio": 0.5}, "adam_ratio is for muon"),
+        ({"name": "sgd", "adam_lr_ratio": 0.5}, "adam_lr_ratio is for muon"),
         ({"name": "sgd", "beta_1": 0.5}, "beta_1 is for adamw"),
         ({"name": "lion", "epsilon": 1e-6}, "epsilon is for adamw"),
         ({"timescale": 5}, "timescale is for rsqrt"),
         ({"warmup_learning_rate": 1e-6}, "warmup_learning_rate needs a warm-up"),
         ({"schedule": "constant", "final_learning_rate": 0.1}, "no final_learning_rate"),
-        ({"accumulation_steps": 0}, "must be a positive int"),
+        ({"gradient_accumulation_steps": 0}, "must be a positive int"),
         ({"layer_decay": 0.0}, r"must be in \(0, 1\] or None"),
         ({"beta_2": 1.0}, "must be a rate"),
     ],
@@ -221,7 +227,7 @@ def test_settings_that_would_be_passed_over_are_refused(fields, message):
 
 def test_a_reference_batch_needs_a_batch():
     with pytest.raises(ValueError, match="needs the batch"):
-        make_schedule(OptimizerConfig(reference_batch=512), 10, 10)
+        make_schedule(OptimizerConfig(lr_base_size=512), 10, 10)
 
 
 def test_layer_decay_comes_from_the_config():

@@ -72,7 +72,7 @@ def _recipe(config, name):
             warmup_steps=WARMUP,
             weight_decay=DECAY,
             epsilon=1e-6 if name == "lamb" else 1e-8,
-            clip_norm=CLIP,
+            global_clipnorm=CLIP,
         ),
         training=TrainingConfig(epochs=1, label_smoothing=SMOOTHING, precision="float32"),
     )

@@ -103,16 +103,16 @@ def augment_batch(images, targets, config, seed, input_spec, rows=None):
         mirrors = False
     if padding or mirrors:
         images = crop_and_flip(images, padding, config.padding_mode, fill, mirrors, seed, rows)
-    if config.erasing:
-        images = random_erasing(images, config.erasing, seed, rows)
+    if config.random_erasing_prob:
+        images = random_erasing(images, config.random_erasing_prob, seed, rows)
     return _mix(images, targets, config, seed, rows)
 
 
 def _mix(images, targets, config, seed, rows):
     mixes = config.mixup or config.cutmix
-    if mixes and config.mixing == "big_vision":
+    if mixes and config.mixup_mode == "big_vision":
         return mixup(images, targets, config.mixup, seed, rows)
-    if mixes and config.mixing != "keras_cv":
+    if mixes and config.mixup_mode != "keras_cv":
         return mix_weighted(images, targets, config, seed, rows)
     if mixes:
         images, targets = _mix_by_keras_cv(images, targets, config, seed)
@@ -123,8 +123,8 @@ def _mix_by_keras_cv(images, targets, config, seed):
     kinds = [(name, alpha) for name, alpha in (("MixUp", config.mixup), ("CutMix", config.cutmix)) if alpha]
     calls = [lambda kind=kind: kerascv.mix(images, targets, *kind) for kind in kinds]
     uniform = tf.random.stateless_uniform((2,), tf.random.fold_in(seed, 9))
-    index = tf.cast(uniform[1] < config.cutmix_rate, tf.int32) if len(kinds) == 2 else 0
-    index = tf.where(uniform[0] < config.mixing_rate, index, len(kinds))
+    index = tf.cast(uniform[1] < config.mixup_switch_prob, tf.int32) if len(kinds) == 2 else 0
+    index = tf.where(uniform[0] < config.mixup_prob, index, len(kinds))
     return tf.switch_case(index, [*calls, lambda: (images, targets)])
 
 

@@ -106,8 +106,8 @@ def mix_weighted(images, targets, config, seed, rows=None):
     Args:
         images: float32 `(batch, height, width, channels)`.
         targets: float32 `(batch, classes)`.
-        config: `AugmentConfig`: mixup, cutmix, mixing (`batch` or `sample`), mixing_rate, cutmix_rate. Partners come
-            from the reversed batch.
+        config: `AugmentConfig`, of which mixup, cutmix, mixup_mode (`batch` or `sample`), mixup_prob and
+            mixup_switch_prob are used. Partners come from the reversed batch.
         seed: int32 `(2,)`.
         rows: `keras_vit.data.pipeline.worker_shard.Rows` where the images are a part of a batch. Default `None`.
 
@@ -115,7 +115,7 @@ def mix_weighted(images, targets, config, seed, rows=None):
         The mixed images and targets; with `rows` its own.
     """
     weights, blended, boxes = _drawn(rows.total if rows else tf.shape(images)[0], images.shape[1:3], config, seed)
-    if rows and config.mixing == "sample":
+    if rows and config.mixup_mode == "sample":
         weights, blended, boxes = (x[rows.first : rows.last] for x in (weights, blended, boxes))
     pairs = ((rows.own(x), rows.mixed_with(x)) if rows else (x, tf.reverse(x, [0])) for x in (images, targets))
     (images, partners), (targets, others) = pairs
@@ -126,10 +126,10 @@ def mix_weighted(images, targets, config, seed, rows=None):
 
 def _drawn(batch, size, config, seed):
     """`(weights, blended, boxes)`: what is left of the first image at last, by mixup alone, and what cutmix pastes."""
-    count = batch if config.mixing == "sample" else 1
+    count = batch if config.mixup_mode == "sample" else 1
     uniform = tf.random.stateless_uniform((count, 4), tf.random.fold_in(seed, 9))
-    mixes = uniform[:, 0] < config.mixing_rate
-    pastes = uniform[:, 1] < (config.cutmix_rate if config.mixup else 1.0)
+    mixes = uniform[:, 0] < config.mixup_prob
+    pastes = uniform[:, 1] < (config.mixup_switch_prob if config.mixup else 1.0)
     weights = tf.ones((count,))
     boxes = tf.zeros((count, 4), tf.int32)
     if config.mixup:
@@ -148,7 +148,7 @@ def _drawn(batch, size, config, seed):
 
 def _mix_images(images, partners, blended, boxes, config):
     """A batch with one weight runs only what it drew; images that differ in it pass both steps."""
-    if config.mixing == "batch":
+    if config.mixup_mode == "batch":
         calls = [lambda: images, lambda: blend(images, partners, blended), lambda: paste(images, partners, boxes)]
         chosen = tf.where(boxes[0, 2] * boxes[0, 3] > 0, 2, tf.cast(blended[0] < 1, tf.int32))
         return tf.ensure_shape(tf.switch_case(chosen, calls), images.shape)

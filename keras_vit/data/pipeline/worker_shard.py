@@ -77,10 +77,10 @@ def rows_to_make(batch_size, part, augment):
     own = np.arange(first, last)
     if not (augment.mixup or augment.cutmix):
         partners = own
-    elif augment.mixing == "keras_cv":  # whose partners are drawn by keras-cv
+    elif augment.mixup_mode == "keras_cv":  # whose partners are drawn by keras-cv
         partners = np.arange(batch_size)
     else:
-        partners = (own - 1) % batch_size if augment.mixing == "big_vision" else batch_size - 1 - own
+        partners = (own - 1) % batch_size if augment.mixup_mode == "big_vision" else batch_size - 1 - own
     made = np.unique(np.concatenate([own, partners])).astype("int32")
     return Rows(batch_size, first, last, made, partners.astype("int32"))
 

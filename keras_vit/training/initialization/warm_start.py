@@ -122,7 +122,9 @@ def initialize_heads(model, bias=0.0, zero=False):
         if layer is None:
             continue
         if bias and layer.bias is None:
-            raise ValueError(f"head_bias needs a head with a bias. Received: head_bias={bias}, model.head_bias=False")
+            raise ValueError(
+                f"init_head_bias needs a head with a bias. Received: init_head_bias={bias}, model.head_bias=False"
+            )
         if zero:
             layer.kernel.assign(ops.zeros_like(layer.kernel))
         if layer.bias is not None and (bias or zero):
@@ -202,6 +204,6 @@ def initial_model(recipe, labels=None, dtype=None):
     else:
         initialize(model, recipe.training.initialization, recipe.training.seed)
     if metadata(model).config.num_classes:
-        initialize_heads(model, recipe.training.head_bias, recipe.training.zero_head)
+        initialize_heads(model, recipe.training.init_head_bias, recipe.training.head_zeroinit)
     freeze(model, recipe.freeze)
     return model

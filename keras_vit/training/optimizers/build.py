@@ -12,8 +12,8 @@ def make_schedule(config, steps_per_epoch, epochs, batch_size=None):
 
     Args:
         config: `OptimizerConfig`.
-        steps_per_epoch, epochs: ints, the length of the run; with `accumulation_steps` a step is no update yet.
-        batch_size: int, images of a step. Only of use with `reference_batch`.
+        steps_per_epoch, epochs: ints, the length of the run in batches, each a step also where gradients accumulate.
+        batch_size: int, images of a step. Only of use with `lr_base_size`.
 
     Returns:
         A `keras.optimizers.schedules.LearningRateSchedule` of the step, and the peak, a float.
@@ -21,7 +21,7 @@ def make_schedule(config, steps_per_epoch, epochs, batch_size=None):
     Raises:
         ValueError: if the batch is missing.
     """
-    peak, every = peak_learning_rate(config, batch_size), config.accumulation_steps
+    peak, every = peak_learning_rate(config, batch_size), config.gradient_accumulation_steps
     if config.schedule == "epoch_cosine":
         schedule = EpochCosine(
             peak,
@@ -30,7 +30,7 @@ def make_schedule(config, steps_per_epoch, epochs, batch_size=None):
             _shortened(int(config.warmup_epochs), epochs, "epochs"),
             config.warmup_learning_rate,
             config.final_learning_rate,
-            late=config.late,
+            late=config.lag_one_epoch,
         )
         return schedule, peak
     total = max(steps_per_epoch * epochs // every, 1)
@@ -59,11 +59,11 @@ def _shortened(warmup, total, unit):
 
 def peak_learning_rate(config, batch_size=None):
     """The largest learning rate of a run, scaled by the images of an update where the config has a reference."""
-    if config.reference_batch is None:
+    if config.lr_base_size is None:
         return config.learning_rate
     if not batch_size:
-        raise ValueError(f"reference_batch needs the batch of the run. Received: batch_size={batch_size!r}")
-    return config.learning_rate * batch_size * config.accumulation_steps / config.reference_batch
+        raise ValueError(f"lr_base_size needs the batch of the run. Received: batch_size={batch_size!r}")
+    return config.learning_rate * batch_size * config.gradient_accumulation_steps / config.lr_base_size
 
 
 def make_optimizer(config, steps_per_epoch, epochs, batch_size=None, model=None):
@@ -81,10 +81,12 @@ def make_optimizer(config, steps_per_epoch, epochs, batch_size=None, model=None)
         config,
         learning_rate=schedule,
         weight_decay=config.weight_decay,
-        decay_peak=peak if config.independent_decay else None,
+        decay_peak=peak if config.independent_weight_decay else None,
         learning_rate_scales=layer_scales(model, config.layer_decay) if config.layer_decay else None,
-        global_clipnorm=config.clip_norm,
-        gradient_accumulation_steps=config.accumulation_steps if config.accumulation_steps > 1 else None,
+        global_clipnorm=config.global_clipnorm,
+        gradient_accumulation_steps=config.gradient_accumulation_steps
+        if config.gradient_accumulation_steps > 1
+        else None,
         use_ema=config.ema_momentum is not None,
         ends_with_average=config.ema_evaluate,
         # Keras wants a number also where there is no average.
@@ -115,7 +117,7 @@ def _muon(config, **shared):
         epsilon=config.epsilon,
         momentum=config.momentum,
         nesterov=config.nesterov,
-        adam_lr_ratio=config.adam_ratio,
+        adam_lr_ratio=config.adam_lr_ratio,
         **shared,
     )
 

@@ -55,6 +55,36 @@ OPTIMIZERS = {
     "muon": {"weight_decay": 0.05, "accumulation_steps": 2},
 }
 LABELS = ["ant", "bee", "cat"]
+RUN = Recipe(
+    name="run",
+    model=VIT,
+    input_spec=InputSpec((16, 24)),
+    data=DataConfig(name="digits", batch_size=8, repeats=2),
+    augment=AugmentConfig(erasing=0.5, mixup=0.2, cutmix=1.0, mixing="sample", mixing_rate=0.75, cutmix_rate=0.25),
+    optimizer=OptimizerConfig(
+        name="muon",
+        learning_rate=1e-3,
+        reference_batch=16,
+        schedule="epoch_cosine",
+        late=True,
+        warmup_epochs=1,
+        weight_decay=0.05,
+        independent_decay=True,
+        momentum=0.95,
+        adam_ratio=0.5,
+        clip_norm=1.0,
+        accumulation_steps=2,
+    ),
+    training=TrainingConfig(
+        epochs=2,
+        steps_per_epoch=2,
+        evaluation_steps=1,
+        head_bias=-1.0,
+        zero_head=True,
+        precision="float32",
+        compiler="plain",
+    ),
+)
 
 
 def batch(config, count=4):
@@ -81,7 +111,7 @@ def model_of(name):
 
 
 def main():
-    """Writes models, trained models, a run of a masked autoencoder and a SavedModel."""
+    """Writes models, trained models, two runs and a SavedModel."""
     for name in CONFIGS:
         model = model_of(name)
         images, _ = batch(CONFIGS[name])
@@ -113,6 +143,11 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         experiment.run(recipe, pathlib.Path(temporary) / "run", True, lambda text: None)
         (FOLDER / "masked.keras").write_bytes((pathlib.Path(temporary) / "run" / "model.keras").read_bytes())
+        experiment.run(RUN, pathlib.Path(temporary) / "whole", True, lambda text: None)
+        (FOLDER / "run").mkdir()
+        (FOLDER / "run" / "checkpoint.npz").write_bytes(
+            (pathlib.Path(temporary) / "whole" / "checkpoint.npz").read_bytes()
+        )
     model = keras.models.load_model(FOLDER / "masked.keras", compile=False)
     images, _ = batch(VIT.replace(num_channels=1))
     np.savez_compressed(FOLDER / "masked.npz", outputs=model.predict(images, verbose=0))
