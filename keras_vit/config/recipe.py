@@ -315,6 +315,27 @@ def with_current_names(saved):
     return renamed
 
 
+def upgrade_saved(saved, recipe):
+    """Brings a recipe that an earlier version saved up to date, so that it can be compared with one of today.
+
+    Args:
+        saved: as for `with_current_names`.
+        recipe: the `Recipe` of today, whose classes say which fields there are.
+
+    Returns:
+        A dict like `Recipe.to_dict`: renamed fields have their names of today, and fields that are missing their
+        defaults.
+    """
+    upgraded = with_current_names(saved)
+    for section, fields in upgraded.items():
+        config = getattr(recipe, section, None)
+        if isinstance(fields, dict) and dataclasses.is_dataclass(config):
+            known = {field.name: field.default for field in dataclasses.fields(config)}
+            defaults = {name: value for name, value in known.items() if value is not dataclasses.MISSING}
+            upgraded[section] = {**_plain(defaults), **fields}
+    return upgraded
+
+
 def _plain(value):
     if isinstance(value, dict):
         return {key: _plain(v) for key, v in value.items()}

@@ -17,7 +17,7 @@ import numpy as np
 from keras_vit.atomic import replaced
 from keras_vit.config import AugmentConfig, OptimizerConfig, Recipe, TrainingConfig, apply_overrides
 from keras_vit.config.from_weights import follow_weights
-from keras_vit.config.recipe import NO_CHOICE, with_current_names
+from keras_vit.config.recipe import NO_CHOICE, upgrade_saved
 from keras_vit.data import evaluation_dataset, plain_errors, train_and_evaluation
 from keras_vit.distribution.strategies import device_kind
 from keras_vit.experiment import runner as experiment
@@ -220,14 +220,10 @@ def _image_size(config, side, log):
 def _fit_head(recipe, source, data, directory, log):
     """Fits the head and saves the model, unless that is done; returns a dict with its validation accuracy."""
     state = directory / "head.json"
-    wanted = {"recipe": recipe.to_dict()}
-    for field in ("epochs", "early_stopping", "save_minutes", "save_steps"):
-        wanted["recipe"]["training"].pop(field)
-    for part in ("optimizer", "augment", "distribution"):
-        wanted["recipe"].pop(part)
+    wanted = {"recipe": _head_settings(recipe.to_dict())}
     if state.exists() and (directory / MODEL_FILE).exists():
         known = json.loads(state.read_text())
-        if with_current_names(known["recipe"]) == wanted["recipe"]:
+        if _head_settings(upgrade_saved(known["recipe"], recipe)) == wanted["recipe"]:
             return known
         raise ValueError(
             "a run can only go on with the weights, data and sizes it began with; choose another directory (--out) or "
@@ -253,6 +249,14 @@ def _fit_head(recipe, source, data, directory, log):
     found = wanted | {"validation_accuracy": accuracy}
     record.write_json(state, found)
     return found
+
+
+def _head_settings(content):
+    """The fields of a recipe, as a dict, that the fit of the head depends on."""
+    unused = {"epochs", "early_stopping", "save_minutes", "save_steps"}
+    settings = {name: value for name, value in content.items() if name not in ("optimizer", "augment", "distribution")}
+    settings["training"] = {name: value for name, value in content["training"].items() if name not in unused}
+    return settings
 
 
 def _features(extractor, split, recipe, mirrored=False):

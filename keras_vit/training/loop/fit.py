@@ -8,7 +8,7 @@ import warnings
 import keras
 
 from keras_vit.backend.xla_kernels import fused_training
-from keras_vit.config.recipe import with_current_names
+from keras_vit.config.recipe import upgrade_saved
 from keras_vit.training.loop import callbacks, checkpoint
 from keras_vit.training.loop.checkpoint import Saved, describe, load, previous
 from keras_vit.training.loop.checkpoint_callback import CheckpointCallback, Writer
@@ -216,7 +216,7 @@ def _resume(model, recipe, directory, scope, workers):
     path, saved = directory / checkpoint.FILE_NAME, None
     with workers.fail_together():
         if workers.is_chief and (saved := load(path)):
-            _check_same_recipe(saved.state, recipe.to_dict(), directory)
+            _check_same_recipe(saved.state, recipe, directory)
             if saved.path != path:  # The next save must not push the only good one out.
                 os.replace(saved.path, path)
     code = record.code()
@@ -265,7 +265,7 @@ def _resumed(recipe, state, steps_per_epoch, directory):
 
 
 def _check_same_recipe(state, recipe, directory):
-    saved, wanted = _flatten(with_current_names(state["recipe"])), _flatten(recipe)
+    saved, wanted = _flatten(upgrade_saved(state["recipe"], recipe)), _flatten(recipe.to_dict())
     free = _OF_NO_EFFECT | _OF_THE_END
     changed = sorted(key for key in {*saved, *wanted} - free if saved.get(key) != wanted.get(key))
     trained = state["epoch"] + (1 if state["step"] else 0)
