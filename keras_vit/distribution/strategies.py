@@ -28,11 +28,11 @@ __all__ = [
     "check_device",
     "device_kind",
     "distribute_shards",
+    "make_workers",
     "prepare",
-    "resolved",
+    "resolve_name",
     "strategy",
     "with_sharding",
-    "workers",
 ]
 
 _PIECE = 2**21  # numbers of 8 bytes that go from the chief to the others at once
@@ -63,7 +63,7 @@ def strategy(name="auto"):
             is missing; where there is no TPU.
     """
     check_strategy(name)
-    name = resolved(name)
+    name = resolve_name(name)
     return tf.distribute.get_strategy() if name == "one" else _made(name)
 
 
@@ -80,7 +80,7 @@ def _made(name):
     return tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(count)])
 
 
-def resolved(name):
+def resolve_name(name):
     """The name that `auto` stands for on this machine; any other one itself."""
     if name != "auto":
         return name
@@ -99,7 +99,7 @@ def _multi_worker():
         )
     strategy = MultiWorkerStrategy()
     if tf.compat.v1.get_seed(None)[0] is None:
-        seed = workers(strategy).broadcast(os.urandom(4))
+        seed = make_workers(strategy).broadcast(os.urandom(4))
         tf.random.set_seed(int.from_bytes(seed, "little"))
     return strategy
 
@@ -132,7 +132,7 @@ def _split_cpu(count):
         ) from error
 
 
-def workers(strategy):
+def make_workers(strategy):
     """What the processes of a strategy agree about.
 
     Args:

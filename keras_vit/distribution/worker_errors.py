@@ -1,4 +1,4 @@
-"""What becomes of a worker when another one of its run is gone."""
+"""Errors of TensorFlow after the loss of a worker."""
 
 import contextlib
 import re
@@ -7,22 +7,20 @@ import tensorflow as tf
 
 from keras_vit.training.loop.preemption import Preempted
 
-# TensorFlow has no class of errors for it: any of what it does in common fails, with a word of either kind.
-_GONE = re.compile("Collective ops is aborted|coordination service|CoordinationService|heartbeat", re.IGNORECASE)
+# TensorFlow has no error class for a lost worker: whichever collective operation comes next fails with such a message.
+_LOST_WORKER = re.compile("Collective ops is aborted|coordination service|CoordinationService|heartbeat", re.IGNORECASE)
 
 
 @contextlib.contextmanager
 def raise_on_lost_worker():
-    """A context in which the end of another worker raises `Preempted`: all are to be started again.
+    """A context, or a decorator, in which the loss of another worker raises `Preempted`.
 
-    TensorFlow lets nobody come back into a run. It notices an end where a connection breaks, or after some ten seconds
-    without a heartbeat; then everything fails that workers do together.
+    TensorFlow lets no worker join a run again. It notices a loss at once if a connection breaks, else after about ten
+    seconds without a heartbeat; then every collective operation fails.
     """
     try:
         yield
     except tf.errors.OpError as error:
-        if not _GONE.search(error.message or ""):
+        if not _LOST_WORKER.search(error.message or ""):
             raise
-        raise Preempted(
-            "another worker of the run is gone; start all of them again, and they go on from the last save"
-        ) from error
+        raise Preempted("lost a worker; restart all workers to resume from the last checkpoint") from error

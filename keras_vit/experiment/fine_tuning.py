@@ -26,7 +26,7 @@ from keras_vit.metadata import metadata
 from keras_vit.models import ViTConfig
 from keras_vit.training.initialization.warm_start import initial_model
 from keras_vit.training.loop.hardware import choose_precision
-from keras_vit.training.loop.run_lock import empty, locked
+from keras_vit.training.loop.run_lock import clear_directory, locked
 from keras_vit.training.reports import plot
 from keras_vit.training.reports import run_record as record
 from keras_vit.training.reports.per_class import classification_report, markdown_report
@@ -122,7 +122,7 @@ def fine_tune(
         warnings.filterwarnings("ignore", message="split .* of .*: not used")  # `found.description` names them
         warnings.filterwarnings("ignore", message=".* unreadable images? (is|are) left out: ")  # and these
         if overwrite:
-            empty(directory)
+            clear_directory(directory)
         weights = _weights_of(model, directory)
         log(found.description)
         choice = {"weights_skip": tuple(skip), "weights_new": tuple(new), "weights_prefix": prefix}

@@ -10,6 +10,7 @@ from keras_vit.data.pipeline.worker_shard import Part
 from keras_vit.experiment.datasets import training_data
 from keras_vit.models import ViTConfig
 from keras_vit.preprocessing import InputSpec
+from keras_vit.training.loop.run_context import RunContext
 from keras_vit.training.loop.workers import Workers
 
 COUNT, BATCH, CLASSES = 37, 9, 4
@@ -142,7 +143,7 @@ def test_by_files_a_run_goes_on_where_it_was():
         (5, 2, "file", "file"),
     ],
 )
-def test_a_recipe_is_divided_by_files_where_every_worker_has_one(shards, workers, wanted, chosen):
+def test_a_recipe_is_divided_by_files_where_every_worker_has_one(shards, workers, wanted, chosen, tmp_path):
     recipe = Recipe(
         name="recipe",
         model=ViTConfig(image_size=8, patch_size=4, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8, num_classes=4),
@@ -150,11 +151,11 @@ def test_a_recipe_is_divided_by_files_where_every_worker_has_one(shards, workers
         distribution=DistributionConfig(sharding=wanted),
     )
     split = _shards(files=shards) if shards else SPLITS["memory"]()
-    strategy = tf.distribute.get_strategy()
-    _, steps, sharding = training_data(recipe, split, strategy, Workers(count=workers))
-    assert sharding == chosen
+    context = RunContext(tmp_path, tf.distribute.get_strategy(), Workers(count=workers))
+    data = training_data(recipe, split, context)
+    assert data.sharding == chosen
     # Of 37 rows 4 batches of 9; of its own files each worker makes batches of 4 and of 5 rows, the second one only 3.
-    assert steps == (3 if chosen == "file" else 4)
+    assert data.steps_per_epoch == (3 if chosen == "file" else 4)
 
 
 def test_by_files_workers_draw_other_changes():

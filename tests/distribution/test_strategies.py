@@ -78,8 +78,8 @@ def test_auto_is_the_largest_that_is_there(monkeypatch, config, tpu, gpus, name)
     if tpu:
         monkeypatch.setenv("TPU_NAME", tpu)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a device"] * (gpus if kind == "GPU" else 0))
-    assert distribution.resolved("auto") == name
-    assert distribution.resolved("cpu:3") == "cpu:3"
+    assert distribution.resolve_name("auto") == name
+    assert distribution.resolve_name("cpu:3") == "cpu:3"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_without_several_workers_there_is_one_part():
     assert distribution.distribute_shards(strategy, lambda part: seen.append(part) or batches, 3) is batches
     assert seen == [None]
     assert Part(0, 2) != Part(0, 2, by_files=True)
-    alone = distribution.workers(strategy)
+    alone = distribution.make_workers(strategy)
     assert (alone.is_chief, alone.count, alone.all_reduce_sum(3), alone.broadcast(b"x")) == (True, 1, 3, b"x")
 
 

@@ -21,7 +21,7 @@ from keras_vit.training import Distiller, initial_model, layer_scales, make_dist
 from keras_vit.training.initialization.warm_start import checkpointed_blocks
 from keras_vit.training.loop import fit as run_module
 from keras_vit.training.loop.callbacks import best_epoch, is_stalled, tensorboard
-from keras_vit.training.loop.checkpoint import load
+from keras_vit.training.loop.checkpoint import load_checkpoint
 from keras_vit.training.reports import run_record as record
 from keras_vit.training.tasks.losses import make_accuracy
 from keras_vit.zoo import create as zoo
@@ -333,9 +333,9 @@ def test_what_is_kept_is_finite_where_the_loss_is_no_number(averaged, tmp_path, 
     monkeypatch.setattr(run_module.callbacks, "best_epoch", lambda history: len(history) - 1 if history else None)
     optimizer = OptimizerConfig(learning_rate=1e-3, ema_momentum=0.5 if averaged else None)
     recipe = RECIPE.replace(training=dataclasses.replace(RECIPE.training, epochs=5), optimizer=optimizer)
-    with pytest.raises(RuntimeError, match=r"epoch 3: the loss is not a number\. The state before it is in"):
+    with pytest.raises(RuntimeError, match=r"epoch 3: the loss is not a number\. .*checkpoint.npz"):
         _run(recipe, tmp_path)
-    assert load(tmp_path / "checkpoint.npz").state["epoch"] == 2
+    assert load_checkpoint(tmp_path / "checkpoint.npz").state["epoch"] == 2
     with np.load(tmp_path / "checkpoint.npz") as file:
         assert all(np.isfinite(file[name]).all() for name in file.files)
     model = build_model(MODEL)
@@ -345,7 +345,7 @@ def test_what_is_kept_is_finite_where_the_loss_is_no_number(averaged, tmp_path, 
 
 def test_a_loss_that_is_no_number_at_once_leaves_nothing(tmp_path):
     recipe = RECIPE.replace(optimizer=OptimizerConfig(learning_rate=1e30))
-    with pytest.raises(RuntimeError, match="Nothing had been saved before it"):
+    with pytest.raises(RuntimeError, match="the loss is not a number"):
         _run(recipe, tmp_path)
     assert not (tmp_path / "best.weights.h5").exists()
 

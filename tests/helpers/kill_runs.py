@@ -31,7 +31,7 @@ from distributed_runs import cluster
 import keras_vit_cli
 from keras_vit.cli import commands as cli  # noqa: F401
 from keras_vit.training import CheckpointCallback
-from keras_vit.training.loop.checkpoint import load
+from keras_vit.training.loop.checkpoint import load_checkpoint
 
 _SECONDS = 120
 _RECORD = struct.Struct("ii")
@@ -47,7 +47,7 @@ def _tell_steps(pipe):
             self.saver = saver
 
         def on_train_batch_begin(self, batch, logs=None):
-            epoch, step = self.saver.place
+            epoch, step = self.saver.position
             of_epoch = self.saver.steps_per_epoch
             os.write(pipe, _RECORD.pack(epoch * of_epoch + step, of_epoch))
             while self.saver.writer.is_busy():
@@ -122,7 +122,7 @@ def main(recipe, folder, *runs):
             victims, number = ([int(v) for v in victims], getattr(signal, f"SIG{number}")) if number else ([], None)
             begin = time.perf_counter()
             codes, records = _part(recipe, os.path.join(folder, name), int(count), victims, number)
-            saved = load(pathlib.Path(folder) / name / "0" / "checkpoint.npz")
+            saved = load_checkpoint(pathlib.Path(folder) / name / "0" / "checkpoint.npz")
             epoch, step = (saved.state["epoch"], saved.state["step"]) if saved else (0, 0)
             (first, of_epoch), (last, _) = records[0], records[-1]
             told = {"run": name, "place": (epoch, step), "saved": epoch * of_epoch + step, "first": first}

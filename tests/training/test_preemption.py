@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from keras_vit.training.loop import preemption as stopping
+from keras_vit.training.loop import preemption
 from keras_vit.training.loop.preemption import EXIT_CODE, Preempted, StopRequest, raise_on_sigterm
-from keras_vit.training.loop.run_lock import LOCK_FILE, OWNER_FILE, empty, locked
+from keras_vit.training.loop.run_lock import LOCK_FILE, OWNER_FILE, clear_directory, locked
 
 FORK = multiprocessing.get_context("fork")
 
@@ -39,7 +39,7 @@ def test_a_directory_in_use_is_refused_until_its_process_is_gone(tmp_path):
     with pytest.raises(ValueError, match=message):
         _enter(tmp_path / "run")
     (tmp_path / "run" / OWNER_FILE).unlink()
-    with pytest.raises(ValueError, match="in use by a process that has just begun"):
+    with pytest.raises(ValueError, match="in use by a process that has just started"):
         _enter(tmp_path / "run")
     process.kill()
     process.join()
@@ -66,7 +66,7 @@ def test_an_emptied_directory_keeps_its_lock(tmp_path):
         (run / "sub" / "folder").mkdir(parents=True)
         (run / "file").touch()
         (run / "link").symlink_to(tmp_path / "target")
-        empty(run)
+        clear_directory(run)
         assert {path.name for path in run.iterdir()} == {LOCK_FILE, OWNER_FILE}
     assert (tmp_path / "target" / "kept").exists()
 
@@ -94,15 +94,15 @@ def test_a_signal_acts_at_once_where_there_is_nothing_to_finish():
 def test_a_signal_is_noted_where_there_is_and_a_second_ctrl_c_acts(capsys):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
-        stop.waits = True
+        stop.defers_signals = True
         for _ in range(2):  # Some schedulers send it more than once.
             _send(signal.SIGTERM)
             assert stop.signal == signal.SIGTERM
     with StopRequest() as stop:
-        stop.waits = True
+        stop.defers_signals = True
         _send(signal.SIGINT)
         assert stop.signal == signal.SIGINT
-        assert "once more to stop at once" in capsys.readouterr().err
+        assert "Ctrl-C" in capsys.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             _send(signal.SIGINT)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
@@ -132,13 +132,13 @@ def test_sigterm_is_an_exit_within_a_command():
     @raise_on_sigterm()
     def command():
         with StopRequest() as stop:
-            stop.waits = True
+            stop.defers_signals = True
             _send(signal.SIGTERM)
             assert stop.signal == signal.SIGTERM
         _send(signal.SIGTERM)
 
     for _ in range(2):
-        with pytest.raises(Preempted, match="asked to end"):
+        with pytest.raises(Preempted, match="asked to stop"):
             command()
         assert signal.getsignal(signal.SIGTERM) is before
 
@@ -146,9 +146,9 @@ def test_sigterm_is_an_exit_within_a_command():
 @raise_on_sigterm()
 def _wait_deaf(pipe, waits):
     """Waits in C for what will never come, and hears of no signal."""
-    stopping._PATIENCE, stopping._heard[0] = 0.3, float("-inf")
+    preemption._GRACE_SECONDS, preemption._handled_at[0] = 0.3, float("-inf")
     with StopRequest() as stop:
-        stop.waits = waits
+        stop.defers_signals = waits
         mutex = ctypes.create_string_buffer(128)  # zeros are an open one
         lock = ctypes.CDLL(None).pthread_mutex_lock
         lock(mutex)
@@ -177,4 +177,4 @@ def test_sigterm_ends_a_process_that_cannot_hear_of_it_unless_it_has_something_t
 @pytest.mark.parametrize("cluster", ["", '{"cluster": {"worker": ["a:1", "b:1"]}}'])
 def test_only_one_of_several_workers_speaks_of_another(cluster, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", cluster)
-    assert ("another worker" in stopping._ended_deaf()) is bool(cluster)
+    assert ("another worker" in preemption._forced_exit_message()) is bool(cluster)

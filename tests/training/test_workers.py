@@ -52,15 +52,15 @@ class _Clock:
         return self.now
 
 
-def _votes(meeting, wishes, seconds_a_step, at_once=()):
+def _votes(meeting, wishes, seconds_a_step, forced=()):
     """The steps behind which every worker is told to save and to end; `wishes(is_chief, step)` are what they want."""
 
     def work(workers):
         clock, told = _Clock(), []
-        ballot = StopSaveConsensus(workers, clock=clock)
+        consensus = StopSaveConsensus(workers, clock=clock)
         for step in range(1, 41):
             clock.now += seconds_a_step
-            told.append((step, *ballot.after(1, *wishes(workers.is_chief, step), at_once=step in at_once)))
+            told.append((step, *consensus.after_steps(1, *wishes(workers.is_chief, step), force=step in forced)))
         return [(step, save, end) for step, save, end in told if save or end]
 
     return meeting.run(work)
@@ -76,7 +76,7 @@ def test_workers_are_asked_once_a_second_and_all_do_the_same():
 
 def test_what_is_due_by_steps_does_not_wait():
     meeting = _Meeting(2)
-    told = _votes(meeting, lambda is_chief, step: (is_chief and step == 8, False), 0.1, at_once={8})
+    told = _votes(meeting, lambda is_chief, step: (is_chief and step == 8, False), 0.1, forced={8})
     assert told == [[(8, True, False)]] * 2
 
 
@@ -89,13 +89,13 @@ def test_long_steps_ask_each_time_and_a_clock_that_stands_still_asks_too(seconds
 
 
 def test_alone_every_step_asks():
-    ballot = StopSaveConsensus(Workers(), clock=_Clock())
-    assert [ballot.after(1, step == 1, step == 2) for step in range(3)] == [
+    consensus = StopSaveConsensus(Workers(), clock=_Clock())
+    assert [consensus.after_steps(1, step == 1, step == 2) for step in range(3)] == [
         (False, False),
         (True, False),
         (False, True),
     ]
-    assert (ballot.ends(None), ballot.ends(15)) == (False, True)
+    assert (consensus.any_stops(None), consensus.any_stops(15)) == (False, True)
 
 
 def test_all_fail_where_one_fails():
@@ -106,7 +106,7 @@ def test_all_fail_where_one_fails():
 
     chief, *others = _Meeting(3).run(work)
     assert isinstance(chief, KeyError)
-    assert all("errors of 1 others, which say why" in str(error) for error in others)
+    assert all("Received: 1 failed worker" in str(error) for error in others)
 
 
 def test_the_chief_alone_locks_and_no_other_begins_without_it(tmp_path):

@@ -1,4 +1,4 @@
-"""What happens between the epochs of a run: averages, the best weights, early stopping, the log."""
+"""Callbacks for the ends of epochs: averaged weights, the best weights, early stopping and the log."""
 
 import contextlib
 import csv
@@ -7,61 +7,60 @@ import pathlib
 import warnings
 
 import keras
-import numpy as np
 
 from keras_vit.atomic import replaced
+from keras_vit.training.loop.checkpoint_callback import all_finite
 from keras_vit.training.loop.workers import SINGLE_WORKER
 from keras_vit.training.tasks.distillation import trained_model
 
 BEST_FILE = "best.weights.h5"
 AVERAGE_FILE = "average.weights.h5"
 LOG_FILE = "log.csv"
-_JUDGE = "val_accuracy"
+_MONITOR = "val_accuracy"
 
 
 @contextlib.contextmanager
 def averaged_weights(model, always=False):
-    """Inside it a model has the moving averages of its weights, and behind it the same weights as before, bit by bit.
+    """A context in which a model has the moving averages of its weights; afterwards its weights are restored exactly.
 
-    `keras.callbacks.SwapEMAWeights` adds and subtracts on TensorFlow, which rounds.
+    On TensorFlow, `keras.callbacks.SwapEMAWeights` adds and subtracts instead, which rounds.
 
     Args:
-        model: compiled, with an optimizer of `keras_vit.training`. Without averages nothing happens, nor where the
-            run is not to end with them, unless `always`.
-        always: bool. Default False.
+        model: compiled, with an optimizer of `keras_vit.training`. Nothing happens if the optimizer has no averages.
+        always: bool. Whether to use the averages even if the run does not end with them. Default False.
     """
     pairs = model.optimizer.averages() if always or model.optimizer.ends_with_average else []
-    before = [keras.ops.convert_to_numpy(variable).copy() for variable, _ in pairs]
+    weights = [keras.ops.convert_to_numpy(variable).copy() for variable, _ in pairs]
     for variable, average in pairs:
         variable.assign(average)
     try:
         yield
     finally:
-        for (variable, _), value in zip(pairs, before, strict=True):
+        for (variable, _), value in zip(pairs, weights, strict=True):
             variable.assign(value)
 
 
 def save_averages(model, path, workers=SINGLE_WORKER):
-    """Saves the averages of a run that does not end with them, once for all of its `Workers`."""
+    """Saves the averages of a run that does not end with them; the chief writes the file."""
     if model.optimizer.averages() and not model.optimizer.ends_with_average:
         with averaged_weights(model, always=True), workers.replaced(path) as partial:
             trained_model(model).save_weights(partial)
 
 
 def best_epoch(history):
-    """The index of the first epoch with the largest validation accuracy, or `None` where none was measured."""
-    scores = [epoch.get(_JUDGE, -math.inf) for epoch in history]
-    return scores.index(max(scores)) if any(_JUDGE in epoch for epoch in history) else None
+    """The index of the first epoch with the highest validation accuracy, or `None` without a validation."""
+    scores = [epoch.get(_MONITOR, -math.inf) for epoch in history]
+    return scores.index(max(scores)) if any(_MONITOR in epoch for epoch in history) else None
 
 
 def is_stalled(history, patience):
-    """Whether so many epochs have passed since the best one; never with a `patience` of `None`."""
+    """Whether `patience` epochs have passed since the best one; always `False` if `patience` is `None`."""
     best = best_epoch(history)
     return patience is not None and best is not None and len(history) - 1 - best >= patience
 
 
 class EvaluateAverages(keras.callbacks.Callback):
-    """Validates the moving averages of the weights, as the run ends with them."""
+    """Uses the moving averages of the weights in validations, if the run ends with them."""
 
     def __init__(self):
         super().__init__()
@@ -74,18 +73,18 @@ class EvaluateAverages(keras.callbacks.Callback):
         self.close()
 
     def close(self):
-        """Puts the weights back; also after a validation that was left."""
+        """Restores the weights, also after an interrupted validation."""
         self._swapped.close()
 
 
 class SaveBestWeights(keras.callbacks.Callback):
-    """Saves the weights, or their averages, after every epoch that is better on the validation part than all before.
+    """Saves the weights, or their averages, after every epoch with a higher validation accuracy than all before.
 
-    Goes before the callback that saves the run: of an interrupt between the two, the next attempt makes up.
+    It must precede the `CheckpointCallback`: if the run is killed between the two, the repeated epoch saves them again.
 
     Args:
         path: of the `.weights.h5` file, replaced atomically.
-        history: list of dicts, one an epoch before this one.
+        history: list of dicts, one for each epoch before this one.
         workers: `Workers`; the chief saves.
     """
 
@@ -94,23 +93,23 @@ class SaveBestWeights(keras.callbacks.Callback):
         self.path, self.history, self.workers = path, history, workers
 
     def on_epoch_end(self, epoch, logs=None):
-        now = [*self.history, dict(logs or {})]
-        if best_epoch(now) != len(now) - 1:
+        history = [*self.history, dict(logs or {})]
+        if best_epoch(history) != len(history) - 1:
             return
         model = trained_model(self.model)
         with averaged_weights(self.model):
-            # An accuracy is a number also where the loss is none.
-            if all(np.isfinite(keras.ops.convert_to_numpy(weight)).all() for weight in model.weights):
+            # The accuracy is a number even if the loss is NaN.
+            if all_finite([keras.ops.convert_to_numpy(weight) for weight in model.weights]):
                 with self.workers.replaced(self.path) as partial:
                     model.save_weights(partial)
 
 
 class EarlyStopping(keras.callbacks.Callback):
-    """Ends the run where `is_stalled` says so. The history is the run's, so a resumed run stops where it would have.
+    """Stops the training when `is_stalled`. The history covers the whole run, so a resumed run stops at the same epoch.
 
     Args:
-        patience: int or `None`: never.
-        history: list of dicts, to which every epoch has been added already.
+        patience: int, or `None` for never.
+        history: list of dicts that already holds the epoch that ends.
     """
 
     def __init__(self, patience, history):
@@ -127,7 +126,7 @@ class CSVLogger(keras.callbacks.Callback):
 
     Args:
         path: of the `.csv` file.
-        history: list of dicts, to which every epoch has been added already.
+        history: list of dicts that already holds the epoch that ends.
     """
 
     def __init__(self, path, history):
@@ -138,17 +137,18 @@ class CSVLogger(keras.callbacks.Callback):
         try:
             write_log(self.path, self.history)
         except OSError as error:
-            warnings.warn(f"the log could not be written ({error}); training goes on", stacklevel=2)
+            warnings.warn(f"the log could not be written ({error}); training continues", stacklevel=2)
 
 
 def write_log(path, history):
     """Writes a history as a table.
 
-    All of it every time: `keras.callbacks.CSVLogger` appends, so an epoch after an interrupt could stand there twice.
+    The whole file is written every time: `keras.callbacks.CSVLogger` appends, so that an epoch could appear twice after
+    an interruption.
 
     Args:
         path: of the `.csv` file, replaced atomically.
-        history: list of dicts, one an epoch.
+        history: list of dicts, one for each epoch.
     """
     names = list(dict.fromkeys(name for row in history for name in row))
     with replaced(path) as partial, open(partial, "w", newline="") as file:
@@ -158,7 +158,7 @@ def write_log(path, history):
 
 
 def tensorboard(directory):
-    """`keras.callbacks.TensorBoard` with one point an epoch.
+    """Makes a `keras.callbacks.TensorBoard` with one point for each epoch.
 
     Raises:
         ValueError: if the package `tensorboard` is missing.

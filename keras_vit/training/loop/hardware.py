@@ -1,15 +1,15 @@
-"""How a recipe runs on the hardware at hand: precision and compiler."""
+"""The precision and the compiler of a recipe on the hardware of this machine."""
 
 import functools
 import pathlib
 
-# Instructions that multiply matrices of bfloat16, as Linux names them.
+# Linux names of the CPU instructions that multiply bfloat16 matrices.
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 @functools.cache
 def cpu_flags():
-    """What the first CPU can do, as a frozenset of Linux' names; empty elsewhere."""
+    """The features of the first CPU, as a frozenset of Linux names; empty on other systems."""
     path = pathlib.Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     flags = next((line for line in lines if line.startswith("flags")), "")
@@ -17,7 +17,7 @@ def cpu_flags():
 
 
 def choose_precision(recipe, device, flags=None):
-    """The dtype policy's name for a recipe on a kind of device, `cpu`, `gpu` or `tpu`.
+    """The name of the dtype policy for a recipe on a device.
 
     `auto` is bfloat16 on accelerators and on CPUs that multiply it in hardware, else float32. With AMX a step of
     ViT-Ti/4 takes half of float32's time (`benchmarks/results`).
@@ -25,21 +25,25 @@ def choose_precision(recipe, device, flags=None):
     Args:
         recipe: `Recipe`.
         device: `cpu`, `gpu` or `tpu`.
-        flags: what the CPU can do; by default `cpu_flags()`.
+        flags: names of CPU features; by default `cpu_flags()`.
     """
-    wanted = recipe.training.precision
-    if wanted != "auto":
-        return wanted
-    fast = device != "cpu" or bool(_BFLOAT16_FLAGS & set(cpu_flags() if flags is None else flags))
-    return "mixed_bfloat16" if fast else "float32"
+    if recipe.training.precision != "auto":
+        return recipe.training.precision
+    is_fast = device != "cpu" or bool(_BFLOAT16_FLAGS & set(cpu_flags() if flags is None else flags))
+    return "mixed_bfloat16" if is_fast else "float32"
 
 
 def choose_compiler(recipe, device, replicas):
-    """How a recipe's training step is compiled: `xla`, `fused` or `plain`.
+    """The compiler of a recipe's training step: `xla`, `fused` or `plain`.
 
-    CPUs get the mixture of `keras_vit.training.fused_training`, which is faster there (`benchmarks/results`), an
-    accelerator all of the step as one XLA program. Several accelerators do not: their step holds the sum of the
-    gradients over them, which XLA does not compile but on TPUs; and on those TensorFlow compiles every step by itself.
+    `auto` is `fused` on CPUs, where `keras_vit.training.fused_training` is faster (`benchmarks/results`), and `xla` on
+    one accelerator: the whole step is one XLA program. On several accelerators it is `plain`: their step contains an
+    all-reduce of the gradients, which XLA compiles on TPUs only, and there TensorFlow compiles every step itself.
+
+    Args:
+        recipe: `Recipe`.
+        device: `cpu`, `gpu` or `tpu`.
+        replicas: int.
     """
     if recipe.training.compiler != "auto":
         return recipe.training.compiler

@@ -1,4 +1,4 @@
-"""How a run ends when the system or somebody at the keyboard asks it to: at the end of a step, saved."""
+"""SIGTERM and Ctrl-C while a model trains: the current step is finished and saved first."""
 
 import contextlib
 import os
@@ -8,16 +8,16 @@ import threading
 import time
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later.
-_PATIENCE = 5.0  # seconds in which Python should have heard of SIGTERM
+_GRACE_SECONDS = 5.0  # the time that Python has to run its handler of SIGTERM
 
-# When Python has last heard of SIGTERM, and the requests that are in force.
-_heard, _requests = [float("-inf")], []
+# The time at which Python last ran its handler of SIGTERM, and the active `StopRequest`s.
+_handled_at, _requests = [float("-inf")], []
 
 
 class Preempted(SystemExit):
-    """Raised where a run was asked to end by SIGTERM, or lost a worker; a program that does not catch it ends with 75.
+    """A run was stopped by SIGTERM or has lost a worker. Run the same command to resume.
 
-    That is `EXIT_CODE`: the same command resumes the run.
+    A program that does not catch it exits with `EXIT_CODE`, 75.
     """
 
     def __init__(self, message):
@@ -29,99 +29,102 @@ class Preempted(SystemExit):
 
 
 class StopRequest:
-    """A context in which SIGTERM and SIGINT (Ctrl-C) wait for somebody to ask `signal`, so that a step is finished.
+    """A context in which SIGTERM and SIGINT (Ctrl-C) are recorded instead of raised, so that a step can be finished.
 
-    Only in the main thread, which alone gets signals, and only in place of Python's own handlers: who has set another
-    one keeps it. Afterwards they are as before. A second Ctrl-C does not wait.
+    Signal handlers are installed in the main thread only, and only in place of Python's own: a handler of the program
+    stays. They are restored at the end. A second Ctrl-C is raised at once.
 
     Attributes:
-        signal: `signal.SIGTERM`, `signal.SIGINT` or `None`.
-        waits: bool. Whether there is something to be finished; without it a signal acts at once. Default False.
+        signal: `signal.SIGTERM`, `signal.SIGINT` or `None`: the signal that was received.
+        defers_signals: bool. Whether there is work to save first; if not, a signal is raised at once. Default False.
     """
 
     def __init__(self):
-        self.signal, self.waits = None, False
-        self._before = {}
+        self.signal, self.defers_signals = None, False
+        self._previous_handlers = {}
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            usual = {signal.SIGINT: [signal.default_int_handler], signal.SIGTERM: [signal.SIG_DFL, _end]}
-            for number, handlers in usual.items():
+            replaceable = {
+                signal.SIGINT: [signal.default_int_handler],
+                signal.SIGTERM: [signal.SIG_DFL, _raise_preempted],
+            }
+            for number, handlers in replaceable.items():
                 if signal.getsignal(number) in handlers:
-                    self._before[number] = signal.signal(number, self._note)
+                    self._previous_handlers[number] = signal.signal(number, self._handle)
         _requests.append(self)
         return self
 
     def __exit__(self, *error):
         _requests.remove(self)
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
-    def _note(self, number, frame):
+    def _handle(self, number, frame):
         if number == signal.SIGTERM:
-            _heard[0] = time.monotonic()
-        if not self.waits or (number == signal.SIGINT and self.signal is not None):
+            _handled_at[0] = time.monotonic()
+        if not self.defers_signals or (number == signal.SIGINT and self.signal is not None):
             raise_for_signal(number)
         self.signal = number
         if number == signal.SIGINT:
-            with contextlib.suppress(RuntimeError):  # It may come in the middle of another line.
-                print(" Finishing the step to save it; once more to stop at once.", file=sys.stderr)
+            with contextlib.suppress(RuntimeError):  # The signal may interrupt another `print`.
+                print(" Saving a checkpoint after this step. Press Ctrl-C again to quit now.", file=sys.stderr)
 
 
-def raise_for_signal(number, message="the run was asked to end"):
-    """Raises what a signal means: `KeyboardInterrupt`, or `Preempted` with a message."""
+def raise_for_signal(number, message="the run was asked to stop"):
+    """Raises `KeyboardInterrupt` for SIGINT, `Preempted` with a message for SIGTERM."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise Preempted(message)
 
 
-def _end(number, frame):
-    _heard[0] = time.monotonic()
+def _raise_preempted(number, frame):
+    _handled_at[0] = time.monotonic()
     raise_for_signal(number)
 
 
 @contextlib.contextmanager
 def raise_on_sigterm():
-    """A context, or a decorator, in which SIGTERM raises `Preempted`, where it would kill the process otherwise.
+    """A context, or a decorator, in which SIGTERM raises `Preempted` instead of killing the process.
 
-    Python hears of a signal between two of its instructions, and so not while TensorFlow compiles a step, and never
-    while it waits for a machine that does not answer. If it has not heard within five seconds, and no `StopRequest` has
-    anything to finish, the process ends, with `EXIT_CODE` too.
+    Python runs signal handlers between two bytecode instructions: not while TensorFlow compiles a step, and never while
+    it waits for a machine that does not answer. If the handler has not run within five seconds, and no `StopRequest`
+    has work to save, a thread ends the process, also with `EXIT_CODE`.
     """
-    usual = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if not usual:
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, _end)
-    reads, writes = os.pipe()
-    os.set_blocking(writes, False)
-    before = signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, _raise_preempted)
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    previous = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     ended = threading.Event()
-    threading.Thread(target=_watch, args=(reads, ended), daemon=True).start()
+    threading.Thread(target=_watch, args=(read_end, ended), daemon=True).start()
     try:
         yield
     finally:
         ended.set()
-        signal.set_wakeup_fd(before)
-        os.close(writes)
+        signal.set_wakeup_fd(previous)
+        os.close(write_end)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _watch(reads, ended):
-    """Ends a process that got SIGTERM and cannot hear of it. The C part of Python writes the numbers of signals."""
-    while number := os.read(reads, 1):
-        if number[0] != signal.SIGTERM or ended.wait(_PATIENCE):
+def _watch(read_end, ended):
+    """Ends a process whose Python handler of SIGTERM does not run. The C handler writes signal numbers to the pipe."""
+    while number := os.read(read_end, 1):
+        if number[0] != signal.SIGTERM or ended.wait(_GRACE_SECONDS):
             continue
-        # What came while this thread waited for Python to hear of the one before is read that much later.
-        is_heard = _heard[0] > time.monotonic() - 3 * _PATIENCE
-        if not is_heard and not any(request.waits for request in _requests):
-            os.write(2, _ended_deaf().encode())
+        # A signal that arrives during this wait is read only after it; hence the margin.
+        is_handled = _handled_at[0] > time.monotonic() - 3 * _GRACE_SECONDS
+        if not is_handled and not any(request.defers_signals for request in _requests):
+            os.write(2, _forced_exit_message().encode())
             os._exit(EXIT_CODE)
-    os.close(reads)
+    os.close(read_end)
 
 
-def _ended_deaf():
-    """A line for the end of a process that could not hear of SIGTERM: why, and what to do."""
-    # Several workers wait for each other; one alone is deaf while TensorFlow compiles or computes.
+def _forced_exit_message():
+    """The last line of a process that `_watch` ends: the reason and the next command."""
+    # Workers wait for each other; a single process is blocked while TensorFlow compiles or computes.
     work = "waited for another worker, or TensorFlow was at work" if os.environ.get("TF_CONFIG") else "computed"
     return f"keras_vit: ended by SIGTERM while it {work}; there was nothing to save. Run the same command to resume.\n"

@@ -1,4 +1,4 @@
-"""One run at a time in a directory."""
+"""A lock that lets one run at a time use a directory."""
 
 import contextlib
 import contextvars
@@ -14,27 +14,27 @@ import filelock
 from keras_vit.atomic import remove_partial
 from keras_vit.training.loop.workers import SINGLE_WORKER
 
-# Both stay: who removes a lock file could remove the one that another process has just locked.
+# Neither file is ever removed: a process could otherwise remove a lock file that another one has just locked.
 LOCK_FILE, OWNER_FILE = ".lock", ".owner.json"
 
-# The directories that this thread has locked, so that what it calls need not ask.
+# The directories that this thread has locked, so that `fine_tune`, `run` and `fit` can each lock the same one.
 _locked = contextvars.ContextVar("locked", default=frozenset())
 
 
 @contextlib.contextmanager
 def locked(directory, workers=SINGLE_WORKER):
-    """Inside it no other run is at work in a directory; the directory is made where it is missing.
+    """A context that holds the lock of a run's directory; the directory is created if it is missing.
 
-    The operating system holds the lock, so that it goes with the process, however that ends. What a killed run had only
-    begun to write is removed.
+    The operating system releases the lock when the process ends, however it ends. Partially written files of a killed
+    run are removed. A thread may enter the context again for a directory that it has locked.
 
     Args:
         directory: path.
-        workers: `Workers`, of whom the chief has the lock.
+        workers: `Workers`; the chief takes the lock.
 
     Raises:
-        ValueError: if another one is running there.
-        RuntimeError: if the chief could not get it.
+        ValueError: if another run uses the directory.
+        RuntimeError: on other workers, if the chief could not take the lock.
     """
     with contextlib.ExitStack() as stack:
         with workers.fail_together():
@@ -55,21 +55,21 @@ def _locked_here(directory):
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise ValueError(
-            "a directory holds one run at a time; wait for it, or choose another directory (--out). "
-            f"Received: {str(directory)!r}, in use by {_owner(directory)}"
+            "a directory holds one run at a time; wait for that run to end, or choose another directory (--out). "
+            f"Received: {str(directory)!r}, in use by {_describe_owner(directory)}"
         ) from None
     token = _locked.set(_locked.get() | {directory})
     try:
         remove_partial(directory)
-        _sign(directory)
+        _write_owner(directory)
         yield
     finally:
         _locked.reset(token)
         lock.release()
 
 
-def empty(directory):
-    """Removes everything from a locked directory but its lock."""
+def clear_directory(directory):
+    """Removes everything from a locked directory except the lock."""
     for path in pathlib.Path(directory).iterdir():
         if path.name in (LOCK_FILE, OWNER_FILE):
             continue
@@ -79,17 +79,17 @@ def empty(directory):
             path.unlink()
 
 
-def _sign(directory):
-    """Leaves a note of who has the lock; not in the lock file, which who asks for it may empty."""
+def _write_owner(directory):
+    """Records the process that holds the lock; not in the lock file, which a process may truncate to try the lock."""
     now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     owner = {"pid": os.getpid(), "host": platform.node(), "since": now}
     (directory / OWNER_FILE).write_text(json.dumps(owner) + "\n")
 
 
-def _owner(directory):
-    """Who has the lock, in words."""
+def _describe_owner(directory):
+    """The process that holds the lock, in words."""
     try:
         owner = json.loads((directory / OWNER_FILE).read_text())
         return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
-    except (OSError, ValueError, KeyError):  # It has the lock, and has not signed yet.
-        return "a process that has just begun"
+    except (OSError, ValueError, KeyError):  # The owner has taken the lock but not yet recorded itself.
+        return "a process that has just started"

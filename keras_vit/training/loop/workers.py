@@ -1,8 +1,8 @@
-"""What the processes of one run must agree about.
+"""The agreement of the processes of one run: sums, broadcasts and common decisions.
 
-Each of them runs the same program and computes its part of every step; one, the chief, writes what the run leaves
-behind. What all do together, such as a step, all must begin, or those who have wait for ever: so nobody ends, saves or
-fails alone.
+Each process runs the same program and computes its shard of every step; one of them, the chief, writes the files. A
+collective operation, such as a step, blocks until every process has started it. Therefore no process may stop, save or
+fail alone.
 """
 
 import contextlib
@@ -14,32 +14,32 @@ import time
 from keras_vit.atomic import replaced
 
 
-def _same(value):
+def _identity(value):
     return value
 
 
 @dataclasses.dataclass(frozen=True)
 class Workers:
-    """The processes of a run, as one of them sees them. By default it is alone.
+    """The processes of a run, as seen by one of them. The default is a single process.
 
     Args:
-        is_chief: bool. Whether this is the one that writes.
-        count: int. How many there are.
-        all_reduce_sum: callable from an int of every process to the sum of all. It waits for all of them.
-        broadcast: callable from bytes, of which only the chief's count, to those of the chief. It waits for all too.
+        is_chief: bool. Whether this process writes the files of the run.
+        count: int. The number of processes.
+        all_reduce_sum: callable from an int of each process to the sum of all. It waits for all of them.
+        broadcast: callable from bytes, which matter on the chief only, to those of the chief. It waits for all of them.
     """
 
     is_chief: bool = True
     count: int = 1
-    all_reduce_sum: object = _same
-    broadcast: object = _same
+    all_reduce_sum: object = _identity
+    broadcast: object = _identity
 
     @contextlib.contextmanager
     def fail_together(self):
-        """A context that fails on all where it fails on one, at its end.
+        """A context that raises on all processes, at its end, if it raises on one.
 
         Raises:
-            RuntimeError: where another process failed; that one raises what it was.
+            RuntimeError: if another process failed; that process raises the cause.
         """
         try:
             yield
@@ -48,13 +48,16 @@ class Workers:
             raise
         if failed := self.all_reduce_sum(0):
             raise RuntimeError(
-                f"a run goes on with all of its workers or with none. Received: errors of {failed} others, "
-                "which say why"
+                "a run needs all of its workers; see the errors of the failed ones. "
+                f"Received: {failed} failed worker{'s' if failed > 1 else ''}"
             )
 
     @contextlib.contextmanager
     def replaced(self, path):
-        """`durable.replaced` of the chief. The others write too, as some variables are read by all; that is dropped."""
+        """Replaces a file atomically, as `keras_vit.atomic.replaced`, on the chief.
+
+        Other workers write to a temporary file, because all of them must read distributed variables.
+        """
         if self.is_chief:
             with replaced(path) as partial:
                 yield partial
@@ -64,7 +67,7 @@ class Workers:
 
     @contextlib.contextmanager
     def broadcast_file(self, path):
-        """A path with what the chief's file holds, for the time of the context; without a file where it has none."""
+        """A context with a path to the content of the chief's file; without a file if the chief has none."""
         path = pathlib.Path(path)
         if self.count > 1:
             content = self.broadcast(path.read_bytes() if self.is_chief and path.exists() else b"")
@@ -79,43 +82,44 @@ class Workers:
 
 
 SINGLE_WORKER = Workers()
-# Wishes as numbers whose sum over all workers tells how many want what, and the steps that the chief sets.
-_SAVE, _END, _STEPS = 1, 2**20, 2**40
-_MOST_STEPS = 1000
+# One int64 holds three sums over the workers: how many ask to save, how many ask to stop, and the interval in steps
+# that the chief has chosen.
+_SAVE, _STOP, _INTERVAL = 1, 2**20, 2**40
+_MAX_INTERVAL = 1000
 
 
 class StopSaveConsensus:
-    """Asks all workers about once a second what they want, so that all do it behind the same step.
+    """Decides after the same step on all workers whether to save or to stop, with one all-reduce about every second.
 
     Args:
         workers: `Workers`.
-        seconds: float. The time between two questions. Default 1.
-        clock: callable that gives seconds.
+        seconds: float. The time between two all-reduces. Default 1.
+        clock: callable that returns seconds.
     """
 
     def __init__(self, workers, seconds=1.0, clock=time.perf_counter):
         self.workers, self.seconds, self._clock = workers, seconds, clock
-        self._steps, self._pause, self._asked = 0, 1, clock()
+        self._steps, self._interval, self._last = 0, 1, clock()
 
-    def after(self, steps, save, end, at_once=False):
-        """`(whether any wants to save, whether any wants to end)`; nobody does where it is not asked.
+    def after_steps(self, steps, save, stop, force=False):
+        """Returns `(save, stop)`: whether any worker asks to. Both are `False` between two all-reduces.
 
         Args:
-            steps: int. Those since the last call.
-            save, end: what this process wants.
-            at_once: bool. Whether to ask in any case. It must be the same on all workers.
+            steps: int. The steps since the last call.
+            save, stop: whether this process asks to.
+            force: bool. Whether to all-reduce now. It must be the same on all workers.
         """
         self._steps += steps
-        if self.workers.count > 1 and self._steps < self._pause and not at_once:
+        if self.workers.count > 1 and self._steps < self._interval and not force:
             return False, False
-        now, wish = self._clock(), (_SAVE if save else 0) + (_END if end else 0)
+        now, request = self._clock(), (_SAVE if save else 0) + (_STOP if stop else 0)
         if self.workers.is_chief:
-            rate = self._steps / max(now - self._asked, 1e-9)
-            wish += _STEPS * min(max(round(rate * self.seconds), 1), _MOST_STEPS)
-        self._steps, self._asked = 0, now
-        self._pause, wishes = divmod(self.workers.all_reduce_sum(wish), _STEPS)
-        return wishes % _END > 0, wishes >= _END
+            rate = self._steps / max(now - self._last, 1e-9)
+            request += _INTERVAL * min(max(round(rate * self.seconds), 1), _MAX_INTERVAL)
+        self._steps, self._last = 0, now
+        self._interval, requests = divmod(self.workers.all_reduce_sum(request), _INTERVAL)
+        return requests % _STOP > 0, requests >= _STOP
 
-    def ends(self, end):
-        """Whether any worker wants to end; it is asked in any case."""
-        return self.workers.all_reduce_sum(1 if end else 0) > 0
+    def any_stops(self, stop):
+        """Whether any worker asks to stop, always with an all-reduce."""
+        return self.workers.all_reduce_sum(1 if stop else 0) > 0
