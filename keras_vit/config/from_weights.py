@@ -1,9 +1,7 @@
 """Completes a recipe by its weights: the model and the preprocessing that it leaves open."""
 
-import contextlib
 import dataclasses
 import pathlib
-import re
 import warnings
 
 from keras_vit.models import ModelConfig, SwinConfig
@@ -57,20 +55,7 @@ def follow_weights(recipe):
 
 def described_weights(recipe):
     """The `ModelMetadata` of a recipe's weights."""
-    with recipe_field_names():
-        return describe_model(recipe.weights, recipe.weights_skip, recipe.weights_prefix)
-
-
-@contextlib.contextmanager
-def recipe_field_names():
-    """Errors about a choice of keys inside it name the fields of a recipe."""
-    try:
-        yield
-    except ValueError as error:
-        text = re.sub(r"\b(skip|new|prefix)=", r"weights_\1=", str(error))
-        if text == str(error):
-            raise
-        raise ValueError(text) from error
+    return describe_model(recipe.weights, recipe.weights_selection)
 
 
 def needs_no_download(weights):
@@ -78,13 +63,13 @@ def needs_no_download(weights):
     return pathlib.Path(weights).exists() or not (is_remote(weights) or str(weights) in catalog())
 
 
-def differences_from_weights(recipe, weights, choice):
+def differences_from_weights(recipe, weights, selection):
     """What a recipe changes about its present weights, as it applies to others.
 
     Args:
         recipe: `Recipe`.
         weights: str. The others.
-        choice: dict of `weights_skip`, `weights_new` and `weights_prefix`, of their file.
+        selection: `KeySelection` of what is taken of their file.
 
     Returns:
         A dict of the fields `model` and `input_spec`; an empty one where the recipe has no weights to compare with.
@@ -92,8 +77,7 @@ def differences_from_weights(recipe, weights, choice):
     Raises:
         ValueError, OSError: as `keras_vit.load_model`, of the others.
     """
-    with recipe_field_names():
-        other = describe_model(weights, choice["weights_skip"], choice["weights_prefix"])
+    other = describe_model(weights, selection)
     try:
         own = described_weights(recipe) if recipe.weights else None
     except (ValueError, OSError):

@@ -11,6 +11,7 @@ from keras_vit.config.optimizer import OptimizerConfig
 from keras_vit.models import ConvNetConfig, HybridConfig, ModelConfig, SwinConfig, ViTConfig
 from keras_vit.preprocessing import InputSpec
 from keras_vit.validation import check_choice, check_positive, check_rate, check_strategy, is_number
+from keras_vit.weights.key_selection import KeySelection
 
 LOSSES = ("softmax", "sigmoid", "binary")
 INITIALIZATIONS = ("layers", "big_vision", "truncated_normal", "mimetic", "local")
@@ -223,13 +224,16 @@ class Recipe:
             )
         if self.masking and is_whole:
             check_masking(self)
-        for name in ("freeze", "weights_skip", "weights_new"):
-            value = getattr(self, name)
-            if not isinstance(value, tuple | list) or not all(isinstance(pattern, str) for pattern in value):
-                raise ValueError(f"{name} must be a tuple of patterns. Received: {name}={value!r}")
-        choice = {name: getattr(self, name) for name in ("weights_skip", "weights_new", "weights_prefix")}
-        if not self.weights and any(choice.values()):
+        if not isinstance(self.freeze, tuple | list) or not all(isinstance(name, str) for name in self.freeze):
+            raise ValueError(f"freeze must be a tuple of patterns. Received: freeze={self.freeze!r}")
+        if self.weights_selection and not self.weights:
+            choice = {name: getattr(self, name) for name in NO_CHOICE}
             raise ValueError(f"weights_skip, weights_new and weights_prefix are of weights. Received: {choice}")
+
+    @property
+    def weights_selection(self):
+        """The `KeySelection` of what is taken of the file of the weights."""
+        return KeySelection(self.weights_skip, self.weights_new, self.weights_prefix, argument_prefix="weights_")
 
     def replace(self, **changes):
         """A copy with some fields changed."""
@@ -276,7 +280,9 @@ class Recipe:
             ValueError, OSError: if there are no such weights.
         """
         choice = {**NO_CHOICE, **choice}
-        return self.replace(weights=weights, **choice, **differences_from_weights(self, weights, choice))
+        options = {name.removeprefix("weights_"): value for name, value in choice.items()}
+        selection = KeySelection(**options, argument_prefix="weights_")
+        return self.replace(weights=weights, **choice, **differences_from_weights(self, weights, selection))
 
     def for_data(self, num_classes, num_channels):
         """The recipe with model and preprocessing fitted to a data set; it must have a whole model."""

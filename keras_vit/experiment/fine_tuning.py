@@ -31,6 +31,7 @@ from keras_vit.training.reports import plot
 from keras_vit.training.reports import run_record as record
 from keras_vit.training.reports.per_class import classification_report, markdown_report
 from keras_vit.training.tasks.linear_head import fit_heads, head_inputs
+from keras_vit.weights.key_selection import KeySelection
 from keras_vit.weights.publish.push import license_of, shown_origin
 from keras_vit.zoo.create import MODEL_FILE, describe_model
 
@@ -115,6 +116,7 @@ def fine_tune(
             `keras_vit.experiment.run`.
     """
     began, processor, code = time.perf_counter(), time.process_time(), record.code()
+    selection = KeySelection(skip, new, prefix)
     found = load_fine_tuning_data(data, validation, test, class_names, batch_size, validation_fraction)
     name = f"{found.name}_{_model_name(model)}"
     directory = pathlib.Path(directory or f"runs/{name}")
@@ -125,8 +127,7 @@ def fine_tune(
             clear_directory(directory)
         weights = _weights_of(model, directory)
         log(found.description)
-        choice = {"weights_skip": tuple(skip), "weights_new": tuple(new), "weights_prefix": prefix}
-        recipe = _recipe(name, weights, choice, found, epochs, learning_rate, image_size, seed, log)
+        recipe = _recipe(name, weights, selection, found, epochs, learning_rate, image_size, seed, log)
         recipe = apply_overrides(recipe, overrides)
         source = found.source or experiment.load_source(recipe.data)
         recipe = follow_weights(recipe).for_data(len(source.class_names), source.num_channels)
@@ -170,9 +171,9 @@ def _weights_of(model, directory):
     return str(file)
 
 
-def _recipe(name, weights, choice, data, epochs, learning_rate, image_size, seed, log):
+def _recipe(name, weights, selection, data, epochs, learning_rate, image_size, seed, log):
     """The recipe of all layers, whose weights are still those that it begins with."""
-    source = describe_model(weights, choice["weights_skip"], choice["weights_prefix"])
+    source = describe_model(weights, selection)
     log(
         f"weights: {shown_origin(source.origin)}, license {license_of(source) or 'not stated'}, mean "
         f"{_rounded(source.input_spec.mean)}, std {_rounded(source.input_spec.std)}"
@@ -189,7 +190,9 @@ def _recipe(name, weights, choice, data, epochs, learning_rate, image_size, seed
     return Recipe(
         name=name,
         weights=weights,
-        **choice,
+        weights_skip=selection.skip,
+        weights_new=selection.new,
+        weights_prefix=selection.prefix,
         model=model | {"image_size": size},
         data=data.config,
         augment=AugmentConfig(crop_scale=(0.5, 1.0), flip=True),

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import re
 import warnings
 
 import keras
@@ -10,6 +9,7 @@ import numpy as np
 
 from keras_vit.metadata import metadata
 from keras_vit.weights.adapt import find_change, find_source
+from keras_vit.weights.key_selection import matching
 from keras_vit.weights.layouts.base import HEADS, expand, is_head, weights_by_path
 from keras_vit.weights.layouts.transforms import SAME, TRANSPOSED, check_exact
 from keras_vit.weights.transpose import is_turned, turned_matrix
@@ -42,34 +42,7 @@ class LoadReport:
     outside: tuple = ()
 
 
-def matching(keys, patterns):
-    """The keys in which one of the regular expressions is found."""
-    return {key for key in keys if any(re.search(pattern, key) for pattern in patterns)}
-
-
-def check_patterns(name, patterns, names, of_what):
-    """Raises a `ValueError` for a pattern that matches nothing: it would hide a misspelling.
-
-    Args:
-        name: str, of the argument.
-        patterns: sequence of regular expressions.
-        names: what they are to match.
-        of_what: str. What the names are.
-    """
-    if isinstance(patterns, str):
-        raise ValueError(f"{name}= must be a list of regular expressions. Received: {name}={patterns!r}")
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(
-                f"{name}= must be a list of regular expressions. Received: {pattern!r} ({error})"
-            ) from error
-        if not matching(names, [pattern]):
-            raise ValueError(f"{name}= must match {of_what}. Received: {pattern!r}")
-
-
-def raise_difference(path, layout, unused, unfilled, misshapen, prefix=""):
+def raise_difference(path, layout, unused, unfilled, misshapen, selection, prefix=""):
     """Raises a `ValueError` that lists all of it, if there is any.
 
     Args:
@@ -78,6 +51,7 @@ def raise_difference(path, layout, unused, unfilled, misshapen, prefix=""):
         unused: keys that nothing takes.
         unfilled: dict from path of a variable to the keys that are missing.
         misshapen: dict from key or path to a pair of shapes, the file's and the model's.
+        selection: `KeySelection`, whose arguments the error advises.
         prefix: str in front of the keys in the file.
     """
     if not unused and not unfilled and not misshapen:
@@ -86,9 +60,9 @@ def raise_difference(path, layout, unused, unfilled, misshapen, prefix=""):
     lines += [f"  + {ours}  (in the model, needs {', '.join(keys)})" for ours, keys in sorted(unfilled.items())]
     lines += [f"  ~ {name}  (file {theirs}, model {ours})" for name, (theirs, ours) in sorted(misshapen.items())]
     raise ValueError(
-        "a checkpoint must fit the model, key by key; skip=[...] leaves out keys of the file, new=[...] variables of "
-        f"the model. Received: {str(path)!r}, read as layout {layout!r}{f' behind {prefix!r}' if prefix else ''}:\n"
-        + "\n".join(lines)
+        f"a checkpoint must fit the model, key by key; {selection.argument('skip')}[...] leaves out keys of the file, "
+        f"{selection.argument('new')}[...] variables of the model. Received: {str(path)!r}, read as layout {layout!r}"
+        f"{f' behind {prefix!r}' if prefix else ''}:\n" + "\n".join(lines)
     )
 
 
@@ -97,15 +71,14 @@ _SHOWN = 8  # names in a message
 _OUTPUTS = {TRANSPOSED: 0, SAME: -1}
 
 
-def fill(model, checkpoint, layout, skip=(), description=None, turned=None, new=()):
+def fill(model, checkpoint, layout, selection, description=None, turned=None):
     """Fills a model; where it raises, nothing of the model is changed.
 
     Args:
         model: a model of keras_vit.
         checkpoint: `Checkpoint` of a model, as `find_model` gives it.
         layout: its `Layout`.
-        skip: regular expressions of keys to leave out, as the file has them or with one a block.
-        new: regular expressions of paths of variables that stay as they are.
+        selection: `KeySelection`; keys to leave out are as the file has them or with one a block.
         description: `Description` of the file, or `None`.
         turned: what `turning` gave for the same file.
 
@@ -117,10 +90,10 @@ def fill(model, checkpoint, layout, skip=(), description=None, turned=None, new=
     """
     config = metadata(model).config
     checkpoint = layout.unpack(checkpoint)
-    skipped, outside = find_skipped(checkpoint, skip)
+    skipped, outside = find_skipped(checkpoint, selection)
     variables = weights_by_path(model)
-    check_patterns("new", new, variables, "the path of a variable of the model, such as 'encoder_norm/gamma'")
-    untouched = matching(variables, new)
+    selection.check_matches("new", variables, "the path of a variable of the model, such as 'encoder_norm/gamma'")
+    untouched = matching(variables, selection.new)
     layout = layout.bind(variables)
     table = layout.table(config)
     rules = expand(table, config, variables)
@@ -138,7 +111,7 @@ def fill(model, checkpoint, layout, skip=(), description=None, turned=None, new=
     unused = set(checkpoint) - {key for item in rules for key in item.theirs} - left_out - unmodelled
     source = find_source(config, layout, description, rules, checkpoint.shapes)
     filled = {path: variable for path, variable in variables.items() if path not in untouched}
-    changes = _audit(checkpoint, layout, active, filled, (config, source), unused, unfilled)
+    changes = _audit(checkpoint, layout, active, filled, (config, source), unused, unfilled, selection)
     layout.check_constants(checkpoint, config)
     # All arrays are read before the first variable changes, one at a time, so that no copy of the model is needed.
     for key in (key for item in active for key in item.theirs):
@@ -148,12 +121,12 @@ def fill(model, checkpoint, layout, skip=(), description=None, turned=None, new=
 
     notes = list(dict.fromkeys(change.note for change in changes.values()))
     subtree = checkpoint.subtree
-    if told := subtree.note(outside):
+    if told := subtree.note(outside, selection):
         notes.insert(0, told)
     if untouched:
         names = sorted(untouched)
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        notes.append(f"left as in the model, by new=: {', '.join(names[:_SHOWN])}{more}")
+        notes.append(f"left as in the model, by {selection.argument('new')}: {', '.join(names[:_SHOWN])}{more}")
     if headless and any(path.startswith(HEADS) for path in filled):
         notes.append("the head is new: the file has none")
     if replaced and config.num_classes:  # No head at all is what was asked for.
@@ -174,7 +147,7 @@ def _stacklevel():
     return level
 
 
-def find_skipped(checkpoint, patterns):
+def find_skipped(checkpoint, selection):
     """The keys that `skip=` names: of the model, and of what else is in the file.
 
     A pattern may be of keys with what stands in front of them in the file or without; what names a stack names all
@@ -183,7 +156,8 @@ def find_skipped(checkpoint, patterns):
     subtree = checkpoint.subtree
     full = {subtree.prefix + key: key for key in checkpoint}
     stacks = set(checkpoint.packed.values())
-    check_patterns("skip", patterns, {*checkpoint, *full, *stacks, *subtree.outside}, "a key of the file")
+    selection.check_matches("skip", {*checkpoint, *full, *stacks, *subtree.outside}, "a key of the file")
+    patterns = selection.skip
     stacks = matching(stacks, patterns)
     skipped = matching(checkpoint, patterns) | {full[key] for key in matching(full, patterns)}
     skipped |= {key for key, stack in checkpoint.packed.items() if stack in stacks}
@@ -206,7 +180,7 @@ def _same_classes(rules, checkpoint, variables):
     return bool(heads) and (len(widths) != 1 or widths <= {None, variables["head/kernel"].shape[-1]})
 
 
-def _audit(checkpoint, layout, active, variables, configs, unused, unfilled):
+def _audit(checkpoint, layout, active, variables, configs, unused, unfilled, selection):
     """Raises one error with all that does not fit; gives the `Change` of every variable that needs one.
 
     Args:
@@ -216,6 +190,7 @@ def _audit(checkpoint, layout, active, variables, configs, unused, unfilled):
         configs: the model's config, and what is known of the file's.
         unused: keys that nothing takes.
         unfilled: paths of variables that nothing fills.
+        selection: `KeySelection`, for messages.
     """
     unfilled = {path: ["a key that this layout has not"] for path in unfilled}
     misshapen, changes = {}, {}
@@ -237,7 +212,7 @@ def _audit(checkpoint, layout, active, variables, configs, unused, unfilled):
         except (ValueError, IndexError, TypeError):
             ours = ", ".join(f"{path} {shape}" for path, shape in wanted.items())
             misshapen[item.theirs[0]] = (checkpoint.shapes[item.theirs[0]], ours)
-    raise_difference(checkpoint.path, layout.name, unused, unfilled, misshapen, checkpoint.subtree.prefix)
+    raise_difference(checkpoint.path, layout.name, unused, unfilled, misshapen, selection, checkpoint.subtree.prefix)
     return changes
 
 

@@ -18,6 +18,7 @@ from keras_vit.weights.files.checkpoint import open_checkpoint
 from keras_vit.weights.files.folders import find_file
 from keras_vit.weights.hub.catalog import catalog, catalog_entry
 from keras_vit.weights.hub.download import download
+from keras_vit.weights.key_selection import ALL_KEYS, KeySelection
 from keras_vit.weights.layouts.detect import find_model
 from keras_vit.weights.layouts.keras_layout import KerasLayout
 from keras_vit.weights.transpose import turning
@@ -78,7 +79,7 @@ def from_checkpoint(
             unknown field, with the nearest one.
     """
     overrides = resolve_aliases(overrides, config)
-    source = _Source(path, layout, skip, new, prefix)
+    source = Source(path, layout, KeySelection(skip, new, prefix))
     if config is None:
         config = source.layout.adapt_config(source.config(overrides), overrides)
     else:
@@ -117,7 +118,13 @@ def load_variant(
     Raises:
         FileNotFoundError, ValueError: as `from_checkpoint`; also if the file is of another size.
     """
-    source, wanted = _Source(path, layout, skip, new, prefix), variant.replace(**overrides)
+    source = Source(path, layout, KeySelection(skip, new, prefix))
+    return build_variant(source, variant, overrides, input_spec, labels, dtype, name)
+
+
+def build_variant(source, variant, overrides, input_spec=None, labels=None, dtype=None, name="vit"):
+    """As `load_variant`, of an open `Source`."""
+    path, wanted = source.name, variant.replace(**overrides)
     if source.has_no_config:
         classes = {"num_classes": source.layout.count_classes(source.checkpoint.shapes)}
         return source.build(variant.replace(**{**classes, **overrides}), input_spec, labels, dtype, name)
@@ -179,10 +186,16 @@ def load_published(
         ValueError: on an unknown name; as `from_checkpoint`.
         FileNotFoundError, PermissionError, ConnectionError, OSError: as `keras_vit.weights.download`.
     """
+    options = {"input_spec": input_spec, "labels": labels, "dtype": dtype, "model_name": model_name}
+    return build_published(name, path, KeySelection(skip, new, prefix), overrides, **options)
+
+
+def build_published(name, path, selection, overrides, input_spec=None, labels=None, dtype=None, model_name=None):
+    """As `load_published`, with a `KeySelection` and a dict of overrides."""
     entry = catalog_entry(name)
     # A file of one's own may be the same weights with the keys of another source.
     where, described = ((path, "auto"), True) if path else ((entry.source, entry.layout), False)
-    source = _Source(*where, skip, new, prefix, described)
+    source = Source(*where, selection, described)
     config = source.layout.adapt_config(entry.config(), overrides)
     input_spec = input_spec or entry.input_spec_for(config)
     labels = entry.labels_for(config) if labels is None else labels
@@ -192,11 +205,12 @@ def load_published(
     return model
 
 
-def describe_checkpoint(path, layout="auto", skip=(), prefix=None):
+def describe_checkpoint(path, layout="auto", selection=ALL_KEYS):
     """Reads what a checkpoint says of its model, without building it.
 
     Args:
-        path, layout, skip, prefix: as for `from_checkpoint`.
+        path, layout: as for `from_checkpoint`.
+        selection: `KeySelection` of what is read of it.
 
     Returns:
         A `ModelMetadata`. Its image size is that of the preprocessing that is described beside the weights, where the
@@ -205,7 +219,7 @@ def describe_checkpoint(path, layout="auto", skip=(), prefix=None):
     Raises:
         FileNotFoundError, ValueError: as `from_checkpoint`.
     """
-    source = _Source(path, layout, skip, prefix=prefix)
+    source = Source(path, layout, selection)
     config, stated = source.config({}), source.description.input_spec
     if stated is not None and stated.size != config.image_size:
         with contextlib.suppress(ValueError):
@@ -239,8 +253,7 @@ def load_weights(model, path, layout="auto", skip=(), new=(), prefix=None):
         ValueError: if the file is unreadable, of no known layout, holds NaN or infinite values, or does not fit:
             all differences at once.
     """
-    source = _Source(path, layout, skip, new, prefix, preprocessing=False)
-    return fill(model, source.checkpoint, source.layout, skip, source.description, new=new)
+    return Source(path, layout, KeySelection(skip, new, prefix), preprocessing=False).fill(model)
 
 
 def _local_file(path, described):
@@ -255,11 +268,12 @@ def _local_file(path, described):
     return find_file(path) if path.is_dir() else path
 
 
-class _Source:
+class Source:
     """An open checkpoint, its layout, and what is told of it.
 
     Args:
-        path, layout, skip, new, prefix: as for `from_checkpoint`.
+        path, layout: as for `from_checkpoint`.
+        selection: `KeySelection` of what is read of it. Default: all that is the model's.
         described: bool. Whether to read what the file and those beside it tell. Default True.
         preprocessing: bool. Whether that is read too. Default True.
 
@@ -267,9 +281,9 @@ class _Source:
         name: str. Where it comes from, as it was asked for.
     """
 
-    def __init__(self, path, layout, skip=(), new=(), prefix=None, described=True, preprocessing=True):
-        self.name, self.skip, self.new = str(path), skip, new
-        self.checkpoint, self.layout = find_model(open_checkpoint(_local_file(path, described)), layout, prefix)
+    def __init__(self, path, layout="auto", selection=ALL_KEYS, described=True, preprocessing=True):
+        self.name, self.selection = str(path), selection
+        self.checkpoint, self.layout = find_model(open_checkpoint(_local_file(path, described)), layout, selection)
         self.description = describe(self.checkpoint, preprocessing) if described else Description()
 
     @property
@@ -281,8 +295,12 @@ class _Source:
         """The config of the model that the file was written from."""
         checkpoint = self.layout.unpack(self.checkpoint)
         if self.description.config is None:  # A config of ours is that of the whole file.
-            checkpoint = checkpoint.without(find_skipped(checkpoint, self.skip)[0])
+            checkpoint = checkpoint.without(find_skipped(checkpoint, self.selection)[0])
         return infer_config(checkpoint, self.layout, self.description, wanted, defaults)
+
+    def fill(self, model, turned=None):
+        """Fills a model; the `LoadReport`. `turned` is as for `fill.fill`."""
+        return fill(model, self.checkpoint, self.layout, self.selection, self.description, turned)
 
     def build(self, config, input_spec, labels, dtype, name, origin=None):
         """The model of a config, filled."""
@@ -292,7 +310,7 @@ class _Source:
         with _garbage_waits():
             with turning(self.checkpoint, self.layout, config, dtype) as turned, weights_follow():
                 model = build_model(config, input_spec, labels, origin=origin, dtype=dtype, name=name)
-            fill(model, self.checkpoint, self.layout, self.skip, self.description, turned, self.new)
+            self.fill(model, turned)
         if self.description.license:
             update_metadata(model, license=self.description.license)
         return model

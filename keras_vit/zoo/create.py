@@ -14,11 +14,12 @@ from keras_vit.models import VARIANTS, build_model
 from keras_vit.models.aliases import resolve_aliases
 from keras_vit.origin import is_remote
 from keras_vit.validation import nearest
-from keras_vit.weights import find_entries, from_checkpoint, load_published, load_variant
+from keras_vit.weights import find_entries, from_checkpoint
 from keras_vit.weights.files.checkpoint import SUFFIXES
 from keras_vit.weights.files.folders import find_files
 from keras_vit.weights.hub.catalog import catalog
-from keras_vit.weights.load import describe_checkpoint
+from keras_vit.weights.key_selection import ALL_KEYS, KeySelection
+from keras_vit.weights.load import Source, build_published, build_variant, describe_checkpoint
 
 # What a training run leaves in its folder.
 MODEL_FILE = "model.keras"
@@ -101,13 +102,17 @@ def create_model(
             raise ValueError(f"a name has one tag. Received: name={name!r}, weights={weights!r}")
         tag, weights = weights.removeprefix(f"{base}."), None
     options = {"input_spec": input_spec, "labels": labels, "dtype": dtype}
-    choice = {"skip": skip, "new": new, "prefix": prefix}
+    selection = KeySelection(skip, new, prefix)
     if tag:
-        return load_published(f"{base}.{tag}", weights, model_name=model_name, **choice, **options, **overrides)
+        return build_published(f"{base}.{tag}", weights, selection, overrides, model_name=model_name, **options)
     if weights is not None:
-        return load_variant(weights, VARIANTS[base], name=model_name or base, **choice, **options, **overrides)
-    if skip or new or prefix is not None:
-        raise ValueError(f"skip=, new= and prefix= are of weights; pass weights=. Received: {choice}")
+        source = Source(weights, selection=selection)
+        return build_variant(source, VARIANTS[base], overrides, name=model_name or base, **options)
+    if selection:
+        raise ValueError(
+            "skip=, new= and prefix= are of weights; pass weights=. "
+            f"Received: skip={skip!r}, new={new!r}, prefix={prefix!r}"
+        )
     return build_model(VARIANTS[base].replace(**overrides), name=model_name or base, **options)
 
 
@@ -189,12 +194,12 @@ def _load_keras_file(file):
         raise ValueError(f"a .keras file must be readable. Received: {str(file)!r} ({error})") from error
 
 
-def describe_model(name, skip=(), prefix=None):
+def describe_model(name, selection=ALL_KEYS):
     """Reads what a model says of itself, without building it.
 
     Args:
         name: what `load_model` takes, but for an architecture, which has no weights.
-        skip, prefix: of a checkpoint, as for `keras_vit.load_weights`.
+        selection: `KeySelection` of what is read of a checkpoint.
 
     Returns:
         A `ModelMetadata`: the config at the image size that the weights are used with, preprocessing, labels, origin
@@ -212,7 +217,7 @@ def describe_model(name, skip=(), prefix=None):
         spec, labels = entry.input_spec_for(config), entry.labels_for(config)
         return ModelMetadata(config, spec, labels, text, entry.license)
     if is_remote(text) or path.is_file() or _has_checkpoint(path):
-        return describe_checkpoint(text if is_remote(text) else path, skip=skip, prefix=prefix)
+        return describe_checkpoint(text if is_remote(text) else path, selection=selection)
     raise ValueError(
         "weights must be a .keras file, the folder of a training run, a checkpoint, a folder with model.safetensors, "
         f"hub:organization/repository, or a name of `keras_vit list --pretrained`{nearest(text, catalog())} "

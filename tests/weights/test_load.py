@@ -20,6 +20,7 @@ from keras_vit.weights import LAYOUTS, from_checkpoint, load_weights, save_weigh
 from keras_vit.weights import load as load_module
 from keras_vit.weights.adapt import adapt_channels
 from keras_vit.weights.files.checkpoint import open_checkpoint, write_checkpoint
+from keras_vit.weights.key_selection import KeySelection
 from keras_vit.weights.layouts.detect import detect_layout
 from keras_vit.weights.save import to_tensors
 
@@ -520,3 +521,38 @@ def test_of_a_model_around_ours_the_inner_one_is_written(tmp_path):
             save_weights(model, path)
         loaded = from_checkpoint(path)
         assert all(np.array_equal(a, b) for a, b in zip(loaded.weights, inner.weights, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "received"),
+    [
+        ("skip", "head", "skip='head'"),
+        ("skip", [1], "skip=(1,)"),
+        ("skip", ["("], "'('"),
+        ("new", "head", "new='head'"),
+        ("new", 3, "new=3"),
+        ("new", ["head", "["], "'['"),
+        ("prefix", 3, "prefix=3"),
+        ("prefix", ["student"], "prefix=['student']"),
+    ],
+)
+def test_a_choice_of_keys_is_checked_before_the_file_is_opened_and_named_as_it_is_passed(name, value, received):
+    calls = [
+        lambda **choice: load_weights(tiny_vit(), "no such file", **choice),
+        lambda **choice: from_checkpoint("no such file", **choice),
+        lambda **choice: keras_vit.create_model("vit_tiny_patch16_224", weights="no/such/file.pth", **choice),
+        lambda **choice: keras_vit.create_model("vit_tiny_patch16_224", **choice),
+        lambda **choice: keras_vit.create_model("vit_tiny_patch16_224.augreg_in21k", **choice),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=rf"^{name}= must be a .*Received: {re.escape(received)}"):
+            call(**{name: value})
+    with pytest.raises(ValueError, match=rf"^weights_{name}= must be a .*Received: .*{re.escape(received)}"):
+        KeySelection(**{name: value}, argument_prefix="weights_")
+
+
+def test_a_choice_of_keys_may_be_of_any_sequence():
+    assert KeySelection(skip=iter(["a", "b"])) == KeySelection(skip=["a", "b"]) == KeySelection(skip=("a", "b"))
+    assert [bool(KeySelection(**choice)) for choice in ({}, {"skip": []}, {"new": ["a"]}, {"prefix": ""})] == [
+        *(False, False, True, True)
+    ]

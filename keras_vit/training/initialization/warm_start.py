@@ -8,13 +8,14 @@ import warnings
 import keras
 from keras import ops
 
-from keras_vit.config.from_weights import described_weights, follow_weights, recipe_field_names
+from keras_vit.config.from_weights import described_weights, follow_weights
 from keras_vit.metadata import metadata, update_metadata
 from keras_vit.models import build_model
 from keras_vit.origin import portable_origin
 from keras_vit.training.initialization.schemes import initialize
 from keras_vit.weights import catalog_entry, load_weights, save_weights
 from keras_vit.weights.hub.catalog import catalog
+from keras_vit.weights.load import Source
 from keras_vit.zoo.create import describe_model, model_file
 
 HEADS = ("head", "head_dist")
@@ -22,7 +23,7 @@ HEADS = ("head", "head_dist")
 _NOT_IN_WEIGHTS = ("num_heads", "activation", "norm_placement", "layer_norm_epsilon")
 
 
-def load_initial_weights(model, source, skip=(), new=(), prefix=None):
+def load_initial_weights(model, source, selection):
     """Fills a model with the weights of another one.
 
     Positions of another grid are resized, the head of another number of classes stays new; else the architectures must
@@ -32,7 +33,7 @@ def load_initial_weights(model, source, skip=(), new=(), prefix=None):
         model: a model of this library.
         source: str: a name of the catalog (`architecture.tag`), a `.keras` file, the directory of a run, or what
             `load_weights` takes.
-        skip, new, prefix: as for `keras_vit.load_weights`.
+        selection: `KeySelection` of what is taken of its file.
 
     Returns:
         `model`.
@@ -40,16 +41,17 @@ def load_initial_weights(model, source, skip=(), new=(), prefix=None):
     Raises:
         ValueError, OSError: as `load_weights`.
     """
-    file, choice = model_file(source), {"skip": skip, "new": new, "prefix": prefix}
+    file = model_file(source)
     if file is None:
         known = str(source) in catalog() and not pathlib.Path(source).exists()
         entry = catalog_entry(str(source)) if known else None
-        load_weights(model, entry.source if entry else source, entry.layout if entry else "auto", **choice)
+        where = (entry.source, entry.layout) if entry else (source, "auto")
+        Source(*where, selection, preprocessing=False).fill(model)
         return model
     configs = describe_model(file).config, metadata(model).config
     theirs, ours = (getattr(config, "position_embedding", "learned") for config in configs)
-    if theirs == "learned" or skip or new or prefix is not None:
-        load_weights(model, file, **choice)
+    if theirs == "learned" or selection:
+        Source(file, selection=selection, preprocessing=False).fill(model)
         return model
     trained = keras.models.load_model(file, compile=False)
     if ours == theirs:
@@ -198,8 +200,7 @@ def initial_model(recipe, labels=None, dtype=None):
     if source:
         if recipe.input_spec is not None:
             _warn_input_mismatch(recipe, source.input_spec)
-        with recipe_field_names():
-            load_initial_weights(model, recipe.weights, recipe.weights_skip, recipe.weights_new, recipe.weights_prefix)
+        load_initial_weights(model, recipe.weights, recipe.weights_selection)
         update_metadata(model, license=source.license)
     else:
         initialize(model, recipe.training.initialization, recipe.training.seed)

@@ -2,6 +2,7 @@
 
 from keras_vit.models import ConvNetConfig, HybridConfig, SwinConfig
 from keras_vit.validation import check_choice
+from keras_vit.weights.key_selection import ALL_KEYS
 from keras_vit.weights.layouts.flax import BIG_VISION, GOOGLE, detect_flax
 from keras_vit.weights.layouts.huggingface import HuggingFace, HuggingFaceTower, detect_huggingface
 from keras_vit.weights.layouts.hybrid import HYBRID_LAYOUTS
@@ -45,13 +46,13 @@ def detect_layout(checkpoint, wanted="auto"):
     return find_model(checkpoint, wanted)[1]
 
 
-def find_model(checkpoint, wanted="auto", prefix=None):
+def find_model(checkpoint, wanted="auto", selection=ALL_KEYS):
     """The part of a checkpoint that is a model, and its layout.
 
     Args:
         checkpoint: `Checkpoint` of a file.
         wanted: `auto`, or the name that the layout must have.
-        prefix: str in front of the keys of the model, where there are several; or `None`.
+        selection: `KeySelection`, whose prefix chooses where there are several models.
 
     Returns:
         `(checkpoint, layout)`, with the keys of the layout.
@@ -78,7 +79,7 @@ def find_model(checkpoint, wanted="auto", prefix=None):
             f"Received: {str(checkpoint.path)!r} with {len(checkpoint)} keys: {some}"
         )
     parts = {place: behind(shapes, place, layouts) for place in layouts}
-    place = choose_subtree(checkpoint.path, parts, prefix)
+    place = choose_subtree(checkpoint.path, parts, selection)
     found = layouts[place]
     if content.kind == "keras":
         parts[place], found = select_model(checkpoint, place)

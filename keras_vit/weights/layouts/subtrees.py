@@ -42,17 +42,18 @@ class Subtree:
     beside: tuple = ()
     tells: bool = False
 
-    def note(self, skipped=()):
+    def note(self, skipped, selection):
         """What a user is told, or `None`.
 
         Args:
             skipped: keys outside that are named in `skip=`.
+            selection: `KeySelection`, whose arguments the note advises.
         """
         if not self.tells:
             return None
         note = f"read are the keys behind {self.prefix!r}" if self.prefix else "read are the keys without a prefix"
         if self.others:
-            note += f", not those behind {' or '.join(map(repr, self.others))} (prefix= chooses)"
+            note += f", not those behind {' or '.join(map(repr, self.others))} ({selection.argument('prefix')} chooses)"
         beside = [key for key in self.beside if key not in skipped]
         return f"{note}; left out beside them: {_summary(beside, self.prefix)}" if beside else note
 
@@ -129,7 +130,7 @@ def behind(shapes, prefix, others=()):
     }
 
 
-def choose_subtree(path, parts, wanted=None):
+def choose_subtree(path, parts, selection):
     """The prefix of the model that is read.
 
     Of one model and its running average the average is taken; models that differ are for the caller to choose from.
@@ -137,11 +138,12 @@ def choose_subtree(path, parts, wanted=None):
     Args:
         path: of the file, for messages.
         parts: dict from prefix to the shapes behind it, by key.
-        wanted: str. The prefix that is asked for, or one that begins it, or `None`.
+        selection: `KeySelection`, whose prefix is the one that is asked for, or one that begins it, or `None`.
 
     Raises:
         ValueError: if there is none, or several of which none is an average of the others.
     """
+    wanted, argument = selection.prefix, selection.argument("prefix")
     if wanted is not None:
         asked = _WRAPPER.sub("", wanted if wanted[-1:] in ("", ".", "/") else f"{wanted}.")
         within = [asked] if asked in parts else [p for p in parts if p.startswith((asked, f"{asked[:-1]}/"))]
@@ -149,8 +151,8 @@ def choose_subtree(path, parts, wanted=None):
             within = []
         if len(within) != 1:
             raise ValueError(
-                f"prefix= must stand in front of one model's keys in the file, which has {sorted(parts)}. "
-                f"Received: prefix={wanted!r} for {str(path)!r}"
+                f"{argument} must stand in front of one model's keys in the file, which has {sorted(parts)}. "
+                f"Received: {argument}{wanted!r} for {str(path)!r}"
             )
         return within[0]
     if len(parts) == 1:
@@ -159,7 +161,7 @@ def choose_subtree(path, parts, wanted=None):
     if len(averages) == 1 and all(shapes == parts[averages[0]] for shapes in parts.values()):
         return averages[0]
     raise ValueError(
-        f"prefix= must choose one of the models in the file: {', '.join(map(repr, sorted(parts)))}. "
+        f"{argument} must choose one of the models in the file: {', '.join(map(repr, sorted(parts)))}. "
         f"Received: {str(path)!r}"
     )
 
