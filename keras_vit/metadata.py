@@ -11,7 +11,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_vit.backend.runtime import outermost_layer
+from keras_vit.backend.keras_private import outermost_layer
 from keras_vit.composition import compose, find_layers, front_error
 from keras_vit.loss_check import check_loss
 from keras_vit.origin import portable_origin

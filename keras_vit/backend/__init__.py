@@ -1,1 +1,1 @@
-"""Questions to the active Keras backend, its fused programs, and the mode in which models are traced for export."""
+"""Everything that depends on the active Keras backend: operations, fused programs, private names of Keras."""

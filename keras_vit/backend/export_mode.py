@@ -1,4 +1,4 @@
-"""Tracing models for runtimes other than TensorFlow."""
+"""The mode in which models are traced for runtimes other than TensorFlow."""
 
 import contextlib
 import contextvars
@@ -8,10 +8,9 @@ _portable = contextvars.ContextVar("portable", default=False)
 
 @contextlib.contextmanager
 def portable_graph():
-    """Inside it, models are traced with operations, and in an order, that ONNX, LiteRT and OpenVINO know too.
+    """Traces models with the operations, and in the order, that ONNX, LiteRT and OpenVINO compile best.
 
-    The numbers are the same up to rounding. TensorFlow itself has faster ways to the same end, which are what models
-    are made of outside.
+    The results are the same up to rounding. Outside this context models use the spelling that is fastest in TensorFlow.
     """
     token = _portable.set(True)
     try:

@@ -1,10 +1,9 @@
-"""What `keras.ops` cannot tell, asked of the active backend, lazily.
+"""Properties of the active backend that `keras.ops` does not expose.
 
-This file and `fused.py` alone, under the pure rooms, may import a backend, and only inside a function that has checked
-which one is active.
+Modules of `keras_vit.backend` may import TensorFlow, JAX or PyTorch, and only inside functions that have checked which
+of them is active.
 """
 
-import contextlib
 import sys
 
 import keras
@@ -12,10 +11,10 @@ import numpy as np
 
 
 def replica_id():
-    """The number of the `tf.distribute` replica that runs this code: int or scalar tensor, 0 outside a strategy.
+    """Returns the number of the `tf.distribute` replica that runs this code: int or scalar tensor.
 
-    On the JAX and PyTorch backends there are no replicas in this sense (JAX shards one global program)
-    and the answer is 0.
+    It is 0 outside a strategy, and on the JAX and PyTorch backends, which have no such replicas (JAX shards one global
+    program).
     """
     if keras.backend.backend() != "tensorflow":
         return 0
@@ -25,12 +24,12 @@ def replica_id():
     return 0 if context is None else context.replica_id_in_sync_group
 
 
-def has_fused_attention():
-    """Whether `keras.ops.dot_product_attention` reaches a fused kernel on the active backend.
+def has_flash_attention():
+    """bool. Whether `keras.ops.dot_product_attention` runs a fused kernel on the active backend.
 
-    PyTorch has `scaled_dot_product_attention`, JAX cuDNN's flash attention on a GPU. On TensorFlow the op is a
-    plain composition of einsums, and the library's own is faster (`benchmarks/results`); so it is with JAX on a
-    CPU, where the op moreover cannot be compiled in float16.
+    PyTorch has `scaled_dot_product_attention`, JAX has cuDNN's flash attention on a GPU. On TensorFlow the operation is
+    a composition of einsums, slower than the one of this library (`benchmarks/results`). The same is true of JAX on a
+    CPU, where it does not compile in float16 either.
     """
     if keras.backend.backend() == "jax":
         import jax
@@ -39,57 +38,33 @@ def has_fused_attention():
     return keras.backend.backend() == "torch"
 
 
-def splits_bias(dtype):
-    """Whether a product of matrices and its bias are better two operations than one in a dtype.
+def prefers_separate_bias(dtype):
+    """bool. Whether a matrix product and its bias are faster as two operations than as one.
 
-    TensorFlow on a CPU fuses them into oneDNN's inner product, which in bfloat16 leaves AMX unused: of (16384, 192) by
-    (192, 576) it takes three times as long as the product and the bias one after the other.
+    TensorFlow on a CPU fuses them into oneDNN's inner product, which does not use AMX in bfloat16: (16384, 192) by
+    (192, 576) takes three times as long as the product followed by the bias.
     """
     return dtype == "bfloat16" and keras.backend.backend() == "tensorflow"
 
 
-@contextlib.contextmanager
-def quick_variables():
-    """Inside it TensorFlow names a variable by its last name alone: `kernel`, not `encoder_block_0/mlp/fc1/kernel`.
-
-    Creating a variable is an operation of which TensorFlow prepares one kernel for every name and shape, half a
-    millisecond each: a third of what a Swin-B takes. The paths of Keras' variables, which files go by, are as ever.
-    """
-    if keras.backend.backend() != "tensorflow":
-        yield
-        return
-    import tensorflow as tf
-
-    def create(next_creator, name=None, **arguments):
-        # A name that ends so is taken as it is, without the scopes around it.
-        return next_creator(name=name and name.rstrip("/") + "/", **arguments)
-
-    with tf.variable_creator_scope(create):
-        yield
-
-
-def outermost_layer(layer):
-    """The layer or model whose call the call of `layer` is part of, such as the model that `fit` trains.
-
-    Keras has no public way to it; where the private one is gone the answer is `None`.
-    """
-    context = getattr(layer, "_get_call_context", None)
-    return getattr(context() if context else None, "entry_layer", None)
+def remat_redraws_dropout():
+    """bool. Whether dropout draws another mask when `keras.remat` computes a layer again: on TensorFlow."""
+    return keras.backend.backend() == "tensorflow"
 
 
 def is_foreign_tensor(value):
-    """Whether a value is a tensor of TensorFlow, PyTorch or JAX while Keras runs on another of them.
+    """bool. Whether a value is a tensor of TensorFlow, PyTorch or JAX while Keras runs on another of them.
 
-    So are the tensors inside `tf.data` on the JAX and PyTorch backends. No library is imported to find out.
+    An example are tensors inside `tf.data` on the JAX and PyTorch backends. No library is imported to find out.
     """
     return _library(value) in ("tensorflow", "torch", "jax") and not keras.ops.is_tensor(value)
 
 
 def foreign_float32(value, *constants):
-    """Casts a tensor of another library than the active backend's, and brings constants beside it.
+    """Casts a tensor of another library than the active backend's, and converts constants to its library.
 
     Args:
-        value: tensor for which `is_foreign_tensor` holds; symbolic or not.
+        value: tensor for which `is_foreign_tensor` is true; symbolic or not.
         *constants: sequences of floats.
 
     Returns:
@@ -122,5 +97,5 @@ def to_numpy(value):
 
 
 def _library(value):
-    """The name of the package that a value's class comes from, JAX' compiled part counted as JAX."""
+    """The name of the package that defines a value's class; JAX' compiled part counts as JAX."""
     return type(value).__module__.partition(".")[0].replace("jaxlib", "jax")

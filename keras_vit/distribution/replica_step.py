@@ -5,7 +5,7 @@ import contextvars
 import keras
 import tensorflow as tf
 
-from keras_vit.backend.xla_kernels import fused_training, fuses
+from keras_vit.backend.xla_kernels import fused_training, is_fused
 
 # The rows of the batch that the step of this replica is working on: a scalar tensor, or `None` where all have as many.
 _rows = contextvars.ContextVar("rows", default=None)
@@ -29,7 +29,7 @@ def on_replicas(strategy, step, batch):
         What `strategy.run` returns.
     """
     # The threads of replicas do not inherit variables of context.
-    fusing = fuses()
+    fused = is_fused()
 
     def on_replica(batch):
         batch = keras.tree.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, batch)
@@ -38,7 +38,7 @@ def on_replicas(strategy, step, batch):
         are_alike = isinstance(rows, int) and not tf.executing_eagerly()
         token = _rows.set(None if are_alike else tf.convert_to_tensor(rows))
         try:
-            with fused_training(fusing):
+            with fused_training(fused):
                 return step(batch)
         finally:
             _rows.reset(token)

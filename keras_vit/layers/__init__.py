@@ -1,4 +1,4 @@
-"""Keras layers of the Vision Transformer family: `keras` and `keras.ops` only, on every backend."""
+"""Keras layers of the Vision Transformer family, with `keras` and `keras.ops` only: they run on every backend."""
 
 from keras_vit.layers.core.dropout import Dropout
 from keras_vit.layers.core.layer_scale import LayerScale

@@ -6,7 +6,7 @@ import keras
 
 from keras_vit.layers import LayerNormalization, PatchEmbedding, Patches, PatchMerging, SwinBlock, TokenPooling
 from keras_vit.layers.core.resample import BIAS_METHODS
-from keras_vit.layers.swin.windows import MASKED, WINDOW_RULES, window_and_shift, window_and_shift_by_height
+from keras_vit.layers.swin.windows import MASK_VALUE, WINDOW_RULES, window_and_shift, window_and_shift_by_height
 from keras_vit.loss_check import check_loss_at_compile
 from keras_vit.metadata import LAYER_NAME, Metadata
 from keras_vit.models.config import ACTIVATIONS, CLASSIFIER_ACTIVATIONS, ModelConfig
@@ -240,7 +240,7 @@ def _stage(config, stage, tokens, policy):
             shift=config.shifts[stage] if i % 2 else 0,
             pad_first=config.window_rule == "huggingface",
             # transformers adds the mask of version 2 twice.
-            masked=2 * MASKED if config.window_rule == "huggingface" and config.version == 2 else MASKED,
+            masked=2 * MASK_VALUE if config.window_rule == "huggingface" and config.version == 2 else MASK_VALUE,
             version=config.version,
             pretrained_window_size=pretrained or None,
             qkv_bias=config.qkv_bias,

@@ -5,7 +5,7 @@ import gc
 import os
 import pathlib
 
-from keras_vit.layers.core.dense import weights_follow
+from keras_vit.backend.skip_init import skip_init
 from keras_vit.metadata import ModelMetadata, update_metadata
 from keras_vit.models import build_model
 from keras_vit.models.aliases import resolve_aliases
@@ -308,7 +308,7 @@ class Source:
         labels = self.description.labels_for(config) if labels is None else labels
         origin = origin or self.description.origin or self.name
         with _garbage_waits():
-            with turning(self.checkpoint, self.layout, config, dtype) as turned, weights_follow():
+            with turning(self.checkpoint, self.layout, config, dtype) as turned, skip_init():
                 model = build_model(config, input_spec, labels, origin=origin, dtype=dtype, name=name)
             self.fill(model, turned)
         if self.description.license:

@@ -58,14 +58,14 @@ def cases(kind, folder):
     return {**fits, **(distributed_faults.cases(kind) if kind.startswith("workers") else {})}
 
 
-def vit(fuses, strategy, norm=NORMS["vit"]):
+def vit(fused, strategy, norm=NORMS["vit"]):
     """AdamW with all that it may have; as the small XLA programs of a CPU, or as plain operations."""
 
     def make():
         optimizer = AdamW(1e-2, global_clipnorm=norm, **OPTIONS)
         return compiled(build_model(VIT), optimizer, label_smoothing=0.1)
 
-    with fused_training(fuses):
+    with fused_training(fused):
         return _with_averages(*fit(strategy, make, batches(), judges=True))
 
 

@@ -14,11 +14,10 @@ FORMULAS = {
     "gelu": lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),
     "gelu_tanh": lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "quick_gelu": lambda x: x / (1 + math.exp(-1.702 * x)),
-    "swiglu": lambda x: x / (1 + math.exp(-x)),
 }
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", FORMULAS)
 def test_equals_the_formula(name):
     expected = [FORMULAS[name](float(x)) for x in X]
     np.testing.assert_allclose(ACTIVATIONS[name](keras.ops.convert_to_tensor(X)), expected, atol=1e-6)
@@ -31,6 +30,10 @@ def test_gelu_keeps_the_negative_tail_in_half_precision(dtype, tolerance):
     np.testing.assert_allclose(keras.ops.cast(ACTIVATIONS["gelu"](x), "float32"), expected, rtol=2 * tolerance)
 
 
+def test_every_activation_is_tested():
+    assert {*FORMULAS, "swiglu"} == set(ACTIVATIONS)
+
+
 def test_swiglu_gates_with_the_first_half():
     layer = MLP(4, "swiglu")
     x = np.random.default_rng(0).normal(size=(2, 3, 6)).astype("float32")
@@ -41,10 +44,10 @@ def test_swiglu_gates_with_the_first_half():
 
 
 def test_unknown_activation_names_the_nearest():
-    with pytest.raises(ValueError, match=r"activation must be one of.*Did you mean 'quick_gelu'.*'quickgelu'"):
+    with pytest.raises(ValueError, match=r"activation.*'quick_gelu'.*'quickgelu'"):
         MLP(4, "quickgelu")
 
 
 def test_width_is_checked():
-    with pytest.raises(ValueError, match=r"mlp_dim must be a positive int. Received: mlp_dim=0"):
+    with pytest.raises(ValueError, match="mlp_dim=0"):
         MLP(0)

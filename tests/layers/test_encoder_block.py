@@ -35,9 +35,9 @@ def test_post_norm_order():
 def test_attention_on_request_changes_nothing_else(placement):
     block = _block(norm_placement=placement)
     config, outputs = block.get_config(), np.array(block(TOKENS))
-    with_attention, attention = block(TOKENS, return_attention=True)
+    with_attention, probabilities = block(TOKENS, return_attention=True)
     np.testing.assert_array_equal(with_attention, outputs)
-    np.testing.assert_allclose(np.sum(attention, axis=-1), 1, atol=1e-6)
+    np.testing.assert_allclose(np.sum(probabilities, axis=-1), 1, atol=1e-6)
     assert block.get_config() == config
     np.testing.assert_array_equal(block(TOKENS), outputs)
 
@@ -82,12 +82,12 @@ def test_sublayers_follow_the_policy(policy):
 @pytest.mark.parametrize(
     ("fields", "rule"),
     [
-        ({"norm_placement": "prae"}, "norm_placement must be one of.*Did you mean 'pre'"),
-        ({"activation": "relu"}, "activation must be one of"),
-        ({"drop_path_rate": 1}, r"rate must be a rate in \[0, 1\). Received: rate=1"),
-        ({"dropout_rate": -0.1}, r"rate must be a rate in \[0, 1\)"),
-        ({"num_heads": 0}, "num_heads must be a positive int"),
-        ({"mlp_dim": 1.5}, "mlp_dim must be a positive int"),
+        ({"norm_placement": "prae"}, "'pre'.*norm_placement='prae'"),
+        ({"activation": "relu"}, "activation='relu'"),
+        ({"drop_path_rate": 1}, "rate=1"),
+        ({"dropout_rate": -0.1}, "rate=-0.1"),
+        ({"num_heads": 0}, "num_heads=0"),
+        ({"mlp_dim": 1.5}, "mlp_dim=1.5"),
     ],
 )
 def test_arguments_are_checked(fields, rule):

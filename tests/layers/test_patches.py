@@ -1,4 +1,4 @@
-"""Patches: the order of einops, and of a strided convolution's kernel."""
+"""Patches in the order of einops and of a strided convolution's kernel."""
 
 import keras
 import numpy as np
@@ -32,9 +32,9 @@ def test_with_projection_equals_strided_convolution(image_size, patch_size, chan
     np.testing.assert_allclose(encoder(patches), keras.ops.reshape(expected, (2, -1, 8)), atol=1e-5)
 
 
-def test_the_remainder_is_dropped_on_request_alone():
+def test_the_remainder_is_dropped_only_on_request():
     images = RNG.normal(size=(1, 7, 5, 2)).astype("float32")
-    with pytest.raises(ValueError, match="multiple of patch_size"):
+    with pytest.raises(ValueError, match=r"image_size=\(7, 5\), patch_size=\(3, 2\)"):
         Patches((3, 2))(images)
     layer = Patches((3, 2), drop_remainder=True)
     np.testing.assert_array_equal(layer(images), Patches((3, 2))(images[:, :6, :4]))
@@ -56,12 +56,11 @@ def test_rank_other_than_four_raises(shape):
 
 
 def test_patch_that_does_not_divide_the_image_raises():
-    rule = r"image_size must be a multiple of patch_size. Received: image_size=\(8, 9\), patch_size=\(4, 4\)"
-    with pytest.raises(ValueError, match=rule):
+    with pytest.raises(ValueError, match=r"image_size=\(8, 9\), patch_size=\(4, 4\)"):
         Patches(4)(np.zeros((1, 8, 9, 3), "float32"))
 
 
 @pytest.mark.parametrize("patch_size", [0, -1, 2.0, "4", (4,), (4, 4, 4), (4, 0), True])
 def test_patch_size_must_be_a_positive_int_or_pair(patch_size):
-    with pytest.raises(ValueError, match="patch_size must be a positive int or a pair"):
+    with pytest.raises(ValueError, match="Received: patch_size="):
         Patches(patch_size)

@@ -50,7 +50,7 @@ def test_attention_pooling_leaves_the_prefix_out():
 
 
 def test_unknown_pooling_names_the_nearest():
-    with pytest.raises(ValueError, match=r"pooling must be one of.*Did you mean 'token'.*Received: pooling='tokens'"):
+    with pytest.raises(ValueError, match=r"'token'.*Received: pooling='tokens'"):
         TokenPooling("tokens")
 
 

@@ -1,4 +1,4 @@
-"""The resampler beside what timm, Google and DINOv2 gave for the same tables and kernels."""
+"""The resampler against the results of timm, Google and DINOv2 for the same tables and kernels."""
 
 import json
 
@@ -23,7 +23,7 @@ TABLE = np.random.default_rng(6).normal(size=(1, 2 + 12, 5)).astype("float32")
 
 
 def _method(case):
-    """Which of our rules a golden follows."""
+    """The method that a golden was made with."""
     if "scipy" in case["method"]:
         return "bilinear_corners"
     if case["antialias"]:
@@ -78,19 +78,17 @@ def test_the_axes_of_a_window_are_resized_each_by_itself(method):
     table = np.random.default_rng(1).normal(size=(3 * 9, 2))
     resized = resize_bias_table(table, (2, 5), (4, 3), method)
     assert resized.shape == (7 * 5, 2)
-    turned = table.reshape(3, 9, 2).transpose(1, 0, 2).reshape(-1, 2)
+    transposed = table.reshape(3, 9, 2).transpose(1, 0, 2).reshape(-1, 2)
     expected = resized.reshape(7, 5, 2).transpose(1, 0, 2).reshape(-1, 2)
-    np.testing.assert_allclose(resize_bias_table(turned, (5, 2), (3, 4), method), expected)
+    np.testing.assert_allclose(resize_bias_table(transposed, (5, 2), (3, 4), method), expected)
     assert resize_bias_table(table, (2, 5), (2, 5), method) is table
     np.testing.assert_allclose(resize_bias_table(np.full((3, 1), 2.0), (1, 2), (2, 1), method), 2.0)
 
 
 def test_a_bias_table_that_does_not_fit_its_window_raises():
-    with pytest.raises(
-        ValueError, match=r"table must have shape \(25, heads\) for this window. Received: shape=\(24, 1"
-    ):
+    with pytest.raises(ValueError, match=r"\(25, heads\).*Received: shape=\(24, 1\), old_window=\(3, 3\)"):
         resize_bias_table(np.zeros((24, 1)), (3, 3), (4, 4), "bicubic")
-    with pytest.raises(ValueError, match=r"method must be one of \['bicubic', 'geometric'\]"):
+    with pytest.raises(ValueError, match="Received: method='bicubic_offset'"):
         resize_bias_table(np.zeros((25, 1)), (3, 3), (4, 4), "bicubic_offset")
 
 
@@ -129,7 +127,7 @@ def test_the_source_dtype_is_kept():
 
 
 def test_unknown_method_names_the_nearest():
-    with pytest.raises(ValueError, match=r"method must be one of.*Did you mean 'bicubic'.*Received: method='bicubik'"):
+    with pytest.raises(ValueError, match=r"'bicubic'.*Received: method='bicubik'"):
         resize_positions(TABLE, (3, 4), (2, 2), 2, "bicubik")
 
 
@@ -137,5 +135,5 @@ def test_unknown_method_names_the_nearest():
     ("table", "grid", "prefix"), [(TABLE, (3, 4), 1), (TABLE, (4, 4), 2), (TABLE[0], (3, 4), 2), (TABLE[:0], (3, 4), 2)]
 )
 def test_a_table_that_does_not_fit_its_grid_raises(table, grid, prefix):
-    with pytest.raises(ValueError, match=rf"table must have shape \(1, {prefix + grid[0] * grid[1]}, hidden_dim\)"):
+    with pytest.raises(ValueError, match=rf"table.*\(1, {prefix + grid[0] * grid[1]}, hidden_dim\)"):
         resize_positions(table, grid, (2, 2), prefix)

@@ -7,7 +7,7 @@ import pytest
 from keras_vit.layers import WindowAttention
 from keras_vit.layers.swin.window_attention import unit_vectors
 from keras_vit.layers.swin.windows import log_coordinates, relative_position_index
-from keras_vit.layers.vit.attention import attend
+from keras_vit.layers.vit.attention import attention
 
 INPUTS = np.random.default_rng(3).normal(size=(4, 6, 16)).astype("float32")
 MASK = np.where(np.random.default_rng(5).random((2, 6, 6)) < 0.4, -100, 0).astype("float32")
@@ -49,7 +49,7 @@ def _reference(layer, inputs, mask):
         )
     elif layer.qkv_bias:
         query, value = query + layer.query_bias.numpy(), value + layer.value_bias.numpy()
-    outputs, attention = np.zeros_like(inputs), np.zeros((4, 4, 6, 6))
+    outputs, probabilities = np.zeros_like(inputs), np.zeros((4, 4, 6, 6))
     for window in range(4):
         for head in range(4):
             part = slice(4 * head, 4 * head + 4)
@@ -60,9 +60,9 @@ def _reference(layer, inputs, mask):
             else:
                 logits = q @ k.T / 2
             logits = logits + _bias(layer, head) + (0 if mask is None else mask[window % 2])
-            attention[window, head] = _softmax(logits)
-            outputs[window, :, part] = attention[window, head] @ v
-    return outputs @ layer.projection.kernel.numpy() + layer.projection.bias.numpy(), attention
+            probabilities[window, head] = _softmax(logits)
+            outputs[window, :, part] = probabilities[window, head] @ v
+    return outputs @ layer.projection.kernel.numpy() + layer.projection.bias.numpy(), probabilities
 
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["open", "masked"])
@@ -73,9 +73,9 @@ def _reference(layer, inputs, mask):
 )
 def test_equals_the_reference(fields, mask):
     layer = _layer(**fields)
-    outputs, attention = layer(INPUTS, mask, return_attention=True)
-    expected_outputs, expected_attention = _reference(layer, INPUTS, mask)
-    np.testing.assert_allclose(attention, expected_attention, atol=1e-5)
+    outputs, probabilities = layer(INPUTS, mask, return_attention=True)
+    expected_outputs, expected_probabilities = _reference(layer, INPUTS, mask)
+    np.testing.assert_allclose(probabilities, expected_probabilities, atol=1e-5)
     np.testing.assert_allclose(outputs, expected_outputs, atol=1e-5)
     np.testing.assert_array_equal(layer(INPUTS, mask), outputs)
 
@@ -116,12 +116,12 @@ def test_unit_vectors_are_quotients_to_the_last_digit():
 
 def test_the_scale_of_version_2_multiplies_float32_logits():
     keys = np.array([0.01, 0.0105], "float16")
-    query, key = (keras.ops.convert_to_tensor(x.reshape(1, -1, 1, 1)) for x in (np.full(1, 600, "float16"), keys))
+    query, key = (keras.ops.convert_to_tensor(x.reshape(1, 1, -1, 1)) for x in (np.full(1, 600, "float16"), keys))
     bias, scale = np.zeros((1, 1, 1, 2), "float32"), np.full((1, 1, 1), 1000, "float32")
-    attention = attend(query, key, key, None, False, True, scale / 1000, bias)[1]
-    np.testing.assert_allclose(np.ravel(attention), _softmax(600 * keys.astype("float32")), atol=1e-3)
+    _, probabilities = attention(query, key, key, bias, scale / 1000, return_attention=True)
+    np.testing.assert_allclose(np.ravel(probabilities), _softmax(600 * keys.astype("float32")), atol=1e-3)
     # 600,000 is infinite in float16.
-    assert np.isfinite(attend(query, key, key, None, False, True, scale, bias)[1]).all()
+    assert np.isfinite(attention(query, key, key, bias, scale, return_attention=True)[1]).all()
 
 
 def test_new_version_2_starts_at_the_published_scale():
@@ -133,10 +133,10 @@ def test_new_version_2_starts_at_the_published_scale():
 @pytest.mark.parametrize(
     ("make", "rule"),
     [
-        (lambda: WindowAttention(4, 2, version=3), r"version must be one of \[1, 2\]. Received: version=3"),
-        (lambda: WindowAttention(4, (2, 0)), "window_size must be a positive int or a pair"),
-        (lambda: WindowAttention(4, 2, pretrained_window_size=3), "pretrained_window_size needs version=2. Received:"),
-        (lambda: WindowAttention(3, (2, 3))(INPUTS), "hidden_dim must be a multiple of num_heads. Received:"),
+        (lambda: WindowAttention(4, 2, version=3), "version=3"),
+        (lambda: WindowAttention(4, (2, 0)), r"window_size=\(2, 0\)"),
+        (lambda: WindowAttention(4, 2, pretrained_window_size=3), "version=2.*pretrained_window_size=3"),
+        (lambda: WindowAttention(3, (2, 3))(INPUTS), "hidden_dim=16, num_heads=3"),
         (lambda: WindowAttention(4, 2)(INPUTS), "expected axis 1 of input shape to have value 4"),
     ],
 )

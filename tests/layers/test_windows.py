@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_vit.layers.swin.windows import (
-    MASKED,
+    MASK_VALUE,
     log_coordinates,
     merge_windows,
     pad_grid,
@@ -12,7 +12,6 @@ from keras_vit.layers.swin.windows import (
     partition_windows,
     region_mask,
     relative_position_index,
-    roll_grid,
     shift_mask,
     shift_regions,
     window_and_shift,
@@ -44,13 +43,6 @@ def test_padding_is_below_and_to_the_right():
     assert (padded_size((7, 9), (4, 3)), padded_size((8, 9), (4, 3))) == ((8, 9), (8, 9))
 
 
-def test_roll_is_that_of_numpy():
-    for training in (False, True):
-        rolled = roll_grid(GRID, (-1, 2), training)
-        np.testing.assert_array_equal(rolled, np.roll(GRID, (-1, 2), axis=(1, 2)))
-    assert roll_grid(GRID, (0, 0)) is GRID
-
-
 @pytest.mark.parametrize(
     ("rule", "resolution", "window", "expected"),
     [
@@ -70,16 +62,16 @@ def test_window_and_shift(rule, resolution, window, expected):
 
 
 @pytest.mark.parametrize("shift", [(1, 2), (0, 1), (2, 0)])
-def test_only_tokens_that_were_neighbours_see_each_other(shift):
+def test_the_mask_joins_tokens_that_were_neighbors(shift):
     size, window = (6, 8), (3, 4)
     mask = shift_mask(size, window, shift)
     assert (mask.shape, mask.dtype) == ((4, 12, 12), np.float32)
-    # Where each token came from: two tokens of a window are neighbours if they lie less than a window apart.
+    # Where each token came from: two tokens of a window are neighbors if they lie less than a window apart.
     rows, columns = (np.array(partition_windows(a[None, ..., None], window))[..., 0] for a in np.indices(size))
     rows = np.where(rows + shift[0] >= size[0], rows + shift[0] - size[0], rows + shift[0])
     columns = np.where(columns + shift[1] >= size[1], columns + shift[1] - size[1], columns + shift[1])
     near = [abs(a[:, :, None] - a[:, None, :]) < side for a, side in ((rows, window[0]), (columns, window[1]))]
-    np.testing.assert_array_equal(mask, np.where(near[0] & near[1], 0, MASKED))
+    np.testing.assert_array_equal(mask, np.where(near[0] & near[1], 0, MASK_VALUE))
     np.testing.assert_array_equal(region_mask(shift_regions(size, window, shift)), mask)
 
 

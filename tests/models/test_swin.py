@@ -164,7 +164,7 @@ def test_large_masks_and_indices_are_computed(version, monkeypatch):
     model = tiny_swin(version=version)
     expected = np.array(model(IMAGES))
     for module in (swin_block, window_attention):
-        monkeypatch.setattr(module, "LARGEST_CONSTANT", 0)
+        monkeypatch.setattr(module, "MAX_CONSTANT_BYTES", 0)
     function = tf.function(lambda x: model(x)).get_concrete_function(tf.TensorSpec((None, 32, 48, 3)))
     np.testing.assert_allclose(function(tf.constant(IMAGES)), expected, atol=1e-5)
     constants = [tf.make_ndarray(op.get_attr("value")) for op in function.graph.get_operations() if op.type == "Const"]

@@ -11,7 +11,7 @@ _REPLICA_STRIDE = 1_640_531_527
 
 
 class ReplicaSeedGenerator(keras.random.SeedGenerator):
-    """A `SeedGenerator` that gives every `tf.distribute` replica its own stream.
+    """`SeedGenerator` that gives every `tf.distribute` replica its own stream.
 
     Keras mirrors the state, so under `MirroredStrategy` its own generator draws one mask for all replicas.
     """
@@ -27,14 +27,14 @@ class Dropout(keras.layers.Layer):
     """`keras.layers.Dropout` whose replicas draw independent masks.
 
     Args:
-        rate: float in [0, 1). The part that is set to zero; the rest is scaled by `1 / (1 - rate)`.
-        noise_shape: tuple or `None`. Shape of the mask, `None` entries taken from the input, 1 for axes
-            that share a decision. `(None, 1, 1)` drops whole samples: stochastic depth.
+        rate: float in [0, 1). The fraction that is set to zero; the rest is scaled by `1 / (1 - rate)`.
+        noise_shape: tuple or `None`. Shape of the mask, `None` for sides of the input, 1 for axes along which the mask
+            is constant. `(None, 1, 1)` drops whole samples: stochastic depth.
         seed: int or `None`.
 
     Call arguments:
         inputs: tensor of any shape.
-        training: bool. The layer is an identity where it is not `True`.
+        training: bool. Unless it is `True` the layer is the identity.
 
     Returns:
         Tensor of the shape of `inputs`.
@@ -63,11 +63,11 @@ class Dropout(keras.layers.Layer):
         return {**super().get_config(), "rate": self.rate, "noise_shape": self.noise_shape, "seed": self.seed}
 
 
-def dropout(parent, name, rate, noise_shape=None):
-    """A `Dropout` as a part of a layer; at rate 0 the identity, which costs nothing to build or to call.
+def make_dropout(parent, name, rate, noise_shape=None):
+    """Makes a `Dropout` as a sublayer; at rate 0 the identity function, which costs nothing to build or to call.
 
     Args:
-        parent: the layer that it is part of, whose dtype policy it has.
+        parent: the layer that it is part of, which gives it its dtype policy.
         name: str.
         rate: float in [0, 1).
         noise_shape: as for `Dropout`.
@@ -77,9 +77,9 @@ def dropout(parent, name, rate, noise_shape=None):
     return Dropout(rate, noise_shape, dtype=parent.dtype_policy, name=name)
 
 
-def drop_path(parent, name, rate):
-    """Stochastic depth for tokens `(batch, tokens, hidden_dim)`: a `dropout` that drops whole samples."""
-    return dropout(parent, name, rate, noise_shape=(None, 1, 1))
+def make_drop_path(parent, name, rate):
+    """Makes stochastic depth for tokens `(batch, tokens, hidden_dim)`: a dropout of whole samples."""
+    return make_dropout(parent, name, rate, noise_shape=(None, 1, 1))
 
 
 def _identity(inputs, training=False):

@@ -1,4 +1,4 @@
-"""A learnable factor for every channel of a residual branch."""
+"""LayerScale: a learnable factor for every channel of a residual branch."""
 
 import keras
 from keras import ops

@@ -1,18 +1,17 @@
-"""Group normalisation."""
+"""Layer and group normalization with statistics in float32."""
 
 import keras
 from keras import ops
 
-from keras_vit.backend.export_mode import is_portable
-from keras_vit.backend.xla_kernels import fused_layer_norm, fuses
+from keras_vit.backend.ops import layer_norm
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class LayerNormalization(keras.layers.LayerNormalization):
     """`keras.layers.LayerNormalization` over the last axis, statistics in float32 under every dtype policy.
 
-    The same numbers and weights, written so that its gradient is a shorter chain of operations, which counts
-    where XLA does not fuse it. The default epsilon is that of Vision Transformers.
+    It gives the same results with the same weights, through fewer operations. The default epsilon is that of Vision
+    Transformers.
 
     Args:
         epsilon: float. Default 1e-6.
@@ -34,30 +33,20 @@ class LayerNormalization(keras.layers.LayerNormalization):
         super().__init__(epsilon=epsilon, **kwargs)
         if self.axis not in (-1, [-1]) or not self.center or not self.scale or self.rms_scaling:
             raise ValueError(
-                "LayerNormalization is over the last axis, with gamma and beta. "
+                "LayerNormalization supports axis=-1, center=True, scale=True and rms_scaling=False only. "
                 f"Received: axis={self.axis}, center={self.center}, scale={self.scale}, rms_scaling={self.rms_scaling}"
             )
 
     def call(self, inputs):
-        if fuses():
-            return fused_layer_norm(inputs, self.gamma, self.beta, self.epsilon)
-        x = ops.cast(inputs, "float32")
-        centered = x - ops.mean(x, axis=(-1,), keepdims=True)
-        if is_portable():  # spelt like this, ONNX Runtime and OpenVINO make one kernel of it
-            normed = centered / ops.sqrt(ops.mean(ops.power(centered, 2.0), axis=(-1,), keepdims=True) + self.epsilon)
-        else:
-            variance = ops.mean(centered * centered, axis=-1, keepdims=True)
-            normed = centered * ops.rsqrt(variance + self.epsilon)
-        gamma, beta = ops.cast(self.gamma, "float32"), ops.cast(self.beta, "float32")
-        return ops.cast(normed * gamma + beta, self.compute_dtype)
+        return layer_norm(inputs, self.gamma, self.beta, self.epsilon, self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class GroupNormalization(keras.layers.GroupNormalization):
     """`keras.layers.GroupNormalization` over images, statistics in float32 under every dtype policy.
 
-    The same numbers and weights; the channels are averaged first and their groups afterwards, which is faster than
-    reducing groups of a five-dimensional tensor.
+    It gives the same results with the same weights. The pixels are averaged first and the channels of a group
+    afterwards, which is faster than reducing groups of a five-dimensional tensor.
 
     Args:
         groups: int. Divides the channels. Default 32.
@@ -80,7 +69,7 @@ class GroupNormalization(keras.layers.GroupNormalization):
         super().__init__(groups=groups, epsilon=epsilon, **kwargs)
         if self.axis != -1 or not self.center or not self.scale:
             raise ValueError(
-                "GroupNormalization is over the last axis, with gamma and beta. "
+                "GroupNormalization supports axis=-1, center=True and scale=True only. "
                 f"Received: axis={self.axis}, center={self.center}, scale={self.scale}"
             )
 

@@ -1,6 +1,6 @@
-"""Resize tables and kernels that live on a grid, as the sources of the weights do it. Pure NumPy.
+"""Resizing of tables and kernels on a grid, as the sources of the weights do it. Pure NumPy.
 
-Four rules for positions are in use, and they differ by more than rounding, so the rule belongs to the weights:
+Four rules are in use for positions. They differ by more than rounding, so weights must be resized by their own rule:
 
 * `bicubic_antialias`: timm and DINOv2's register models (`torch.nn.functional.interpolate(antialias=True)`,
   cubic a = -0.5, support grows when shrinking).
@@ -11,10 +11,10 @@ Four rules for positions are in use, and they differ by more than rounding, so t
 Two rules are in use for the relative position biases of Swin Transformers:
 
 * `bicubic`: as above (microsoft/Swin-Transformer `load_pretrained`).
-* `geometric`: timm's `resize_rel_pos_bias_table` (the old positions drawn apart in a geometric progression, linear
-  between them).
+* `geometric`: timm's `resize_rel_pos_bias_table` (the old positions spread in a geometric progression, linear
+  interpolation between them).
 
-All are separable: one small matrix an axis.
+All are separable: one small matrix for each axis.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ BIAS_METHODS = ("geometric", "bicubic")
 
 
 def _cubic(x, a):
-    """Keys' cubic convolution kernel at distances `x`."""
+    """The cubic convolution kernel of Keys at distances `x`."""
     x = np.abs(x)
     inner = ((a + 2) * x - (a + 3)) * x * x + 1
     outer = a * (((x - 5) * x + 8) * x - 4)
@@ -38,13 +38,13 @@ def _antialias_matrix(old, new):
     width = max(scale, 1.0)
     centers = scale * (np.arange(new)[:, None] + 0.5)
     sources = np.arange(old)[None, :] + 0.5
-    # The support is cut at whole samples as PIL and torch do; the kernel is zero beyond it anyway.
+    # PIL and torch cut the support at whole samples; the kernel is zero beyond it anyway.
     weights = _cubic((sources - centers) / width, -0.5)
     return weights / weights.sum(axis=1, keepdims=True)
 
 
 def _clamped_matrix(old, new, scale):
-    # torch finds the sample positions in float32; in float64 a 37 x 37 table differs by 1e-5.
+    # torch computes the sample positions in float32; in float64 a 37 x 37 table differs by 1e-5.
     positions = (np.arange(new, dtype="float32") + np.float32(0.5)) * np.float32(scale) - np.float32(0.5)
     base = np.floor(positions).astype(int)
     matrix = np.zeros((new, old))
@@ -64,12 +64,12 @@ def _corner_matrix(old, new):
     return matrix
 
 
-def _growth(steps, reach):
-    """The ratio of a geometric progression of so many terms that sum up to `reach`; timm looks from 1.01 to 1.5."""
+def _geometric_ratio(terms, total):
+    """The ratio of a geometric progression whose first terms sum up to `total`; timm searches from 1.01 to 1.5."""
     left, right = 1.01, 1.5
     while right - left > 1e-6:
         ratio = (left + right) / 2
-        if (1 - ratio**steps) / (1 - ratio) > reach:
+        if (1 - ratio**terms) / (1 - ratio) > total:
             right = ratio
         else:
             left = ratio
@@ -77,14 +77,14 @@ def _growth(steps, reach):
 
 
 def _geometric_matrix(old, new):
-    far = np.cumsum(_growth(old // 2, new // 2) ** np.arange(old // 2))
-    positions = np.concatenate([-far[::-1], [0], far])
-    # Beyond the outermost position, where the ratio is at its limit, the border's value is kept.
+    distances = np.cumsum(_geometric_ratio(old // 2, new // 2) ** np.arange(old // 2))
+    positions = np.concatenate([-distances[::-1], [0], distances])
+    # Beyond the outermost position, if the ratio is at its limit, the value of the border is used.
     return np.stack([np.interp(np.arange(new) - new // 2, positions, row) for row in np.eye(old)], axis=1)
 
 
 def _axis_matrix(old, new, method):
-    """The `(new, old)` matrix that resizes one axis."""
+    """The matrix `(new, old)` that resizes one axis."""
     if method == "bicubic_antialias":
         return _antialias_matrix(old, new)
     if method == "bicubic":
@@ -113,27 +113,27 @@ def resize_grid(grid, size, method="bicubic_antialias"):
 
 def _resize(grid, size, method):
     rows, columns = (_axis_matrix(old, new, method) for old, new in zip(grid.shape[:2], size, strict=True))
-    return _separable(grid, rows, columns)
+    return _apply_matrices(grid, rows, columns)
 
 
-def _separable(grid, rows, columns):
-    """`(h, w, ...)` with one matrix applied to each of the first two axes, in float64."""
+def _apply_matrices(grid, rows, columns):
+    """Multiplies each of the first two axes of `(h, w, ...)` by its matrix, in float64."""
     resized = np.einsum("ah,bw,hw...->ab...", rows, columns, grid.astype("float64"), optimize=True)
     return resized.astype(grid.dtype)
 
 
 def resize_positions(table, old_grid, new_grid, num_prefix=0, method="bicubic_antialias"):
-    """Resizes a position table, leaving the entries of prefix tokens as they are.
+    """Resizes a position table without the entries of prefix tokens, which stay as they are.
 
     Args:
         table: array `(1, num_prefix + h * w, hidden_dim)`.
         old_grid: `(h, w)` of the table.
-        new_grid: `(h, w)` wanted.
+        new_grid: `(h, w)` of the result.
         num_prefix: int. Entries of the class and distillation token at the front.
         method: one of `METHODS`.
 
     Returns:
-        Array `(1, num_prefix + new_h * new_w, hidden_dim)`; equal grids give the table unchanged.
+        Array `(1, num_prefix + new_h * new_w, hidden_dim)`; for equal grids the table itself.
 
     Raises:
         ValueError: if the table does not fit the old grid.
@@ -157,11 +157,11 @@ def resize_bias_table(table, old_window, new_window, method):
     Args:
         table: array `((2 h - 1) * (2 w - 1), heads)`.
         old_window: `(h, w)` of the table.
-        new_window: `(h, w)` wanted.
+        new_window: `(h, w)` of the result.
         method: one of `BIAS_METHODS`.
 
     Returns:
-        Array `((2 new_h - 1) * (2 new_w - 1), heads)`; equal windows give the table unchanged.
+        Array `((2 new_h - 1) * (2 new_w - 1), heads)`; for equal windows the table itself.
 
     Raises:
         ValueError: if the table does not fit the old window.
@@ -177,7 +177,7 @@ def resize_bias_table(table, old_window, new_window, method):
 
 
 def resample_kernel(kernel, patch_size):
-    """A patch kernel for patches of another size: on patches resized with it, it gives what the old one gave.
+    """Resamples a patch kernel for another patch size: on resized patches it gives the results of the old kernel.
 
     Args:
         kernel: array `(h, w, channels, hidden_dim)`.
@@ -194,4 +194,4 @@ def resample_kernel(kernel, patch_size):
     rows, columns = (
         np.linalg.pinv(_antialias_matrix(old, new)).T for old, new in zip(kernel.shape[:2], patch_size, strict=True)
     )
-    return _separable(kernel, rows, columns)
+    return _apply_matrices(kernel, rows, columns)

@@ -15,7 +15,7 @@ EXPANSION = 4  # the width of a unit's output in multiples of its width inside
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class ResNetRoot(CompositeLayer):
-    """A convolution of 7 by 7 pixels, group norm, ReLU and a max pooling: four pixels become one.
+    """Convolution of 7 by 7 pixels, group norm, ReLU and max pooling: reduces height and width by four.
 
     Args:
         width: int, a multiple of 32. Channels of the output. Default 64.
@@ -57,10 +57,10 @@ class ResNetRoot(CompositeLayer):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class Bottleneck(CompositeLayer):
-    """A residual unit of three standardised convolutions, 1, 3 and 1 pixels wide, each with a group norm.
+    """Residual unit of three standardized convolutions, 1, 3 and 1 pixels wide, each with a group norm.
 
-    The ReLU follows the norm, and the last one the sum: not the pre-activation of ResNet-v2, whatever the sources call
-    it. The shortcut is projected where the shape changes.
+    A ReLU follows each norm, the last one after the sum. That is not the pre-activation of ResNet-v2, in spite of the
+    name in the sources. The shortcut is projected if the shape changes.
 
     Args:
         width: int, a multiple of 32. Channels inside; the output has four times as many.
@@ -83,7 +83,7 @@ class Bottleneck(CompositeLayer):
         self.rule = rule
         sizes = ((width, 1, 1), (width, 3, strides), (EXPANSION * width, 1, 1))
         self.convolutions = [self._convolution(*size, f"convolution_{i}") for i, size in enumerate(sizes, 1)]
-        # Each unit begins as its shortcut: the last scale is zero.
+        # A new unit equals its shortcut: the last scale is zero.
         self.norms = [self._norm(f"norm_{i}", "zeros" if i == len(sizes) else "ones") for i in range(1, len(sizes) + 1)]
         self.projection = self.projection_norm = None
 
@@ -125,11 +125,11 @@ class Bottleneck(CompositeLayer):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class ResNetStage(CompositeLayer):
-    """Some bottlenecks of one width, of which the first has the strides.
+    """Sequence of bottlenecks of one width, the first with the strides.
 
     Args:
         width: int, a multiple of 32. Channels inside a bottleneck; the output has four times as many.
-        depth: int. Bottlenecks.
+        depth: int. Number of bottlenecks.
         strides: int. Default 1.
         rule: the source of the epsilons, `timm` or `google`; see `StandardizedConv2D`. Default `timm`.
 

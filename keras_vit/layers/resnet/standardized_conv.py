@@ -1,12 +1,12 @@
-"""A convolution whose kernel is standardised before every use."""
+"""Convolution with weight standardization."""
 
 import keras
 from keras import ops
 
-from keras_vit.layers.core.dense import initial
+from keras_vit.backend.skip_init import skippable
 from keras_vit.validation import as_pair, check_choice, check_positive
 
-# What keeps a kernel's standardisation from dividing by zero.
+# Sources whose way to avoid a division by zero is available.
 RULES = ("timm", "google")
 
 
@@ -15,14 +15,14 @@ class StandardizedConv2D(keras.layers.Layer):
     """A convolution with weight standardisation: the kernel of each filter has mean 0 and variance 1.
 
     Padding is TensorFlow's `SAME`: with strides it depends on the size of the image, and the odd pixel goes to the
-    right and to the bottom. There is no bias; a norm follows. The kernel is standardised in float32 under every dtype
-    policy.
+    right and to the bottom. There is no bias, as a norm follows. The kernel is standardized in float32 under every
+    dtype policy.
 
     Args:
         filters: int. Channels of the output.
         kernel_size: int or `(h, w)`, pixels.
         strides: int or `(h, w)`, pixels. Default 1.
-        rule: the source's way not to divide by zero: `timm` by `sqrt(variance + 1e-8)`, `google` by
+        rule: how the source avoids a division by zero: `timm` divides by `sqrt(variance + 1e-8)`, `google` by
             `sqrt(variance) + 1e-5`. Default `timm`.
 
     Call arguments:
@@ -50,12 +50,12 @@ class StandardizedConv2D(keras.layers.Layer):
         self.kernel = self.add_weight(
             name="kernel",
             shape=(*self.kernel_size, input_shape[-1], self.filters),
-            initializer=initial("lecun_normal"),
+            initializer=skippable("lecun_normal"),
             autocast=False,
         )
 
     def standardized_kernel(self):
-        """The kernel that images meet, float32 `(h, w, channels, filters)`."""
+        """Returns the kernel of the convolution, float32 `(h, w, channels, filters)`."""
         kernel = ops.cast(self.kernel, "float32")
         centered = kernel - ops.mean(kernel, axis=(0, 1, 2), keepdims=True)
         variance = ops.mean(ops.square(centered), axis=(0, 1, 2), keepdims=True)

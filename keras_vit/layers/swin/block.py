@@ -5,23 +5,23 @@ import math
 import keras
 from keras import ops
 
-from keras_vit.layers.core.composite import LARGEST_CONSTANT, CompositeLayer
-from keras_vit.layers.core.dropout import drop_path
+from keras_vit.backend.ops import roll_grid
+from keras_vit.layers.core.composite import MAX_CONSTANT_BYTES, CompositeLayer
+from keras_vit.layers.core.dropout import make_drop_path
 from keras_vit.layers.core.mlp import MLP
 from keras_vit.layers.core.normalization import LayerNormalization
 from keras_vit.layers.swin.window_attention import WindowAttention
 from keras_vit.layers.swin.windows import (
-    MASKED,
+    MASK_VALUE,
     merge_windows,
     pad_grid,
     padded_size,
     partition_windows,
     region_mask,
-    roll_grid,
     shift_mask,
     shift_regions,
 )
-from keras_vit.layers.vit.attention import attention_spec
+from keras_vit.layers.vit.attention import attention_output_spec
 from keras_vit.validation import as_pair
 
 
@@ -38,26 +38,26 @@ def check_tokens(input_shape, resolution):
 class SwinBlock(CompositeLayer):
     """Attention in shifted windows and an MLP, each a residual branch with a layer norm.
 
-    Version 1 normalises what enters a branch: `x + drop_path(f(norm(x)))`; version 2 what leaves it:
+    Version 1 normalizes the input of a branch: `x + drop_path(f(norm(x)))`; version 2 its output:
     `x + drop_path(norm(f(x)))`.
 
     Args:
         num_heads: int. Divides the width of the tokens.
         mlp_dim: int. Width inside the MLP.
-        resolution: int or `(h, w)`, the grid of the tokens. Where the window does not divide it, zeros fill it up;
-            they are attended to, as in the public implementations.
+        resolution: int or `(h, w)`, the grid of the tokens. It is padded with zeros to a multiple of the window; they
+            are attended to, as in the public implementations.
         window_size: int or `(h, w)`, tokens.
-        shift: int or `(h, w)`, tokens by which the windows are moved. Default 0.
-        pad_first: bool. Whether the grid is filled up before it is shifted (Hugging Face), or after (timm).
-            Default False.
-        masked: float. Added to the logits of pairs of tokens that came together only through the shift. Default -100.
+        shift: int or `(h, w)`, tokens by which the windows are shifted. Default 0.
+        pad_first: bool. Whether the grid is padded before it is shifted (Hugging Face), or after (timm). Default False.
+        masked: float. Added to the logits of pairs of tokens that only the shift brings into one window. Default -100.
         version: 1 or 2. Default 1.
         pretrained_window_size: as for `WindowAttention`. Default `None`.
         qkv_bias: bool. Default True.
         activation: as for `MLP`. Default `gelu`.
         dropout_rate: float in [0, 1). After the attention's projection and both MLP layers. Default 0.
         attention_dropout_rate: float in [0, 1). On the attention probabilities. Default 0.
-        drop_path_rate: float in [0, 1). Stochastic depth, a decision a sample and branch. Default 0.
+        drop_path_rate: float in [0, 1). Stochastic depth: the rate at which a branch is dropped, sample by sample.
+            Default 0.
         layer_norm_epsilon: float. Default 1e-5.
 
     Call arguments:
@@ -83,7 +83,7 @@ class SwinBlock(CompositeLayer):
         window_size,
         shift=0,
         pad_first=False,
-        masked=MASKED,
+        masked=MASK_VALUE,
         version=1,
         pretrained_window_size=None,
         qkv_bias=True,
@@ -122,7 +122,7 @@ class SwinBlock(CompositeLayer):
             for name in ("attention_norm", "mlp_norm")
         )
         self.attention_drop_path, self.mlp_drop_path = (
-            drop_path(self, name, drop_path_rate) for name in ("attention_drop_path", "mlp_drop_path")
+            make_drop_path(self, name, drop_path_rate) for name in ("attention_drop_path", "mlp_drop_path")
         )
         window_size = self.attention.window_size
         if any(not 0 <= s < w for s, w in zip(self.shift, window_size, strict=True)):
@@ -139,16 +139,22 @@ class SwinBlock(CompositeLayer):
             layer.build(input_shape)
         self.attention.build((None, math.prod(window_size), input_shape[-1]))
 
-    def _windows(self, tokens, training):
-        """`(batch, h * w, hidden_dim)` to the windows of the shifted grid."""
+    def _window_mask(self):
+        """The mask of the shifted windows; one that would be a large constant is computed in the graph."""
+        if self._mask is None or self._mask.nbytes <= MAX_CONSTANT_BYTES:
+            return self._mask
+        return region_mask(shift_regions(self._padded, self.attention.window_size, self.shift), self.masked)
+
+    def _to_windows(self, tokens, training):
+        """Cuts `(batch, h * w, hidden_dim)` into the windows of the shifted grid."""
         grid = ops.reshape(tokens, (-1, *self.resolution, tokens.shape[-1]))
         if self.pad_first:
             grid = pad_grid(grid, self._padded)
         grid = pad_grid(roll_grid(grid, [-s for s in self.shift], training), self._padded)
         return partition_windows(grid, self.attention.window_size)
 
-    def _tokens(self, windows, training):
-        """The inverse of `_windows`."""
+    def _to_tokens(self, windows, training):
+        """Assembles tokens from windows: the inverse of `_to_windows`."""
         grid = merge_windows(windows, self.attention.window_size, self._padded)
         h, w = self.resolution
         if not self.pad_first:
@@ -158,23 +164,18 @@ class SwinBlock(CompositeLayer):
 
     def call(self, tokens, training=False, return_attention=False):
         check_tokens(tokens.shape, self.resolution)
-        pre = self.attention.version == 1
-        windows = self._windows(self.attention_norm(tokens) if pre else tokens, training)
-        mask = self._mask
-        if mask is not None and mask.nbytes > LARGEST_CONSTANT:
-            mask = region_mask(shift_regions(self._padded, self.attention.window_size, self.shift), self.masked)
-        windows = self.attention(windows, mask, training=training, return_attention=return_attention)
-        windows, attention = windows if return_attention else (windows, None)
-        branch = self._tokens(windows, training)
-        if not pre:
-            branch = self.attention_norm(branch)
-        x = tokens + self.attention_drop_path(branch, training=training)
+        is_pre_norm = self.attention.version == 1
+        x = self._to_windows(self.attention_norm(tokens) if is_pre_norm else tokens, training)
+        x = self.attention(x, self._window_mask(), training=training, return_attention=return_attention)
+        x, probabilities = x if return_attention else (x, None)
+        x = self._to_tokens(x, training)
+        x = x if is_pre_norm else self.attention_norm(x)
+        tokens = tokens + self.attention_drop_path(x, training=training)
 
-        branch = self.mlp(self.mlp_norm(x) if pre else x, training=training)
-        if not pre:
-            branch = self.mlp_norm(branch)
-        x = x + self.mlp_drop_path(branch, training=training)
-        return (x, attention) if return_attention else x
+        x = self.mlp(self.mlp_norm(tokens) if is_pre_norm else tokens, training=training)
+        x = x if is_pre_norm else self.mlp_norm(x)
+        tokens = tokens + self.mlp_drop_path(x, training=training)
+        return (tokens, probabilities) if return_attention else tokens
 
     def compute_output_spec(self, tokens, training=False, return_attention=False):
         check_tokens(tokens.shape, self.resolution)
@@ -182,10 +183,10 @@ class SwinBlock(CompositeLayer):
         if not return_attention:
             return outputs
         size, batch = math.prod(self.attention.window_size), tokens.shape[0]
-        windows = math.prod(padded_size(self.resolution, self.attention.window_size)) // size
-        inside = keras.KerasTensor((None if batch is None else batch * windows, size, tokens.shape[2]))
-        _, attention = attention_spec(inside, self.attention.num_heads, self.compute_dtype, True)
-        return outputs, attention
+        num_windows = math.prod(padded_size(self.resolution, self.attention.window_size)) // size
+        windows = keras.KerasTensor((None if batch is None else batch * num_windows, size, tokens.shape[2]))
+        _, probabilities = attention_output_spec(windows, self.attention.num_heads, self.compute_dtype, True)
+        return outputs, probabilities
 
     def get_config(self):
         attention = self.attention.get_config()

@@ -1,4 +1,4 @@
-"""From one stage of a Swin Transformer to the next."""
+"""Patches between the stages of a Swin Transformer: embedding and merging."""
 
 import math
 
@@ -6,8 +6,8 @@ import keras
 from keras import ops
 
 from keras_vit.layers.core.composite import CompositeLayer
-from keras_vit.layers.core.dense import dense
-from keras_vit.layers.core.dropout import dropout
+from keras_vit.layers.core.dense import make_dense
+from keras_vit.layers.core.dropout import make_dropout
 from keras_vit.layers.core.normalization import LayerNormalization
 from keras_vit.layers.swin.block import check_tokens
 from keras_vit.layers.swin.windows import pad_grid, padded_size
@@ -16,7 +16,7 @@ from keras_vit.validation import as_pair, check_choice, check_positive
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class PatchEmbedding(CompositeLayer):
-    """Projects patches linearly and normalises them; positions are left to the attention's bias.
+    """Projects patches linearly and normalizes them; positions enter in the bias of the attention.
 
     Args:
         hidden_dim: int. Width of a token.
@@ -39,9 +39,9 @@ class PatchEmbedding(CompositeLayer):
         self.hidden_dim = check_positive(hidden_dim, "hidden_dim")
         self.dropout_rate = dropout_rate
         self.layer_norm_epsilon = layer_norm_epsilon
-        self.projection = dense(self, "projection", hidden_dim, "lecun_normal")
+        self.projection = make_dense(self, "projection", hidden_dim, "lecun_normal")
         self.norm = LayerNormalization(epsilon=layer_norm_epsilon, dtype=self.dtype_policy, name="norm")
-        self.dropout = dropout(self, "dropout", dropout_rate)
+        self.dropout = make_dropout(self, "dropout", dropout_rate)
 
     def build(self, input_shape):
         self.projection.build(input_shape)
@@ -64,10 +64,10 @@ class PatchEmbedding(CompositeLayer):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class PatchMerging(CompositeLayer):
-    """Makes one token of every two by two and doubles the width.
+    """Merges every two by two tokens into one and doubles the width.
 
-    The four are put side by side in the order (0, 0), (1, 0), (0, 1), (1, 1) of (row, column). Version 1
-    normalises before the projection, version 2 after it. An odd grid is filled up with zeros.
+    The four are concatenated in the order (0, 0), (1, 0), (0, 1), (1, 1) of (row, column). Version 1
+    normalizes before the projection, version 2 after it. An odd grid is padded with zeros.
 
     Args:
         resolution: int or `(h, w)`, the grid of the tokens.
@@ -96,7 +96,7 @@ class PatchMerging(CompositeLayer):
     def build(self, input_shape):
         check_tokens(input_shape, self.resolution)
         hidden_dim = input_shape[-1]
-        self.reduction = dense(self, "reduction", 2 * hidden_dim, use_bias=False)
+        self.reduction = make_dense(self, "reduction", 2 * hidden_dim, use_bias=False)
         self.reduction.build((None, None, 4 * hidden_dim))
         self.norm.build((None, None, (4 if self.version == 1 else 2) * hidden_dim))
 
@@ -105,7 +105,7 @@ class PatchMerging(CompositeLayer):
         hidden_dim = tokens.shape[-1]
         h, w = padded_size(self.resolution, (2, 2))
         grid = pad_grid(ops.reshape(tokens, (-1, *self.resolution, hidden_dim)), (h, w))
-        # Rows change places with columns, of which two neighbours then lie side by side: column, row, channel.
+        # Swapping rows and columns puts two neighbors side by side: column, row, channel.
         x = ops.transpose(ops.reshape(grid, (-1, 2, w, hidden_dim)), (0, 2, 1, 3))
         x = ops.reshape(x, (-1, h * w // 4, 4 * hidden_dim))
         return self.reduction(self.norm(x)) if self.version == 1 else self.norm(self.reduction(x))

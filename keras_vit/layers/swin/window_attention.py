@@ -1,28 +1,30 @@
-"""Self-attention inside windows, with a bias that depends on the relative position."""
+"""Self-attention inside windows, with a bias for every relative position."""
 
 import math
 
 import keras
 from keras import ops
 
-from keras_vit.layers.core.composite import LARGEST_CONSTANT, CompositeLayer
-from keras_vit.layers.core.dense import dense, initial, on_rows
-from keras_vit.layers.core.dropout import dropout
+from keras_vit.backend.ops import project_from_heads, project_to_heads
+from keras_vit.backend.skip_init import skippable
+from keras_vit.layers.core.composite import MAX_CONSTANT_BYTES, CompositeLayer
+from keras_vit.layers.core.dense import make_dense, make_qkv
+from keras_vit.layers.core.dropout import make_dropout
 from keras_vit.layers.swin.windows import log_coordinates, relative_position_index, token_offsets
-from keras_vit.layers.vit.attention import attend_to, attention_spec, rows, split_heads
+from keras_vit.layers.vit.attention import attention, attention_output_spec
 from keras_vit.validation import as_pair, check_choice, check_heads, check_positive
 
-# Width inside the network that turns coordinates into biases; the same in every published model.
+# Width inside the network that computes biases from coordinates; the same in every published model.
 _CPB_DIM = 512
-_MAXIMUM_LOGIT_SCALE = math.log(100)
+_MAX_LOGIT_SCALE = math.log(100)
 
 
 def unit_vectors(x):
-    """Vectors of length one along the last axis, in float32; zero stays zero and has a zero gradient."""
+    """Scales vectors along the last axis to length one, in float32; zero stays zero and has a zero gradient."""
     x = ops.cast(x, "float32")
     squares = ops.sum(x * x, axis=-1, keepdims=True)
-    # Padding has keys of zero, at which the gradient of a plain quotient leaves the range of float16. A quotient and no
-    # rsqrt, as in PyTorch: at a scale of 100 the last digits of a cosine reach the logits.
+    # Padding has keys of zero, where the gradient of a plain quotient exceeds the range of float16. A quotient instead
+    # of rsqrt, as in PyTorch: at a scale of 100 the last digits of a cosine affect the logits.
     return ops.where(squares > 1e-24, x / ops.sqrt(ops.maximum(squares, 1e-24)), 0.0)
 
 
@@ -30,16 +32,16 @@ def unit_vectors(x):
 class WindowAttention(CompositeLayer):
     """Multi-head self-attention of the tokens of one window.
 
-    Version 1 adds a learned table of biases to the scaled dot products. Version 2 compares by cosine, scaled by a
-    learned factor of at most 100 a head, and computes the table with a small network from log-spaced coordinates,
-    so that weights of one window serve another; its keys have no bias.
+    Version 1 adds a learned table of biases to the scaled dot products. Version 2 uses cosines, scaled by a learned
+    factor of at most 100 a head, and computes the table with a small network from log-spaced coordinates, so that
+    weights of one window fit another; its keys have no bias.
 
     Args:
         num_heads: int. Divides the width.
         window_size: int or `(h, w)`, tokens.
         version: 1 or 2. Default 1.
-        pretrained_window_size: int, `(h, w)` or `None`. Version 2: the window of the weights' training, which
-            gives the coordinates their unit. Default `None`: `window_size`.
+        pretrained_window_size: int, `(h, w)` or `None`. Version 2: the window that the weights were trained
+            with, which is the unit of the coordinates. Default `None`: `window_size`.
         qkv_bias: bool. Whether queries, keys (version 1) and values have a bias. Default True.
         dropout_rate: float in [0, 1). After the output projection. Default 0.
         attention_dropout_rate: float in [0, 1). On the probabilities. Default 0.
@@ -80,35 +82,32 @@ class WindowAttention(CompositeLayer):
         self.dropout_rate = dropout_rate
         self.attention_dropout_rate = attention_dropout_rate
         self.input_spec = keras.layers.InputSpec(ndim=3, axes={1: math.prod(self.window_size)})
-        self.dropout = dropout(self, "dropout", dropout_rate)
-        self.attention_dropout = dropout(self, "attention_dropout", attention_dropout_rate)
+        self.dropout = make_dropout(self, "dropout", dropout_rate)
+        self.attention_dropout = make_dropout(self, "attention_dropout", attention_dropout_rate)
 
     def build(self, input_shape):
         hidden_dim = input_shape[-1]
         check_heads(hidden_dim, self.num_heads)
-        # Glorot's range for each of the three square blocks, not for the fused matrix.
-        initializer = keras.initializers.VarianceScaling(2.0, mode="fan_avg", distribution="uniform")
-        self.qkv = dense(self, "qkv", 3 * hidden_dim, initializer, use_bias=self.qkv_bias and self.version == 1)
-        self.projection = dense(self, "projection", hidden_dim)
-        self.qkv.build(input_shape)
+        self.qkv = make_qkv(self, hidden_dim, use_bias=self.qkv_bias and self.version == 1)
+        self.projection = make_dense(self, "projection", hidden_dim)
         self.projection.build(input_shape)
         self._index = relative_position_index(self.window_size)
         if self.version == 1:
-            self._build_table()
+            self._build_version_1()
         else:
-            self._build_cosine(hidden_dim)
+            self._build_version_2(hidden_dim)
 
-    def _build_table(self):
+    def _build_version_1(self):
         height, width = self.window_size
-        # Biases are added to float32 logits, so they are not rounded to the compute dtype before.
+        # Biases are added to float32 logits, so they are not rounded to the compute dtype.
         self.relative_position_bias_table = self.add_weight(
             name="relative_position_bias_table",
             shape=((2 * height - 1) * (2 * width - 1), self.num_heads),
-            initializer=initial(keras.initializers.TruncatedNormal(stddev=0.02)),
+            initializer=skippable(keras.initializers.TruncatedNormal(stddev=0.02)),
             autocast=False,
         )
 
-    def _build_cosine(self, hidden_dim):
+    def _build_version_2(self, hidden_dim):
         scale = keras.initializers.Constant(math.log(10))
         self.logit_scale = self.add_weight(
             name="logit_scale", shape=(self.num_heads, 1, 1), initializer=scale, autocast=False
@@ -118,61 +117,62 @@ class WindowAttention(CompositeLayer):
                 self.add_weight(name=name, shape=(hidden_dim,), initializer="zeros")
                 for name in ("query_bias", "value_bias")
             )
-        # Weights and no dense layers: neither a dtype policy nor a quantization is to round these few numbers.
-        small = keras.initializers.TruncatedNormal(stddev=0.02)
+        # Weights instead of dense layers: no dtype policy or quantization may round these few numbers.
+        normal = keras.initializers.TruncatedNormal(stddev=0.02)
         self.cpb_kernel_1, self.cpb_bias_1, self.cpb_kernel_2 = (
             self.add_weight(name=name, shape=shape, initializer=initializer, autocast=False)
             for name, shape, initializer in (
-                ("cpb_kernel_1", (2, _CPB_DIM), small.clone()),
+                ("cpb_kernel_1", (2, _CPB_DIM), normal.clone()),
                 ("cpb_bias_1", (_CPB_DIM,), "zeros"),
-                ("cpb_kernel_2", (_CPB_DIM, self.num_heads), small.clone()),
+                ("cpb_kernel_2", (_CPB_DIM, self.num_heads), normal.clone()),
             )
         )
         self._coordinates = log_coordinates(self.window_size, self.pretrained_window_size or self.window_size)
 
     def position_bias(self):
-        """The bias of every head and pair of tokens: float32 tensor `(num_heads, h * w, h * w)`."""
+        """Returns the bias of every head and pair of tokens: float32 tensor `(num_heads, h * w, h * w)`."""
         if self.version == 1:
             table = self.relative_position_bias_table
         else:
             weights = (self.cpb_kernel_1, self.cpb_bias_1, self.cpb_kernel_2)
             kernel_1, bias_1, kernel_2 = (ops.cast(weight, "float32") for weight in weights)
-            inner = ops.relu(ops.matmul(self._coordinates, kernel_1) + bias_1)
-            table = 16 * ops.sigmoid(ops.matmul(inner, kernel_2))
+            hidden = ops.relu(ops.matmul(self._coordinates, kernel_1) + bias_1)
+            table = 16 * ops.sigmoid(ops.matmul(hidden, kernel_2))
         # Gathered along the second axis the gradient is a dense tensor, along the first it would be sparse.
         table = ops.transpose(ops.cast(table, "float32"))
         index = self._index
-        if index.nbytes > LARGEST_CONSTANT:
+        if index.nbytes > MAX_CONSTANT_BYTES:
             offsets = token_offsets(self.window_size)
             index = ops.reshape(ops.subtract(offsets[:, None] + offsets[-1], offsets), -1)
         return ops.reshape(ops.take(table, index, axis=1), (self.num_heads, *2 * [math.prod(self.window_size)]))
 
-    def _query_key_value(self, inputs):
-        length = math.prod(self.window_size)
-        query, key, value = ops.split(on_rows(self.qkv, rows(inputs)), 3, axis=-1)
-        if self.version == 2 and self.qkv_bias:
-            query, value = query + self.query_bias, value + self.value_bias
-        query, key, value = (split_heads(part, length, self.num_heads) for part in (query, key, value))
-        if self.version == 2:
-            query, key = (ops.cast(unit_vectors(part), value.dtype) for part in (query, key))
-        return query, key, value
+    def _project(self, inputs):
+        """Queries, keys and values in heads, and the factor of the logits, or `None`."""
+        if self.version == 1:
+            scale = 1 / math.sqrt(inputs.shape[-1] // self.num_heads)
+            return *project_to_heads(self.qkv, inputs, self.num_heads, (scale, 1, 1)), None
+        query, key, value = project_to_heads(self.qkv, inputs, self.num_heads, (1, 1, 1))
+        if self.qkv_bias:
+            shape = (self.num_heads, 1, -1)
+            query, value = query + ops.reshape(self.query_bias, shape), value + ops.reshape(self.value_bias, shape)
+        query, key = (ops.cast(unit_vectors(x), value.dtype) for x in (query, key))
+        # Scales the cosines instead of the queries: rounded in the order of the public implementations.
+        return query, key, value, ops.exp(ops.minimum(self.logit_scale, _MAX_LOGIT_SCALE))
 
     def call(self, inputs, window_mask=None, training=False, return_attention=False):
+        query, key, value, logit_scale = self._project(inputs)
         bias = self.position_bias()[None]
         if window_mask is not None:
             # Once for all images: (windows, num_heads, tokens, tokens).
             bias = bias + ops.cast(window_mask, "float32")[:, None]
-        # Of the cosines and not of the queries: rounded in the order of the public implementations.
-        scale = None if self.version == 1 else ops.exp(ops.minimum(self.logit_scale, _MAXIMUM_LOGIT_SCALE))
-        how = self._query_key_value, self.attention_dropout, training, return_attention, scale, bias
-        outputs = attend_to(inputs, self.qkv if self.version == 1 else None, self.num_heads, *how)
-        outputs, attention = outputs if return_attention else (outputs, None)
-        outputs = ops.reshape(on_rows(self.projection, rows(outputs)), ops.shape(inputs))
-        outputs = self.dropout(outputs, training=training)
-        return (outputs, attention) if return_attention else outputs
+        outputs, probabilities = attention(
+            query, key, value, bias, logit_scale, self.attention_dropout, training, return_attention
+        )
+        outputs = self.dropout(project_from_heads(self.projection, outputs), training=training)
+        return (outputs, probabilities) if return_attention else outputs
 
     def compute_output_spec(self, inputs, window_mask=None, training=False, return_attention=False):
-        return attention_spec(inputs, self.num_heads, self.compute_dtype, return_attention)
+        return attention_output_spec(inputs, self.num_heads, self.compute_dtype, return_attention)
 
     def get_config(self):
         pretrained = self.pretrained_window_size

@@ -1,23 +1,22 @@
-"""Windows of a grid of tokens, and the constants that depend on them alone."""
+"""Windows of a grid of tokens, and the constants that depend on them only."""
 
-import keras
 import numpy as np
 from keras import ops
 
 WINDOW_RULES = ("timm", "microsoft", "huggingface")
-# Added to the logits of pairs that are no neighbours; as in every public implementation.
-MASKED = -100.0
+# Added to the logits of pairs from different regions, as in every public implementation.
+MASK_VALUE = -100.0
 
 
 def window_and_shift(resolution, window_size, rule):
-    """The window of a stage and the shift of its odd blocks.
+    """Computes the window of a stage and the shift of its odd blocks.
 
-    A window is never larger than the grid, and a grid of one window is not shifted. `timm` decides this on each
-    axis, `microsoft` and `huggingface` on the smaller side for both.
+    A window is never larger than the grid, and a grid of one window is not shifted. `timm` decides this for each
+    axis, `microsoft` and `huggingface` by the smaller side for both.
 
     Args:
         resolution: `(h, w)`, tokens of the stage.
-        window_size: `(h, w)`, the window wanted.
+        window_size: `(h, w)`, the requested window.
         rule: one of `WINDOW_RULES`.
 
     Returns:
@@ -34,11 +33,11 @@ def window_and_shift(resolution, window_size, rule):
 
 
 def window_and_shift_by_height(height, window_size):
-    """Window and shift of a stage as transformers' Swin V2 has them, which looks at the rows of the grid alone.
+    """Computes window and shift of a stage as transformers' Swin V2 does, which uses only the height of the grid.
 
     Args:
-        height: int, rows of the stage, those that an odd grid loses in the merging not counted.
-        window_size: int, the window wanted.
+        height: int, rows of the stage without those that an odd grid loses in the merging.
+        window_size: int, the requested window.
 
     Returns:
         Two pairs `(h, w)`: window and shift.
@@ -50,53 +49,27 @@ def window_and_shift_by_height(height, window_size):
 
 
 def padded_size(resolution, window_size):
-    """`(h, w)`, the smallest grid of whole windows that holds `resolution`."""
+    """Returns the smallest grid of whole windows that holds `resolution`, `(h, w)`."""
     return tuple(-(-r // w) * w for r, w in zip(resolution, window_size, strict=True))
 
 
 def pad_grid(grid, size):
-    """Zeros below and to the right of `(batch, h, w, channels)`, up to `size`."""
+    """Pads `(batch, h, w, channels)` with zeros below and to the right, up to `size`."""
     below, right = size[0] - grid.shape[1], size[1] - grid.shape[2]
     return ops.pad(grid, ((0, 0), (0, below), (0, right), (0, 0))) if below or right else grid
 
 
-def roll_grid(grid, shift, training=False):
-    """Moves a grid cyclically.
-
-    LiteRT has no roll, and TensorFlow gathers tokens as fast as it rolls them, so a model that is not trained gathers;
-    the gradient of a gather is slower than that of a roll.
-
-    Args:
-        grid: tensor `(batch, h, w, channels)`.
-        shift: `(h, w)`, by how many rows and columns; negative: upwards and to the left.
-        training: bool.
-
-    Returns:
-        Tensor of the shape of `grid`.
-    """
-    if not any(shift):
-        return grid
-    if training or keras.backend.backend() != "tensorflow":
-        return ops.roll(grid, tuple(shift), axis=(1, 2))
-    _, height, width, channels = grid.shape
-    rows, columns = ((np.arange(side) - by) % side for side, by in zip((height, width), shift, strict=True))
-    # Added up in the graph: a table of all tokens would be a large constant.
-    order = ops.reshape(ops.add((rows * width).astype("int32")[:, None], columns.astype("int32")), (-1,))
-    tokens = ops.take(ops.reshape(grid, (-1, height * width, channels)), order, axis=1)
-    return ops.reshape(tokens, (-1, height, width, channels))
-
-
 def partition_windows(grid, window_size):
-    """`(batch, h, w, channels)` to `(batch * windows, tokens, channels)`: image-major, row by row."""
+    """Cuts `(batch, h, w, channels)` into `(batch * windows, tokens, channels)`: image-major, row by row."""
     (height, width), (_, columns, channels) = window_size, grid.shape[1:]
-    # One swap of two axes, as the channels ride along with the columns of a window.
+    # Columns and channels stay together, so that two axes are swapped once.
     x = ops.reshape(grid, (-1, height, columns // width, width * channels))
     x = ops.transpose(x, (0, 2, 1, 3))  # (batch * h / height, columns / width, height, width * channels)
     return ops.reshape(x, (-1, height * width, channels))
 
 
 def merge_windows(windows, window_size, size):
-    """The inverse of `partition_windows` for a grid of `size`."""
+    """Assembles a grid of `size` from its windows: the inverse of `partition_windows`."""
     (height, width), channels = window_size, windows.shape[-1]
     x = ops.reshape(windows, (-1, size[1] // width, height, width * channels))
     x = ops.transpose(x, (0, 2, 1, 3))  # (batch * h / height, height, columns / width, width * channels)
@@ -104,7 +77,7 @@ def merge_windows(windows, window_size, size):
 
 
 def shift_regions(size, window_size, shift):
-    """Where the tokens of the windows were before the cyclic shift: neighbours have the same number.
+    """Numbers the regions that the cyclic shift brings together: tokens that were neighbors have the same number.
 
     Args:
         size: `(h, w)`, the padded grid.
@@ -118,39 +91,39 @@ def shift_regions(size, window_size, shift):
     if not any(shift):
         return None
     regions = [np.zeros(side, int) for side in size]
-    for region, side, window, by in zip(regions, size, window_size, shift, strict=True):
-        if by:
-            region[side - window : side - by], region[side - by :] = 1, 2
+    for region, side, window, offset in zip(regions, size, window_size, shift, strict=True):
+        if offset:
+            region[side - window : side - offset], region[side - offset :] = 1, 2
     grid = 3 * regions[0][:, None] + regions[1]
     (h, w), (height, width) = size, window_size
     windows = grid.reshape(h // height, height, w // width, width).transpose(0, 2, 1, 3)
     return windows.reshape(-1, height * width).astype("int32")
 
 
-def shift_mask(size, window_size, shift, masked=MASKED):
-    """What is added to the logits of a window's tokens, so that only those see each other that were neighbours.
+def shift_mask(size, window_size, shift, mask_value=MASK_VALUE):
+    """Computes the mask that is added to the logits, so that tokens attend to those of their own region only.
 
     Args:
         size: `(h, w)`, the padded grid.
         window_size, shift: `(h, w)`.
-        masked: float, what the others get.
+        mask_value: float. Of pairs from different regions.
 
     Returns:
-        float32 array `(windows, tokens, tokens)` of 0 and `masked`, or `None` without a shift.
+        float32 array `(windows, tokens, tokens)` of 0 and `mask_value`, or `None` without a shift.
     """
     regions = shift_regions(size, window_size, shift)
     if regions is None:
         return None
-    return np.where(regions[:, :, None] == regions[:, None, :], 0, masked).astype("float32")
+    return np.where(regions[:, :, None] == regions[:, None, :], 0, mask_value).astype("float32")
 
 
-def region_mask(regions, masked=MASKED):
-    """`shift_mask` of the array of `shift_regions`, as operations of a graph."""
-    return ops.where(ops.equal(regions[:, :, None], regions[:, None, :]), 0.0, masked)
+def region_mask(regions, mask_value=MASK_VALUE):
+    """Computes `shift_mask` from the result of `shift_regions`, as operations of a graph."""
+    return ops.where(ops.equal(regions[:, :, None], regions[:, None, :]), 0.0, mask_value)
 
 
 def token_offsets(window_size):
-    """Numbers of a window's tokens whose differences tell their relative positions: int32 `(tokens,)`.
+    """Numbers a window's tokens so that differences identify relative positions: int32 `(tokens,)`.
 
     The row of the bias table for the tokens i and j is `offsets[i] - offsets[j] + offsets[-1]`.
     """
@@ -159,17 +132,17 @@ def token_offsets(window_size):
 
 
 def relative_position_index(window_size):
-    """The row of the bias table for every pair of tokens of a window: int32 `(tokens * tokens,)`."""
+    """Returns the row of the bias table for every pair of tokens of a window: int32 `(tokens * tokens,)`."""
     offsets = token_offsets(window_size)
     return (offsets[:, None] - offsets + offsets[-1]).ravel()
 
 
 def log_coordinates(window_size, pretrained_window_size):
-    """The relative positions of a window on a logarithmic scale, in the order of the bias table.
+    """Computes the relative positions of a window on a logarithmic scale, in the order of the bias table.
 
     Args:
         window_size: `(h, w)`.
-        pretrained_window_size: `(h, w)`, the window whose farthest position is at 1.
+        pretrained_window_size: `(h, w)`, the window whose farthest position has coordinate 1.
 
     Returns:
         float32 array `((2 h - 1) * (2 w - 1), 2)` of (row, column).
@@ -177,8 +150,8 @@ def log_coordinates(window_size, pretrained_window_size):
     Source: Liu et al., arXiv:2111.09883, equation 4; the factor 8 is that of microsoft/Swin-Transformer.
     """
     axes = [
-        np.arange(1 - side, side, dtype="float32") * np.float32(8) / np.float32(max(trained - 1, 1))
-        for side, trained in zip(window_size, pretrained_window_size, strict=True)
+        np.arange(1 - side, side, dtype="float32") * np.float32(8) / np.float32(max(pretrained_side - 1, 1))
+        for side, pretrained_side in zip(window_size, pretrained_window_size, strict=True)
     ]
     coordinates = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
     return np.sign(coordinates) * np.log2(np.abs(coordinates) + 1) / np.float32(3)  # log2(8)

@@ -3,11 +3,11 @@
 import keras
 
 from keras_vit.layers.core.composite import CompositeLayer
-from keras_vit.layers.core.dropout import drop_path
+from keras_vit.layers.core.dropout import make_drop_path
 from keras_vit.layers.core.layer_scale import LayerScale
 from keras_vit.layers.core.mlp import MLP
 from keras_vit.layers.core.normalization import LayerNormalization
-from keras_vit.layers.vit.attention import MultiHeadSelfAttention, attention_spec
+from keras_vit.layers.vit.attention import MultiHeadSelfAttention, attention_output_spec
 from keras_vit.validation import check_choice
 
 
@@ -25,7 +25,8 @@ class TransformerEncoder(CompositeLayer):
         norm_placement: `pre` or `post`. Default `pre`.
         dropout_rate: float in [0, 1). After the attention's projection and both MLP layers. Default 0.
         attention_dropout_rate: float in [0, 1). On the attention probabilities. Default 0.
-        drop_path_rate: float in [0, 1). Stochastic depth, a decision a sample and branch. Default 0.
+        drop_path_rate: float in [0, 1). Stochastic depth: the rate at which a branch is dropped, sample by sample.
+            Default 0.
         layer_scale_init: float or `None` (no LayerScale). Default `None`.
         qk_norm: bool. Default False.
         layer_norm_epsilon: float. Default 1e-6.
@@ -34,7 +35,7 @@ class TransformerEncoder(CompositeLayer):
     Call arguments:
         tokens: tensor `(batch, tokens, hidden_dim)`.
         training: bool.
-        return_attention: bool. Default False. Changes neither weights nor config, only what is returned.
+        return_attention: bool. Default False. Affects the returned values only, neither weights nor config.
 
     Returns:
         Tensor of the shape of `tokens`; with `return_attention` a pair with the attention probabilities
@@ -88,7 +89,7 @@ class TransformerEncoder(CompositeLayer):
             for name in ("attention_norm", "mlp_norm")
         )
         self.attention_drop_path, self.mlp_drop_path = (
-            drop_path(self, name, drop_path_rate) for name in ("attention_drop_path", "mlp_drop_path")
+            make_drop_path(self, name, drop_path_rate) for name in ("attention_drop_path", "mlp_drop_path")
         )
         if layer_scale_init is not None:
             self.attention_scale, self.mlp_scale = (
@@ -103,27 +104,23 @@ class TransformerEncoder(CompositeLayer):
             self.mlp_scale.build(input_shape)
 
     def call(self, tokens, training=False, return_attention=False):
-        pre = self.norm_placement == "pre"
-        branch = self.attention(
-            self.attention_norm(tokens) if pre else tokens, training=training, return_attention=return_attention
-        )
-        branch, attention = branch if return_attention else (branch, None)
-        if self.layer_scale_init is not None:
-            branch = self.attention_scale(branch)
-        x = tokens + self.attention_drop_path(branch, training=training)
-        if not pre:
-            x = self.attention_norm(x)
+        is_pre_norm = self.norm_placement == "pre"
+        x = self.attention_norm(tokens) if is_pre_norm else tokens
+        x = self.attention(x, training=training, return_attention=return_attention)
+        x, probabilities = x if return_attention else (x, None)
+        tokens = tokens + self.attention_drop_path(self._scale(x, "attention_scale"), training=training)
+        tokens = tokens if is_pre_norm else self.attention_norm(tokens)
 
-        branch = self.mlp(self.mlp_norm(x) if pre else x, training=training)
-        if self.layer_scale_init is not None:
-            branch = self.mlp_scale(branch)
-        x = x + self.mlp_drop_path(branch, training=training)
-        if not pre:
-            x = self.mlp_norm(x)
-        return (x, attention) if return_attention else x
+        x = self.mlp(self.mlp_norm(tokens) if is_pre_norm else tokens, training=training)
+        tokens = tokens + self.mlp_drop_path(self._scale(x, "mlp_scale"), training=training)
+        tokens = tokens if is_pre_norm else self.mlp_norm(tokens)
+        return (tokens, probabilities) if return_attention else tokens
+
+    def _scale(self, x, name):
+        return x if self.layer_scale_init is None else getattr(self, name)(x)
 
     def compute_output_spec(self, tokens, training=False, return_attention=False):
-        return attention_spec(tokens, self.num_heads, self.compute_dtype, return_attention)
+        return attention_output_spec(tokens, self.num_heads, self.compute_dtype, return_attention)
 
     def get_config(self):
         return {

@@ -1,4 +1,4 @@
-"""From patches to tokens: projection, extra tokens, positions."""
+"""Embedding of patches: projection, extra tokens, positions."""
 
 import warnings
 
@@ -6,9 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_vit.layers.core.composite import LARGEST_CONSTANT, CompositeLayer
-from keras_vit.layers.core.dense import dense
-from keras_vit.layers.core.dropout import dropout
+from keras_vit.backend.keras_private import own_variables
+from keras_vit.layers.core.composite import MAX_CONSTANT_BYTES, CompositeLayer
+from keras_vit.layers.core.dense import make_dense
+from keras_vit.layers.core.dropout import make_dropout
 from keras_vit.layers.core.resample import METHODS, resize_positions
 from keras_vit.layers.vit.positions import POSITION_EMBEDDINGS, sincos2d, sincos_axes
 from keras_vit.validation import as_pair, check_choice, check_positive
@@ -16,10 +17,10 @@ from keras_vit.validation import as_pair, check_choice, check_positive
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class PatchEncoder(CompositeLayer):
-    """Projects patches linearly, puts the extra tokens in front and adds positions.
+    """Projects patches linearly, prepends the extra tokens and adds positions.
 
     The order is class token, distillation token, registers, patches. Registers never have a position.
-    The layer knows its grid: weights saved at another grid are resized when they are loaded, with a warning.
+    Weights saved at another grid are resized when they are loaded, with a warning.
 
     Args:
         hidden_dim: int. Width of a token.
@@ -27,8 +28,8 @@ class PatchEncoder(CompositeLayer):
         class_token: bool. Default True.
         distillation_token: bool. Default False.
         num_registers: int. Default 0.
-        position_embedding: `learned`, or fixed and no weight: `sincos2d` with the frequencies of big_vision,
-            `sincos2d_moco` with those of MoCo-v3 and MAE. Default `learned`.
+        position_embedding: `learned`, or fixed and without a weight: `sincos2d` with the frequencies of
+            big_vision, `sincos2d_moco` with those of MoCo-v3 and MAE. Default `learned`.
         position_on_prefix: bool. Whether class and distillation token have an entry in the table; in the
             fixed table that entry is zero. Default True.
         position_resize: one of `keras_vit.layers.core.resample.METHODS`. Default `bicubic_antialias`.
@@ -80,7 +81,7 @@ class PatchEncoder(CompositeLayer):
             raise ValueError(
                 f"{position_embedding} needs a hidden_dim that is a multiple of 4. Received: hidden_dim={hidden_dim}"
             )
-        self.dropout = dropout(self, "dropout", dropout_rate)
+        self.dropout = make_dropout(self, "dropout", dropout_rate)
 
     @property
     def num_positioned_prefix(self):
@@ -88,16 +89,16 @@ class PatchEncoder(CompositeLayer):
         return (int(self.class_token) + int(self.distillation_token)) * int(self.position_on_prefix)
 
     def build(self, input_shape):
-        self._check(input_shape)
-        self.projection = dense(self, "projection", self.hidden_dim, "lecun_normal", use_bias=self.patch_bias)
+        self._check_shape(input_shape)
+        self.projection = make_dense(self, "projection", self.hidden_dim, "lecun_normal", use_bias=self.patch_bias)
         self.projection.build(input_shape)
         self._prefix = []
-        wanted = {
+        counts = {
             "class_token": int(self.class_token),
             "distillation_token": int(self.distillation_token),
             "register_tokens": self.num_registers,
         }
-        for name, count in wanted.items():
+        for name, count in counts.items():
             if count:
                 initializer = keras.initializers.RandomNormal(stddev=0.02)
                 token = self.add_weight(name=name, shape=(1, count, self.hidden_dim), initializer=initializer)
@@ -109,11 +110,11 @@ class PatchEncoder(CompositeLayer):
                 name="position_embedding", shape=(1, entries, self.hidden_dim), initializer=initializer
             )
         else:
-            empty = np.zeros((1, self.num_positioned_prefix, self.hidden_dim), "float32")
+            zeros = np.zeros((1, self.num_positioned_prefix, self.hidden_dim), "float32")
             table = sincos2d(self.grid_size, self.hidden_dim, endpoint=self._endpoint)
-            self._positions = np.concatenate([empty, table], axis=1)
+            self._positions = np.concatenate([zeros, table], axis=1)
 
-    def _check(self, input_shape):
+    def _check_shape(self, input_shape):
         patches = self.grid_size[0] * self.grid_size[1]
         if len(input_shape) != 3 or input_shape[1] not in (None, patches):
             raise ValueError(
@@ -123,7 +124,7 @@ class PatchEncoder(CompositeLayer):
 
     @property
     def positions(self):
-        """The position table `(1, entries, hidden_dim)`: a variable, or an array where it is fixed."""
+        """The position table `(1, entries, hidden_dim)`: a variable, or an array if it is fixed."""
         return self._positions
 
     @property
@@ -131,47 +132,48 @@ class PatchEncoder(CompositeLayer):
         return self.position_embedding == "sincos2d"
 
     def _table(self):
-        """The position table as a tensor, which is put together of its axes where it would be a large constant."""
-        if self.position_embedding == "learned" or self._positions.nbytes <= LARGEST_CONSTANT:
+        """The position table as a tensor; one that would be a large constant is assembled from its axes."""
+        if self.position_embedding == "learned" or self._positions.nbytes <= MAX_CONSTANT_BYTES:
             return ops.cast(self._positions, self.compute_dtype)
         shape = (*self.grid_size, self.hidden_dim // 2)
         axes = sincos_axes(self.grid_size, self.hidden_dim, endpoint=self._endpoint)
         table = ops.concatenate([ops.broadcast_to(axis, shape) for axis in axes], axis=-1)
-        empty = ops.zeros((1, self.num_positioned_prefix, self.hidden_dim), "float32")
-        table = ops.concatenate([empty, ops.reshape(table, (1, -1, self.hidden_dim))], axis=1)
+        zeros = ops.zeros((1, self.num_positioned_prefix, self.hidden_dim), "float32")
+        table = ops.concatenate([zeros, ops.reshape(table, (1, -1, self.hidden_dim))], axis=1)
         return ops.cast(table, self.compute_dtype)
 
     def call(self, patches, training=False):
-        self._check(patches.shape)
+        self._check_shape(patches.shape)
         tokens = self.projection(patches)
         positions = self._table()
-        first = self.num_positioned_prefix
-        tokens = tokens + positions[:, first:]
+        num_positioned = self.num_positioned_prefix
+        tokens = tokens + positions[:, num_positioned:]
         if self._prefix:
             prefix = ops.concatenate([ops.cast(token, self.compute_dtype) for token in self._prefix], axis=1)
-            if first:
-                prefix = ops.concatenate([prefix[:, :first] + positions[:, :first], prefix[:, first:]], axis=1)
+            if num_positioned:
+                positioned = prefix[:, :num_positioned] + positions[:, :num_positioned]
+                prefix = ops.concatenate([positioned, prefix[:, num_positioned:]], axis=1)
             # Positions are added before the tokens are repeated: one row instead of a batch of them.
             prefix = ops.repeat(prefix, ops.shape(tokens)[0], axis=0)
             tokens = ops.concatenate([prefix, tokens], axis=1)
         return self.dropout(tokens, training=training)
 
     def compute_output_shape(self, input_shape):
-        self._check(input_shape)
+        self._check_shape(input_shape)
         prefix = int(self.class_token) + int(self.distillation_token) + self.num_registers
         return (input_shape[0], prefix + self.grid_size[0] * self.grid_size[1], self.hidden_dim)
 
     def save_own_variables(self, store):
-        for variable in self._trainable_variables + self._non_trainable_variables:
+        for variable in own_variables(self):
             store[variable.name] = ops.convert_to_numpy(variable)
         store["grid_size"] = np.array(self.grid_size)
 
     def load_own_variables(self, store):
-        variables = {v.name: v for v in self._trainable_variables + self._non_trainable_variables}
-        found = set(store.keys()) - {"grid_size"}
-        if found != set(variables):
+        variables = {variable.name: variable for variable in own_variables(self)}
+        stored = set(store.keys()) - {"grid_size"}
+        if stored != set(variables):
             raise ValueError(
-                f"the weights of layer {self.name!r} must be {sorted(variables)}. Received: {sorted(found)}"
+                f"the weights of layer {self.name!r} must be {sorted(variables)}. Received: {sorted(stored)}"
             )
         for name, variable in variables.items():
             value = np.asarray(store[name])

@@ -1,4 +1,4 @@
-"""Cut images into patches."""
+"""Cutting images into patches."""
 
 import keras
 from keras import ops
@@ -11,23 +11,23 @@ class Patches(keras.layers.Layer):
     """Cuts images into non-overlapping patches, without weights.
 
     The order is that of einops' `b (h p1) (w p2) c -> b (h w) (p1 p2 c)`: rows of the grid first, and
-    within a patch row, column, channel. So a dense layer behind it equals a strided convolution whose
+    within a patch row, column, channel. So a dense layer after it equals a strided convolution whose
     kernel `(ph, pw, c, hidden_dim)` is reshaped to `(ph * pw * c, hidden_dim)`.
 
     Args:
         patch_size: int or `(h, w)`, pixels.
-        drop_remainder: bool. Whether pixels right of and below the last whole patch are left out, as a strided
-            convolution does it. Default False.
+        drop_remainder: bool. Whether to ignore pixels right of and below the last whole patch, as a strided
+            convolution does. Default False.
 
     Call arguments:
-        images: tensor `(batch, height, width, channels)`; both sides multiples of the patch's unless
-            `drop_remainder`.
+        images: tensor `(batch, height, width, channels)`; height and width are multiples of the
+            patch's unless `drop_remainder`.
 
     Returns:
         Tensor `(batch, height // ph * width // pw, ph * pw * channels)`.
 
     Raises:
-        ValueError: if the rank is not 4, or the patch does not divide the image.
+        ValueError: if the rank is not 4, or the image is no multiple of the patch.
 
     Source: Dosovitskiy et al., arXiv:2010.11929, section 3.1.
     """

@@ -1,13 +1,16 @@
-"""Multi-head attention pooling, the MAP head."""
+"""Pooling of tokens into one vector: a token, the mean, or multi-head attention (the MAP head)."""
+
+import math
 
 import keras
 from keras import ops
 
+from keras_vit.backend.ops import project_from_heads, project_to_heads
 from keras_vit.layers.core.composite import CompositeLayer
-from keras_vit.layers.core.dense import dense
+from keras_vit.layers.core.dense import make_dense
 from keras_vit.layers.core.mlp import MLP
 from keras_vit.layers.core.normalization import LayerNormalization
-from keras_vit.layers.vit.attention import attend, rows, split_heads
+from keras_vit.layers.vit.attention import attention
 from keras_vit.validation import check_choice, check_heads, check_positive
 
 
@@ -17,7 +20,7 @@ class TokenPooling(keras.layers.Layer):
 
     Args:
         pooling: `token`, `gap` or `token_gap`: the token and the mean, side by side.
-        index: int. With `token` and `token_gap`: which one. Default 0, the class token.
+        index: int. With `token` and `token_gap`: the number of the token. Default 0, the class token.
         num_prefix_tokens: int. With `gap` and `token_gap`: tokens at the front that the mean leaves out. Default 0.
 
     Call arguments:
@@ -56,7 +59,7 @@ class TokenPooling(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class AttentionPooling(CompositeLayer):
-    """One learnt query attends to the patch tokens; an MLP block follows.
+    """Attention of one learned query to the patch tokens, followed by an MLP block.
 
     `x = attention(probe, tokens)`, then `x + mlp(norm(x))`: the residual starts from the attention's output.
 
@@ -92,25 +95,24 @@ class AttentionPooling(CompositeLayer):
         hidden_dim = input_shape[-1]
         check_heads(hidden_dim, self.num_heads)
         self.probe = self.add_weight(name="probe", shape=(1, 1, hidden_dim), initializer="glorot_uniform")
-        self.query = dense(self, "query", hidden_dim)
+        self.query = make_dense(self, "query", hidden_dim)
         key_value = keras.initializers.VarianceScaling(1.5, mode="fan_avg", distribution="uniform")
-        self.key_value = dense(self, "key_value", 2 * hidden_dim, key_value)
-        self.projection = dense(self, "projection", hidden_dim)
+        self.key_value = make_dense(self, "key_value", 2 * hidden_dim, key_value)
+        self.projection = make_dense(self, "projection", hidden_dim)
         self.norm = LayerNormalization(epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name="norm")
         for layer in (self.query, self.key_value, self.projection, self.norm, self.mlp):
             layer.build((None, None, hidden_dim))
 
     def call(self, tokens, training=False):
         tokens = tokens[:, self.num_prefix_tokens :]
-        batch, length, _ = ops.shape(tokens)
+        scale = 1 / math.sqrt(tokens.shape[-1] // self.num_heads)
         probe = ops.cast(self.probe, self.compute_dtype)
-        query = split_heads(self.query(rows(probe)), 1, self.num_heads)
-        query = ops.repeat(query, batch, axis=0)
-        key_value = ops.split(self.key_value(rows(tokens)), 2, axis=-1)
-        key, value = (split_heads(part, length, self.num_heads) for part in key_value)
-        x = self.projection(rows(attend(query, key, value)))  # (batch, hidden_dim)
-        residual = self.mlp(ops.expand_dims(self.norm(x), 1), training=training)
-        return x + residual[:, 0]
+        (query,) = project_to_heads(self.query, probe, self.num_heads, (scale,))
+        query = ops.repeat(query, ops.shape(tokens)[0], axis=0)
+        key, value = project_to_heads(self.key_value, tokens, self.num_heads, (1, 1))
+        x = project_from_heads(self.projection, attention(query, key, value)[0])  # (batch, 1, hidden_dim)
+        x = x + self.mlp(self.norm(x), training=training)
+        return x[:, 0]
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], input_shape[2])

@@ -6,7 +6,7 @@ POSITION_EMBEDDINGS = ("learned", "sincos2d", "sincos2d_moco")
 
 
 def sincos2d(grid_size, hidden_dim, temperature=10_000.0, endpoint=True):
-    """The fixed two-dimensional position table of big_vision, MoCo-v3 and MAE.
+    """Computes the fixed two-dimensional position table of big_vision, MoCo-v3 and MAE.
 
     Args:
         grid_size: `(h, w)`.
@@ -26,7 +26,7 @@ def sincos2d(grid_size, hidden_dim, temperature=10_000.0, endpoint=True):
 
 
 def sincos_axes(grid_size, hidden_dim, temperature=10_000.0, endpoint=True):
-    """The two halves of that table's channels, each of which depends on one axis alone.
+    """Computes the two halves of that table's channels, each of which depends on one axis only.
 
     Args:
         grid_size, hidden_dim, temperature, endpoint: as for `sincos2d`.

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_vit.backend.xla_kernels import fused, fuses
+from keras_vit.backend.xla_kernels import is_fused, xla_program
 
 # Names of variables that no published recipe decays: biases, norms, LayerScale, tokens, positions;
 # of Swin Transformers all that the position bias is made of.
@@ -74,9 +74,9 @@ class Rules:
         The name is private to Keras; should it change there, updates would take longer.
         """
         update = super()._backend_apply_gradients
-        if not fuses():
+        if not is_fused():
             return update(grads, trainable_variables)
-        return fused(lambda grads: update(grads, trainable_variables))(list(grads))
+        return xla_program(lambda grads: update(grads, trainable_variables))(list(grads))
 
     def _apply_weight_decay(self, variables):
         """Nothing. `update_step` decays: Keras' own way, before it, has one learning rate for all.

@@ -11,9 +11,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_vit.backend.ops import linear
 from keras_vit.config.masking import check_decoder
 from keras_vit.layers import LayerNormalization, TransformerEncoder
-from keras_vit.layers.core.dense import dense, on_rows
+from keras_vit.layers.core.dense import make_dense
 from keras_vit.layers.core.dropout import ReplicaSeedGenerator
 from keras_vit.layers.vit.positions import sincos2d
 from keras_vit.metadata import metadata
@@ -95,13 +96,13 @@ class MaskedAutoencoder(keras.Model):
         )
         patch = config.patch_size[0] * config.patch_size[1] * config.num_channels
         block = {"layer_norm_epsilon": config.layer_norm_epsilon, "activation": config.activation, "dtype": policy}
-        self._enter = dense(parent, "decoder_embedding", width)
+        self._enter = make_dense(parent, "decoder_embedding", width)
         self._decoder = [
             TransformerEncoder(self.decoder_heads, _MLP_RATIO * width, name=f"decoder_block_{i}", **block)
             for i in range(self.decoder_layers)
         ]
         self._norm = LayerNormalization(epsilon=config.layer_norm_epsilon, dtype=policy, name="decoder_norm")
-        self._paint = dense(parent, "decoder_prediction", patch)
+        self._paint = make_dense(parent, "decoder_prediction", patch)
         self._enter.build((None, None, config.hidden_dim))
         for layer in (*self._decoder, self._norm, self._paint):
             layer.build((None, self._num_prefix + patches, width))
@@ -135,7 +136,7 @@ class MaskedAutoencoder(keras.Model):
 
     def _decode(self, encoded, order, training):
         """What the hidden patches look like, from what the encoder makes of the visible ones."""
-        tokens = _dense(self._enter, encoded)
+        tokens = linear(self._enter, ops.cast(encoded, self._enter.compute_dtype))
         positions = ops.take(ops.cast(self._positions[0], tokens.dtype), order, axis=0)
         masked = positions[:, self.num_visible :] + ops.cast(self._mask_token, tokens.dtype)
         prefix, visible = tokens[:, : self._num_prefix], tokens[:, self._num_prefix :]
@@ -143,7 +144,7 @@ class MaskedAutoencoder(keras.Model):
         for block in self._decoder:
             tokens = block(tokens, training=training)
         shown = self._num_prefix + self.num_visible
-        return ops.cast(_dense(self._paint, self._norm(tokens[:, shown:])), "float32")
+        return ops.cast(linear(self._paint, self._norm(tokens[:, shown:])), "float32")
 
     def targets(self, images):
         """What is to be painted, float32 `(batch, patches, patch_height * patch_width * channels)`."""
@@ -219,12 +220,6 @@ def _rows(tokens, index):
     count, width = tokens.shape[1:]
     starts = count * ops.arange(ops.shape(index)[0], dtype=index.dtype)
     return ops.take(ops.reshape(tokens, (-1, width)), index + starts[:, None], axis=0)
-
-
-def _dense(layer, tokens):
-    """A dense layer on `(batch, tokens, width)`, in the fastest way that is known."""
-    rows = on_rows(layer, ops.reshape(ops.cast(tokens, layer.compute_dtype), (-1, tokens.shape[-1])))
-    return ops.reshape(rows, (-1, tokens.shape[1], layer.units))
 
 
 def make_autoencoder(encoder, recipe):
