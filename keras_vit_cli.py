@@ -150,7 +150,9 @@ def _finetune_arguments(parser):
     _checkpoint_arguments(parser)
     parser.add_argument("--head-only", action="store_true", help="train the head alone, in one pass over the images")
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<folder>_<model>)")
-    parser.add_argument("--fresh", action="store_true", help="delete an earlier run in that folder instead of going on")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="discard an existing run in that folder instead of resuming it"
+    )
     _field_arguments(parser)
 
 
@@ -166,7 +168,7 @@ def _recipe_arguments(parser):
     )
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<recipe>/seed<k>)")
     parser.add_argument(
-        "--fresh", action="store_true", help="delete an earlier run in that folder instead of resuming it"
+        "--overwrite", action="store_true", help="discard an existing run in that folder instead of resuming it"
     )
     parser.add_argument("--export", metavar="DIR", help="folder of the SavedModel (default: saved_models/<recipe>)")
     parser.add_argument("--no-export", action="store_true", help="train and evaluate only")

@@ -25,7 +25,7 @@ def finetune(options):
         prefix=options.prefix,
         overrides=options.overrides,
         directory=options.out,
-        overwrite=options.fresh,
+        overwrite=options.overwrite,
         log=say,
     )
     report, directory = finished.report, finished.directory

@@ -78,7 +78,7 @@ def best_classes(model, outputs, top, activation=None):
     return [[(name, score) for _, name, score in row] for row in rows]
 
 
-def asked_limits(max_pixels=None):
+def prediction_limits(max_pixels=None):
     """The `Limits` of images that a model is asked about: those of a served model, or of more or fewer pixels."""
     return ASKED if max_pixels is None else dataclasses.replace(ASKED, max_pixels=max_pixels)
 
@@ -108,7 +108,7 @@ def classify_files(model, files, top, activation=None, batch_size=PREDICT_BATCH,
         there is none.
     """
     spec = metadata(model).input_spec
-    images = read_images(files, spec, asked_limits(max_pixels))
+    images = read_images(files, spec, prediction_limits(max_pixels))
     while batch := list(itertools.islice(images, batch_size)):
         pixels = [image for image in batch if not isinstance(image, UnreadableFile)]
         answers = iter(())

@@ -3,12 +3,8 @@
 import contextlib
 import dataclasses
 import pathlib
-import subprocess
-import sys
-import tempfile
 
 import keras
-from PIL import Image
 
 from keras_vit.config import Recipe
 from keras_vit.data import iterators_end, load_source
@@ -17,8 +13,6 @@ from keras_vit.distribution import strategies as distribution
 from keras_vit.distribution.tf_config import read_tf_config
 from keras_vit.distribution.worker_errors import raise_on_lost_worker
 from keras_vit.experiment.datasets import evaluation_data, load_splits, reading_errors, training_data
-from keras_vit.export import saved_model
-from keras_vit.metadata import has_classifier, metadata, output_activation
 from keras_vit.models import build_model
 from keras_vit.training import compile_model, fit, initial_model, make_autoencoder, make_distiller, trained_model
 from keras_vit.training.loop.hardware import choose_compiler, choose_precision
@@ -243,35 +237,3 @@ def with_synthetic_fallback(recipe, log=print):
         synthetic = dict.fromkeys(data.exclusive) | {"name": SYNTHETIC, "num_classes": recipe.model.num_classes}
         return recipe.replace(data=dataclasses.replace(recipe.data, **synthetic))
     return recipe
-
-
-def export_and_ask(finished, directory, log=print):
-    """Exports a run and lets the SavedModel classify a test image in a fresh process.
-
-    Args:
-        finished: `RunResult`.
-        directory: folder of the versions.
-        log: callable for lines of text.
-
-    Returns:
-        The path of the version.
-    """
-    # What was trained for several labels an image has no one best class.
-    activation = "sigmoid" if finished.recipe.data.multi_label and output_activation(finished.model) is None else None
-    path = saved_model(finished.model, directory, activation=activation)
-    if not has_classifier(finished.model):
-        log(f"exported: {path}, which gives embeddings")
-        return path
-    _, test = finished.splits
-    pixels, number = test.example(finished.recipe.input_spec)
-    label = metadata(finished.model).labels[int(number.argmax() if number.ndim else number)]
-    log(f"exported: {path}. A fresh process asks it about a test image of class {label!r}:")
-    with tempfile.TemporaryDirectory() as folder:
-        image = pathlib.Path(folder) / "image.png"
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(image)
-        command = [sys.executable, "-m", "keras_vit_cli", "predict", str(image), "--model", str(path), "--top", "3"]
-        answer = subprocess.run(command, capture_output=True, text=True)
-    if answer.returncode:
-        raise RuntimeError(f"the SavedModel could not classify the image: {answer.stderr.strip()}")
-    log(answer.stdout.rstrip())
-    return path

@@ -163,7 +163,7 @@ def test_predict_refuses_what_it_cannot_write_before_it_loads_a_model(photos, ca
 def test_predict_says_that_a_saved_model_has_fewer_classes_in_an_answer(photos, exported, capsys):
     image = photos / "test" / "cat" / "0.png"
     assert _main("predict", image, "--model", exported, "--top", "3") == 0
-    assert "answers with its 2 best classes; one exported with --top-k 3" in capsys.readouterr().err
+    assert "its 2 best classes; export it with --top-k 3" in capsys.readouterr().err
     assert _main("predict", image, "--model", exported, "--top", "2") == 0
     assert capsys.readouterr().err == ""
 
