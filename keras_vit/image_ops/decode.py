@@ -39,8 +39,7 @@ _SCAN_BYTES = 10  # a scan has at least so many
 _OTHER_BYTES = 2**24
 # Only this DCT gives the pixels that Pillow gives.
 _JPEG_OPTIONS = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}
-# In place of `VALID` until the end: the image is upright and its window cut out already.
-_CUT = 4
+_NOT_INLINED = {"_noinline": True}  # of TensorFlow's functions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +68,21 @@ class Limits:
             "data"
         )
 
+    def allow(self, height, width, size=None):
+        """Whether an image of these sides is decoded; scalar bool tensor.
+
+        Args:
+            height, width: scalar integer tensors, as the header tells them.
+            size: scalar int32 tensor, the bytes of the string, which the pixels bound; `None`: unbounded, as for films.
+        """
+        height, width, most = tf.cast(height, tf.int64), tf.cast(width, tf.int64), self.max_side
+        # Bounded before they are multiplied: their product might not fit into 64 bits.
+        pixels = tf.minimum(height, most + 1) * tf.minimum(width, most + 1)
+        allowed = (pixels > 0) & (pixels <= self.max_pixels) & (tf.maximum(height, width) <= most)
+        if size is not None:
+            allowed &= tf.cast(size, tf.int64) <= 8 * pixels + _OTHER_BYTES
+        return allowed
+
 
 # Of images of a data set. Each format in the graph costs a second or so where a data set is begun, so there are those
 # in it of which data sets consist; what is rare comes from Pillow, with the same pixels.
@@ -95,7 +109,7 @@ def decode_images(strings, input_spec, formats=headers.FORMATS, max_pixels=MAX_P
         `DAMAGED`, `FORMAT` or `SIZE`.
     """
     limits = Limits(formats=tuple(formats), max_pixels=max_pixels, upright=upright)
-    row = functools.partial(decode_image, input_spec=input_spec, limits=limits)
+    row = _separate(decode_image, input_spec, limits)
 
     @tf.autograph.experimental.do_not_convert
     def numbered(number, data):
@@ -158,35 +172,62 @@ def decode(data, limits, window=None, num_channels=3):
         InvalidArgumentError: when it runs, if the image is damaged.
     """
     channels = 3 if num_channels in (1, 3) else num_channels
-    guard = _Guard(limits, window, channels)
 
     def other():
-        head = headers.header(data)
-        formats = [name for name in limits.formats if name != "jpeg" and (channels == 3 or name == "png")]
-        branches = [functools.partial(_DECODERS[name], data, head, guard) for name in formats]
-        branches.append(functools.partial(guard.refuse, FORMAT))
-        decoded = guard.shaped(*tf.switch_case(headers.format_index(head, formats), branches))
-        if limits.others:
-            decoded = guard.shaped(
-                *tf.cond(decoded[2] == FORMAT, lambda: _by_pillow(data, channels, limits), lambda: decoded)
-            )
-        return _finished(*decoded, guard)
+        image, reason = _separate(_other, limits, channels)(data)
+        if window is not None:
+            image = tf.cond(reason == VALID, lambda: _cut(image, window), lambda: image)
+        return tf.ensure_shape(image, (None, None, channels)), reason
 
     if "jpeg" not in limits.formats or channels != 3:
         return other()
-    image, reason = tf.cond(tf.io.is_jpeg(data), functools.partial(_any_jpeg, data, guard), other)
+    image, reason = tf.cond(tf.io.is_jpeg(data), functools.partial(_any_jpeg, data, limits, window), other)
     return tf.ensure_shape(image, (None, None, channels)), reason
 
 
-def _finished(image, exif, reason, guard):
-    """What a decoder of `_Guard` returned, upright, and the window of it; `(image, reason)`."""
-    if guard.limits.upright:
-        image = turn_upright(image, exif_orientation(exif))
-    if guard.window is None:
-        return image, reason
-    is_cut = reason == _CUT
-    image = tf.cond(is_cut, lambda: image, lambda: _cut(image, guard.window))
-    return tf.ensure_shape(image, (None, None, guard.channels)), tf.where(is_cut, VALID, reason)
+def _not_inlined(function):
+    """A function of a scalar string tensor that stays one in the graphs that call it.
+
+    TensorFlow moves the operations of other functions among those around the call, and then passes over each of them
+    for every image, also where the branch is not taken: 300 of them cost 70 microseconds, a call 9, and one that is
+    not made nearly nothing. Nor is a function set up before its first call.
+    """
+    traced = tf.function(
+        function, [tf.TensorSpec((), tf.string)], autograph=False, experimental_attributes=_NOT_INLINED
+    )
+    # Outside of graphs each operation has an error of its own.
+    return lambda data: function(data) if tf.executing_eagerly() else traced(data)
+
+
+@functools.cache
+def _separate(function, *options):
+    """`_not_inlined` of a function that takes options too, which is traced once in a process, and in a graph once."""
+    return _not_inlined(lambda data: function(data, *options))
+
+
+def _other(data, limits, channels):
+    """`(image, reason)` of an image that is no JPEG."""
+    formats = [name for name in limits.formats if name != "jpeg" and (channels == 3 or name == "png")]
+    guard = _Guard(limits, channels)
+    branches = [functools.partial(_separate(_by_format, name, limits, channels), data) for name in formats]
+    branches.append(functools.partial(guard.refuse, FORMAT))
+    decoded = tf.switch_case(headers.format_index(headers.header(data), formats), branches)
+    if limits.others:
+        decoded = tf.cond(decoded[2] == FORMAT, lambda: _by_pillow(data, channels, limits), lambda: decoded)
+    image, exif, reason = guard.shaped(*decoded)
+    if limits.upright:
+        image = turn_upright(image, _orientation(exif))
+    return image, reason
+
+
+def _by_format(data, name, limits, channels):
+    """What the decoder of one format returns, see `_Guard`."""
+    return _DECODERS[name](data, headers.header(data), _Guard(limits, channels))
+
+
+def _orientation(exif):
+    """The orientation in Exif data, which most images do not have."""
+    return tf.cond(tf.strings.length(exif) > 0, lambda: _separate(exif_orientation)(exif), lambda: tf.constant(1))
 
 
 def _cut(image, window):
@@ -222,26 +263,18 @@ class _Guard:
     Decoders return an image, its Exif data, a scalar string tensor, and a reason.
     """
 
-    def __init__(self, limits, window, channels):
+    def __init__(self, limits, channels):
         self.limits = limits
-        self.window = window
         self.channels = channels
 
     def __call__(self, height, width, decode, size=None):
         """What `decode` returns where the sides are allowed.
 
         Args:
-            height, width: scalar integer tensors, as the header tells them.
+            height, width, size: as for `Limits.allow`.
             decode: callable without arguments.
-            size: scalar int32 tensor, the bytes of the string, which the pixels bound; `None`: unbounded, as for films.
         """
-        height, width, most = tf.cast(height, tf.int64), tf.cast(width, tf.int64), self.limits.max_side
-        # Bounded before they are multiplied: their product might not fit into 64 bits.
-        pixels = tf.minimum(height, most + 1) * tf.minimum(width, most + 1)
-        allowed = (pixels > 0) & (pixels <= self.limits.max_pixels) & (tf.maximum(height, width) <= most)
-        if size is not None:
-            allowed &= tf.cast(size, tf.int64) <= 8 * pixels + _OTHER_BYTES
-        return self.either(allowed, decode, SIZE)
+        return self.either(self.limits.allow(height, width, size), decode, SIZE)
 
     def either(self, allowed, decode, otherwise):
         """What `decode` returns where it is allowed, else an image of one pixel and the reason `otherwise`."""
@@ -256,22 +289,23 @@ class _Guard:
         return tf.ensure_shape(image, (None, None, self.channels)), exif, reason
 
 
-def _any_jpeg(data, guard):
+def _any_jpeg(data, limits, window):
     """`(image, reason)` of a JPEG.
 
-    Small images are decoded in less time than the general branch takes to ask all its questions, so those that need
-    none of them, as nearly all of a data set, go another way.
+    Nearly all of a data set need none of the questions that the general branch asks.
     """
     size = tf.image.extract_jpeg_shape(data)[:2]
 
     def decode_plain():
-        if guard.window is None:
+        if window is None:
             return tf.io.decode_jpeg(data, **_JPEG_OPTIONS), tf.constant(VALID)
-        return tf.io.decode_and_crop_jpeg(data, guard.window(size), **_JPEG_OPTIONS), tf.constant(VALID)
+        return tf.io.decode_and_crop_jpeg(data, window(size), **_JPEG_OPTIONS), tf.constant(VALID)
 
-    return tf.cond(
-        is_plain_jpeg(data, size, guard.limits), decode_plain, lambda: _finished(*_jpeg(data, size, guard), guard)
-    )
+    if window is None:
+        general = _separate(_general_jpeg, limits)
+    else:
+        general = _not_inlined(lambda data: _general_jpeg(data, limits, window))
+    return tf.cond(is_plain_jpeg(data, size, limits), decode_plain, lambda: general(data))
 
 
 def is_plain_jpeg(data, size, limits):
@@ -287,28 +321,36 @@ def is_plain_jpeg(data, size, limits):
     return is_allowed & ~has_exif(data) if limits.upright else is_allowed
 
 
-def _jpeg(data, size, guard):
-    limits, length = guard.limits, tf.strings.length(data)
-    height, width = size[0], size[1]
+def _general_jpeg(data, limits, window=None):
+    """`(image, reason)` of a JPEG."""
+    orientation, reason = _separate(_inspected_jpeg, limits)(data)
 
     def decode():
-        exif = jpeg_exif(data) if limits.upright else tf.constant(b"")
-        if guard.window is None:
-            return tf.io.decode_jpeg(data, **_JPEG_OPTIONS), exif, tf.constant(VALID)
-        orientation = exif_orientation(exif)
+        if window is None:
+            return turn_upright(tf.io.decode_jpeg(data, **_JPEG_OPTIONS), orientation)
+        size = tf.image.extract_jpeg_shape(data)[:2]
         upright_size = tf.where(orientation >= 5, size[::-1], size)
-        window = stored_window(guard.window(upright_size), upright_size, orientation)
-        image = turn_upright(tf.io.decode_and_crop_jpeg(data, window, **_JPEG_OPTIONS), orientation)
-        return image, tf.constant(b""), tf.constant(_CUT)
+        stored = stored_window(window(upright_size), upright_size, orientation)
+        return turn_upright(tf.io.decode_and_crop_jpeg(data, stored, **_JPEG_OPTIONS), orientation)
 
-    def decode_if_soon_done():
-        pixels, most = tf.cast(height, tf.int64) * tf.cast(width, tf.int64), limits.max_pixels * _MOST_SCANS
+    return tf.cond(reason == VALID, decode, lambda: tf.zeros((1, 1, 3), tf.uint8)), reason
+
+
+def _inspected_jpeg(data, limits):
+    """The orientation of a JPEG, int32, and why it is not decoded: `VALID` or `SIZE`."""
+    size, length = tf.image.extract_jpeg_shape(data)[:2], tf.strings.length(data)
+    pixels, most = tf.reduce_prod(tf.cast(size, tf.int64)), limits.max_pixels * _MOST_SCANS
+
+    def is_soon_done():
         # The scans of a small file need not be counted.
         is_small = pixels * (tf.cast(length, tf.int64) // _SCAN_BYTES) <= most
-        is_soon = tf.cond(is_small, lambda: True, lambda: tf.cast(jpeg_scans(data), tf.int64) * pixels <= most)
-        return guard.either(is_soon, decode, SIZE)
+        return tf.cond(is_small, lambda: True, lambda: tf.cast(jpeg_scans(data), tf.int64) * pixels <= most)
 
-    return guard(height, width, decode_if_soon_done, length)
+    allowed = tf.cond(limits.allow(size[0], size[1], length), is_soon_done, lambda: False)
+    orientation = tf.constant(1)
+    if limits.upright:
+        orientation = tf.cond(allowed, lambda: _orientation(jpeg_exif(data)), lambda: tf.constant(1))
+    return orientation, tf.where(allowed, VALID, SIZE)
 
 
 def _png(data, head, guard):
