@@ -1,4 +1,4 @@
-"""Selects the keys of a checkpoint that fill a model: those to skip, variables that stay new, the model inside a file."""
+"""Selects the keys of a checkpoint that fill a model: keys to skip, variables that stay new, a prefix."""
 
 import collections.abc
 import dataclasses

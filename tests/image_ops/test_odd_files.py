@@ -378,7 +378,7 @@ def test_animated_webps_do_not_end_the_process(tmp_path):
         frames = [picture(i, (300 + 40 * k, 200)) for k in range(2)]
         path.write_bytes(encode(frames[0], "WEBP", save_all=True, append_images=[f.resize((300, 200)) for f in frames]))
     program = (
-        "from keras_vit.data import *; from keras_vit import InputSpec; from keras_vit.training import *\n"
+        "from keras_vit.data import *; from keras_vit import InputSpec; from keras_vit.config import *\n"
         f"config = DataConfig(folder={str(tmp_path)!r}, in_memory=False)\n"
         "split = load_source(config).load('train', config, InputSpec(32))\n"
         "for crop in (None, (0.2, 1.0)):\n"
