@@ -257,11 +257,11 @@ def test_a_file_has_the_suffix_of_its_format(name, model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("writer", ["to_onnx", "to_litert"])
+@pytest.mark.parametrize("writer", ["onnx", "litert"])
 def test_a_model_that_is_larger_than_its_format_is_refused(writer, model, tmp_path, monkeypatch):
-    module = importlib.import_module(f"keras_vit.export.{writer}")
+    module = importlib.import_module(f"keras_vit.export.runtimes.{writer}")
     monkeypatch.setattr(module, "_MOST_BYTES", 1000)
-    name = {"to_onnx": "model.onnx", "to_litert": "model.tflite"}[writer]
+    name = {"onnx": "model.onnx", "litert": "model.tflite"}[writer]
     with pytest.raises(ValueError, match="holds at most"):
         WRITERS[name](model, tmp_path / name)
 
