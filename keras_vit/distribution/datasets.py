@@ -1,7 +1,7 @@
-"""Which rows of a batch every replica gets: global batch in, per-replica out.
+"""Divides the rows of each global batch among workers and replicas.
 
-Row `i` of a batch of `n` rows goes to replica `j` of `r` where `n * j // r <= i < n * (j + 1) // r`: every row to one
-replica, in order, and no two replicas' numbers of rows differ by more than one.
+Row `i` of a batch of `n` rows belongs to replica `j` of `r` with `n * j // r <= i < n * (j + 1) // r`: each row to one
+replica, in order, and the numbers of rows of two replicas differ by at most one.
 """
 
 import tensorflow as tf
@@ -13,25 +13,26 @@ SHARDINGS = ("auto", "data", "file", "off")
 
 
 class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
-    """`tf.distribute.MultiWorkerMirroredStrategy` that says how a data set is divided among the workers.
+    """A `tf.distribute.MultiWorkerMirroredStrategy` whose batches are those of one device.
 
-    By `options().experimental_distribute.auto_shard_policy`, which `with_sharding` sets:
+    `options().experimental_distribute.auto_shard_policy` of a dataset, which `with_sharding` sets, selects the division
+    among the workers:
 
-    - `data`, and `auto`, the default: every worker runs the same data set and takes its rows of each batch, so that the
-      batches are those of one device. TensorFlow would deal the pieces of a batch to the workers by turns, by which
-      `predict` could not tell the order of its rows, and fill up the first replicas with what a short batch has. The
-      order must be the same on all workers: give every `shuffle` a seed.
-    - `file`: TensorFlow gives every worker other files, of which it makes its part of a batch. Of the data set's own
-      files there must be as many as workers. The batches are others than those of one device.
-    - `off`: every worker has a data set of its own, by `dataset.shard` or a `tf.data` service, and takes all of it,
-      in pieces of a batch divided by the replicas.
+    - `data`, and `auto`, the default: every worker runs the same dataset and takes its rows of each batch, so that the
+      batches are those of one device. (TensorFlow deals the pieces of a batch to the workers in turn, so that `predict`
+      cannot restore the order of the rows, and gives the rows of a short batch to the first replicas.) The order of the
+      examples must be the same on all workers: give every `shuffle` a seed.
+    - `file`: TensorFlow gives each worker other files, from which it makes its share of a batch. The dataset must read
+      at least as many files as there are workers. The batches differ from those of one device.
+    - `off`: each worker has a dataset of its own, from `dataset.shard` or a `tf.data` service, and uses all of it, in
+      pieces of a batch divided by the replicas.
 
-    For `keras_vit.data`'s own data sets there is `distribute_shards`.
+    The datasets of `keras_vit.data` use `distribute_shards` instead.
     """
 
     @property
     def num_workers(self):
-        """int. The workers of the cluster."""
+        """int. The number of workers in the cluster."""
         spec = self.cluster_resolver.cluster_spec()
         return sum(spec.num_tasks(job) for job in spec.jobs)
 
@@ -40,18 +41,18 @@ class MultiWorkerStrategy(tf.distribute.MultiWorkerMirroredStrategy):
         if policy in ("file", "off"):
             return super().experimental_distribute_dataset(dataset, options)
         replicas = self.num_replicas_in_sync
-        local = replicas // self.num_workers
+        local_replicas = replicas // self.num_workers
 
-        def part_of(context):
+        def worker_batches(context):
             size = tf.nest.flatten(dataset.element_spec)[0].shape[0]
-            first = context.input_pipeline_id * local
-            return replica_rows(dataset, replicas, first, local, rows_of_each(size, replicas))
+            first = context.input_pipeline_id * local_replicas
+            return replica_batches(dataset, replicas, first, local_replicas, rows_per_replica(size, replicas))
 
-        return self.distribute_datasets_from_function(part_of, options)
+        return self.distribute_datasets_from_function(worker_batches, options)
 
 
 def with_sharding(dataset, sharding):
-    """The same data set, divided among workers in another way.
+    """Sets the division of a dataset among workers.
 
     Args:
         dataset: `tf.data.Dataset`.
@@ -69,59 +70,60 @@ def with_sharding(dataset, sharding):
     return dataset.with_options(options)
 
 
-def replica_rows(dataset, replicas, first, count, rows=None):
-    """The rows of some replicas, one element a replica.
+def replica_batches(dataset, replicas, first, count, rows=None):
+    """Splits every batch into one element for each of some replicas.
 
     Args:
-        dataset: `tf.data.Dataset` of batches: any nest of tensors of one first dimension.
-        replicas: int. Among so many the rows of a batch are divided.
-        first, count: ints. The replicas `first` to `first + count - 1` are wanted.
-        rows: int or `None`. What every replica gets, if that is always the same.
+        dataset: `tf.data.Dataset` of batches: nests of tensors with the same first dimension.
+        replicas: int. The number of replicas that share a batch.
+        first, count: ints. Elements are made for the replicas `first` to `first + count - 1`.
+        rows: int or `None`. The number of rows of each element, if it is always the same.
 
     Returns:
-        A `tf.data.Dataset`: for every batch `count` elements, without rows where there are fewer than replicas.
+        A `tf.data.Dataset` with `count` elements for each batch; an element has no rows if there are more replicas than
+        rows.
     """
 
-    def part(replica, *batch):
+    def rows_of_replica(replica, *batch):
         batch = batch[0] if len(batch) == 1 else batch
-        number = tf.shape(tf.nest.flatten(batch)[0], tf.int64)[0]
-        low, high = rows_of(number, tf.cast(replica, tf.int64), replicas)
+        size = tf.shape(tf.nest.flatten(batch)[0], tf.int64)[0]
+        low, high = rows_of(size, tf.cast(replica, tf.int64), replicas)
         return tf.nest.map_structure(lambda x: tf.ensure_shape(x[low:high], (rows, *x.shape[1:])), batch)
 
     if count == 1:
-        return dataset.map(lambda *batch: part(first, *batch))
+        return dataset.map(lambda *batch: rows_of_replica(first, *batch))
 
-    def parts(*batch):
-        return tf.data.Dataset.range(first, first + count).map(lambda replica: part(replica, *batch))
+    def elements(*batch):
+        return tf.data.Dataset.range(first, first + count).map(lambda replica: rows_of_replica(replica, *batch))
 
-    return dataset.flat_map(parts).prefetch(count)
+    return dataset.flat_map(elements).prefetch(count)
 
 
-def rows_of_each(batch_size, replicas):
-    """The rows that every replica gets of batches of one size, where all get as many; else `None`."""
+def rows_per_replica(batch_size, replicas):
+    """The number of rows of each replica if the batch divides evenly, else `None`."""
     return batch_size // replicas if batch_size is not None and batch_size % replicas == 0 else None
 
 
 def distribute_shards(strategy, make, batch_size=None, by_files=False):
-    """A data set of which every worker makes its own part.
+    """Makes a dataset of which each worker computes its own shard.
 
     Args:
         strategy: `tf.distribute.Strategy`.
-        make: callable from a `keras_vit.data.Part`, or `None` where there is one worker, to a `tf.data.Dataset` of the
-            worker's rows of every batch.
-        batch_size: int or `None`. The rows of the whole batch, if all batches have as many.
-        by_files: bool. What the parts are told.
+        make: callable from a `keras_vit.data.Part`, or `None` for a single worker, to a `tf.data.Dataset` of the
+            worker's rows of each batch.
+        batch_size: int or `None`. The rows of the global batch, if all batches have equally many.
+        by_files: bool. Passed on to the `Part`. Default False.
 
     Returns:
-        What `fit` takes: the data set itself where there is one worker.
+        A dataset for `fit`: that of `make` for a single worker.
     """
     if not isinstance(strategy, MultiWorkerStrategy):
         return make(None)
     replicas, workers = strategy.num_replicas_in_sync, strategy.num_workers
-    local, rows = replicas // workers, rows_of_each(batch_size, replicas)
+    local_replicas, rows = replicas // workers, rows_per_replica(batch_size, replicas)
 
-    def part_of(context):
+    def worker_batches(context):
         batches = make(Part(context.input_pipeline_id, workers, by_files))
-        return replica_rows(batches, local, 0, local, rows)
+        return replica_batches(batches, local_replicas, 0, local_replicas, rows)
 
-    return strategy.distribute_datasets_from_function(part_of)
+    return strategy.distribute_datasets_from_function(worker_batches)

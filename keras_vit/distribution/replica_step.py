@@ -1,4 +1,4 @@
-"""A step on every replica, and the sum of its gradients, in which every example counts alike."""
+"""Runs a step on every replica and sums its gradients, weighted by the number of examples of each replica."""
 
 import contextvars
 
@@ -7,36 +7,36 @@ import tensorflow as tf
 
 from keras_vit.backend.xla_kernels import fused_training, is_fused
 
-# The rows of the batch that the step of this replica is working on: a scalar tensor, or `None` where all have as many.
+# The number of rows of this replica in the current step: a scalar tensor, or `None` if it is equal on all replicas.
 _rows = contextvars.ContextVar("rows", default=None)
 
 
 def count_rows(batch):
-    """The rows of a batch: an int where they are known, else a scalar tensor."""
+    """The number of rows of a batch: an int if it is static, else a scalar tensor."""
     first = next(column for column in keras.tree.flatten(batch) if column is not None)
     return tf.shape(first)[0] if first.shape[0] is None else first.shape[0]
 
 
-def on_replicas(strategy, step, batch):
-    """A step on every replica.
+def run_on_replicas(strategy, step, batch):
+    """Runs a step on every replica.
 
     Args:
         strategy: `tf.distribute.Strategy`.
-        step: callable from a batch, in which `summed` and `fused_training` know what they must.
-        batch: of a distributed data set, or a batch for every replica.
+        step: callable from a batch. It may call `all_reduce_gradients`, and it is fused as the caller is.
+        batch: of a distributed dataset, or one batch for all replicas.
 
     Returns:
-        What `strategy.run` returns.
+        The result of `strategy.run`.
     """
-    # The threads of replicas do not inherit variables of context.
+    # Replicas run in threads, which do not inherit context variables.
     fused = is_fused()
 
     def on_replica(batch):
         batch = keras.tree.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, batch)
         rows = count_rows(batch)
-        # In a graph a number that is known is that of every replica; eagerly it is known of any batch.
-        are_alike = isinstance(rows, int) and not tf.executing_eagerly()
-        token = _rows.set(None if are_alike else tf.convert_to_tensor(rows))
+        # A static number is that of every replica in a graph; in eager execution it is that of this replica alone.
+        is_equal = isinstance(rows, int) and not tf.executing_eagerly()
+        token = _rows.set(None if is_equal else tf.convert_to_tensor(rows))
         try:
             with fused_training(fused):
                 return step(batch)
@@ -46,26 +46,26 @@ def on_replicas(strategy, step, batch):
     return strategy.run(on_replica, args=(batch,))
 
 
-def summed(grads):
-    """The gradients of the whole batch: their sum over the replicas.
+def all_reduce_gradients(grads):
+    """Sums the gradients over the replicas, to those of the mean loss over the whole batch.
 
-    Keras divides the mean over the rows of a replica by the number of replicas; where these have different numbers of
-    rows, that weighs their examples differently.
+    Keras divides the mean over a replica's rows by the number of replicas, which gives examples of a replica with fewer
+    rows a larger weight.
 
     Args:
-        grads: list of a replica's gradients, within its step; `None` stays `None`.
+        grads: list of the gradients of one replica, within its step; `None` stays `None`.
 
     Returns:
-        A list of tensors, no `tf.IndexedSlices`.
+        A list of tensors without `tf.IndexedSlices`.
     """
     context = tf.distribute.get_replica_context()
-    known = [tf.convert_to_tensor(grad) for grad in grads if grad is not None]  # no IndexedSlices
+    dense = [tf.convert_to_tensor(grad) for grad in grads if grad is not None]  # Converts IndexedSlices.
     rows = _rows.get()
     if context.num_replicas_in_sync > 1:
         if rows is not None:
-            # What the mean over the rows of this replica must be multiplied with.
+            # Turns the mean over this replica's rows, divided by the replicas, into a share of the mean over all rows.
             share = tf.cast(rows, tf.float32) / context.all_reduce("SUM", tf.cast(rows, tf.float32))
-            known = [grad * tf.cast(share * context.num_replicas_in_sync, grad.dtype) for grad in known]
-        known = context.all_reduce("SUM", known)
-    known = iter(known)
-    return [None if grad is None else next(known) for grad in grads]
+            dense = [grad * tf.cast(share * context.num_replicas_in_sync, grad.dtype) for grad in dense]
+        dense = context.all_reduce("SUM", dense)
+    dense = iter(dense)
+    return [None if grad is None else next(dense) for grad in grads]

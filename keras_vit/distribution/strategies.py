@@ -7,7 +7,7 @@
     keras_vit.distribution.prepare(model)
     model.fit(...)
 
-`prepare` is the one line that Keras does not have; `tests/distribution/test_one_device.py` shows what it corrects.
+`prepare` is the one line beyond plain Keras; `tests/distribution/test_one_device.py` shows what it corrects.
 """
 
 import functools
@@ -35,40 +35,40 @@ __all__ = [
     "with_sharding",
 ]
 
-_PIECE = 2**21  # numbers of 8 bytes that go from the chief to the others at once
+_BROADCAST_SIZE = 2**21  # int64 numbers in one all-reduce of a broadcast
 
 
 def strategy(name="auto"):
-    """The strategy of a name.
+    """Makes the strategy of a name.
 
     Args:
         name: one of
 
-            - `auto`: `multi_worker` where `TF_CONFIG` names several workers, else `tpu` where there is one, else
-              `mirrored` where there are several GPUs, else `one`.
+            - `auto`: `multi_worker` if `TF_CONFIG` names several workers, else `tpu` if there is one, else `mirrored`
+              if there are several GPUs, else `one`.
             - `one`: TensorFlow's default strategy: one device, XLA allowed.
-            - `mirrored`: all GPUs of this machine, or two logical CPUs where there is none.
+            - `mirrored`: all GPUs of this machine, or two logical CPUs if there is none.
             - `multi_worker`: the GPUs, or the CPU, of every worker that `TF_CONFIG` names, each of which runs the
-              same program. It returns when all of them are there. Unless TensorFlow has a seed already, all workers
-              get one that the chief draws: without it each would shuffle in an order of its own.
+              same program. It waits for all of them. Unless TensorFlow already has a seed, all workers get a random one
+              from the chief, so that they shuffle in the same order.
             - `tpu`: the TPU of this machine, or the one that the environment variable `TPU_NAME` names.
-            - `cpu:<n>`: `n` logical CPUs, which must be asked for before TensorFlow has used its devices.
+            - `cpu:<n>`: `n` logical CPUs, which must be requested before TensorFlow uses its devices.
 
     Returns:
-        A `tf.distribute.Strategy`, the same one whenever its name is asked for in a process: a second one would take
-        the first one's sums for its own. Build and compile models within its `scope()`, then `prepare` them.
+        A `tf.distribute.Strategy`, always the same one for a name within a process, as the collective operations of two
+        would be confused. Build and compile models within its `scope()`, then `prepare` them.
 
     Raises:
-        ValueError: on an unknown name; when logical devices are asked for too late; on a `TF_CONFIG` that is none, or
-            is missing; where there is no TPU.
+        ValueError: on an unknown name; if logical devices are requested too late; if `TF_CONFIG` is invalid or missing;
+            if there is no TPU.
     """
     check_strategy(name)
     name = resolve_name(name)
-    return tf.distribute.get_strategy() if name == "one" else _made(name)
+    return tf.distribute.get_strategy() if name == "one" else _make_strategy(name)
 
 
 @functools.cache
-def _made(name):
+def _make_strategy(name):
     if name == "multi_worker":
         return _multi_worker()
     if name == "tpu":
@@ -81,7 +81,7 @@ def _made(name):
 
 
 def resolve_name(name):
-    """The name that `auto` stands for on this machine; any other one itself."""
+    """Resolves `auto` to the name of the strategy for this machine; returns other names unchanged."""
     if name != "auto":
         return name
     if len(read_tf_config().workers) > 1:
@@ -94,7 +94,7 @@ def resolve_name(name):
 def _multi_worker():
     if len(read_tf_config().workers) < 2:
         raise ValueError(
-            "multi_worker needs an environment variable TF_CONFIG that names several workers. "
+            "multi_worker needs the environment variable TF_CONFIG with several workers. "
             f"Received: TF_CONFIG={os.environ.get('TF_CONFIG')!r}"
         )
     strategy = MultiWorkerStrategy()
@@ -112,14 +112,14 @@ def _tpu():
     except (ValueError, tf.errors.OpError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            "tpu needs the TPU of this machine, or the environment variable TPU_NAME. "
+            "tpu needs a TPU on this machine, or the environment variable TPU_NAME. "
             f"Received: TPU_NAME={os.environ.get('TPU_NAME')!r} ({reason})"
         ) from error
     return tf.distribute.TPUStrategy(resolver)
 
 
 def _split_cpu(count):
-    """Makes sure that there are at least `count` logical CPUs."""
+    """Configures at least `count` logical CPUs."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     configured = tf.config.get_logical_device_configuration(cpu) or [None]
     if len(configured) >= count:
@@ -128,34 +128,34 @@ def _split_cpu(count):
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
     except RuntimeError as error:
         raise ValueError(
-            f"logical CPUs must be asked for before TensorFlow uses its devices. Received: {count} wanted"
+            f"logical CPUs must be requested before TensorFlow uses its devices. Received: cpu:{count}"
         ) from error
 
 
 def make_workers(strategy):
-    """What the processes of a strategy agree about.
+    """Makes the collective operations of the processes of a strategy.
 
     Args:
-        strategy: as `strategy` gives it.
+        strategy: a `tf.distribute.Strategy`, as `strategy` returns it.
 
     Returns:
-        `keras_vit.training.Workers`, with `is_chief`: whether this process writes what a run leaves behind.
+        `Workers`.
     """
     if not isinstance(strategy, MultiWorkerStrategy):
         return Workers()
     is_chief = read_tf_config().is_chief
-    local = strategy.num_replicas_in_sync // strategy.num_workers
+    local_replicas = strategy.num_replicas_in_sync // strategy.num_workers
 
     @tf.function
-    def summed(numbers):
-        def of_worker(numbers):  # of whose replicas the first one counts
+    def sum_over_workers(numbers):
+        def on_replica(numbers):  # Only the first replica of each worker contributes.
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-            return numbers * tf.cast(replica % local == 0, numbers.dtype)
+            return numbers * tf.cast(replica % local_replicas == 0, numbers.dtype)
 
-        return strategy.reduce("SUM", strategy.run(of_worker, args=(numbers,)), axis=None)
+        return strategy.reduce("SUM", strategy.run(on_replica, args=(numbers,)), axis=None)
 
     def all_reduce_sum(number):
-        return int(summed(tf.constant(number, tf.int64)))
+        return int(sum_over_workers(tf.constant(number, tf.int64)))
 
     def broadcast(content):
         length = all_reduce_sum(len(content) if is_chief else 0)
@@ -163,20 +163,23 @@ def make_workers(strategy):
         if is_chief:
             padded[:length] = np.frombuffer(content, "uint8")
         numbers = padded.view("int64")
-        parts = [summed(tf.constant(numbers[i : i + _PIECE])).numpy() for i in range(0, len(numbers), _PIECE)]
+        parts = [
+            sum_over_workers(tf.constant(numbers[i : i + _BROADCAST_SIZE])).numpy()
+            for i in range(0, len(numbers), _BROADCAST_SIZE)
+        ]
         return np.concatenate([np.zeros(0, "int64"), *parts]).tobytes()[:length]
 
     return Workers(is_chief, strategy.num_workers, all_reduce_sum, broadcast)
 
 
 def accelerators():
-    """Names of the GPUs and TPUs that TensorFlow sees."""
+    """The names of the GPUs and TPUs that TensorFlow sees, as a list."""
     devices = [device for kind in ("TPU", "GPU") for device in tf.config.list_physical_devices(kind)]
     return [tf.config.experimental.get_device_details(d).get("device_name", d.device_type) for d in devices]
 
 
 def device_kind():
-    """`tpu`, `gpu` or `cpu`: the fastest kind of device that TensorFlow sees."""
+    """The fastest kind of device that TensorFlow sees: `tpu`, `gpu` or `cpu`."""
     for kind in ("TPU", "GPU"):
         if tf.config.list_physical_devices(kind):
             return kind.lower()
@@ -184,20 +187,20 @@ def device_kind():
 
 
 def check_device(name):
-    """Makes sure that TensorFlow computes on the kind of device that a command was asked for.
+    """Selects the kind of device that TensorFlow uses.
 
     Args:
         name: `cpu`, `gpu` or `gpu:<n>`.
 
     Raises:
-        ValueError: if a GPU is asked for that TensorFlow does not see.
+        ValueError: if a GPU is requested that TensorFlow does not see.
     """
     gpus = tf.config.list_physical_devices("GPU")
     if name == "cpu":
-        if gpus:  # Those that an environment variable does not hide.
+        if gpus:  # Unless an environment variable has already hidden them.
             tf.config.set_visible_devices([], "GPU")
     elif not gpus:
         raise ValueError(
-            "TensorFlow must see the GPU: install tensorflow[and-cuda] and a driver, or leave --device out. "
+            "TensorFlow must see the GPU: install tensorflow[and-cuda] and a driver, or omit --device. "
             f"Received: --device {name}, devices: {[d.name for d in tf.config.list_physical_devices()]}"
         )

@@ -1,4 +1,4 @@
-"""The machines of a run, as the environment variable `TF_CONFIG` names them."""
+"""The cluster of workers in the environment variable `TF_CONFIG`."""
 
 import dataclasses
 import json
@@ -6,16 +6,16 @@ import os
 import re
 
 VARIABLE = "TF_CONFIG"
-_KINDS = ("chief", "worker")
+_TASK_TYPES = ("chief", "worker")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The workers of a run, and which of them this process is.
+    """The workers of a run, and the one that this process is.
 
     Args:
         workers: tuple of str, `host:port`, the chief first.
-        index: int. The place of this process among them.
+        index: int. The position of this process in `workers`.
     """
 
     workers: tuple = ("localhost",)
@@ -23,64 +23,64 @@ class Cluster:
 
     @property
     def is_chief(self):
-        """bool. Whether this process is the one that writes what a run leaves behind."""
+        """bool. Whether this process writes the files of a run."""
         return self.index == 0
 
 
 def read_tf_config(text=None):
-    """What `TF_CONFIG` says, checked before TensorFlow waits for machines that will never come.
+    """Reads and checks `TF_CONFIG`, before TensorFlow waits for machines that do not exist.
 
     Args:
         text: str, JSON such as `{"cluster": {"worker": ["a:1234", "b:1234"]}, "task": {"type": "worker", "index": 0}}`;
-            beside `worker` there may be a `chief`, one machine. `None` reads the environment.
+            the cluster may also have one `chief`. `None` reads the environment variable.
 
     Returns:
-        A `Cluster`; one of this machine alone where there is no `TF_CONFIG` or no cluster in it.
+        A `Cluster`; of this machine alone if there is no `TF_CONFIG` or no cluster in it.
 
     Raises:
-        ValueError: if it is no such JSON, names other kinds of tasks, addresses that are none, or no task of this
-            process, without which only a single machine can do.
+        ValueError: if the text is not such JSON, has other types of tasks, invalid addresses, or a task that is not in
+            the cluster. Only a cluster of one machine may omit the task.
 
     Source: `tf.distribute.cluster_resolver.TFConfigClusterResolver`.
     """
     text = os.environ.get(VARIABLE, "") if text is None else text
     if not text.strip():
         return Cluster()
-    counts, task = _read(text)
-    if not counts:
+    cluster, task = _parse(text)
+    if not cluster:
         return Cluster()
-    if set(counts) - set(_KINDS) or len(counts.get("chief", ())) > 1:
+    if set(cluster) - set(_TASK_TYPES) or len(cluster.get("chief", ())) > 1:
         raise ValueError(
-            f"a cluster of {VARIABLE} must be made of `worker` tasks, and of one `chief` at most. Received: {counts}"
+            f"a cluster of {VARIABLE} must consist of `worker` tasks and at most one `chief`. Received: {cluster}"
         )
-    machines = [address for addresses in counts.values() for address in addresses]
-    if wrong := [address for address in machines if not _is_address(address)]:
-        raise ValueError(f"a task of {VARIABLE} must have an address like host:port. Received: {wrong[0]!r}")
+    machines = [address for addresses in cluster.values() for address in addresses]
+    if invalid := [address for address in machines if not _is_address(address)]:
+        raise ValueError(f"a task of {VARIABLE} must have an address like host:port. Received: {invalid[0]!r}")
     if len(machines) == 1 and not task:
-        task = {"type": next(kind for kind in counts if counts[kind]), "index": 0}
+        task = {"type": next(kind for kind in cluster if cluster[kind]), "index": 0}
     kind, index = task.get("type"), task.get("index")
-    is_known = isinstance(kind, str) and kind in counts and type(index) is int
-    if not is_known or not 0 <= index < len(counts[kind]):
+    is_known = isinstance(kind, str) and kind in cluster and type(index) is int
+    if not is_known or not 0 <= index < len(cluster[kind]):
         raise ValueError(
-            f"the task of {VARIABLE} must be one of its cluster. Received: type={kind!r}, index={index!r}, {counts}"
+            f"the task of {VARIABLE} must be one of its cluster. Received: type={kind!r}, index={index!r}, {cluster}"
         )
-    chiefs = counts.get("chief", [])
-    workers = (*chiefs, *counts.get("worker", ()))
+    chiefs = cluster.get("chief", [])
+    workers = (*chiefs, *cluster.get("worker", ()))
     if len(set(workers)) < len(workers):
-        raise ValueError(f"every task of {VARIABLE} needs an address of its own. Received: {list(workers)}")
+        raise ValueError(f"tasks of {VARIABLE} must have different addresses. Received: {list(workers)}")
     return Cluster(workers, index + (len(chiefs) if kind == "worker" else 0))
 
 
-def _read(text):
-    """The lists of addresses by kind, and the task."""
+def _parse(text):
+    """The dict from types of tasks to lists of addresses, and the task."""
     try:
         config = json.loads(text)
-        machines, task = config.get("cluster") or {}, config.get("task") or {}
-        if not isinstance(task, dict) or not all(isinstance(addresses, list) for addresses in machines.values()):
-            raise TypeError("a kind of tasks is a list, the task an object")
+        cluster, task = config.get("cluster") or {}, config.get("task") or {}
+        if not isinstance(task, dict) or not all(isinstance(addresses, list) for addresses in cluster.values()):
+            raise TypeError("each type of tasks must be a list, the task an object")
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{VARIABLE} must be JSON with a cluster and a task ({error}). Received: {text!r}") from None
-    return machines, task
+    return cluster, task
 
 
 def _is_address(address):

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_vit.config import DistributionConfig
 from keras_vit.data import Part
 from keras_vit.distribution import strategies as distribution
-from keras_vit.distribution.datasets import SHARDINGS, replica_rows, with_sharding
+from keras_vit.distribution.datasets import SHARDINGS, replica_batches, with_sharding
 from keras_vit.distribution.tf_config import Cluster, read_tf_config
 
 TWO = {"worker": ["a:1", "b:2"]}
@@ -37,7 +37,7 @@ def test_logical_devices_must_be_asked_for_in_time():
     tf.constant(0)  # TensorFlow now uses its devices.
     if len(tf.config.list_logical_devices("CPU")) > 6:
         pytest.fail("this process has more logical devices than it asked for")
-    with pytest.raises(ValueError, match="before TensorFlow uses its devices"):
+    with pytest.raises(ValueError, match="Received: cpu:"):
         distribution.strategy("cpu:7")
 
 
@@ -49,7 +49,7 @@ def test_a_name_is_one_strategy_in_a_process():
 def test_a_tpu_that_is_not_there_is_told(monkeypatch):
     monkeypatch.setenv("TPU_NAME", "nowhere")
     monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", lambda name: _fail(name))
-    with pytest.raises(ValueError, match=r"needs the TPU.*TPU_NAME='nowhere' \(no such nowhere\)"):
+    with pytest.raises(ValueError, match=r"Received: TPU_NAME='nowhere' \(no such nowhere\)"):
         distribution.strategy("tpu")
 
 
@@ -103,22 +103,22 @@ def test_tf_config_names_the_workers_and_which_one_this_is(monkeypatch, text, cl
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "must be JSON"),
-        ("[1]", "must be JSON"),
-        ('{"cluster": 3}', "must be JSON"),
-        (_config({"ps": ["a:1"], **TWO}), "made of `worker` tasks"),
-        (_config({"chief": ["c:3", "d:4"], **TWO}), "one `chief` at most"),
-        (_config(TWO, index=2), "must be one of its cluster"),
-        (_config(TWO, "evaluator"), "must be one of its cluster"),
-        (_config({"worker": ["a:1", "a:1"]}), "an address of its own"),
-        (json.dumps({"cluster": TWO}), "must be one of its cluster. Received: type=None"),
+        ("{", "TF_CONFIG must be JSON"),
+        ("[1]", "TF_CONFIG must be JSON"),
+        ('{"cluster": 3}', "TF_CONFIG must be JSON"),
+        (_config({"ps": ["a:1"], **TWO}), "Received: {'ps': "),
+        (_config({"chief": ["c:3", "d:4"], **TWO}), r"Received: {'chief': \['c:3', 'd:4'\]"),
+        (_config(TWO, index=2), "Received: type="),
+        (_config(TWO, "evaluator"), "Received: type="),
+        (_config({"worker": ["a:1", "a:1"]}), r"Received: \['a:1', 'a:1'\]"),
+        (json.dumps({"cluster": TWO}), "Received: type=None"),
         (_config(TWO, index=1.7), "index=1.7"),
-        (_config({"worker": "a:1"}), "a kind of tasks is a list"),
+        (_config({"worker": "a:1"}), "must be a list"),
         (json.dumps({"cluster": TWO, "task": [0]}), "the task an object"),
-        (_config({"worker": ["a", "b:2"]}), "like host:port. Received: 'a'"),
-        (_config({"worker": ["a:1", "b:99999"]}), "like host:port. Received: 'b:99999'"),
-        (_config({"worker": ["http://a:1", "b:2"]}), "like host:port. Received: 'http://a:1'"),
-        (_config({"worker": [1, "b:2"]}), "like host:port. Received: 1"),
+        (_config({"worker": ["a", "b:2"]}), "Received: 'a'"),
+        (_config({"worker": ["a:1", "b:99999"]}), "Received: 'b:99999'"),
+        (_config({"worker": ["http://a:1", "b:2"]}), "Received: 'http://a:1'"),
+        (_config({"worker": [1, "b:2"]}), "Received: 1"),
     ],
 )
 def test_a_tf_config_that_is_none_is_explained(text, message):
@@ -129,7 +129,7 @@ def test_a_tf_config_that_is_none_is_explained(text, message):
 @pytest.mark.parametrize("text", ["", _config({"worker": ["a:1"]})])
 def test_several_workers_need_a_tf_config(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(ValueError, match="TF_CONFIG that names several workers"):
+    with pytest.raises(ValueError, match="Received: TF_CONFIG="):
         distribution.strategy("multi_worker")
 
 
@@ -138,7 +138,7 @@ def test_several_workers_need_a_tf_config(monkeypatch, text):
 def test_every_row_goes_to_one_replica_in_order(batch, workers, local):
     replicas = workers * local
     batches = tf.data.Dataset.range(17).batch(batch)
-    parts = [list(replica_rows(batches, replicas, w * local, local).as_numpy_iterator()) for w in range(workers)]
+    parts = [list(replica_batches(batches, replicas, w * local, local).as_numpy_iterator()) for w in range(workers)]
     whole = list(batches.as_numpy_iterator())
     assert {len(part) for part in parts} == {len(whole) * local}
     for step, rows in enumerate(whole):
@@ -150,9 +150,9 @@ def test_every_row_goes_to_one_replica_in_order(batch, workers, local):
 
 def test_rows_keep_their_nest_and_what_is_known_of_their_shapes():
     batches = tf.data.Dataset.from_tensors(({"a": tf.zeros([6, 2]), "b": tf.zeros([6])}, tf.zeros([6, 3])))
-    spec = replica_rows(batches, 3, 1, 1, rows=2).element_spec
+    spec = replica_batches(batches, 3, 1, 1, rows=2).element_spec
     assert (spec[0]["a"].shape, spec[0]["b"].shape, spec[1].shape) == ((2, 2), (2,), (2, 3))
-    assert replica_rows(batches, 3, 1, 2).element_spec[1].shape.as_list() == [None, 3]
+    assert replica_batches(batches, 3, 1, 2).element_spec[1].shape.as_list() == [None, 3]
 
 
 @pytest.mark.parametrize("sharding", SHARDINGS)
