@@ -2,6 +2,9 @@
 
 Each function states the behavior of Keras 3.15 and the correction of `prepare`. The tests of `keras_3_15` in
 `tests/distribution` fail when a later version of Keras is correct, so that the correction can be removed.
+
+A training loop of our own could not replace this: the optimizers of Keras can be applied within a replica only, where
+they clip before they sum; and a model's own `train_step` applies its optimizer itself.
 """
 
 import types

@@ -1,7 +1,7 @@
-"""Fine-tunes a pretrained model on images of one's own: the head first, then all layers.
+"""Fine-tunes a pretrained model on new images: the head first, then all layers.
 
-The head is fitted to the features of the frozen model, which are computed once. All layers then go on from there as an
-ordinary recipe does, resumable and validated after every epoch; what is best on the validation images stays.
+The head is fitted to the features of the frozen model, which are computed once. Then all layers are trained as an
+ordinary recipe, resumable and validated after every epoch. The weights with the best validation accuracy are kept.
 """
 
 import dataclasses
@@ -18,10 +18,10 @@ from keras_vit.atomic import replaced
 from keras_vit.config import AugmentConfig, OptimizerConfig, Recipe, TrainingConfig, apply_overrides
 from keras_vit.config.from_weights import follow_weights
 from keras_vit.config.recipe import NO_CHOICE, upgrade_saved
-from keras_vit.data import evaluation_dataset, plain_errors, train_and_evaluation
+from keras_vit.data import evaluation_dataset, load_source, plain_errors, train_and_evaluation
 from keras_vit.distribution.strategies import device_kind
-from keras_vit.experiment import runner as experiment
 from keras_vit.experiment.fine_tuning_data import load_fine_tuning_data
+from keras_vit.experiment.runner import run
 from keras_vit.metadata import metadata
 from keras_vit.models import ViTConfig
 from keras_vit.training.initialization.warm_start import initial_model
@@ -35,22 +35,22 @@ from keras_vit.weights.key_selection import KeySelection
 from keras_vit.weights.publish.push import license_of, shown_origin
 from keras_vit.zoo.create import MODEL_FILE, describe_model
 
-# Images that are much smaller than those of the weights are enlarged by so much and no more.
-ENLARGEMENT = 3
-_MIRRORED = 5_000  # up to so many training images, the head also learns from their mirror images
-_MOST_FEATURES = 50_000
+# Images that are smaller than those of the weights are enlarged by at most this factor.
+MAX_ENLARGEMENT = 3
+_MAX_FLIPPED_IMAGES = 5_000  # Up to this number of training images, the head is also fitted to their mirror images.
+_MAX_HEAD_IMAGES = 50_000
 
 
 @dataclasses.dataclass
-class FineTuned:
-    """What `fine_tune` returns.
+class FineTuningResult:
+    """The results of `fine_tune`.
 
     Args:
-        model: the `keras.Model`, with the weights that are best on the validation images. Its metadata has the classes,
-            the preprocessing, the origin and the license.
+        model: the `keras.Model` with the weights of the best validation accuracy. Its metadata has the classes, the
+            preprocessing, the origin and the license.
         report: dict of JSON types: the data, the settings, `validation` and, with a test split, `test` (see
-            `keras_vit.training.reports.per_class.classification_report`), `kept`, seconds, versions.
-        history: list of dicts, one an epoch of all layers.
+            `keras_vit.training.reports.per_class.classification_report`), `kept`, the seconds and the versions.
+        history: list of dicts, one for each epoch of all layers.
         directory: `pathlib.Path` with `model.keras`, `report.json`, `report.md`, `confusion.png`, `curve.png`.
     """
 
@@ -82,75 +82,75 @@ def fine_tune(
     overwrite=False,
     log=print,
 ):
-    """Fine-tunes a pretrained model on a folder of images, arrays or a data set.
+    """Fine-tunes a pretrained model on a folder of images, arrays or a dataset.
 
-    Architecture, preprocessing (mean, std, crop, interpolation), origin and license follow the weights, the classes
-    the data. The same call goes on where an interrupted one was saved.
+    Architecture, preprocessing (mean, std, crop, interpolation), origin and license come from the weights, the classes
+    from the data. Call it again with the same arguments to resume an interrupted run.
 
     Args:
-        model: what `keras_vit.load_model` takes that has weights, or a `keras.Model` of this library.
+        model: a `keras.Model` of this library, or a name or path of weights as for `keras_vit.load_model`.
         data: path of a folder, `<folder>/<class>/...` or `<folder>/{train,validation,test}/<class>/...`; a pair of
             arrays `(images, labels)`; or a `tf.data.Dataset` of such pairs. See
             `keras_vit.experiment.fine_tuning_data.load_fine_tuning_data`.
-        validation, test, class_names: with arrays and data sets, as for `load_fine_tuning_data`.
-        epochs: int. Of all layers, after the head; fewer where the validation accuracy has stopped growing. Default 5.
-        learning_rate: float or `None`: 2e-5. Of the head; layers nearer to the image learn slower.
-        batch_size: int or `None`: 32, or fewer for few images.
-        image_size: int, `(h, w)` or `None`: that of the weights, but at most three times the images' own size.
-        validation_fraction: float or `None`: 0.2 of the training images, where there is no validation split.
-        head_only: bool. Whether the other layers stay as they are. Default False.
-        skip, new, prefix: what is taken of a checkpoint's file, as for `keras_vit.load_weights`.
+        validation, test, class_names: with arrays and datasets, as for `load_fine_tuning_data`.
+        epochs: int. Epochs of all layers, after the head; fewer if the validation accuracy stops rising. Default 5.
+        learning_rate: float or `None`: 2e-5. That of the head; it decays toward the first layer.
+        batch_size: int or `None`: 32, or less for few images.
+        image_size: int, `(h, w)` or `None`: that of the weights, but at most three times the size of the images.
+        validation_fraction: float or `None`: 0.2 of the training images, if there is no validation split.
+        head_only: bool. Whether to train nothing but the head. Default False.
+        skip, new, prefix: the keys to load from a checkpoint file, as for `keras_vit.load_weights`.
         seed: int.
-        overrides: iterable of `field=value`, further fields of the `Recipe`, such as `augment.flip=False`.
-        directory: path of the run's folder; `None`: `runs/<data>_<model>`.
-        overwrite: bool. Delete an earlier run in that folder instead of going on with it.
+        overrides: iterable of `field=value`: other fields of the `Recipe`, such as `augment.flip=False`.
+        directory: path of the run's folder; `None` for `runs/<data>_<model>`.
+        overwrite: bool. Whether to discard an existing run in that folder instead of resuming it. Default False.
         log: callable for lines of text.
 
     Returns:
-        A `FineTuned`.
+        `FineTuningResult`.
 
     Raises:
-        ValueError: if the model has no weights or is no model, or the data cannot be used; as
+        ValueError: if the model is not of this library or has no weights, or if the data cannot be used; as
             `keras_vit.experiment.run`.
         FileNotFoundError, OSError, RuntimeError, KeyboardInterrupt, Preempted: as `keras_vit.load_model` and
             `keras_vit.experiment.run`.
     """
-    began, processor, code = time.perf_counter(), time.process_time(), record.code()
+    start, start_processor, code = time.perf_counter(), time.process_time(), record.code()
     selection = KeySelection(skip, new, prefix)
-    found = load_fine_tuning_data(data, validation, test, class_names, batch_size, validation_fraction)
-    name = f"{found.name}_{_model_name(model)}"
+    images = load_fine_tuning_data(data, validation, test, class_names, batch_size, validation_fraction)
+    name = f"{images.name}_{_model_name(model)}"
     directory = pathlib.Path(directory or f"runs/{name}")
     with locked(directory), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="split .* of .*: not used")  # `found.description` names them
-        warnings.filterwarnings("ignore", message=".* unreadable images? (is|are) left out: ")  # and these
+        warnings.filterwarnings("ignore", message="split .* of .*: not used")  # In `images.description`.
+        warnings.filterwarnings("ignore", message=".* unreadable images? (is|are) left out: ")
         if overwrite:
             clear_directory(directory)
-        weights = _weights_of(model, directory)
-        log(found.description)
-        recipe = _recipe(name, weights, selection, found, epochs, learning_rate, image_size, seed, log)
+        weights = _weights_source(model, directory)
+        log(images.description)
+        recipe = _make_recipe(name, weights, selection, images, epochs, learning_rate, image_size, seed, log)
         recipe = apply_overrides(recipe, overrides)
-        source = found.source or experiment.load_source(recipe.data)
+        source = images.source or load_source(recipe.data)
         recipe = follow_weights(recipe).for_data(len(source.class_names), source.num_channels)
-        head = _fit_head(recipe, source, found, directory / "head", log)
+        head = _fit_head(recipe, source, images, directory / "head", log)
         tuned = recipe.replace(weights=str(directory / "head" / MODEL_FILE), **NO_CHOICE)
         if head_only:
             model, run_record = keras.models.load_model(directory / "head" / MODEL_FILE, compile=False), None
             with replaced(directory / MODEL_FILE) as partial:
                 model.save(partial)
         else:
-            finished = experiment.run(tuned, directory, log=log, source=source)
+            finished = run(tuned, directory, log=log, source=source)
             model, run_record = finished.model, finished.record
-        kept = _keep_better(model, run_record, head, directory, log)
-        report = _report(model, tuned, source, found, head, run_record, kept)
-        seconds = time.perf_counter() - began, time.process_time() - processor
+        kept = _keep_better_head(model, run_record, head, directory, log)
+        report = _make_report(model, tuned, source, images, head, run_record, kept)
+        seconds = time.perf_counter() - start, time.process_time() - start_processor
         report |= {**code, "hardware": record.hardware()}
         report |= {"seconds": round(seconds[0], 1), "processor_seconds": round(seconds[1], 1)}
-        _write(report, directory, run_record, log)
-    return FineTuned(model, report, run_record["epochs"] if run_record else [], directory)
+        _save_report(report, directory, run_record, log)
+    return FineTuningResult(model, report, run_record["epochs"] if run_record else [], directory)
 
 
 def _model_name(model):
-    """A short name for folders."""
+    """A short name of the model, for the folder of the run."""
     name = model.name if isinstance(model, keras.Model) else str(model).rstrip("/\\")
     if not isinstance(model, keras.Model) and pathlib.Path(name).exists():
         path = pathlib.Path(name).resolve()
@@ -158,11 +158,11 @@ def _model_name(model):
     return re.sub(r"[^\w.-]+", "_", name.rpartition(":")[2]).strip("._") or "model"
 
 
-def _weights_of(model, directory):
-    """What a recipe takes for the weights; a model in memory is written first, once."""
+def _weights_source(model, directory):
+    """The `weights` of a recipe: the name or path itself, or the file to which a model in memory is saved once."""
     if not isinstance(model, keras.Model):
         return str(model)
-    metadata(model)  # raises where it is none of this library
+    metadata(model)  # Raises if it is not of this library.
     file = directory / "initial" / MODEL_FILE
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -171,8 +171,8 @@ def _weights_of(model, directory):
     return str(file)
 
 
-def _recipe(name, weights, selection, data, epochs, learning_rate, image_size, seed, log):
-    """The recipe of all layers, whose weights are still those that it begins with."""
+def _make_recipe(name, weights, selection, data, epochs, learning_rate, image_size, seed, log):
+    """The recipe for all layers; its weights are still the pretrained ones."""
     source = describe_model(weights, selection)
     log(
         f"weights: {shown_origin(source.origin)}, license {license_of(source) or 'not stated'}, mean "
@@ -206,52 +206,54 @@ def _rounded(values):
 
 
 def _image_size(config, side, log):
-    """The image size of the weights, or a smaller one of whole patches for images that are much smaller."""
+    """The image size of the weights, or a smaller multiple of the patch size for images that are much smaller."""
     native = config.image_size
-    if type(config) is not ViTConfig or side * ENLARGEMENT >= min(native):
+    if type(config) is not ViTConfig or side * MAX_ENLARGEMENT >= min(native):
         return native
-    size = tuple(max(-(-side * ENLARGEMENT // patch), 4) * patch for patch in config.patch_size)
+    size = tuple(max(-(-side * MAX_ENLARGEMENT // patch), 4) * patch for patch in config.patch_size)
     if any(new >= old for new, old in zip(size, native, strict=True)):
         return native
     log(
-        f"image size: {size[0]} x {size[1]}, as half of the images have at most {side} pixels on their shorter side; "
-        f"the weights are used with {native[0]} x {native[1]} (--size, image_size=)"
+        f"image size: {size[0]} x {size[1]} instead of the {native[0]} x {native[1]} of the weights, as the median "
+        f"of the shorter sides of the images is {side} pixels; pass --size (image_size=) to change it"
     )
     return size
 
 
 def _fit_head(recipe, source, data, directory, log):
-    """Fits the head and saves the model, unless that is done; returns a dict with its validation accuracy."""
+    """Fits the head and saves the model, unless it is saved already; returns a dict with its validation accuracy."""
     state = directory / "head.json"
-    wanted = {"recipe": _head_settings(recipe.to_dict())}
+    settings = {"recipe": _head_settings(recipe.to_dict())}
     if state.exists() and (directory / MODEL_FILE).exists():
-        known = json.loads(state.read_text())
-        if _head_settings(upgrade_saved(known["recipe"], recipe)) == wanted["recipe"]:
-            return known
+        saved = json.loads(state.read_text())
+        if _head_settings(upgrade_saved(saved["recipe"], recipe)) == settings["recipe"]:
+            return saved
         raise ValueError(
-            "a run can only go on with the weights, data and sizes it began with; choose another directory (--out) or "
-            f"pass --overwrite. Received: {str(directory.parent)!r}"
+            "a resumed run must have the same weights, data and sizes; choose another directory (--out), or pass "
+            f"--overwrite. Received: {str(directory.parent)!r}"
         )
     directory.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(recipe.training.seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*the head is new")
         model = initial_model(recipe, source.class_names, choose_precision(recipe, device_kind()))
-    train, judge, _ = train_and_evaluation(source, recipe.data, recipe.input_spec)
-    if len(train) > _MOST_FEATURES:
-        _, train = train.divide(_MOST_FEATURES / len(train))
+    train, validation, _ = train_and_evaluation(source, recipe.data, recipe.input_spec)
+    if len(train) > _MAX_HEAD_IMAGES:
+        _, train = train.divide(_MAX_HEAD_IMAGES / len(train))
     extractor = head_inputs(model)
-    log(f"head: features of {data.count(train):,} training and {data.count(judge):,} validation images")
-    features, labels = _features(extractor, train, recipe, mirrored=recipe.augment.flip and len(train) <= _MIRRORED)
+    log(f"head: features of {data.count(train):,} training and {data.count(validation):,} validation images")
+    features, labels = _features(
+        extractor, train, recipe, flipped=recipe.augment.flip and len(train) <= _MAX_FLIPPED_IMAGES
+    )
     fit_heads(model, features, labels, recipe.training.seed)
-    features, labels = _features(extractor, judge, recipe)
+    features, labels = _features(extractor, validation, recipe)
     accuracy = float(np.mean(_logits(model, features).argmax(-1) == labels))
     log(f"head: validation accuracy {accuracy:.4f}")
     with replaced(directory / MODEL_FILE) as partial:
         model.save(partial)
-    found = wanted | {"validation_accuracy": accuracy}
-    record.write_json(state, found)
-    return found
+    result = settings | {"validation_accuracy": accuracy}
+    record.write_json(state, result)
+    return result
 
 
 def _head_settings(content):
@@ -262,11 +264,11 @@ def _head_settings(content):
     return settings
 
 
-def _features(extractor, split, recipe, mirrored=False):
-    """What the heads see of every image, a list of arrays, and the labels."""
+def _features(extractor, split, recipe, flipped=False):
+    """The inputs of the heads for every image, as a list of arrays, and the labels."""
     collected, labels = [], []
     for images, targets in _batches(split, recipe):
-        for pixels in (images, images[:, :, ::-1]) if mirrored else (images,):
+        for pixels in (images, images[:, :, ::-1]) if flipped else (images,):
             outputs = extractor.predict_on_batch(pixels)
             collected.append(outputs if isinstance(outputs, list | tuple) else [outputs])
             labels.append(targets.argmax(-1))
@@ -274,7 +276,7 @@ def _features(extractor, split, recipe, mirrored=False):
 
 
 def _batches(split, recipe):
-    """Normalized images and one-hot targets as arrays, without those that cannot be read."""
+    """Yields normalized images and one-hot targets as arrays; unreadable images are left out."""
     batches = evaluation_dataset(
         split,
         recipe.model.num_classes,
@@ -287,41 +289,41 @@ def _batches(split, recipe):
 
 
 def _logits(model, features):
-    """The mean of the heads' answers."""
+    """The mean of the logits of the heads."""
     heads = [layer for layer in model.layers if layer.name in ("head", "head_dist")]
-    answers = [keras.ops.convert_to_numpy(head(inputs)) for head, inputs in zip(heads, features, strict=True)]
-    return np.mean(answers, axis=0)
+    logits = [keras.ops.convert_to_numpy(head(inputs)) for head, inputs in zip(heads, features, strict=True)]
+    return np.mean(logits, axis=0)
 
 
-def _keep_better(model, run_record, head, directory, log):
-    """What the model ends with: the best epoch, or the head alone where no epoch was as good; its weights follow."""
+def _keep_better_head(model, run_record, head, directory, log):
+    """Restores the model with the fitted head if no epoch was as good; returns the name of what is kept."""
     if run_record is None:
         return "head"
     best = max(epoch["val_accuracy"] for epoch in run_record["epochs"])
-    # An epoch's accuracy is a float32.
+    # The accuracy of an epoch is a float32.
     if best > head["validation_accuracy"] - 1e-6:
         return f"epoch {run_record['best_epoch']}"
-    log(f"no epoch was better than the head alone on the validation images ({best:.4f}): its model is kept")
+    log(f"keeping the model with the fitted head: no epoch has a higher validation accuracy (best {best:.4f})")
     model.set_weights(keras.models.load_model(directory / "head" / MODEL_FILE, compile=False).get_weights())
     with replaced(directory / MODEL_FILE) as partial:
         model.save(partial)
     return "head"
 
 
-def _report(model, recipe, source, data, head, run_record, kept):
-    """The report of a run as JSON types, without folders of this machine."""
-    train, judge, _ = train_and_evaluation(source, recipe.data, recipe.input_spec)
-    splits = {"validation": judge}
+def _make_report(model, recipe, source, data, head, run_record, kept):
+    """Makes the report of a run as JSON types, without paths of this machine."""
+    train, validation, _ = train_and_evaluation(source, recipe.data, recipe.input_spec)
+    splits = {"validation": validation}
     if data.test_split:
         splits["test"] = source.load(data.test_split, recipe.data, recipe.input_spec)
     content = metadata(model)
-    measured = {}
+    metrics = {}
     for name, split in splits.items():
         predictions, labels = [], []
         for images, targets in _batches(split, recipe):
             predictions.append(model.predict_on_batch(images).argmax(-1))
             labels.append(targets.argmax(-1))
-        measured[name] = classification_report(np.concatenate(labels), np.concatenate(predictions), content.labels)
+        metrics[name] = classification_report(np.concatenate(labels), np.concatenate(predictions), content.labels)
     return {
         "data": {"name": data.name, "classes": list(content.labels), "training_images": data.count(train)},
         "weights": {"origin": shown_origin(content.origin), "license": license_of(content)},
@@ -338,16 +340,16 @@ def _report(model, recipe, source, data, head, run_record, kept):
         "head": {"validation_accuracy": head["validation_accuracy"]},
         "epochs": run_record["epochs"] if run_record else [],
         "kept": kept,
-        **measured,
+        **metrics,
     }
 
 
-def _write(report, directory, run_record, log):
-    """Leaves the report, the curve and the confusion matrix in the run's folder."""
+def _save_report(report, directory, run_record, log):
+    """Saves the report, the curve and the confusion matrix in the run's folder."""
     record.write_json(directory / "report.json", report)
     split = "test" if "test" in report else "validation"
     text = f"# {report['data']['name']}\n\n{split}: {report[split]['examples']:,} images, "
-    text += f"{report[split]['accuracy']:.1%} right\n\n{markdown_report(report[split])}\n"
+    text += f"accuracy {report[split]['accuracy']:.1%}\n\n{markdown_report(report[split])}\n"
     (directory / "report.md").write_text(text, encoding="utf-8")
     plot.confusion_matrix(report[split], directory / "confusion.png", log)
     if run_record is None:
