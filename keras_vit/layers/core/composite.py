@@ -46,7 +46,7 @@ class CompositeLayer(keras.layers.Layer):
         if not kwargs.get("training"):
             # Nothing is differentiated, and no state may change: a server would write it in every call.
             return lambda *tensors, **_: layer_call(*tensors, **kwargs)
-        generators = self._seed_generators() if remat_redraws_dropout() else []
+        generators = self._dropout_generators() if remat_redraws_dropout() else []
 
         def call(*tensors, **_):
             # Drawn once, outside of the part that is computed twice; far apart, as a block draws several times.
@@ -61,7 +61,7 @@ class CompositeLayer(keras.layers.Layer):
 
         return call
 
-    def _seed_generators(self):
+    def _dropout_generators(self):
         return [layer.seed_generator for layer in sublayers(self) if hasattr(layer, "seed_generator")]
 
     def _relative_path(self, layer):
