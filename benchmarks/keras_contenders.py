@@ -53,7 +53,7 @@ def recipe(task, padding=None, checkpointed=False, repeated=False):
     from keras_vit.config import DataConfig, OptimizerConfig, Recipe
     from keras_vit.models import ViTConfig
     from keras_vit.training import compile_model, fused_training
-    from keras_vit.training.initialization.warm_start import checkpointed_blocks
+    from keras_vit.training.initialization.warm_start import remat_scope
     from keras_vit.training.loop.hardware import choose_compiler
 
     config = ViTConfig.from_config(task.config)
@@ -64,7 +64,7 @@ def recipe(task, padding=None, checkpointed=False, repeated=False):
         optimizer=OptimizerConfig(learning_rate=1e-4, weight_decay=0.05, global_clipnorm=1.0),
     ).for_data(config.num_classes, config.num_channels)
     device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
-    with checkpointed_blocks(config, checkpointed):
+    with remat_scope(config, checkpointed):
         model = build(task, "keras_vit")
     compiler = choose_compiler(settings, device, replicas=1)
     compile_model(model, settings, steps_per_epoch=1000, compiler=compiler)

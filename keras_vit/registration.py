@@ -10,7 +10,7 @@ import importlib
 import keras
 
 PACKAGE = "keras_vit"
-# Registered classes by the module that defines them.
+# Registered names of classes by the module that defines them.
 LAZY_CLASSES = {
     "keras_vit.training.tasks.distillation": ("DistillationLoss", "Distiller"),
     "keras_vit.training.tasks.losses": ("BinaryLoss",),
@@ -24,7 +24,8 @@ class _LazyClass(type):
     """A class that stands for another one, which it imports when it is used."""
 
     def _load(cls):
-        return getattr(importlib.import_module(cls.__module__), cls.__name__)
+        importlib.import_module(cls.__module__)
+        return keras.saving.get_custom_objects()[f"{PACKAGE}>{cls.__name__}"]
 
     def __call__(cls, *args, **kwargs):
         return cls._load()(*args, **kwargs)

@@ -92,14 +92,16 @@ def test_imports_no_optional_package_that_keras_does_not(saved):
 
 
 def _registered_classes():
-    """The classes that the sources register, by the name of their module."""
+    """Registered names of the classes in the sources, by module."""
     classes = {}
     package = pathlib.Path(keras_vit.__file__).parent
     for path in sorted(package.rglob("*.py")):
         module = ".".join(path.relative_to(package.parent).with_suffix("").parts)
         for node in ast.parse(path.read_text()).body:
-            if any("register_keras_serializable" in ast.unparse(d) for d in getattr(node, "decorator_list", [])):
-                classes.setdefault(module, []).append(node.name)
+            for decorator in getattr(node, "decorator_list", []):
+                if "register_keras_serializable" in ast.unparse(decorator):
+                    names = [keyword.value.value for keyword in decorator.keywords if keyword.arg == "name"]
+                    classes.setdefault(module, []).append(*names or [node.name])
     return classes
 
 
@@ -112,15 +114,19 @@ def test_every_registered_class_is_imported_or_has_a_stand_in(saved):
 def test_a_compiled_model_loads_and_every_class_is_found(tmp_path):
     model = tiny_vit()
     schedule = training.EpochCosine(1e-3, steps_per_epoch=2, epochs=3)
-    model.compile(training.AdamW(schedule, weight_decay=0.1), loss=training.BinaryLoss())
+    model.compile(training.AdamW(schedule, weight_decay=0.1), loss=training.SigmoidCrossEntropy())
     model.fit(IMAGES, np.eye(3)[:2], verbose=0)
     model.save(tmp_path / "run.keras")
     vit = build_vit(CONFIG)
     objects = [getattr(training, name)(1e-3) for name in ("AdamW", "Lamb", "Lion", "Muon", "SGD")]
     objects += [schedule, training.BigVisionSchedule(1e-3, total_steps=9), training.EveryNth(schedule, 2)]
-    objects += [training.BinaryLoss(), training.DistillationLoss(), training.MaskedAutoencoder(vit, decoder_heads=2)]
+    objects += [
+        training.SigmoidCrossEntropy(),
+        training.DistillationLoss(),
+        training.MaskedAutoencoder(vit, decoder_heads=2),
+    ]
     objects += [training.Distiller(vit, tiny_vit())]
-    names = sorted(f"keras_vit>{type(item).__name__}" for item in objects)
+    names = sorted(keras.saving.get_registered_name(type(item)) for item in objects)
     assert names == sorted(f"keras_vit>{name}" for classes in LAZY_CLASSES.values() for name in classes)
     paths = []
     for item in objects:

@@ -1,4 +1,4 @@
-"""How the training images of a recipe are changed."""
+"""Augmentation settings of a recipe, and the parser of augmentation policies."""
 
 import ast
 import dataclasses
@@ -17,22 +17,23 @@ _TIMM_KEYS = {
 
 
 def read_policy(text):
-    """Reads a policy.
+    """Parses an augmentation policy.
 
     Args:
         text: str. One of
 
-            - `rand-m9-mstd0.5-inc1`, timm's RandAugment: `m` magnitude, `n` layers, `p` rate, `mstd` deviation,
-              `mmax` largest magnitude, `inc1` stronger with the magnitude;
-            - `randaugment(2, 10)`, big_vision's: layers and magnitude;
-            - `three_augment`, DeiT-III's;
-            - `keras_cv("RandAugment", magnitude=0.5)`: a layer of keras-cv's with its own arguments.
+            - `rand-m9-mstd0.5-inc1`, RandAugment of timm: `m` magnitude, `n` number of operations, `p` probability,
+              `mstd` standard deviation of the magnitude, `mmax` largest magnitude, `inc1` severity that increases with
+              the magnitude;
+            - `randaugment(2, 10)`, of big_vision: number of operations and magnitude;
+            - `three_augment`, of DeiT-III;
+            - `keras_cv("RandAugment", magnitude=0.5)`: a layer of keras-cv with its arguments.
 
     Returns:
         `rand`, `randaugment`, `three_augment` or `keras_cv`, and a dict of the fields of its class.
 
     Raises:
-        ValueError: if it is none of these.
+        ValueError: if `text` is none of these.
     """
     if text.split("-")[0] == "rand":
         return "rand", _read_timm(text)
@@ -45,7 +46,7 @@ def read_policy(text):
         return name, _CALLS[name](*arguments, **keywords)
     except (SyntaxError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(
-            f"a policy is rand-<options> or one of {sorted(_CALLS)}, with arguments in brackets"
+            f"policy must be rand-<options> or one of {sorted(_CALLS)} with arguments in parentheses"
             f"{nearest(text.partition('(')[0], _CALLS)} Received: {text!r}"
         ) from error
 
@@ -53,20 +54,21 @@ def read_policy(text):
 def _read_timm(text):
     fields = {}
     for part in text.split("-")[1:]:
-        found = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", part)
+        match = re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", part)
         try:
-            name, read = _TIMM_KEYS[found[1]]
-            fields[name] = read(found[2])
+            name, read = _TIMM_KEYS[match[1]]
+            fields[name] = read(match[2])
         except (TypeError, KeyError, ValueError) as error:
             raise ValueError(
-                f"a part of a rand- policy is one of {sorted(_TIMM_KEYS)} and a number. Received: {part!r} in {text!r}"
+                f"an option of a rand- policy must be one of {sorted(_TIMM_KEYS)} and a number. "
+                f"Received: {part!r} in {text!r}"
             ) from error
     return fields
 
 
 def _randaugment(layers=2, magnitude=10.0):
     if not is_number(magnitude) or magnitude < 0:
-        raise ValueError("a magnitude is a number of at least 0")
+        raise ValueError("magnitude must be a number of at least 0")
     return {"layers": check_count(layers, "layers"), "magnitude": magnitude}
 
 
@@ -87,38 +89,39 @@ _INTERPOLATIONS = (None, "nearest", "bilinear", "bicubic", "lanczos", "random")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Random changes of training images. All off by default.
+    """Augmentation of training images; everything is off by default.
 
-    In this order: crop, padded crop, mirroring, policy, colour jitter, (normalisation), affine change, erasing, mixing.
+    Applied in this order: crop, padded crop, flip, policy, color jitter, normalization, affine change, random erasing,
+    mixup or CutMix.
 
     Args:
-        crop_scale: pair of floats in (0, 1] or `None`. Area of the random crop as fractions of the image; `None` for no
-            random crop: the image is prepared as in evaluation.
-        crop_ratio: pair of floats. Width over height of the random crop.
-        crop_interpolation: `nearest`, `bilinear`, `bicubic`, `lanczos`, `random` (bilinear or bicubic, a coin for
-            every use, as in timm) or `None`, that of the input spec. Of the crop and of timm's RandAugment, which
-            knows no `nearest` and `lanczos`.
-        crop_sampling: `timm` or `inception`, TensorFlow's, as big_vision; see
+        crop_scale: pair of floats in (0, 1] or `None`. Area of the random crop as fractions of the image (timm
+            `scale`). `None` disables the crop: the image is prepared as in evaluation.
+        crop_ratio: pair of floats. Aspect ratio, width over height, of the random crop (timm `ratio`).
+        crop_interpolation: `nearest`, `bilinear`, `bicubic`, `lanczos`, `random` (bilinear or bicubic at random, as in
+            timm) or `None` for that of the input spec (timm `train_interpolation`). Used by the crop and by timm's
+            RandAugment, which does not support `nearest` and `lanczos`.
+        crop_sampling: `timm`, or `inception` for that of TensorFlow and big_vision; see
             `keras_vit.data.augment.random_crop.crop_window`. Default `timm`.
-        crop_antialias: bool. Whether a crop that shrinks is antialiased, as by Pillow; big_vision's is not. Default
-            True.
-        padding: int, pixels. Pads every side and crops the size back at a random place.
-        padding_mode: `constant` (the colour `fill`) or `reflect`.
-        flip: bool. Mirror left and right, every second image.
-        policy: str or `None`. Changes of single images, as read by `keras_vit.config.augment`:
-            `rand-m9-mstd0.5-inc1` (timm's RandAugment), `randaugment(2, 10)` (big_vision's), `three_augment`
-            (DeiT-III's) or `keras_cv("RandAugment", magnitude=0.5)`.
-        color_jitter: float. Brightness, contrast and saturation by factors from 1 +- this. Inactive beside
-            RandAugment, as in timm and DeiT.
-        shift: float, pixels. Each axis moves by up to this; fractions of a pixel are interpolated.
-        rotation: float, degrees. Up to this in both directions.
+        crop_antialias: bool. Antialiases crops that are shrunk, as Pillow does; big_vision does not. Default True.
+        padding: int, pixels. Pads every side, then crops the original size at a random position.
+        padding_mode: `constant` (with `fill`) or `reflect`.
+        flip: bool. Flips images left to right with probability 0.5 (timm `hflip`).
+        policy: str or `None`. Augmentation policy of single images (timm `auto_augment`), see `read_policy`:
+            `rand-m9-mstd0.5-inc1` (RandAugment of timm), `randaugment(2, 10)` (of big_vision), `three_augment` (of
+            DeiT-III) or `keras_cv("RandAugment", magnitude=0.5)`.
+        color_jitter: float. Multiplies brightness, contrast and saturation by random factors of 1 +- this. Ignored
+            with RandAugment, as in timm and DeiT.
+        shift: float, pixels. Largest translation along each axis; fractions of a pixel are interpolated.
+        rotation: float, degrees. Largest rotation in both directions.
         zoom: float in [0, 1). Each axis is scaled by a factor between `1 - zoom` and `1 + zoom`.
-        shear: float. Up to this many pixels sideways for each pixel down.
-        fill: int, 0 to 255. The pixel that moves in from outside in padding and affine changes. Default 0.
-        random_erasing_prob: float in [0, 1]. How many images have a rectangle replaced by noise.
+        shear: float. Largest horizontal shear, pixels per pixel of height.
+        fill: int, 0 to 255. Value of pixels outside the image in padding and affine changes. Default 0.
+        random_erasing_prob: float in [0, 1]. Probability that a rectangle of an image is replaced by noise (timm
+            `reprob`).
         mixup: float. Alpha of mixup's Beta distribution (timm `mixup`); 0 disables mixup.
         cutmix: float. Alpha of CutMix's Beta distribution (timm `cutmix`); 0 disables CutMix.
-        mixup_mode: How mixup and CutMix draw weights and partners (timm `mixup_mode`). `batch`: one weight per batch,
+        mixup_mode: str, the sampling of weights and partners (timm `mixup_mode`). `batch`: one weight per batch,
             the partner from the reversed batch; `sample`: one weight per image (timm's `elem`); `big_vision`: mixup
             only, the partner is the neighbor and keeps the smaller weight; `keras_cv`: keras-cv's layers.
         mixup_prob: float in [0, 1]. Probability that a batch (`batch`) or an image (`sample`) is mixed (timm
@@ -154,12 +157,12 @@ class AugmentConfig:
         check_count(self.padding, "padding")
         for name in ("shift", "rotation", "shear", "mixup", "cutmix", "color_jitter"):
             if not is_number(getattr(self, name)) or getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative or infinite. Received: {name}={getattr(self, name)!r}")
+                raise ValueError(f"{name} must be finite and not negative. Received: {name}={getattr(self, name)!r}")
         for name in ("random_erasing_prob", "mixup_prob", "mixup_switch_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1]. Received: {name}={getattr(self, name)!r}")
         if not 0 <= self.fill <= 255:
-            raise ValueError(f"fill must be a pixel, 0 to 255. Received: fill={self.fill!r}")
+            raise ValueError(f"fill must be a pixel value from 0 to 255. Received: fill={self.fill!r}")
         check_choice(self.padding_mode, ("constant", "reflect"), "padding_mode")
         check_choice(self.crop_interpolation, _INTERPOLATIONS, "crop_interpolation")
         check_choice(self.crop_sampling, ("timm", "inception"), "crop_sampling")
@@ -176,13 +179,13 @@ class AugmentConfig:
     def _check_crop(self):
         scale, ratio = self.crop_scale, self.crop_ratio
         if scale is not None and not (_is_range(scale) and scale[1] <= 1):
-            raise ValueError(f"crop_scale must be two rising fractions of the area. Received: crop_scale={scale!r}")
+            raise ValueError(f"crop_scale must be two increasing fractions of the area. Received: crop_scale={scale!r}")
         if not _is_range(ratio):
-            raise ValueError(f"crop_ratio must be two rising ratios. Received: crop_ratio={ratio!r}")
+            raise ValueError(f"crop_ratio must be two increasing ratios. Received: crop_ratio={ratio!r}")
 
 
 def _is_range(pair):
-    """Whether `pair` is two positive numbers, the second not below the first."""
+    """Returns whether `pair` holds two positive numbers in increasing order."""
     return (
         isinstance(pair, tuple | list)
         and len(pair) == 2

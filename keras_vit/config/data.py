@@ -87,7 +87,7 @@ class DataConfig:
     service: str | None = None
 
     @property
-    def validates(self):
+    def has_validation(self):
         """bool. Whether a validation part is evaluated on, instead of the test split."""
         return bool(self.validation_split or self.validation_fraction)
 

@@ -24,7 +24,7 @@ _OF_THE_DATA = ("num_classes", "num_channels", "classifier_activation")
 _OF_EVERY_FAMILY = ("image_size", "dropout_rate", "drop_path_rate")
 
 
-def follow_weights(recipe):
+def complete_from_weights(recipe):
     """Completes a recipe by what its weights say: the model and the preprocessing that it leaves open.
 
     Args:
@@ -39,7 +39,7 @@ def follow_weights(recipe):
     """
     if not recipe.weights:
         return recipe
-    source, model, spec = described_weights(recipe), recipe.model, recipe.input_spec
+    source, model, spec = weights_metadata(recipe), recipe.model, recipe.input_spec
     if isinstance(model, ModelConfig):
         _check_architecture(recipe, source.config)
     else:
@@ -53,12 +53,12 @@ def follow_weights(recipe):
     return recipe.replace(model=model, input_spec=spec)
 
 
-def described_weights(recipe):
+def weights_metadata(recipe):
     """The `ModelMetadata` of a recipe's weights."""
     return describe_model(recipe.weights, recipe.weights_selection)
 
 
-def needs_no_download(weights):
+def is_local(weights):
     """Whether weights are files of this machine, neither published nor on the Hub."""
     return pathlib.Path(weights).exists() or not (is_remote(weights) or str(weights) in catalog())
 
@@ -79,7 +79,7 @@ def differences_from_weights(recipe, weights, selection):
     """
     other = describe_model(weights, selection)
     try:
-        own = described_weights(recipe) if recipe.weights else None
+        own = weights_metadata(recipe) if recipe.weights else None
     except (ValueError, OSError):
         own = None
     if own is None:

@@ -1,4 +1,4 @@
-"""How a recipe hides patches, and what does not go with that."""
+"""Settings of masked autoencoders (MAE), and the fields of a recipe that they exclude."""
 
 import dataclasses
 
@@ -8,12 +8,14 @@ from keras_vit.validation import check_positive, check_rate
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskingConfig:
-    """Training without labels, as a masked autoencoder: see `keras_vit.training.MaskedAutoencoder`.
+    """Settings of pretraining without labels by a `keras_vit.training.MaskedAutoencoder`.
 
     Args:
-        ratio: float in (0, 1). How many of the patches are hidden. Default 0.75.
-        decoder_dim, decoder_layers, decoder_heads: ints. The first is a multiple of 4. Default 512, 8 and 16.
-        normalize_targets: bool. Whether patches are painted less their mean and over their deviation. Default True.
+        ratio: float in (0, 1). Fraction of masked patches (MAE `mask_ratio`). Default 0.75.
+        decoder_dim, decoder_layers, decoder_heads: ints. Width, a multiple of 4, number of blocks and of heads of the
+            decoder (MAE `decoder_embed_dim`, `decoder_depth`, `decoder_num_heads`). Default 512, 8 and 16.
+        normalize_targets: bool. Normalizes the pixels of every target patch by their mean and standard deviation (MAE
+            `norm_pix_loss`). Default True.
     """
 
     ratio: float = 0.75
@@ -28,7 +30,11 @@ class MaskingConfig:
 
 
 def check_decoder(dim, layers, heads):
-    """Raises a `ValueError` unless a decoder can have this width, these blocks and these heads."""
+    """Checks the width, number of blocks and number of heads of a decoder.
+
+    Raises:
+        ValueError: if one of them is invalid.
+    """
     for value, name in ((dim, "decoder_dim"), (layers, "decoder_layers"), (heads, "decoder_heads")):
         check_positive(value, name)
     if dim % 4 or dim % heads:
@@ -39,14 +45,14 @@ def check_decoder(dim, layers, heads):
 
 
 def check_masking(recipe):
-    """Refuses a `Recipe` with a `MaskingConfig` that asks for labels, or for what would not be trained.
+    """Checks that a `Recipe` with a `MaskingConfig` has no settings that need labels or would not be trained.
 
     Raises:
-        ValueError: with the fields.
+        ValueError: with the names of such fields.
     """
     model, training = recipe.model, recipe.training
     is_vit = type(model) is ViTConfig
-    not_learned = {
+    conflicts = {
         "model": not is_vit,
         "model.norm_placement": is_vit and model.norm_placement != "pre",
         "model.pooling": is_vit and model.pooling == "map",
@@ -65,8 +71,8 @@ def check_masking(recipe):
         "data.validation_split": recipe.data.validation_split,
         "data.class_weights": recipe.data.class_weights,
     }
-    if wrong := [name for name, value in not_learned.items() if value]:
+    if wrong := [name for name, value in conflicts.items() if value]:
         raise ValueError(
-            "a masked autoencoder is a Vision Transformer that learns from images alone, with weights as they are. "
+            "masking trains a Vision Transformer from images alone; leave out settings of labels and other models. "
             f"Received: {', '.join(wrong)}"
         )

@@ -1,4 +1,4 @@
-"""How the weights of a recipe move, as plain data."""
+"""Optimizer settings of a recipe."""
 
 import dataclasses
 import typing
@@ -11,49 +11,54 @@ SCHEDULES = ("cosine", "linear", "rsqrt", "constant", "epoch_cosine")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Optimizer, learning rate and weight decay. Steps here are updates of the weights.
+    """Settings of the optimizer, learning rate, weight decay and weight average. A step here is an update.
 
     Args:
-        name: `adamw`, `adam` (which has no weight decay), `sgd`, `lamb` (as timm has it), `lion` or `muon` (Muon for
-            the kernels between hidden features, Adam for the rest). Default `adamw`.
-        learning_rate: float. The peak.
-        lr_base_size: int or `None`. The batch that `learning_rate` is of: the peak is multiplied by the images of
-            an update and divided by this. Default `None`: taken as it is.
-        schedule: `cosine`, `linear` (both to `final_learning_rate`), `rsqrt` (the inverse square root), `constant`, or
-            `epoch_cosine` (timm's: one rate an epoch, and the warm-up replaces the beginning of the cosine).
-        final_learning_rate: float. Where cosine and linear end; not scaled by the batch. Default 0.
-        warmup_epochs: float. Epochs of linear warm-up; whole ones for `epoch_cosine`. Default 0.
-        warmup_steps: int or `None`. The warm-up in updates instead. Default `None`.
-        warmup_learning_rate: float. Where the warm-up begins; not scaled by the batch. Default 0.
-        lag_one_epoch: bool. Only `epoch_cosine`: every epoch has the rate of the one before, as DeiT was trained.
-        timescale: int, updates. Only `rsqrt`: it falls to `learning_rate / sqrt(2)` in so many. Default 10000.
-        cooldown_steps: int, updates. Only linear, rsqrt and constant: a linear end to 0. Default 0.
-        weight_decay: float. Decoupled and multiplied by the learning rate, as in AdamW of Keras and PyTorch; PyTorch's
-            SGD takes it into the momentum, which is `1 / (1 - momentum)` times as much. Never on
-            biases, norms, tokens, positions. Default 0.
+        name: `adamw`, `adam` (without weight decay), `sgd`, `lamb` (that of timm), `lion` or `muon` (Muon for the
+            kernels between hidden features, Adam for the rest). Default `adamw`.
+        learning_rate: float. Peak learning rate.
+        lr_base_size: int or `None`. Batch size at which `learning_rate` is defined (timm `lr_base_size`): the peak is
+            multiplied by the effective batch size and divided by this. Default `None`: no scaling.
+        schedule: `cosine`, `linear` (both to `final_learning_rate`), `rsqrt` (inverse square root), `constant`, or
+            `epoch_cosine` (timm's: one rate per epoch, with a warm-up that replaces the start of the cosine).
+        final_learning_rate: float. Final rate of cosine and linear (timm `min_lr`); not scaled. Default 0.
+        warmup_epochs: float. Epochs of linear warm-up; an integer for `epoch_cosine`. Default 0.
+        warmup_steps: int or `None`. Length of the warm-up in updates instead. Default `None`.
+        warmup_learning_rate: float. Rate at the start of the warm-up (timm `warmup_lr`); not scaled. Default 0.
+        lag_one_epoch: bool. For `epoch_cosine`: every epoch has the rate of the epoch before, as DeiT was trained.
+            Default False.
+        timescale: int, updates. For `rsqrt`: the rate decays to `learning_rate / sqrt(2)` in that time (big_vision).
+            Default 10000.
+        cooldown_steps: int, updates. For linear, rsqrt and constant: linear decay to 0 at the end (big_vision).
+            Default 0.
+        weight_decay: float. Decoupled and multiplied by the learning rate, as in AdamW of Keras and PyTorch. PyTorch's
+            SGD adds it to the gradient before the momentum: multiply its value by `1 / (1 - momentum)`. Not applied
+            to biases, norms, tokens and position embeddings. Default 0.
         independent_weight_decay: bool. Multiplies `weight_decay` by the learning rate over its peak, a number from 0
             to 1, instead of by the learning rate, as in big_vision. Default False.
-        layer_decay: float in (0, 1] or `None`. Every layer learns slower than the one above it by this factor, see
-            `layer_scales`. Default `None`.
-        beta_1: float. Not of SGD. Default 0.9.
-        beta_2: float or `None`: 0.99 for Lion, else 0.999. Not of SGD.
-        epsilon: float. Of Adam, LAMB and Muon's Adam. Default 1e-8.
-        momentum: float. Of SGD and Muon. Default 0.9.
-        nesterov: bool. Of SGD and Muon. Default False.
-        adam_lr_ratio: float. Muon's Adam learns at `learning_rate` times this. Default 1.
-        global_clipnorm: float or `None`. Largest global norm of the gradient. Default `None`: no clipping.
+        layer_decay: float in (0, 1] or `None`. Factor of the learning rate from each layer to the one below (timm
+            `layer_decay`), see `layer_decay_scales`. Default `None`.
+        beta_1: float. Not for SGD. Default 0.9.
+        beta_2: float or `None` for 0.99 with Lion, else 0.999. Not for SGD.
+        epsilon: float. For Adam, LAMB and Muon's Adam. Default 1e-8.
+        momentum: float. For SGD and Muon. Default 0.9.
+        nesterov: bool. For SGD and Muon. Default False.
+        adam_lr_ratio: float. Learning rate of Muon's Adam over `learning_rate` (Keras `adam_lr_ratio`). Default 1.
+        global_clipnorm: float or `None`. Largest global norm of the gradients (Keras `global_clipnorm`). Default
+            `None`: no clipping.
         gradient_accumulation_steps: int. Number of batches whose gradients are averaged for one update (Keras). The
-            effective batch is the data's `batch_size` times this. Default 1.
-        ema_momentum: float or `None`. Momentum of an average of the weights.
-        ema_evaluate: bool. Whether the average is what is evaluated, and what the run ends with; else it is kept
-            beside the weights, as in DeiT. Default True.
+            effective batch size is the data's `batch_size` times this. Default 1.
+        ema_momentum: float or `None`. Momentum of an exponential moving average of the weights (Keras). Default `None`:
+            no average.
+        ema_evaluate: bool. Evaluates and saves the average as the model; if False it is saved beside the weights, as in
+            DeiT. Default True.
 
     Raises:
-        ValueError: if a field breaks these rules, or has no effect beside the others and not its default.
+        ValueError: if a field is out of range, or has no effect with the others and not its default.
     """
 
-    # Optimizers with settings that the others have not. An override of the name takes these away from the others.
-    only_of: typing.ClassVar = {
+    # Fields that only some optimizers have. An override of the name resets those that the new optimizer lacks.
+    specific_to: typing.ClassVar = {
         "beta_1": ("adamw", "adam", "lamb", "lion", "muon"),
         "beta_2": ("adamw", "adam", "lamb", "lion", "muon"),
         "epsilon": ("adamw", "adam", "lamb", "muon"),
@@ -95,7 +100,7 @@ class OptimizerConfig:
                 raise ValueError(f"{name} must be positive and finite. Received: {name}={getattr(self, name)!r}")
         for name in ("final_learning_rate", "warmup_epochs", "warmup_learning_rate", "weight_decay"):
             if not is_number(getattr(self, name)) or getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative or infinite. Received: {name}={getattr(self, name)!r}")
+                raise ValueError(f"{name} must be finite and not negative. Received: {name}={getattr(self, name)!r}")
         for name in ("beta_1", "beta_2", "momentum", "ema_momentum"):
             if getattr(self, name) is not None:
                 check_rate(getattr(self, name), name)
@@ -112,23 +117,25 @@ class OptimizerConfig:
         self._check_together()
 
     def _check_together(self):
-        """Settings that would otherwise be passed over without a word."""
+        """Checks that no field would silently have no effect."""
         by_epochs = self.schedule == "epoch_cosine"
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         rules = {
             f"{field} is for {', '.join(names)}": self.name not in names and getattr(self, field) != defaults[field]
-            for field, names in self.only_of.items()
+            for field, names in self.specific_to.items()
         }
         rules |= {
-            "adam has no weight decay; adamw has": self.name == "adam" and self.weight_decay,
-            "a warm-up is told in epochs or in steps": self.warmup_steps and self.warmup_epochs,
-            "epoch_cosine warms up by whole epochs": by_epochs and (self.warmup_steps or self.warmup_epochs % 1),
+            "adam has no weight decay; use adamw": self.name == "adam" and self.weight_decay,
+            "set either warmup_epochs or warmup_steps": self.warmup_steps and self.warmup_epochs,
+            "epoch_cosine needs an integer number of warmup_epochs": by_epochs
+            and (self.warmup_steps or self.warmup_epochs % 1),
             "lag_one_epoch is for epoch_cosine": self.lag_one_epoch and not by_epochs,
             "timescale is for rsqrt": self.timescale != defaults["timescale"] and self.schedule != "rsqrt",
-            "warmup_learning_rate needs a warm-up": self.warmup_learning_rate
+            "warmup_learning_rate needs warmup_epochs or warmup_steps": self.warmup_learning_rate
             and not (self.warmup_steps or self.warmup_epochs),
-            "a cosine has no cool-down": self.cooldown_steps and self.schedule in ("cosine", "epoch_cosine"),
-            "constant and rsqrt have no final_learning_rate": self.final_learning_rate
+            "cooldown_steps is for linear, rsqrt and constant": self.cooldown_steps
+            and self.schedule in ("cosine", "epoch_cosine"),
+            "final_learning_rate is for cosine, linear and epoch_cosine": self.final_learning_rate
             and self.schedule in ("constant", "rsqrt"),
         }
         for rule, broken in rules.items():

@@ -144,7 +144,7 @@ def _replace(config, changes):
         values = {**dict.fromkeys(exclusive), **values}
     if "name" in values:
         defaults = {field.name: field.default for field in dataclasses.fields(config)}
-        lost = [field for field, owners in getattr(config, "only_of", {}).items() if values["name"] not in owners]
+        lost = [field for field, owners in getattr(config, "specific_to", {}).items() if values["name"] not in owners]
         values = {**{field: defaults[field] for field in lost}, **values}
     return dataclasses.replace(config, **values)
 

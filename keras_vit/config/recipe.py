@@ -5,7 +5,7 @@ import re
 
 from keras_vit.config.augment import AugmentConfig
 from keras_vit.config.data import DataConfig
-from keras_vit.config.from_weights import differences_from_weights, follow_weights, needs_no_download
+from keras_vit.config.from_weights import complete_from_weights, differences_from_weights, is_local
 from keras_vit.config.masking import MaskingConfig, check_masking
 from keras_vit.config.optimizer import OptimizerConfig
 from keras_vit.models import ConvNetConfig, HybridConfig, ModelConfig, SwinConfig, ViTConfig
@@ -162,7 +162,7 @@ class DistributionConfig:
 
 
 # The fields that choose from the file of a recipe's weights, as they are for another file.
-NO_CHOICE = {"weights_skip": (), "weights_new": (), "weights_prefix": None}
+NO_SELECTION = {"weights_skip": (), "weights_new": (), "weights_prefix": None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -207,7 +207,7 @@ class Recipe:
     def __post_init__(self):
         if not re.fullmatch(r"[^./\\][^/\\]*", self.name):
             raise ValueError(f"name names folders: no slash, no dot in front. Received: name={self.name!r}")
-        if self.training.early_stopping and not self.data.validates:
+        if self.training.early_stopping and not self.data.has_validation:
             raise ValueError(
                 "early_stopping needs a validation part, as the test set must not choose. "
                 f"Received: early_stopping={self.training.early_stopping}, validation_fraction=0"
@@ -227,7 +227,7 @@ class Recipe:
         if not isinstance(self.freeze, tuple | list) or not all(isinstance(name, str) for name in self.freeze):
             raise ValueError(f"freeze must be a tuple of patterns. Received: freeze={self.freeze!r}")
         if self.weights_selection and not self.weights:
-            choice = {name: getattr(self, name) for name in NO_CHOICE}
+            choice = {name: getattr(self, name) for name in NO_SELECTION}
             raise ValueError(f"weights_skip, weights_new and weights_prefix are of weights. Received: {choice}")
 
     @property
@@ -248,8 +248,8 @@ class Recipe:
         Raises:
             ValueError, FileNotFoundError: if the weights do not fit the model, or there are none.
         """
-        recipe = follow_weights(self)
-        weights = recipe.weights if recipe.weights and needs_no_download(recipe.weights) else None
+        recipe = complete_from_weights(self)
+        weights = recipe.weights if recipe.weights and is_local(recipe.weights) else None
         training = dataclasses.replace(self.training, epochs=1, steps_per_epoch=2, evaluation_steps=2)
         data = dataclasses.replace(self.data, batch_size=min(self.data.batch_size, 8))
         optimizer = dataclasses.replace(
@@ -263,7 +263,7 @@ class Recipe:
         teacher = self.distillation and dataclasses.replace(self.distillation, teacher=None)
         changes = {"training": training, "data": data, "optimizer": optimizer, "distillation": teacher}
         # What is chosen of a file goes with it.
-        recipe = recipe if weights else recipe.replace(weights=None, **NO_CHOICE)
+        recipe = recipe if weights else recipe.replace(weights=None, **NO_SELECTION)
         return recipe.replace(name=f"{self.name}-smoke", weights=weights, **changes)
 
     def with_weights(self, weights, **choice):
@@ -279,7 +279,7 @@ class Recipe:
         Raises:
             ValueError, OSError: if there are no such weights.
         """
-        choice = {**NO_CHOICE, **choice}
+        choice = {**NO_SELECTION, **choice}
         options = {name.removeprefix("weights_"): value for name, value in choice.items()}
         selection = KeySelection(**options, argument_prefix="weights_")
         return self.replace(weights=weights, **choice, **differences_from_weights(self, weights, selection))
@@ -302,7 +302,7 @@ class Recipe:
         """The recipe as nested JSON types, for records and for comparing runs."""
         content = dataclasses.asdict(self)
         # Absent where nothing is chosen, as in runs from before there was a choice.
-        return _plain({k: v for k, v in content.items() if k not in NO_CHOICE or v != NO_CHOICE[k]})
+        return _plain({k: v for k, v in content.items() if k not in NO_SELECTION or v != NO_SELECTION[k]})
 
 
 def with_current_names(saved):

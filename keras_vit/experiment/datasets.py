@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 
-from keras_vit.config.from_weights import follow_weights
+from keras_vit.config.from_weights import complete_from_weights
 from keras_vit.data import (
     Part,
     Service,
@@ -70,7 +70,7 @@ def load_splits(recipe, source, context):
     for is_turn_of_chief in (True, False):
         with context.workers.fail_together():
             if context.workers.is_chief is is_turn_of_chief:
-                recipe = follow_weights(recipe)
+                recipe = complete_from_weights(recipe)
                 source = source or load_source(recipe.data)
                 recipe = _adapt_to_source(recipe, source, context.log)
                 train, evaluation, name = train_and_evaluation(source, recipe.data, recipe.input_spec, recipe.augment)

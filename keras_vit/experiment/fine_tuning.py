@@ -16,8 +16,8 @@ import numpy as np
 
 from keras_vit.atomic import replaced
 from keras_vit.config import AugmentConfig, OptimizerConfig, Recipe, TrainingConfig, apply_overrides
-from keras_vit.config.from_weights import follow_weights
-from keras_vit.config.recipe import NO_CHOICE, upgrade_saved
+from keras_vit.config.from_weights import complete_from_weights
+from keras_vit.config.recipe import NO_SELECTION, upgrade_saved
 from keras_vit.data import evaluation_dataset, load_source, plain_errors, train_and_evaluation
 from keras_vit.distribution.strategies import device_kind
 from keras_vit.experiment.fine_tuning_data import load_fine_tuning_data
@@ -130,9 +130,9 @@ def fine_tune(
         recipe = _make_recipe(name, weights, selection, images, epochs, learning_rate, image_size, seed, log)
         recipe = apply_overrides(recipe, overrides)
         source = images.source or load_source(recipe.data)
-        recipe = follow_weights(recipe).for_data(len(source.class_names), source.num_channels)
+        recipe = complete_from_weights(recipe).for_data(len(source.class_names), source.num_channels)
         head = _fit_head(recipe, source, images, directory / "head", log)
-        tuned = recipe.replace(weights=str(directory / "head" / MODEL_FILE), **NO_CHOICE)
+        tuned = recipe.replace(weights=str(directory / "head" / MODEL_FILE), **NO_SELECTION)
         if head_only:
             model, run_record = keras.models.load_model(directory / "head" / MODEL_FILE, compile=False), None
             with replaced(directory / MODEL_FILE) as partial:

@@ -77,7 +77,7 @@ def _run(recipe, source, context):
     data = training_data(recipe, splits.train, context)
     task = make_task(recipe, splits.class_names, data, context)
     # Only a validation split may select the best epoch; the test split is evaluated once, after the last one.
-    validation = evaluation_data(recipe, splits.evaluation, context.strategy) if recipe.data.validates else None
+    validation = evaluation_data(recipe, splits.evaluation, context.strategy) if recipe.data.has_validation else None
     with reading_errors(recipe):
         result = fit(task, recipe, data.dataset, data.steps_per_epoch, context, validation)
     evaluation = {"split": splits.evaluation_name, **evaluate(task, recipe, splits.evaluation, context)}

@@ -9,20 +9,19 @@ from keras_vit.training.loop.checkpoint import restore
 from keras_vit.training.loop.checkpoint_callback import CheckpointCallback
 from keras_vit.training.loop.fit import compile_model, fit
 from keras_vit.training.optimizers.build import make_optimizer, make_schedule
-from keras_vit.training.optimizers.layer_decay import decayed_paths, layer_scales
+from keras_vit.training.optimizers.layer_decay import decayed_paths, layer_decay_scales
 from keras_vit.training.optimizers.optimizers import SGD, AdamW, Lamb, Lion, Muon
 from keras_vit.training.optimizers.schedules import BigVisionSchedule, EpochCosine, EveryNth, warmup_cosine
 from keras_vit.training.reports.run_record import run_record, write_json
 from keras_vit.training.tasks.distillation import DistillationLoss, Distiller, trained_model
-from keras_vit.training.tasks.losses import BinaryLoss, make_loss
+from keras_vit.training.tasks.losses import SigmoidCrossEntropy, make_loss
 from keras_vit.training.tasks.masked_autoencoder import MaskedAutoencoder, make_autoencoder
-from keras_vit.training.tasks.teacher import make_distiller, teacher_for
+from keras_vit.training.tasks.teacher import adapt_teacher, make_distiller
 
 __all__ = [
     "SGD",
     "AdamW",
     "BigVisionSchedule",
-    "BinaryLoss",
     "CheckpointCallback",
     "DistillationLoss",
     "Distiller",
@@ -32,6 +31,8 @@ __all__ = [
     "Lion",
     "MaskedAutoencoder",
     "Muon",
+    "SigmoidCrossEntropy",
+    "adapt_teacher",
     "compile_model",
     "decayed_paths",
     "fit",
@@ -39,7 +40,7 @@ __all__ = [
     "fused_training",
     "initial_model",
     "initialize_heads",
-    "layer_scales",
+    "layer_decay_scales",
     "make_autoencoder",
     "make_distiller",
     "make_loss",
@@ -47,7 +48,6 @@ __all__ = [
     "make_schedule",
     "restore",
     "run_record",
-    "teacher_for",
     "trained_model",
     "warmup_cosine",
     "write_json",

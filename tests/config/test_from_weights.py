@@ -11,7 +11,7 @@ from tiny import CONFIG, tiny_vit
 import keras_vit
 from keras_vit.config import DataConfig, Recipe, apply_overrides
 from keras_vit.config.files import load_recipe
-from keras_vit.config.from_weights import follow_weights
+from keras_vit.config.from_weights import complete_from_weights
 from keras_vit.models import build_model, vit_config
 from keras_vit.preprocessing import InputSpec
 from keras_vit.training import initial_model
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["", "model.safetensors", "tiny.keras"])
 def test_model_preprocessing_origin_and_license_follow_the_weights(folder, name):
-    recipe = follow_weights(Recipe(name="mine", weights=str(folder / name), data=DATA)).for_data(5, 3)
+    recipe = complete_from_weights(Recipe(name="mine", weights=str(folder / name), data=DATA)).for_data(5, 3)
     assert recipe.model == CONFIG.replace(num_classes=5)
     assert recipe.input_spec == SPEC
     with pytest.warns(UserWarning, match="the head is new"):
@@ -48,24 +48,26 @@ def test_fields_of_a_recipe_win_over_the_weights(folder):
     settings = ["model.image_size=32", "model.drop_path_rate=0.1", "input_spec.mean=(0,0,0)"]
     recipe = apply_overrides(Recipe(name="mine", weights=str(folder), data=DATA), settings)
     assert recipe.model == {"image_size": 32, "drop_path_rate": 0.1}
-    recipe = follow_weights(recipe)
+    recipe = complete_from_weights(recipe)
     assert recipe.model == CONFIG.replace(image_size=32, drop_path_rate=0.1)
     assert recipe.input_spec == SPEC.replace(size=32, mean=(0, 0, 0))
     with pytest.raises(ValueError, match=r"Did you mean 'drop_path_rate'\?.*drop_path=0.1"):
-        follow_weights(apply_overrides(Recipe(name="mine", weights=str(folder), data=DATA), ["model.drop_path=0.1"]))
+        complete_from_weights(
+            apply_overrides(Recipe(name="mine", weights=str(folder), data=DATA), ["model.drop_path=0.1"])
+        )
 
 
 def test_a_mean_of_the_channels_is_that_of_gray_images(folder):
-    recipe = follow_weights(Recipe(name="mine", weights=str(folder), data=DATA)).for_data(5, 1)
+    recipe = complete_from_weights(Recipe(name="mine", weights=str(folder), data=DATA)).for_data(5, 1)
     assert (recipe.input_spec.mean, recipe.input_spec.std) == (pytest.approx((0.5,)), pytest.approx((0.3,)))
 
 
 @pytest.mark.parametrize("name", ["finetune", "finetune_adamw", "linear_probe"])
 def test_recipes_follow_other_weights_but_where_they_differ_from_their_own(folder, name):
     recipe = load_recipe(name)
-    assert follow_weights(recipe) == recipe
+    assert complete_from_weights(recipe) == recipe
     other = "vit_small_patch16_224.augreg_in21k_ft_in1k"
-    followed = follow_weights(apply_overrides(recipe, [f"weights={other}"]))
+    followed = complete_from_weights(apply_overrides(recipe, [f"weights={other}"]))
     kept = ("image_size", "drop_path_rate", "position_resize", "patch_size")
     assert (followed.model.hidden_dim, followed.model.num_heads) == (384, 6)
     assert [getattr(followed.model, field) for field in kept] == [getattr(recipe.model, field) for field in kept]
@@ -73,7 +75,7 @@ def test_recipes_follow_other_weights_but_where_they_differ_from_their_own(folde
         recipe.input_spec.crop_fraction,
         recipe.input_spec.interpolation,
     )
-    spec = follow_weights(apply_overrides(recipe, [f"weights={folder}", "model.image_size=(16,24)"])).input_spec
+    spec = complete_from_weights(apply_overrides(recipe, [f"weights={folder}", "model.image_size=(16,24)"])).input_spec
     assert (spec.mean, spec.std) == (SPEC.mean, SPEC.std)
 
 
@@ -81,23 +83,23 @@ def test_an_image_size_is_cut_to_the_patches_of_other_weights():
     recipe = load_recipe("finetune")
     with pytest.warns(UserWarning, match=r"\(378, 378\) instead of \(384, 384\)"):
         recipe = apply_overrides(recipe, ["weights=vit_base_patch14_dinov2.lvd142m"])
-    assert follow_weights(recipe).model.image_size == (378, 378)
+    assert complete_from_weights(recipe).model.image_size == (378, 378)
 
 
 def test_weights_of_another_architecture_are_one_line_that_names_the_fields(folder):
     recipe = Recipe(name="mine", model=vit_config("tiny"), weights=BASE, data=DATA)
-    for attempt in (follow_weights, Recipe.smoke, initial_model):
+    for attempt in (complete_from_weights, Recipe.smoke, initial_model):
         with pytest.raises(ValueError, match=r"Set model.hidden_dim=768 \(is 192\), model.num_heads=12") as raised:
             attempt(recipe)
         assert "\n" not in str(raised.value)
         assert len(str(raised.value)) < 400
     with pytest.raises(ValueError, match=r"a ViTConfig for a SwinConfig"):
-        follow_weights(load_recipe("swin_cifar10").replace(weights=str(folder)))
+        complete_from_weights(load_recipe("swin_cifar10").replace(weights=str(folder)))
 
 
 def test_weights_whose_meaning_differs_are_warned_of(folder):
     recipe = Recipe(name="mine", weights=str(folder), data=DATA, input_spec=InputSpec((16, 24)), model={})
-    with pytest.warns(UserWarning, match=r"\(0.4, 0.5, 0.6\).*those of the recipe are \(\(0.5"):
+    with pytest.warns(UserWarning, match=r"\(0.4, 0.5, 0.6\).*the recipe has \(\(0.5"):
         initial_model(recipe)
 
 
@@ -186,7 +188,7 @@ CHOICE = {"weights_skip": ("ema_step",), "weights_new": ("^encoder_norm/",), "we
 
 def test_a_recipe_chooses_what_is_taken_of_a_file(folder, mixed):
     recipe = Recipe(name="mine", weights=str(mixed), data=DATA, **CHOICE)
-    recipe = follow_weights(recipe).for_data(3, 3)
+    recipe = complete_from_weights(recipe).for_data(3, 3)
     with pytest.warns(UserWarning, match="left as in the model, by weights_new=: encoder_norm/beta, encoder_norm/"):
         model = initial_model(recipe)
     expected = keras_vit.load_model(folder)
@@ -202,7 +204,7 @@ def test_a_choice_of_keys_can_be_set(mixed):
     # It is of this file and no other.
     again = recipe.with_weights(BASE)
     assert (again.weights_skip, again.weights_new, again.weights_prefix) == ((), (), None)
-    assert follow_weights(recipe).smoke().weights_prefix == "first"
+    assert complete_from_weights(recipe).smoke().weights_prefix == "first"
     smoke = again.smoke()
     assert (smoke.weights, smoke.weights_prefix) == (None, None)
 
@@ -211,7 +213,9 @@ def test_a_choice_of_keys_can_be_set(mixed):
 def test_errors_of_a_recipe_advise_its_own_fields(mixed, left_out):
     choice = {name: value for name, value in CHOICE.items() if name != left_out}
     with pytest.raises(ValueError, match=rf"{left_out}=") as error:
-        initial_model(follow_weights(Recipe(name="mine", weights=str(mixed), data=DATA, **choice)).for_data(3, 3))
+        initial_model(
+            complete_from_weights(Recipe(name="mine", weights=str(mixed), data=DATA, **choice)).for_data(3, 3)
+        )
     assert not re.search(r"(?<![_\w])(skip|new|prefix)=", str(error.value))
 
 
@@ -227,7 +231,7 @@ def test_weights_of_a_keras_file_are_those_of_its_model(folder):
     weights = str(folder / "tiny.keras")
     recipe = apply_overrides(Recipe(name="mine", weights=weights, data=DATA), ["model.image_size=32"])
     with pytest.warns(UserWarning, match=r"^tiny\.keras: positions of the grid"):
-        model = initial_model(follow_weights(recipe).for_data(3, 3))
+        model = initial_model(complete_from_weights(recipe).for_data(3, 3))
     with pytest.warns(UserWarning, match="positions of the grid"):
         expected = keras_vit.load_model(folder, image_size=32)
     assert all(np.array_equal(a, b) for a, b in zip(model.weights, expected.weights, strict=True))
@@ -236,5 +240,5 @@ def test_weights_of_a_keras_file_are_those_of_its_model(folder):
 def test_a_trained_model_names_no_folder_of_this_machine(mixed):
     recipe = Recipe(name="mine", weights=str(mixed), data=DATA, **CHOICE)
     with pytest.warns(UserWarning, match="new="):
-        model = initial_model(follow_weights(recipe).for_data(3, 3))
+        model = initial_model(complete_from_weights(recipe).for_data(3, 3))
     assert keras_vit.metadata(model).origin == "mixed.safetensors"

@@ -332,7 +332,7 @@ def test_a_process_ends_where_an_image_is_unreadable(broken, tmp_path):
     assert answer.returncode == 1, answer.stderr
     said = [line.partition(".")[0] for line in answer.stderr.splitlines() if line.startswith("keras_vit train: ")]
     assert [line.partition(": ")[2][:30] for line in said] == [
-        "the warm-up of 4 updates is as",
+        "the warm-up of 4 updates",
         "every image must be readable; ",
     ]
     assert "make_optimizer.py" not in answer.stderr

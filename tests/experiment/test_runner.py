@@ -17,8 +17,8 @@ from keras_vit.experiment import runner as experiment
 from keras_vit.metadata import metadata
 from keras_vit.models import ConvNetConfig, ViTConfig, build_model
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training import Distiller, initial_model, layer_scales, make_distiller, teacher_for
-from keras_vit.training.initialization.warm_start import checkpointed_blocks
+from keras_vit.training import Distiller, adapt_teacher, initial_model, layer_decay_scales, make_distiller
+from keras_vit.training.initialization.warm_start import remat_scope
 from keras_vit.training.loop import fit as run_module
 from keras_vit.training.loop.callbacks import best_epoch, is_stalled, tensorboard
 from keras_vit.training.loop.checkpoint import load_checkpoint
@@ -147,15 +147,15 @@ def test_a_teacher_sees_the_images_in_its_own_way():
     student = build_model(MODEL, ours)
     teacher = build_model(MODEL, theirs)
     pixels = np.random.default_rng(0).integers(256, size=(3, 8, 8, 1)).astype("uint8")
-    logits = teacher_for(student, teacher)(ours.normalize(pixels))
+    logits = adapt_teacher(student, teacher)(ours.normalize(pixels))
     np.testing.assert_allclose(logits, teacher(theirs.normalize(pixels)), atol=1e-4)
-    assert teacher_for(student, build_model(MODEL, ours)).name == "model"
+    assert adapt_teacher(student, build_model(MODEL, ours)).name == "model"
     large = build_model(MODEL.replace(image_size=16), theirs.replace(size=16))
     flat = np.full((1, 8, 8, 1), 51, "uint8")
     expected = large(theirs.normalize(np.full((1, 16, 16, 1), 51, "uint8")))
-    np.testing.assert_allclose(teacher_for(student, large)(ours.normalize(flat)), expected, atol=1e-4)
+    np.testing.assert_allclose(adapt_teacher(student, large)(ours.normalize(flat)), expected, atol=1e-4)
     plain = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
-    assert teacher_for(student, plain) is plain
+    assert adapt_teacher(student, plain) is plain
 
 
 def test_a_convolutional_teacher_keeps_its_statistics():
@@ -171,9 +171,9 @@ def test_a_convolutional_teacher_keeps_its_statistics():
     for old, new in zip(before, _numpy(teacher), strict=True):
         np.testing.assert_array_equal(new, old)
     with pytest.raises(ValueError, match="is for Transformers"):
-        layer_scales(teacher, 0.5)
+        layer_decay_scales(teacher, 0.5)
     with pytest.raises(ValueError, match="needs encoder blocks"):
-        checkpointed_blocks(metadata(teacher).config)
+        remat_scope(metadata(teacher).config)
 
 
 def test_the_first_weights_follow_the_recipe():
@@ -188,17 +188,17 @@ def test_the_first_weights_follow_the_recipe():
 @pytest.mark.parametrize(
     ("fields", "labels", "message"),
     [
-        ({"num_classes": 9}, None, "9 classes for 10"),
-        ({"num_channels": 3}, None, "3 channels for 1"),
-        ({"classifier_activation": "softmax"}, None, "must end in logits"),
-        ({"num_classes": 0}, None, "must end in logits"),
+        ({"num_classes": 9}, None, "classes.*9 and 10"),
+        ({"num_channels": 3}, None, "channels.*3 and 1"),
+        ({"classifier_activation": "softmax"}, None, "must output logits"),
+        ({"num_classes": 0}, None, "must output logits"),
         ({}, "abcdefghij", "in the same order"),
     ],
 )
 def test_a_teacher_that_does_not_fit_is_refused(fields, labels, message):
     student = build_model(MODEL, labels=tuple("0123456789"))
     with pytest.raises(ValueError, match=message):
-        teacher_for(student, build_model(MODEL.replace(**fields), labels=labels and tuple(labels)))
+        adapt_teacher(student, build_model(MODEL.replace(**fields), labels=labels and tuple(labels)))
 
 
 @pytest.mark.parametrize("token", [False, True])
@@ -449,7 +449,7 @@ def test_any_keras_model_can_teach_under_xla(tmp_path):
     np.testing.assert_allclose(wrapped(recipe.input_spec.normalize(pixels)), teacher(pixels), rtol=1e-3, atol=1e-2)
     teacher.add(keras.layers.Softmax())
     with pytest.raises(ValueError, match="ends in probabilities"):
-        teacher_for(student, teacher)
+        adapt_teacher(student, teacher)
 
 
 @pytest.mark.long

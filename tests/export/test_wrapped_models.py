@@ -215,7 +215,7 @@ def test_a_regression_is_served_as_it_is(units, backbone, tmp_path):
         (layers.Dense(1, "relu"), None, {}, "linear"),
         (layers.Dense(3), "mae", {}, "linear"),
         (layers.Dense(3), keras.losses.BinaryCrossentropy(from_logits=True), {}, "sigmoid"),
-        (layers.Dense(3), keras_vit.training.BinaryLoss(), {}, "softmax"),
+        (layers.Dense(3), keras_vit.training.SigmoidCrossEntropy(), {}, "softmax"),
         (layers.Dense(3), None, {}, "softmax"),
         (layers.Dense(3, "sigmoid"), "binary_crossentropy", {}, None),
     ],

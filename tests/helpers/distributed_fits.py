@@ -70,7 +70,7 @@ def vit(fused, strategy, norm=NORMS["vit"]):
 
 
 def _with_averages(model, arrays):
-    averages = {f"average of {v.path}": a.numpy() for v, a in model.optimizer.averages()}
+    averages = {f"average of {v.path}": a.numpy() for v, a in model.optimizer.moving_averages()}
     assert averages
     return {**arrays, **averages}
 

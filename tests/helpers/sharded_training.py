@@ -63,7 +63,7 @@ def train(config, optimizer, teacher, distribution):
     logits = model.predict(images[:BATCH], batch_size=BATCH, verbose=0) if optimizer == "adamw" else 0
     pieces = {w.path: len({str(shard.index) for shard in w.value.addressable_shards}) for w in model.weights}
     variables = {w.path: w for w in model.weights}
-    variables |= {f"average of {w.path}": average for w, average in trainer.optimizer.averages()}
+    variables |= {f"average of {w.path}": average for w, average in trainer.optimizer.moving_averages()}
     assert len(variables) == len(model.weights) + len(model.trainable_weights)
     return {path: np.asarray(w.value) for path, w in variables.items()}, logits, pieces
 

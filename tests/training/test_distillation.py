@@ -158,7 +158,7 @@ def test_keras_own_distiller_refuses_two_heads(part_readers):
         (lambda student, teacher: Distiller(student, teacher, alpha=1.5), "alpha must be in"),
         (lambda *_: DistillationLoss("harder"), "Did you mean 'hard'"),
         (lambda *_: DistillationLoss(temperature=0), "temperature must be positive"),
-        (lambda *_: DistillationLoss()(np.zeros((2, 5)), np.zeros((2, 4))), "logits of the same classes"),
+        (lambda *_: DistillationLoss()(np.zeros((2, 5)), np.zeros((2, 4))), r"classes.*\(2, 5\).*\(2, 4\)"),
     ],
 )
 def test_a_bad_argument_raises(make, message, part_readers):

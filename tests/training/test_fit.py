@@ -7,8 +7,8 @@ import tensorflow as tf
 from tiny import CONFIG, tiny_vit
 
 from keras_vit.models import SwinConfig, build_model
-from keras_vit.training import AdamW, BinaryLoss, freeze, initialize_heads, make_loss
-from keras_vit.training.initialization.warm_start import checkpointed_blocks
+from keras_vit.training import AdamW, SigmoidCrossEntropy, freeze, initialize_heads, make_loss
+from keras_vit.training.initialization.warm_start import remat_scope
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(12, 16, 24, 3)).astype("float32")
@@ -49,7 +49,7 @@ def test_class_weights_are_sample_weights():
 
 def test_several_labels_an_image():
     targets = (RNG.random((12, 3)) < 0.5).astype("float32")
-    model = _compiled(BinaryLoss())
+    model = _compiled(SigmoidCrossEntropy())
     history = model.fit(IMAGES, targets, batch_size=12, epochs=12, verbose=0).history["loss"]
     assert history[-1] < 0.9 * history[0]
     expected = keras.losses.BinaryCrossentropy(from_logits=True)(targets, model(IMAGES))
@@ -84,7 +84,7 @@ def test_freeze_then_unfreeze():
 
 @pytest.mark.parametrize("patterns", [["encoder_blok_0"], [".*"]])
 def test_freeze_refuses_what_it_cannot_do(patterns):
-    with pytest.raises(ValueError, match=r"must name layers|something must be left"):
+    with pytest.raises(ValueError, match="freeze must"):
         freeze(tiny_vit(num_layers=1), patterns)
 
 
@@ -144,7 +144,7 @@ def test_checkpointed_blocks_learn_the_same(config):
     weights = []
     for wanted in (False, True):
         keras.utils.set_random_seed(0)
-        with checkpointed_blocks(config, wanted):
+        with remat_scope(config, wanted):
             model = build_model(config)
         model.compile(keras.optimizers.SGD(0.1), SPARSE, jit_compile=False)
         model.fit(images, np.arange(4) % 3, verbose=0)
@@ -170,7 +170,7 @@ def _products(model):
 @pytest.mark.parametrize("config", [CONFIG, SWIN], ids=["vit", "swin"])
 def test_checkpointed_blocks_are_computed_again(config):
     plain = _products(build_model(config))
-    with checkpointed_blocks(config):
+    with remat_scope(config):
         model = build_model(config)
     # At least the projections and products of the attention and the MLP of every block.
     assert _products(model) >= plain + 5 * len(config.drop_path_rates())
@@ -181,7 +181,7 @@ def test_checkpointed_blocks_draw_their_masks_once():
     config = CONFIG.replace(
         dropout_rate=0.3, attention_dropout_rate=0.2, drop_path_rate=0.3, drop_path_schedule="constant"
     )
-    with checkpointed_blocks(config):
+    with remat_scope(config):
         model = build_model(config)
     kernel = model.get_layer("encoder_block_0").mlp.dense_1.kernel
     states = [variable for variable in model.variables if "seed_generator" in variable.path]

@@ -121,5 +121,5 @@ def test_local_patches_are_of_the_norm_of_positions():
 
 def test_local_needs_learned_positions():
     model = build_model(CONFIG.replace(position_embedding="sincos2d"))
-    with pytest.raises(ValueError, match="local initialization needs learned positions"):
+    with pytest.raises(ValueError, match="local initialization needs position_embedding"):
         initialize(model, "local")

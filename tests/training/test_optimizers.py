@@ -10,7 +10,7 @@ import pytest
 from keras_vit.config import OptimizerConfig
 from keras_vit.config.optimizer import NAMES
 from keras_vit.models import SwinConfig, ViTConfig, build_model
-from keras_vit.training import Lamb, Muon, decayed_paths, layer_scales, make_optimizer, make_schedule
+from keras_vit.training import Lamb, Muon, decayed_paths, layer_decay_scales, make_optimizer, make_schedule
 from keras_vit.training.loop.callbacks import averaged_weights
 
 PATHS = ("encoder_block_0/mlp/dense_1/kernel", "encoder_block_0/mlp/dense_1/bias", "head/kernel")
@@ -149,7 +149,7 @@ def test_accumulated_batches_are_one_large_batch(name):
     for a, b in zip(_steps(_again(small), GRADIENTS), _steps(large, means), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     _steps(small, GRADIENTS)
-    for (_, a), (_, b) in zip(small.averages(), large.averages(), strict=True):
+    for (_, a), (_, b) in zip(small.moving_averages(), large.moving_averages(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
@@ -158,14 +158,14 @@ def test_averages_are_swapped_in_and_out_bit_by_bit():
     model.compile(_optimizer(ema_momentum=0.9), "mse", run_eagerly=True)
     model.train_on_batch(RNG.normal(size=(8, 4)), RNG.normal(size=(8, 3)))
     model.train_on_batch(RNG.normal(size=(8, 4)), RNG.normal(size=(8, 3)))
-    before, averages = (_numpy(side) for side in zip(*model.optimizer.averages(), strict=True))
+    before, averages = (_numpy(side) for side in zip(*model.optimizer.moving_averages(), strict=True))
     with averaged_weights(model):
         inside = _numpy(model.weights)
     for a, b, c, d in zip(before, _numpy(model.weights), averages, inside, strict=True):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(c, d)
         assert not np.array_equal(a, c)
-    for (_, now), then in zip(model.optimizer.averages(), averages, strict=True):
+    for (_, now), then in zip(model.optimizer.moving_averages(), averages, strict=True):
         np.testing.assert_array_equal(now, then)
 
 
@@ -203,30 +203,30 @@ def test_a_schedule_of_ten_epochs_with_ten_steps(fields, step, rate):
     [
         ({"name": "adamwx"}, "Did you mean 'adamw'"),
         ({"name": "adam", "weight_decay": 0.1}, "adam has no weight decay"),
-        ({"warmup_steps": 5, "warmup_epochs": 1.0}, "in epochs or in steps"),
-        ({"schedule": "epoch_cosine", "warmup_epochs": 1.5}, "whole epochs"),
+        ({"warmup_steps": 5, "warmup_epochs": 1.0}, "either warmup_epochs or warmup_steps"),
+        ({"schedule": "epoch_cosine", "warmup_epochs": 1.5}, "integer number of warmup_epochs"),
         ({"lag_one_epoch": True}, "lag_one_epoch is for epoch_cosine"),
-        ({"cooldown_steps": 5}, "no cool-down"),
+        ({"cooldown_steps": 5}, "cooldown_steps is for"),
         ({"momentum": 0.5}, "momentum is for sgd, muon"),
         ({"name": "lion", "nesterov": True}, "nesterov is for sgd, muon"),
         ({"name": "sgd", "adam_lr_ratio": 0.5}, "adam_lr_ratio is for muon"),
         ({"name": "sgd", "beta_1": 0.5}, "beta_1 is for adamw"),
         ({"name": "lion", "epsilon": 1e-6}, "epsilon is for adamw"),
         ({"timescale": 5}, "timescale is for rsqrt"),
-        ({"warmup_learning_rate": 1e-6}, "warmup_learning_rate needs a warm-up"),
-        ({"schedule": "constant", "final_learning_rate": 0.1}, "no final_learning_rate"),
+        ({"warmup_learning_rate": 1e-6}, "warmup_learning_rate needs warmup_epochs"),
+        ({"schedule": "constant", "final_learning_rate": 0.1}, "final_learning_rate is for"),
         ({"gradient_accumulation_steps": 0}, "must be a positive int"),
         ({"layer_decay": 0.0}, r"must be in \(0, 1\] or None"),
         ({"beta_2": 1.0}, "must be a rate"),
     ],
 )
-def test_settings_that_would_be_passed_over_are_refused(fields, message):
+def test_settings_without_effect_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         OptimizerConfig(**fields)
 
 
-def test_a_reference_batch_needs_a_batch():
-    with pytest.raises(ValueError, match="needs the batch"):
+def test_lr_base_size_needs_a_batch_size():
+    with pytest.raises(ValueError, match="lr_base_size needs"):
         make_schedule(OptimizerConfig(lr_base_size=512), 10, 10)
 
 
@@ -234,5 +234,5 @@ def test_layer_decay_comes_from_the_config():
     config = ViTConfig(image_size=8, patch_size=4, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8, num_classes=3)
     model = build_model(config)
     optimizer = make_optimizer(OptimizerConfig(layer_decay=0.5), 10, 10, model=model)
-    assert optimizer.learning_rate_scales == layer_scales(model, 0.5)
+    assert optimizer.learning_rate_scales == layer_decay_scales(model, 0.5)
     assert decayed_paths(model) < set(optimizer.learning_rate_scales)

@@ -126,7 +126,7 @@ def test_a_compiled_step_takes_the_rate_of_its_number():
         (lambda: EpochCosine(0.1, 5, 10, warmup_epochs=5), "must be shorter than the run"),
         (lambda: EpochCosine(0.1, 5, 0), "steps_per_epoch must be a positive int"),
         (lambda: EpochCosine(0.1, 5, 10, initial=None), "initial must be a number"),
-        (lambda: warmup_cosine(0.0, 10, final=0.1), "final must be 0 where peak is"),
+        (lambda: warmup_cosine(0.0, 10, final=0.1), "final must be 0"),
     ],
 )
 def test_a_bad_number_raises(make, message):

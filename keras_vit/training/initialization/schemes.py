@@ -1,4 +1,4 @@
-"""First weights as the sources of published recipes draw them."""
+"""Weight initialization schemes of published recipes."""
 
 import math
 
@@ -7,30 +7,33 @@ import numpy as np
 from keras_vit.config.recipe import INITIALIZATIONS
 from keras_vit.metadata import metadata
 from keras_vit.models import ViTConfig
-from keras_vit.training.initialization.local import initialize_locally
+from keras_vit.training.initialization.local import initialize_local_attention
 from keras_vit.validation import check_choice
 
 _TABLES = ("class_token", "distillation_token", "position_embedding", "register_tokens")
-# Of the random part and the identity in queries times keys, and in values times projection: section 4 of the paper.
+# Factors of the random part and of the identity in query times key, and in value times projection (section 4).
 _QUERY_KEY, _VALUE_PROJECTION = (0.7, 0.7), (0.4, -0.4)
 
 
 def initialize(model, scheme, seed=0):
-    """Draws the first weights of a model anew.
+    """Initializes the weights of a model by a scheme.
 
     Args:
-        model: of this library.
-        scheme: `layers` leaves what the layers drew: Glorot's uniform numbers, tokens and positions of deviation 0.02.
-            `big_vision` draws positions of deviation `1 / sqrt(hidden_dim)` instead and begins with tokens of zero.
-            `truncated_normal` is timm's and DeiT's: kernels, tokens and positions of deviation 0.02 (cut at 2, that is
-            never), and PyTorch's uniform numbers for the projection of the patches. `mimetic` gives the attention of a
-            Vision Transformer the structure that trained ones have: queries and keys whose product is near the
-            identity, values and projections whose product is near the negative identity. `local` lets every head look
-            at a neighbour of each patch, see `initialize_locally`.
+        model: a model of this library.
+        scheme: one of
+
+            - `layers`: keeps the values of the layers, Glorot uniform kernels, and tokens and position embeddings with
+              a standard deviation of 0.02;
+            - `big_vision`: position embeddings with a standard deviation of `1 / sqrt(hidden_dim)`, tokens of zero;
+            - `truncated_normal`, of timm and DeiT: kernels, tokens and position embeddings with a standard deviation of
+              0.02 (truncated at 2, which has no effect), and PyTorch's uniform values for the patch projection;
+            - `mimetic`: attention with the structure of trained models; query times key is close to the identity,
+              value times projection close to the negative identity;
+            - `local`: every head attends to a neighbor of each patch, see `initialize_local_attention`.
         seed: int.
 
     Raises:
-        ValueError: on an unknown scheme; if the model has no such attention.
+        ValueError: on an unknown scheme, or if the model is not a Vision Transformer and the scheme needs one.
 
     Sources: timm `models/vision_transformer.py`, `init_weights_vit_timm`; Trockman and Kolter, "Mimetic Initialization
         of Self-Attention Layers" (arXiv:2305.09828).
@@ -46,14 +49,14 @@ def initialize(model, scheme, seed=0):
         if not isinstance(config, ViTConfig):
             raise ValueError(f"{scheme} initialization is for Vision Transformers. Received: {type(config).__name__}")
         variables = {variable.path: variable for variable in model.weights}
-        {"mimetic": _mimetic, "local": initialize_locally}[scheme](variables, config, random)
+        {"mimetic": _mimetic, "local": initialize_local_attention}[scheme](variables, config, random)
 
 
 def _big_vision(model, random):
     for variable in model.weights:
         if variable.trainable and variable.name in _TABLES:
-            deviation = variable.shape[-1] ** -0.5 if variable.name == "position_embedding" else 0.0
-            variable.assign(deviation * random.normal(size=variable.shape))
+            stddev = variable.shape[-1] ** -0.5 if variable.name == "position_embedding" else 0.0
+            variable.assign(stddev * random.normal(size=variable.shape))
 
 
 def _truncated_normal(model, random):
@@ -74,7 +77,7 @@ def _mimetic(variables, config, random):
 
 
 def _attention_kernels(width, num_heads, random):
-    """`(width, 3 * width)` of queries, keys and values, and `(width, width)` of the projection."""
+    """Draws the kernels of queries, keys and values `(width, 3 * width)` and of the projection `(width, width)`."""
     size = width // num_heads
     pairs = [_factors(_near_identity(width, *_QUERY_KEY, random), size) for _ in range(num_heads)]
     queries, keys = (np.concatenate(halves, axis=1) for halves in zip(*pairs, strict=True))
@@ -87,7 +90,7 @@ def _near_identity(width, noise, identity, random):
 
 
 def _factors(matrix, rank):
-    """`a, b` with `a @ b.T` the best approximation of a matrix of that rank, evenly divided between both."""
+    """Factors a matrix into `a, b`: `a @ b.T` is its best approximation of that rank, with balanced norms."""
     left, values, right = np.linalg.svd(matrix)
     root = np.sqrt(values[:rank])
     return left[:, :rank] * root, right[:rank].T * root

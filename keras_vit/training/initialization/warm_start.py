@@ -1,4 +1,4 @@
-"""What a run begins with: weights, heads, frozen layers."""
+"""Builds the model that a run starts from: initial weights, heads, frozen layers."""
 
 import pathlib
 import re
@@ -8,7 +8,7 @@ import warnings
 import keras
 from keras import ops
 
-from keras_vit.config.from_weights import described_weights, follow_weights
+from keras_vit.config.from_weights import complete_from_weights, weights_metadata
 from keras_vit.metadata import metadata, update_metadata
 from keras_vit.models import build_model
 from keras_vit.origin import portable_origin
@@ -19,21 +19,22 @@ from keras_vit.weights.load import Source
 from keras_vit.zoo.create import describe_model, model_file
 
 HEADS = ("head", "head_dist")
-# What shapes do not tell of a Vision Transformer.
+# Fields of a Vision Transformer that the shapes of its weights do not determine.
 _NOT_IN_WEIGHTS = ("num_heads", "activation", "norm_placement", "layer_norm_epsilon")
 
 
 def load_initial_weights(model, source, selection):
-    """Fills a model with the weights of another one.
+    """Loads the weights of another model into a model.
 
-    Positions of another grid are resized, the head of another number of classes stays new; else the architectures must
-    agree, see `keras_vit.weights.load_weights`. Fixed positions of a `.keras` file are what learned ones begin with.
+    Position embeddings of another grid are resized, and a head with another number of classes keeps its initial values;
+    otherwise the architectures must agree, see `keras_vit.load_weights`. If the source is a `.keras` file with fixed
+    position embeddings and the model learns its own, these start from the fixed ones.
 
     Args:
         model: a model of this library.
-        source: str: a name of the catalog (`architecture.tag`), a `.keras` file, the directory of a run, or what
-            `load_weights` takes.
-        selection: `KeySelection` of what is taken of its file.
+        source: str, a name of the catalog (`architecture.tag`), a `.keras` file, the directory of a run, or anything
+            else that `load_weights` takes.
+        selection: `KeySelection` of the keys that are loaded.
 
     Returns:
         `model`.
@@ -43,18 +44,18 @@ def load_initial_weights(model, source, selection):
     """
     file = model_file(source)
     if file is None:
-        known = str(source) in catalog() and not pathlib.Path(source).exists()
-        entry = catalog_entry(str(source)) if known else None
-        where = (entry.source, entry.layout) if entry else (source, "auto")
-        Source(*where, selection, preprocessing=False).fill(model)
+        is_in_catalog = str(source) in catalog() and not pathlib.Path(source).exists()
+        entry = catalog_entry(str(source)) if is_in_catalog else None
+        file_and_layout = (entry.source, entry.layout) if entry else (source, "auto")
+        Source(*file_and_layout, selection, preprocessing=False).fill(model)
         return model
     configs = describe_model(file).config, metadata(model).config
-    theirs, ours = (getattr(config, "position_embedding", "learned") for config in configs)
-    if theirs == "learned" or selection:
+    source_positions, model_positions = (getattr(config, "position_embedding", "learned") for config in configs)
+    if source_positions == "learned" or selection:
         Source(file, selection=selection, preprocessing=False).fill(model)
         return model
     trained = keras.models.load_model(file, compile=False)
-    if ours == theirs:
+    if model_positions == source_positions:
         _copy_weights(model, trained, file)
         return model
     with tempfile.TemporaryDirectory() as folder:
@@ -65,38 +66,40 @@ def load_initial_weights(model, source, selection):
 
 
 def _warn_input_mismatch(recipe, weights_spec):
-    """Warns where the weights have learned from pixels of another normalization."""
-    ours, theirs = ((spec.mean, spec.std) for spec in (recipe.input_spec, weights_spec))
-    if recipe.input_spec.num_channels == weights_spec.num_channels and ours != theirs:
+    """Warns if the weights were trained with another normalization of pixels."""
+    expected, actual = ((spec.mean, spec.std) for spec in (weights_spec, recipe.input_spec))
+    if recipe.input_spec.num_channels == weights_spec.num_channels and actual != expected:
         warnings.warn(
-            f"{recipe.weights}: the weights have learned from images of mean and std {theirs}; those of the recipe are "
-            f"{ours}. Leave input_spec out of the recipe to follow the weights",
+            f"{recipe.weights}: the weights were trained with images normalized by mean and std {expected}; the recipe "
+            f"has {actual}. Leave input_spec out of the recipe to use the normalization of the weights",
             stacklevel=4,
         )
 
 
 def _copy_weights(model, trained, file):
-    """Assigns the weights of a model with the same fixed positions, which no checkpoint has; heads may be new."""
+    """Copies the weights of a model with the same fixed position embeddings; its heads may differ."""
     heads = {layer.name for layer in model.layers if layer.name in HEADS}
     new = {v.path: v for v in model.weights}
     old = {v.path: v for v in trained.weights}
-    wrong = [path for path in {*new, *old} if path not in new or path not in old or new[path].shape != old[path].shape]
+    different = [
+        path for path in {*new, *old} if path not in new or path not in old or new[path].shape != old[path].shape
+    ]
     configs = metadata(model).config, metadata(trained).config
-    wrong += [name for name in _NOT_IN_WEIGHTS if len({getattr(config, name) for config in configs}) > 1]
-    is_new = {path.split("/")[0] for path in wrong}
-    if not is_new <= {*HEADS}:
+    different += [name for name in _NOT_IN_WEIGHTS if len({getattr(config, name) for config in configs}) > 1]
+    new_layers = {path.split("/")[0] for path in different}
+    if not new_layers <= {*HEADS}:
         raise ValueError(
-            f"the weights must be of the same architecture. Received: {str(file)!r}, other: {sorted(wrong)}"
+            f"the weights must be of the same architecture. Received: {str(file)!r}, different: {sorted(different)}"
         )
-    for name in sorted(is_new & heads):
+    for name in sorted(new_layers & heads):
         warnings.warn(f"{file}: the {name} is new", stacklevel=4)
     for path, variable in new.items():
-        if path.split("/")[0] not in is_new:
+        if path.split("/")[0] not in new_layers:
             variable.assign(old[path])
 
 
 def _with_learned_positions(model):
-    """A model of the same weights whose table of positions, here fixed, is one of them."""
+    """Builds a model with the same weights whose position embeddings, fixed in `model`, are a variable."""
     content = metadata(model)
     learned = build_model(content.config.replace(position_embedding="learned"), content.input_spec, content.labels)
     old = {v.path: v for v in model.weights}
@@ -107,15 +110,16 @@ def _with_learned_positions(model):
 
 
 def initialize_heads(model, bias=0.0, zero=False):
-    """Gives the heads of a model another beginning.
+    """Sets the initial kernels and biases of the heads.
 
     Args:
-        model: a model of this library, with a classifier.
-        bias: float. What biases begin with; -10 starts a sigmoid with no class. Default 0: as they are.
-        zero: bool. Whether kernels begin at zero, and biases at `bias`. Default False.
+        model: a model of this library with a classifier.
+        bias: float. Initial biases (big_vision `init_head_bias`); with -10 every sigmoid starts near 0. Default 0,
+            which leaves the biases unchanged.
+        zero: bool. Sets the kernels to zero (big_vision `head_zeroinit`), and the biases to `bias`. Default False.
 
     Raises:
-        ValueError: if a head has no bias to give that to.
+        ValueError: if `bias` is set and a head has no bias.
 
     Source: big_vision `configs/vit_i21k.py`, `init_head_bias`, and `models/vit.py`, `head_zeroinit`.
     """
@@ -134,43 +138,45 @@ def initialize_heads(model, bias=0.0, zero=False):
 
 
 def freeze(model, patterns):
-    """Takes layers out of training.
+    """Freezes layers.
 
     Args:
         model: a `keras.Model`, before `compile`.
-        patterns: regular expressions; a layer whose whole name one of them matches is frozen.
+        patterns: regular expressions of whole layer names.
 
     Raises:
-        ValueError: if one of them matches no layer with weights, or nothing is left to train.
+        ValueError: if a pattern matches no layer with weights, or no variable is left to train.
     """
     layers = [layer for layer in model.layers if layer.weights]
     for pattern in patterns:
         frozen = [layer for layer in layers if re.fullmatch(pattern, layer.name)]
         if not frozen:
             raise ValueError(
-                f"freeze must name layers of the model. Received: {pattern!r}, layers with weights: "
+                f"freeze must match names of layers of the model. Received: {pattern!r}, layers with weights: "
                 f"{[layer.name for layer in layers]}"
             )
         for layer in frozen:
             layer.trainable = False
     if not model.trainable_variables:
-        raise ValueError(f"something must be left to train. Received: freeze={tuple(patterns)!r}")
+        raise ValueError(f"freeze must leave a layer to train. Received: freeze={tuple(patterns)!r}")
 
 
-def checkpointed_blocks(config, wanted=True):
-    """A context in which encoder blocks are built that compute their inside again on the way back.
+def remat_scope(config, enabled=True):
+    """Returns a context in which encoder blocks are built with gradient checkpointing.
+
+    Only the inputs of a block are kept; its activations are computed again in the backward pass.
 
     Training ViT-Ti/4 with 128 images of 32 pixels on a CPU takes 1.1 GB instead of 2.3 in float32 and 1.1 instead of
     1.6 in bfloat16, at 0.86 and 0.88 of the images a second (`benchmarks/results/train_loop-vit_tiny.json`).
 
     Args:
-        config: of the model that is built in it.
-        wanted: bool. Else the context does nothing. Default True.
+        config: config of the model that is built in the context.
+        enabled: bool. If False the context has no effect. Default True.
 
     Raises:
-        ValueError: where there are no encoder blocks.
+        ValueError: if the model has no encoder blocks.
     """
-    if not wanted:
+    if not enabled:
         return keras.RematScope(None)
     if not hasattr(config, "drop_path_rates"):
         raise ValueError(f"gradient_checkpointing needs encoder blocks. Received: {type(config).__name__}")
@@ -179,23 +185,23 @@ def checkpointed_blocks(config, wanted=True):
 
 
 def initial_model(recipe, labels=None, dtype=None):
-    """The model that a run begins with.
+    """Builds the model that a run starts from.
 
     Args:
-        recipe: `Recipe`, fitted to its data. With weights, the model has their origin and license.
+        recipe: `Recipe`, fitted to its data. With weights, the model gets their origin and license.
         labels: class names in the order of the logits, or `None`.
-        dtype: dtype policy or `None`: the global one.
+        dtype: dtype policy, or `None` for the global one.
 
     Returns:
         A functional `keras.Model`, not compiled.
     """
-    recipe = follow_weights(recipe)
+    recipe = complete_from_weights(recipe)
     config = recipe.model.replace(num_classes=0) if recipe.masking else recipe.model
     labels = labels if config.num_classes else None
-    source = described_weights(recipe) if recipe.weights else None
+    source = weights_metadata(recipe) if recipe.weights else None
     # A trained model is for others, who have no use for the folders of this machine.
     origin = portable_origin(source.origin) if source else None
-    with checkpointed_blocks(config, recipe.training.gradient_checkpointing):
+    with remat_scope(config, recipe.training.gradient_checkpointing):
         model = build_model(config, recipe.input_spec, labels, origin, dtype=dtype, name=recipe.name)
     if source:
         if recipe.input_spec is not None:

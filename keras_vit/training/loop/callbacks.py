@@ -29,7 +29,7 @@ def averaged_weights(model, always=False):
         model: compiled, with an optimizer of `keras_vit.training`. Nothing happens if the optimizer has no averages.
         always: bool. Whether to use the averages even if the run does not end with them. Default False.
     """
-    pairs = model.optimizer.averages() if always or model.optimizer.ends_with_average else []
+    pairs = model.optimizer.moving_averages() if always or model.optimizer.ends_with_average else []
     weights = [keras.ops.convert_to_numpy(variable).copy() for variable, _ in pairs]
     for variable, average in pairs:
         variable.assign(average)
@@ -42,7 +42,7 @@ def averaged_weights(model, always=False):
 
 def save_averages(model, path, workers=SINGLE_WORKER):
     """Saves the averages of a run that does not end with them; the chief writes the file."""
-    if model.optimizer.averages() and not model.optimizer.ends_with_average:
+    if model.optimizer.moving_averages() and not model.optimizer.ends_with_average:
         with averaged_weights(model, always=True), workers.replaced(path) as partial:
             trained_model(model).save_weights(partial)
 

@@ -1,25 +1,25 @@
-"""From an `OptimizerConfig` to its optimizer."""
+"""Builds the optimizer and the learning-rate schedule of an `OptimizerConfig`."""
 
 import warnings
 
 from keras_vit.training.optimizers import optimizers
-from keras_vit.training.optimizers.layer_decay import layer_scales
+from keras_vit.training.optimizers.layer_decay import layer_decay_scales
 from keras_vit.training.optimizers.schedules import BigVisionSchedule, EpochCosine, EveryNth, warmup_cosine
 
 
 def make_schedule(config, steps_per_epoch, epochs, batch_size=None):
-    """The learning rate of a recipe.
+    """Builds the learning-rate schedule of a recipe.
 
     Args:
         config: `OptimizerConfig`.
-        steps_per_epoch, epochs: ints, the length of the run in batches, each a step also where gradients accumulate.
-        batch_size: int, images of a step. Only of use with `lr_base_size`.
+        steps_per_epoch, epochs: ints, the length of the run. A step is one batch, also if gradients accumulate.
+        batch_size: int, images per step. Only needed with `lr_base_size`.
 
     Returns:
-        A `keras.optimizers.schedules.LearningRateSchedule` of the step, and the peak, a float.
+        A `keras.optimizers.schedules.LearningRateSchedule` of the step, and its peak, a float.
 
     Raises:
-        ValueError: if the batch is missing.
+        ValueError: if `lr_base_size` is set and `batch_size` is missing.
     """
     peak, every = peak_learning_rate(config, batch_size), config.gradient_accumulation_steps
     if config.schedule == "epoch_cosine":
@@ -27,7 +27,7 @@ def make_schedule(config, steps_per_epoch, epochs, batch_size=None):
             peak,
             epochs,
             steps_per_epoch,
-            _shortened(int(config.warmup_epochs), epochs, "epochs"),
+            _limit_warmup(int(config.warmup_epochs), epochs, "epochs"),
             config.warmup_learning_rate,
             config.final_learning_rate,
             late=config.lag_one_epoch,
@@ -35,7 +35,7 @@ def make_schedule(config, steps_per_epoch, epochs, batch_size=None):
         return schedule, peak
     total = max(steps_per_epoch * epochs // every, 1)
     warmup = config.warmup_steps or round(config.warmup_epochs * steps_per_epoch / every)
-    warmup = _shortened(warmup, total, "updates")
+    warmup = _limit_warmup(warmup, total, "updates")
     initial, final = config.warmup_learning_rate, config.final_learning_rate
     if config.schedule == "cosine":
         schedule = warmup_cosine(peak, total, warmup, final, initial)
@@ -46,35 +46,35 @@ def make_schedule(config, steps_per_epoch, epochs, batch_size=None):
     return (EveryNth(schedule, every) if every > 1 else schedule), peak
 
 
-def _shortened(warmup, total, unit):
-    """A warm-up that is shorter than its run."""
+def _limit_warmup(warmup, total, unit):
+    """Cuts a warm-up to less than the run, with a warning."""
     if warmup >= total:
         warnings.warn(
-            f"the warm-up of {warmup} {unit} is as long as the run: it is cut to {total - 1}, "
-            "and the learning rate never falls",
+            f"the warm-up of {warmup} {unit} is as long as the run; it is cut to {total - 1}, and the learning rate "
+            "does not decay. Train longer or set a shorter warm-up",
             stacklevel=3,
         )
     return min(warmup, total - 1)
 
 
 def peak_learning_rate(config, batch_size=None):
-    """The largest learning rate of a run, scaled by the images of an update where the config has a reference."""
+    """Returns the peak learning rate, scaled linearly with the effective batch if `lr_base_size` is set."""
     if config.lr_base_size is None:
         return config.learning_rate
     if not batch_size:
-        raise ValueError(f"lr_base_size needs the batch of the run. Received: batch_size={batch_size!r}")
+        raise ValueError(f"lr_base_size needs a batch size. Received: batch_size={batch_size!r}")
     return config.learning_rate * batch_size * config.gradient_accumulation_steps / config.lr_base_size
 
 
 def make_optimizer(config, steps_per_epoch, epochs, batch_size=None, model=None):
-    """The optimizer of a recipe.
+    """Builds the optimizer of a recipe.
 
     Args:
         config, steps_per_epoch, epochs, batch_size: as for `make_schedule`.
-        model: the model that is trained, which `layer_decay` asks for its layers; else of no use.
+        model: the model that is trained. Only needed with `layer_decay`.
 
     Returns:
-        One of `keras_vit.training`'s optimizers with schedule, exclusions, clipping and weight average.
+        An optimizer of `keras_vit.training`.
     """
     schedule, peak = make_schedule(config, steps_per_epoch, epochs, batch_size)
     return _MAKERS[config.name](
@@ -82,14 +82,14 @@ def make_optimizer(config, steps_per_epoch, epochs, batch_size=None, model=None)
         learning_rate=schedule,
         weight_decay=config.weight_decay,
         decay_peak=peak if config.independent_weight_decay else None,
-        learning_rate_scales=layer_scales(model, config.layer_decay) if config.layer_decay else None,
+        learning_rate_scales=layer_decay_scales(model, config.layer_decay) if config.layer_decay else None,
         global_clipnorm=config.global_clipnorm,
         gradient_accumulation_steps=config.gradient_accumulation_steps
         if config.gradient_accumulation_steps > 1
         else None,
         use_ema=config.ema_momentum is not None,
         ends_with_average=config.ema_evaluate,
-        # Keras wants a number also where there is no average.
+        # Keras requires a number even without use_ema.
         ema_momentum=0.99 if config.ema_momentum is None else config.ema_momentum,
     )
 

@@ -1,4 +1,4 @@
-"""Layer-wise decay of the learning rate, for fine-tuning: the nearer to the image, the slower.
+"""Layer-wise learning-rate decay for fine-tuning: layers closer to the input learn more slowly.
 
 Sources: Clark et al., "ELECTRA" (arXiv:2003.10555); Bao et al., "BEiT" (arXiv:2106.08254); timm
 `optim/_param_groups.py`, `param_groups_layer_decay`, and the `group_matcher` of its models.
@@ -16,23 +16,23 @@ _BLOCK = re.compile(r"encoder_block_(\d+)/")
 _MERGING = re.compile(r"patch_merging_(\d+)/")
 
 
-def layer_scales(model, decay):
-    """What the learning rate of every variable is multiplied with.
+def layer_decay_scales(model, decay):
+    """Computes the learning-rate factor of every variable for layer-wise decay.
 
-    The head has 1, the last block `decay`, the one before it `decay` squared, and so on down to what makes tokens of
-    the image: projection, positions, tokens of their own, the ResNet of a hybrid. The norm behind the blocks goes
-    with the last of them, a norm behind the pooling, attention pooling and pre-logits with the head, Swin's merging of
-    patches with the block that follows it.
+    The head has 1, the last block `decay`, the block before it `decay` squared, and so on down to the stem: patch
+    projection, position embeddings, class and register tokens, the ResNet of a hybrid. A norm after the blocks has the
+    factor of the last block; attention pooling, pre-logits and a norm after pooling have that of the head; Swin's patch
+    merging has that of the following block.
 
     Args:
-        model: a model of this library, or one around it: variables that are not of the library have 1.
+        model: a model of this library, or one that contains it; other variables have a factor of 1.
         decay: float in (0, 1]. Published: 0.65 and 0.75.
 
     Returns:
-        A dict from the path of every variable to its scale, for `AdamW(learning_rate_scales=...)`.
+        A dict from the path of every variable to its factor, for `AdamW(learning_rate_scales=...)`.
 
     Raises:
-        ValueError: if `decay` is out of range, or the model is no Transformer.
+        ValueError: if `decay` is out of range or the model is not a Transformer.
 
     Source: timm `optim/_param_groups.py`, `param_groups_layer_decay`.
     """
@@ -62,13 +62,13 @@ def _group(path, depths, norm_is_of_the_blocks):
 
 
 def decayed_paths(model, no_decay=NO_DECAY):
-    """The paths of the variables that `AdamW` decays: kernels, and the query of attention pooling.
+    """Lists the variables that weight decay applies to: kernels, and the query of attention pooling.
 
     Args:
         model: any Keras model.
-        no_decay: names of variables, as `AdamW` takes them. Default `NO_DECAY`.
+        no_decay: names of excluded variables, as for `AdamW`. Default `NO_DECAY`.
 
     Returns:
-        A set of str.
+        A set of str, the paths of the variables.
     """
     return {variable.path for variable in model.trainable_variables if variable.name not in no_decay}

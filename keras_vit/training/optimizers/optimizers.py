@@ -1,41 +1,42 @@
-"""Keras' optimizers with the rules of Vision Transformers, which survive saving."""
+"""Keras optimizers with weight-decay exclusions and per-variable learning rates that survive saving."""
 
 import keras
 from keras import ops
 
 from keras_vit.backend.xla_kernels import is_fused, xla_program
 
-# Names of variables that no published recipe decays: biases, norms, LayerScale, tokens, positions;
-# of Swin Transformers all that the position bias is made of.
+# Names of variables that published recipes exclude from weight decay: biases, norms, LayerScale, tokens, position
+# embeddings, and every parameter of Swin's relative position bias.
 NO_DECAY = ("bias", "beta", "gamma", "class_token", "distillation_token", "register_tokens", "position_embedding")
 NO_DECAY += ("query_bias", "value_bias", "relative_position_bias_table", "logit_scale")
 NO_DECAY += ("cpb_kernel_1", "cpb_bias_1", "cpb_kernel_2")
 
-# Muon is for the matrices between hidden features: those of patches and classes are not among them.
-NOT_HIDDEN = r"^(?!(.*/)?(encoder_block_\d+|patch_merging_\d+|representation|pre_logits)/(.*/)?kernel$)"
+# Muon is for matrices between hidden features. This pattern excludes every other variable, patch projection and heads
+# among them.
+MUON_EXCLUDED = r"^(?!(.*/)?(encoder_block_\d+|patch_merging_\d+|representation|pre_logits)/(.*/)?kernel$)"
 
 
-class Rules:
-    """What every optimizer here does beyond Keras': a mixin, in front of a class of `keras.optimizers`.
+class PerVariableMixin:
+    """Mixin that gives an optimizer of Keras weight-decay exclusions and a learning rate per variable.
 
-    Keras forgets exclusions from weight decay when a model is saved, so a reloaded model trains on with other rules;
-    it has one learning rate for all variables, and no weight decay beside it. Weight decay is always decoupled:
-    `p -= learning_rate * weight_decay * p`, in front of the update.
+    Keras does not save exclusions from weight decay, so a reloaded model would be trained with other settings, and it
+    has one learning rate for all variables. Weight decay is decoupled: `p -= learning_rate * weight_decay * p`, before
+    the update. The mixin comes before the class of `keras.optimizers` in the bases.
 
     Args:
-        no_decay: names of variables that are not decayed. Default `NO_DECAY`.
-        learning_rate_scales: dict from the path of a variable to what its learning rate is multiplied with, such as
-            `layer_scales` gives, or `None`: 1 for all. The weight decay is multiplied by the same learning rate, as in
-            timm. It must tell every variable that is trained and may tell others.
-        decay_peak: float or `None`. With the peak of the learning rate here the weight decay is independent of it, as
-            in big_vision: `p -= learning_rate / decay_peak * weight_decay * p`, whatever the variable's scale.
-            Default `None`.
-        ends_with_average: bool. With `use_ema`, whether `fit` ends with the averages, as in Keras, or keeps them
-            beside, in `averages()`. Default True.
-        **kwargs: as for the class of Keras.
+        no_decay: names of variables that are excluded from weight decay. Default `NO_DECAY`.
+        learning_rate_scales: dict from the path of a variable to the factor of its learning rate, for example from
+            `layer_decay_scales`, or `None` for a factor of 1. Weight decay is multiplied by the scaled learning rate,
+            as in timm. Every trained variable needs an entry; further entries are ignored.
+        decay_peak: float or `None`. The peak of the learning rate, which makes weight decay independent of it, as in
+            big_vision: `p -= learning_rate / decay_peak * weight_decay * p`, whatever the variable's scale. Default
+            `None`.
+        ends_with_average: bool. With `use_ema`, whether `fit` ends with the moving averages as weights, as in Keras.
+            If False they are kept apart, see `moving_averages`. Default True.
+        **kwargs: arguments of the Keras optimizer.
 
     Raises:
-        ValueError: when it meets variables that `learning_rate_scales` does not tell.
+        ValueError: if a trained variable has no entry in `learning_rate_scales`.
     """
 
     def __init__(
@@ -62,16 +63,16 @@ class Rules:
             paths = [getattr(variable, "path", variable.name) for variable in var_list]
             if missing := [path for path in paths if path not in self.learning_rate_scales]:
                 raise ValueError(
-                    "learning_rate_scales must tell every variable that is trained. "
-                    f"Received: {len(self.learning_rate_scales)} paths without {missing}"
+                    "learning_rate_scales must have an entry for every trained variable. "
+                    f"Received: {len(self.learning_rate_scales)} paths, missing {missing}"
                 )
             self._scales = [float(self.learning_rate_scales[path]) for path in paths]
         super().build(var_list)
 
     def _backend_apply_gradients(self, grads, trainable_variables):
-        """All that an update is, clipping and averages included, as one XLA program within `fused_training`.
+        """Runs the update, with clipping and moving averages, as one XLA program inside `fused_training`.
 
-        The name is private to Keras; should it change there, updates would take longer.
+        A private method of Keras: if Keras renames it, updates become slower.
         """
         update = super()._backend_apply_gradients
         if not is_fused():
@@ -79,24 +80,24 @@ class Rules:
         return xla_program(lambda grads: update(grads, trainable_variables))(list(grads))
 
     def _apply_weight_decay(self, variables):
-        """Nothing. `update_step` decays: Keras' own way, before it, has one learning rate for all.
+        """Does nothing: `update_step` applies weight decay with the learning rate of each variable.
 
-        The name is private to Keras; should it change there, weights would be decayed twice, which the tests see.
+        A private method of Keras: if Keras renames it, weights are decayed twice, which the tests detect.
         """
 
-    def decays(self, variable):
-        """Whether a variable is decayed at all."""
+    def is_decayed(self, variable):
+        """Returns whether weight decay applies to a variable."""
         return bool(self.weight_decay) and self._use_weight_decay(variable)
 
-    def scaled(self, variable, learning_rate):
-        """The learning rate of a variable."""
+    def scaled_learning_rate(self, variable, learning_rate):
+        """Returns the learning rate of a variable."""
         if not self.learning_rate_scales:
             return learning_rate
         return learning_rate * self._scales[self._get_variable_index(variable)]
 
     def update_step(self, gradient, variable, learning_rate):
-        rate = self.scaled(variable, learning_rate)
-        if self.decays(variable):
+        rate = self.scaled_learning_rate(variable, learning_rate)
+        if self.is_decayed(variable):
             decay = rate if self.decay_peak is None else learning_rate / self.decay_peak
             self.assign_sub(variable, variable * ops.cast(decay * self.weight_decay, variable.dtype))
         super().update_step(gradient, variable, rate)
@@ -105,27 +106,30 @@ class Rules:
         if self.ends_with_average:
             super().finalize_variable_values(var_list)
 
-    def averages(self):
-        """Pairs of every trained variable and its moving average; empty where none is kept (`use_ema`) or built.
+    def moving_averages(self):
+        """Returns pairs of a trained variable and its moving average.
 
-        Their list is private to Keras, which has no public way to them.
+        Reads a private list of Keras, which has no public access to the averages.
+
+        Returns:
+            A list; empty without `use_ema` and before the optimizer is built.
         """
         if not (self.use_ema and self.built):
             return []
         return list(zip(self._trainable_variables, self._model_variables_moving_average, strict=True))
 
     def _update_model_variables_moving_average(self, trainable_variables):
-        """One update of the averages for every update of the weights.
+        """Updates the averages once per update of the weights.
 
-        Keras' own has one a step also where gradients are accumulated over several. The name is private to Keras;
-        should it change there, the averages would run ahead, which the tests see.
+        Keras updates them at every step, also while gradients accumulate. A private method of Keras: if Keras renames
+        it, the averages move too often, which the tests detect.
         """
         if not self.gradient_accumulation_steps:
             super()._update_model_variables_moving_average(trainable_variables)
             return
         updated = ops.equal((self._iterations + 1) % self.gradient_accumulation_steps, 0)
         momentum = ops.where(self.iterations > 0, self.ema_momentum, 0.0)
-        for variable, average in self.averages():
+        for variable, average in self.moving_averages():
             new = momentum * average + (1 - momentum) * variable
             average.assign(ops.where(updated, new, ops.convert_to_tensor(average)))
 
@@ -136,33 +140,33 @@ class Rules:
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class AdamW(Rules, keras.optimizers.AdamW):
-    """`keras.optimizers.AdamW` with `Rules`, whose arguments it takes too."""
+class AdamW(PerVariableMixin, keras.optimizers.AdamW):
+    """`keras.optimizers.AdamW` that also takes the arguments of `PerVariableMixin`."""
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class SGD(Rules, keras.optimizers.SGD):
-    """`keras.optimizers.SGD` with `Rules`, whose arguments it takes too."""
+class SGD(PerVariableMixin, keras.optimizers.SGD):
+    """`keras.optimizers.SGD` that also takes the arguments of `PerVariableMixin`."""
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class Lion(Rules, keras.optimizers.Lion):
-    """`keras.optimizers.Lion` with `Rules`, whose arguments it takes too."""
+class Lion(PerVariableMixin, keras.optimizers.Lion):
+    """`keras.optimizers.Lion` that also takes the arguments of `PerVariableMixin`."""
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class Lamb(Rules, keras.optimizers.Lamb):
-    """LAMB as DeiT-III was trained with it, with `Rules`, whose arguments it takes too.
+class Lamb(PerVariableMixin, keras.optimizers.Lamb):
+    """LAMB as in timm, which DeiT-III was trained with; also takes the arguments of `PerVariableMixin`.
 
-    Keras decays beside the step and scales every step by the ratio of norms. Here, as in the implementations that
-    published models used, the weight decay is part of the step that is scaled, and what is not decayed takes
-    Adam's step as it is. (With `decay_peak` it stays beside the step.)
+    Keras applies weight decay apart from the step and scales every step by the ratio of norms. Here, as in the
+    implementations that published models used, weight decay is part of the scaled step, and variables without weight
+    decay take Adam's step unscaled. With `decay_peak` weight decay stays apart from the step.
 
     Sources: You et al., arXiv:1904.00962; timm `optim/lamb.py`, `Lamb`, whose defaults are those of NVIDIA Apex.
     """
 
     def update_step(self, gradient, variable, learning_rate):
-        rate = ops.cast(self.scaled(variable, learning_rate), variable.dtype)
+        rate = ops.cast(self.scaled_learning_rate(variable, learning_rate), variable.dtype)
         index, step = self._get_variable_index(variable), ops.cast(self.iterations + 1, variable.dtype)
         first, second = self._momentums[index], self._velocities[index]
         gradient = ops.cast(gradient, variable.dtype)
@@ -171,7 +175,7 @@ class Lamb(Rules, keras.optimizers.Lamb):
         first_hat = first / (1 - ops.power(ops.cast(self.beta_1, variable.dtype), step))
         second_hat = second / (1 - ops.power(ops.cast(self.beta_2, variable.dtype), step))
         update = first_hat / (ops.sqrt(second_hat) + self.epsilon)
-        if not self.decays(variable):
+        if not self.is_decayed(variable):
             self.assign_sub(variable, rate * update)
             return
         if self.decay_peak is None:
@@ -186,15 +190,18 @@ class Lamb(Rules, keras.optimizers.Lamb):
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class Muon(Rules, keras.optimizers.Muon):
-    """`keras.optimizers.Muon` with `Rules`, whose arguments it takes too: Muon for hidden kernels, Adam for the rest.
+class Muon(PerVariableMixin, keras.optimizers.Muon):
+    """`keras.optimizers.Muon` for hidden kernels and Adam for all other variables.
 
-    By default the rest is all but the kernels of encoder blocks, patch merging, attention pooling and pre-logits: so
-    patches, positions, tokens, biases, norms and heads. `weight_decay` is that of all variables.
+    Also takes the arguments of `PerVariableMixin`. By default Muon updates the kernels of encoder blocks, patch
+    merging, attention pooling and pre-logits; Adam updates patch projection, position embeddings, tokens, biases, norms
+    and heads. `weight_decay` applies to both.
 
     Source: Jordan et al., https://kellerjordan.github.io/posts/muon; Liu et al., arXiv:2502.16982, for its scale.
     """
 
-    def __init__(self, *args, exclude_layers=(NOT_HIDDEN,), **kwargs):
-        kwargs.pop("adam_weight_decay", None)  # In the config of Keras; `Rules` decays all variables alike.
+    def __init__(self, *args, exclude_layers=(MUON_EXCLUDED,), **kwargs):
+        kwargs.pop(
+            "adam_weight_decay", None
+        )  # Saved by Keras; `PerVariableMixin` uses `weight_decay` for all variables.
         super().__init__(*args, exclude_layers=list(exclude_layers), **kwargs)

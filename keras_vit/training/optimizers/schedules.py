@@ -1,4 +1,4 @@
-"""Learning rates over a run, as the sources of published recipes compute them."""
+"""Learning-rate schedules of big_vision and timm."""
 
 import math
 
@@ -11,28 +11,28 @@ DECAYS = ("cosine", "linear", "rsqrt")
 
 
 def warmup_cosine(peak, total_steps, warmup_steps=0, final=0.0, initial=0.0):
-    """Linear warm-up from `initial` to `peak`, then half a cosine to `final`.
+    """Creates a cosine decay to `final` with a linear warm-up from `initial` to `peak`.
 
     Args:
-        peak: float. Largest learning rate, reached after the warm-up. 0 is a run that changes nothing.
+        peak: float. Largest learning rate, reached at the end of the warm-up. 0 leaves the weights unchanged.
         total_steps: int. Steps of the whole run, warm-up included.
         warmup_steps: int, less than `total_steps`.
         final: float. Learning rate after `total_steps`.
-        initial: float. Where the warm-up begins. Default 0.
+        initial: float. Learning rate at the start of the warm-up. Default 0.
 
     Returns:
         A `keras.optimizers.schedules.CosineDecay`.
 
     Raises:
-        ValueError: if the warm-up is as long as the run, or if `final` is not 0 where `peak` is.
+        ValueError: if the warm-up is as long as the run, or if `peak` is 0 and `final` is not.
     """
     _check_warmup(warmup_steps, total_steps, "warmup_steps", "total_steps")
     if final and not peak:
-        raise ValueError(f"final must be 0 where peak is. Received: peak={peak!r}, final={final!r}")
+        raise ValueError(f"final must be 0 if peak is 0. Received: peak={peak!r}, final={final!r}")
     schedule, alpha = keras.optimizers.schedules.CosineDecay, final / peak if peak else 0.0
     if not warmup_steps:
         return schedule(float(peak), total_steps, alpha=alpha)
-    # The initial rate must be a float: Keras takes an int 0 for a missing one.
+    # Keras mistakes an int 0 for a missing initial rate.
     return schedule(
         float(initial), total_steps - warmup_steps, alpha=alpha, warmup_target=float(peak), warmup_steps=warmup_steps
     )
@@ -52,27 +52,27 @@ def _check_rates(**rates):
 
 
 def _half_cosine(remaining):
-    """`(1 + cos(pi * (1 - remaining))) / 2`, in a form that keeps its digits where it comes near 0."""
+    """Computes `(1 + cos(pi * (1 - remaining))) / 2` in a form that stays accurate near 0."""
     return ops.square(ops.sin(0.5 * math.pi * remaining))
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class BigVisionSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """big_vision's learning rate, a step at a time.
+    """Learning-rate schedule of big_vision.
 
-    The decay begins where the warm-up ends; the warm-up, from 0, and the cool-down, to 0, multiply it. There the same
-    curve multiplies the weight decay. So it does in `AdamW` with `decay_peak=peak`, which then takes big_vision's
-    value; without, that value divided by `peak` is the one to give.
+    The decay starts at the end of the warm-up. A linear warm-up from `initial` and a linear cool-down to 0 multiply it.
+    In big_vision the same curve also multiplies the weight decay: pass `decay_peak=peak` to `AdamW` to use big_vision's
+    value of weight decay, or divide that value by `peak`.
 
     Args:
         peak: float. Largest learning rate; 1 gives the bare curve.
         total_steps: int. Steps of the whole run, warm-up included.
         warmup_steps: int, less than `total_steps`. Default 0.
         decay: `cosine` to 0, `linear` to `final`, or `rsqrt`, the inverse square root. Default `cosine`.
-        final: float. Where `linear` ends. Default 0.
-        timescale: float, steps. `rsqrt` falls to `peak / sqrt(2)` in so many. Default 10000.
-        cooldown_steps: int. Steps at the end in which the rate falls to 0 linearly. Default 0.
-        initial: float. Where the warm-up begins; big_vision's is 0, the default.
+        final: float. Final learning rate of `linear`. Default 0.
+        timescale: float, steps. `rsqrt` decays to `peak / sqrt(2)` in `timescale` steps. Default 10000.
+        cooldown_steps: int. Steps at the end in which the rate decays linearly to 0. Default 0.
+        initial: float. Learning rate at the start of the warm-up; 0 in big_vision. Default 0.
 
     Call arguments:
         step: int or scalar tensor of any type.
@@ -118,8 +118,8 @@ class BigVisionSchedule(keras.optimizers.schedules.LearningRateSchedule):
         else:
             rate = self.peak * _half_cosine(remaining)
         if self.warmup_steps:
-            warm = ops.minimum(step / self.warmup_steps, 1.0)
-            rate = rate * warm + self.initial * (1.0 - warm)
+            progress = ops.minimum(step / self.warmup_steps, 1.0)
+            rate = rate * progress + self.initial * (1.0 - progress)
         if self.cooldown_steps:
             rate = rate * ops.clip((self.total_steps - step) / self.cooldown_steps, 0.0, 1.0)
         return rate
@@ -131,23 +131,22 @@ class BigVisionSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class EpochCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """timm's cosine with warm-up: one learning rate an epoch, as DeiT was trained.
+    """Cosine schedule of timm with warm-up: one learning rate per epoch, as DeiT was trained.
 
-    With `steps_per_epoch=1` the epochs are steps.
+    With `steps_per_epoch=1` it counts steps instead of epochs.
 
     Args:
-        peak: float. The rate that the cosine begins with.
+        peak: float. Learning rate at the start of the cosine (timm `lr`).
         epochs: int. Length of the cosine.
         steps_per_epoch: int.
         warmup_epochs: int, less than `epochs`. The rate rises in equal steps from `initial` towards `peak`. Default 0.
-        initial: float. The rate of the first epoch of a warm-up. Default 0.
-        final: float. The rate from where the cosine has ended. Default 0.
-        warmup_prefix: bool. Whether the cosine begins after the warm-up, so that both together take
-            `warmup_epochs + epochs`. By default the warm-up replaces the beginning of the cosine, which goes on behind
-            it where it would be without one: `peak` itself is never reached.
-        late: bool. Whether an epoch has the rate that timm computes for the one before, and the second that of the
-            first. DeiT's training does: it asks for a rate at the end of an epoch, with that epoch's number.
-            Default False.
+        initial: float. Learning rate of the first epoch of a warm-up (timm `warmup_lr`). Default 0.
+        final: float. Learning rate after the cosine (timm `min_lr`). Default 0.
+        warmup_prefix: bool. Starts the cosine after the warm-up, so that both together take `warmup_epochs + epochs`
+            (timm `warmup_prefix`). By default the warm-up replaces the first part of the cosine, so that `peak` itself
+            is never reached.
+        late: bool. Lags by one epoch: every epoch but the first has timm's rate of the epoch before, as in DeiT, which
+            updates the schedule at the end of an epoch with the number of that epoch. Default False.
 
     Call arguments:
         step: int or scalar tensor of any type.
@@ -182,17 +181,17 @@ class EpochCosine(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup_prefix, self.late = bool(warmup_prefix), bool(late)
 
     def __call__(self, step):
-        # Divided before the cast, which would round the steps of a long run.
+        # Divides before the cast, which would round the step of a long run.
         epoch = ops.cast(ops.floor_divide(step, self.steps_per_epoch), "float32")
         if self.late:
             epoch = ops.maximum(epoch - 1.0, 0.0)
-        past = epoch - self.warmup_epochs if self.warmup_prefix else epoch
-        remaining = ops.clip((self.epochs - past) / self.epochs, 0.0, 1.0)
+        elapsed = epoch - self.warmup_epochs if self.warmup_prefix else epoch
+        remaining = ops.clip((self.epochs - elapsed) / self.epochs, 0.0, 1.0)
         rate = self.final + (self.peak - self.final) * _half_cosine(remaining)
         if not self.warmup_epochs:
             return rate
-        warm = self.initial + (self.peak - self.initial) * (epoch / self.warmup_epochs)
-        return ops.where(epoch < self.warmup_epochs, warm, rate)
+        warmup_rate = self.initial + (self.peak - self.initial) * (epoch / self.warmup_epochs)
+        return ops.where(epoch < self.warmup_epochs, warmup_rate, rate)
 
     def get_config(self):
         names = ("peak", "epochs", "steps_per_epoch", "warmup_epochs", "initial", "final", "warmup_prefix", "late")
@@ -201,13 +200,13 @@ class EpochCosine(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class EveryNth(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule in updates, for an optimizer that updates once in `every` steps (`gradient_accumulation_steps`).
+    """Evaluates a schedule of updates for an optimizer with `gradient_accumulation_steps=every`.
 
-    Keras asks a schedule with the number of the step, not of the update.
+    Keras calls a schedule with the number of the step, not of the update.
 
     Args:
-        schedule: `keras.optimizers.schedules.LearningRateSchedule`, counted in updates.
-        every: int. Steps of an update.
+        schedule: `keras.optimizers.schedules.LearningRateSchedule` of the number of updates.
+        every: int. Number of steps per update.
 
     Call arguments:
         step: int or scalar tensor of an integer type.

@@ -95,7 +95,7 @@ def run_record(recipe, result, model, evaluation, **extra):
     whole = process_seconds()
     place = result["resumed_from"], result.get("resumed_step", 0)
     # Not by the name of the split: that of ImageNet to test on is called validation.
-    name = "validation" if recipe.data.validates else "test"
+    name = "validation" if recipe.data.has_validation else "test"
     return {
         "recipe": recipe.name,
         "model": {"name": model.name, "parameters": model.count_params()},

@@ -1,1 +1,1 @@
-"""What a run learns: losses, distillation, masked autoencoding, heads on frozen features."""
+"""Training objectives: losses, distillation, masked autoencoding, linear heads on frozen features."""

@@ -1,4 +1,4 @@
-"""Training with a teacher, as DeiT does it: one head learns from the labels, the other from the teacher.
+"""Knowledge distillation as in DeiT: one head learns from the labels, the other from a teacher.
 
 Source: Touvron et al., "Training data-efficient image transformers & distillation through attention"
 (arXiv:2012.12877), section 4; facebookresearch/deit `losses.py`.
@@ -14,16 +14,16 @@ from keras_vit.validation import check_choice, is_number
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class DistillationLoss(keras.losses.Loss):
-    """How far a student is from its teacher: DeiT's distillation term.
+    """DeiT's distillation loss between the logits of a teacher and a student.
 
-    `hard` is the cross-entropy with the class that the teacher finds likeliest. `soft` is the Kullback-Leibler
-    divergence of the softmaxes of `logits / temperature`, times the temperature squared, divided by the number of
-    classes: DeiT divides by all elements, not by the batch alone. Hinton et al. (arXiv:1503.02531) sum them up.
+    `hard` is the cross-entropy with the teacher's top-1 class. `soft` is the Kullback-Leibler divergence of the
+    softmaxes of `logits / temperature`, times the temperature squared, averaged over the classes as in DeiT. Hinton et
+    al. (arXiv:1503.02531) sum over the classes.
 
     Args:
-        kind: `hard` or `soft`. Default `hard`, which the published models were trained with.
-        temperature: float, positive. Only of `soft`. Default 1.
-        sum_classes: bool. Whether `soft` is summed over the classes instead. Default False.
+        kind: `hard` or `soft` (DeiT `distillation_type`). Default `hard`, as for the published models.
+        temperature: float, positive, for `soft` only (DeiT `distillation_tau`). Default 1.
+        sum_classes: bool. Sums `soft` over the classes instead of averaging. Default False.
         reduction, name, dtype: as for `keras.losses.Loss`.
 
     Call arguments:
@@ -34,7 +34,7 @@ class DistillationLoss(keras.losses.Loss):
         A scalar, the mean over the batch.
 
     Raises:
-        ValueError: on another kind or temperature, or where teacher and student have other classes.
+        ValueError: on an unknown kind, an invalid temperature, or if teacher and student differ in their classes.
 
     Source: facebookresearch/deit `losses.py`, `DistillationLoss`.
     """
@@ -57,45 +57,45 @@ class DistillationLoss(keras.losses.Loss):
     def call(self, y_true, y_pred):
         if y_true.shape[1:] != y_pred.shape[1:]:
             raise ValueError(
-                "teacher and student must give logits of the same classes. "
+                "teacher and student must have the same number of classes. "
                 f"Received: {tuple(y_true.shape)} from the teacher, {tuple(y_pred.shape)} from the student"
             )
         if self.kind == "hard":
             return ops.sparse_categorical_crossentropy(ops.argmax(y_true, axis=-1), y_pred, from_logits=True)
         teacher, student = (ops.log_softmax(logits / self.temperature, axis=-1) for logits in (y_true, y_pred))
-        each = ops.exp(teacher) * (teacher - student)
-        return self.temperature**2 * (ops.sum if self.sum_classes else ops.mean)(each, axis=-1)
+        divergence = ops.exp(teacher) * (teacher - student)
+        return self.temperature**2 * (ops.sum if self.sum_classes else ops.mean)(divergence, axis=-1)
 
     def get_config(self):
-        own = {name: getattr(self, name) for name in ("kind", "temperature", "sum_classes")}
-        return {**super().get_config(), **own}
+        names = ("kind", "temperature", "sum_classes")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class Distiller(keras.Model):
-    """A model that trains another one with a teacher.
+    """Trains a student with labels and a teacher.
 
-    `compile` and `fit` as ever: the compiled loss is that of the first head with the labels, compiled metrics are those
-    of the mean of both heads, which is what the student gives on its own. Afterwards take `student`; its weights are
-    those that were trained. A student without a distillation token has one head, which learns from labels and teacher.
+    Use `compile` and `fit` as usual. The compiled loss compares the first head with the labels; compiled metrics use
+    the mean of both heads, which is the student's own output. After training use `student`, which shares its weights. A
+    student without a distillation token has one head, which learns from both the labels and the teacher.
 
-    Not `keras.distillation.Distiller`: that one refuses a student with more outputs than its
-    teacher, and where it reads a named layer it runs the student twice, with other dropout masks.
+    `keras.distillation.Distiller` does not fit here: it rejects a student with more outputs than its teacher, and to
+    read a named layer it runs the student twice, with different dropout masks.
 
     Args:
         student: a model of this library.
-        teacher: any model from the same images to logits. It is frozen, and runs as in inference.
-        distillation_loss: `keras.losses.Loss` of the teacher's logits and those of the student's last head. Default
-            `DistillationLoss()`.
-        alpha: float in [0, 1]. The loss is `(1 - alpha)` of the compiled one, with what layers add to it, and `alpha`
-            of `distillation_loss`. Default 0.5.
+        teacher: any model from the same images to logits. It is frozen and runs in inference mode.
+        distillation_loss: `keras.losses.Loss` of the teacher's logits and the logits of the student's last head.
+            Default `DistillationLoss()`.
+        alpha: float in [0, 1] (DeiT `distillation_alpha`). The loss is `(1 - alpha)` times the compiled loss, losses
+            added by layers included, plus `alpha` times `distillation_loss`. Default 0.5.
         name: str.
 
     Call arguments:
         images: tensor `(batch, height, width, channels)`.
 
     Returns:
-        A dict of the logits of the heads, `head` and, where there is one, `head_dist`, each `(batch, classes)`.
+        A dict of logits `(batch, classes)`: `head` and, if the student has one, `head_dist`.
 
     Raises:
         ValueError: if the student has no head, or `alpha` is out of range.
@@ -113,18 +113,18 @@ class Distiller(keras.Model):
         names = {layer.name for layer in student.layers}
         self._heads = features(student, ["head", "head_dist"] if "head_dist" in names else ["head"])
         teacher.trainable = False
-        # A layer that is frozen already, as those of a loaded teacher are, does not pass it on (Keras on TensorFlow).
+        # Keras on TensorFlow does not pass `trainable` on to layers that are frozen already, as in a loaded teacher.
         for weight in teacher.weights:
             weight.trainable = False
 
     @property
     def trained_model(self):
-        """The student, which a `fit` is for."""
+        """The student."""
         return self.student
 
     @property
     def changing_variables(self):
-        """All that training changes but the optimizer's: those of the student."""
+        """The variables that training changes, without those of the optimizer: the student's."""
         return self.student.variables
 
     def call(self, images, training=None):
@@ -141,17 +141,17 @@ class Distiller(keras.Model):
         return super().compute_metrics(x, y, mean, sample_weight)
 
     def get_config(self):
-        parts = {"student": self.student, "teacher": self.teacher, "distillation_loss": self.distillation_loss}
-        config = {name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}
+        objects = {"student": self.student, "teacher": self.teacher, "distillation_loss": self.distillation_loss}
+        config = {name: keras.saving.serialize_keras_object(value) for name, value in objects.items()}
         return {**config, "alpha": self.alpha, "name": self.name}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        parts = ("student", "teacher", "distillation_loss")
-        made = {name: keras.saving.deserialize_keras_object(config[name], custom_objects) for name in parts}
-        return cls(**{**config, **made})
+        names = ("student", "teacher", "distillation_loss")
+        objects = {name: keras.saving.deserialize_keras_object(config[name], custom_objects) for name in names}
+        return cls(**{**config, **objects})
 
 
 def trained_model(model):
-    """The model that a `fit` is for: a `Distiller`'s student, a `MaskedAutoencoder`'s encoder, any other itself."""
+    """Returns the model to save: the student of a `Distiller`, the encoder of a `MaskedAutoencoder`, or `model`."""
     return getattr(model, "trained_model", model)

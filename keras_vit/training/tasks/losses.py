@@ -1,4 +1,4 @@
-"""What a recipe minimises."""
+"""Losses and the accuracy metric of a recipe."""
 
 import keras
 from keras import ops
@@ -6,21 +6,22 @@ from keras import ops
 from keras_vit.validation import check_rate
 
 
-@keras.saving.register_keras_serializable(package="keras_vit")
-class BinaryLoss(keras.losses.Loss):
-    """Every class is a question of its own: sigmoid cross-entropy of logits.
+# The registered name is that of version 0.1, which saved models hold.
+@keras.saving.register_keras_serializable(package="keras_vit", name="BinaryLoss")
+class SigmoidCrossEntropy(keras.losses.Loss):
+    """Sigmoid cross-entropy of logits over independent classes.
 
     Args:
-        positive: bool. Whether every class with a target above 0 becomes a whole one, as in DeiT-III and in timm with
-            a threshold of 0: an image mixed of two shows both. Default False: targets as they are.
-        label_smoothing: float in [0, 1). Behind that, targets become `(1 - smoothing) * target + smoothing / classes`,
-            as in timm. Default 0.
-        sum_classes: bool. Whether the classes of an image are summed up, as in big_vision, or averaged, as in PyTorch
-            and timm. Default False.
+        positive: bool. Sets every target above 0 to 1 (timm `bce_target_thresh=0`), as in DeiT-III, so that both
+            classes of a mixed image count fully. Default False.
+        label_smoothing: float in [0, 1). Targets become `(1 - smoothing) * target + smoothing / classes` after that, as
+            in timm. Default 0.
+        sum_classes: bool. Sums over the classes, as in big_vision, instead of averaging, as in PyTorch and timm.
+            Default False.
         reduction, name, dtype: as for `keras.losses.Loss`.
 
     Call arguments:
-        y_true: `(batch, classes)`, from 0 to 1; rows need not add up to 1.
+        y_true: `(batch, classes)`, from 0 to 1; rows need not sum to 1.
         y_pred: logits `(batch, classes)`.
 
     Returns:
@@ -47,45 +48,45 @@ class BinaryLoss(keras.losses.Loss):
         targets = ops.cast(y_true > 0, y_pred.dtype) if self.positive else ops.cast(y_true, y_pred.dtype)
         if self.label_smoothing:
             targets = (1 - self.label_smoothing) * targets + self.label_smoothing / targets.shape[-1]
-        each = ops.binary_crossentropy(targets, y_pred, from_logits=True)
-        return ops.sum(each, axis=-1) if self.sum_classes else ops.mean(each, axis=-1)
+        losses = ops.binary_crossentropy(targets, y_pred, from_logits=True)
+        return ops.sum(losses, axis=-1) if self.sum_classes else ops.mean(losses, axis=-1)
 
     def get_config(self):
-        own = {name: getattr(self, name) for name in ("positive", "label_smoothing", "sum_classes")}
-        return {**super().get_config(), **own}
+        names = ("positive", "label_smoothing", "sum_classes")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-def _names_a_label(y_true, y_pred):
-    likeliest = ops.argmax(y_pred, axis=-1)
-    return ops.take_along_axis(y_true, likeliest[:, None], axis=-1)[:, 0] > 0
+def _is_top1_in_labels(y_true, y_pred):
+    top1 = ops.argmax(y_pred, axis=-1)
+    return ops.take_along_axis(y_true, top1[:, None], axis=-1)[:, 0] > 0
 
 
 def make_accuracy(multi_label=False):
-    """The metric that a run is judged by, named `accuracy`.
+    """Creates the metric `accuracy` of a recipe.
 
     Args:
-        multi_label: bool. Whether images have several labels or none: then, as in big_vision, the part of the images
-            whose likeliest class is one of their labels. Default False: of images with one.
+        multi_label: bool. For images with several labels or none: the fraction of images whose top-1 class is one of
+            their labels, as in big_vision. Default False, one label per image.
 
     Returns:
-        A `keras.metrics.Metric` of rows of targets and logits.
+        A `keras.metrics.Metric` of targets `(batch, classes)` and logits.
     """
     if multi_label:
-        return keras.metrics.MeanMetricWrapper(_names_a_label, name="accuracy")
+        return keras.metrics.MeanMetricWrapper(_is_top1_in_labels, name="accuracy")
     return keras.metrics.CategoricalAccuracy(name="accuracy")
 
 
 def make_loss(name, label_smoothing=0.0):
-    """The loss of a recipe.
+    """Creates the loss of a recipe.
 
     Args:
-        name: `softmax` (cross-entropy), `sigmoid` (big_vision's for ImageNet-21k: summed over the classes) or `binary`
-            (DeiT-III's: averaged over the classes, and what a mixed image shows counts whole).
+        name: `softmax` (cross-entropy), `sigmoid` (big_vision's for ImageNet-21k: sigmoid cross-entropy summed over the
+            classes) or `binary` (DeiT-III's: averaged over the classes, with targets above 0 set to 1).
         label_smoothing: float in [0, 1). Default 0.
 
     Returns:
-        A `keras.losses.Loss` of rows of targets and logits.
+        A `keras.losses.Loss` of targets `(batch, classes)` and logits.
     """
     if name == "softmax":
         return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing)
-    return BinaryLoss(name == "binary", label_smoothing, sum_classes=name == "sigmoid")
+    return SigmoidCrossEntropy(name == "binary", label_smoothing, sum_classes=name == "sigmoid")

@@ -1,4 +1,4 @@
-"""Masked autoencoders: a Vision Transformer learns without labels, by painting the patches that it is not shown.
+"""Masked autoencoders (MAE): self-supervised pretraining by reconstructing masked patches.
 
 Source: He et al., "Masked Autoencoders Are Scalable Vision Learners" (arXiv:2111.06377); facebookresearch/mae
 `models_mae.py`.
@@ -27,35 +27,39 @@ _MLP_RATIO = 4
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class MaskedAutoencoder(keras.Model):
-    """A model that trains an encoder by what a small decoder makes of the visible patches of its images.
+    """Trains an encoder together with a small decoder that reconstructs masked patches from the visible ones.
 
-    `compile(optimizer)`, without a loss, and `fit` as ever; labels are left alone. The loss is the mean squared error
-    of the pixels of the hidden patches. Afterwards take `encoder`; the decoder has done its work.
+    Use `compile(optimizer)` without a loss, and `fit` as usual; labels are ignored. The loss is the mean squared error
+    of the pixels of masked patches. After training use `encoder` and discard the decoder.
 
-    The encoder sees the visible patches alone, a quarter of them: that is what makes training fast. Nothing is put back
-    in the order of the image: the decoder is handed positions, and to its blocks the order means nothing.
+    The encoder only processes the visible patches, a quarter by default, which makes training fast. Tokens are not
+    restored to their order in the image: the decoder adds their position embeddings, and its blocks do not depend on
+    the order.
 
     Args:
-        encoder: Vision Transformer of this library, with or without a head, which has no part in it.
-        ratio: float in (0, 1). How many of the patches are hidden: `int(patches * (1 - ratio))` are visible. Default
-            0.75.
-        decoder_dim, decoder_layers, decoder_heads: ints. Width, a multiple of 4, blocks and heads of the decoder; its
-            MLPs are four times as wide. Default 512, 8 and 16.
-        normalize_targets: bool. Whether a patch is to be painted less its mean and over its deviation. Default True.
-        seed: int or `None`. Of the patches that are hidden.
+        encoder: Vision Transformer of this library. A head, if there is one, is not used.
+        ratio: float in (0, 1). Fraction of masked patches (MAE `mask_ratio`): `int(patches * (1 - ratio))` are visible.
+            Default 0.75.
+        decoder_dim, decoder_layers, decoder_heads: ints. Width, a multiple of 4, number of blocks and of heads of the
+            decoder (MAE `decoder_embed_dim`, `decoder_depth`, `decoder_num_heads`); its MLPs are four times as wide.
+            Default 512, 8 and 16.
+        normalize_targets: bool. Normalizes the target of every patch by the mean and standard deviation of its pixels
+            (MAE `norm_pix_loss`). Default True.
+        seed: int or `None`. Seed of the random masks.
         name: str.
 
     Call arguments:
         images: tensor `(batch, height, width, channels)`.
-        noise: tensor `(batch, patches)` or `None`. Patches of the smallest numbers are visible. Default `None`: drawn
-            in training, and the same ones for every image of an evaluation, so that its loss is always the same.
+        noise: tensor `(batch, patches)` or `None`. The patches with the smallest values are visible. Default `None`:
+            random in training; in evaluation the same for every image, so that the loss is reproducible.
 
     Returns:
-        A dict: `prediction`, float32 `(batch, hidden, patch_height * patch_width * channels)`, and `hidden`, int32
-        `(batch, hidden)`, the numbers of these patches, row by row of the image.
+        A dict: `prediction`, float32 `(batch, masked, patch_height * patch_width * channels)`, and `masked`, int32
+        `(batch, masked)`, the indices of the masked patches in row-major order.
 
     Raises:
-        ValueError: if the encoder is no Vision Transformer with pre-norm blocks, or nothing would be hidden or visible.
+        ValueError: if the encoder is not a Vision Transformer with pre-norm blocks, or `ratio` leaves no masked or no
+            visible patch.
     """
 
     def __init__(
@@ -72,17 +76,20 @@ class MaskedAutoencoder(keras.Model):
         super().__init__(name=name)
         config = metadata(encoder).config
         if type(config) is not ViTConfig or config.norm_placement != "pre":
-            raise ValueError(f"an encoder must be a Vision Transformer with pre-norm blocks. Received: {config!r}")
+            raise ValueError(f"encoder must be a Vision Transformer with pre-norm blocks. Received: {config!r}")
         patches = config.grid_size[0] * config.grid_size[1]
         self.num_visible = int(patches * (1 - check_rate(ratio, "ratio")))
         if not 0 < self.num_visible < patches:
-            raise ValueError(f"some of {patches} patches must be hidden, and some visible. Received: ratio={ratio}")
+            raise ValueError(
+                f"ratio must mask at least one and keep at least one of {patches} patches. Received: ratio={ratio}"
+            )
         check_decoder(decoder_dim, decoder_layers, decoder_heads)
         self.encoder, self.ratio, self.decoder_dim = encoder, float(ratio), decoder_dim
         self.decoder_layers, self.decoder_heads = decoder_layers, decoder_heads
         self.normalize_targets, self.seed = bool(normalize_targets), seed
         self._num_prefix = config.num_prefix_tokens
-        self._embed, self._blocks = _parts(encoder, config)
+        # Saved files hold the names of these attributes.
+        self._embed, self._blocks = _embedding_and_blocks(encoder, config)
         self._make_decoder(config, patches)
         self._seeds, self._distance = ReplicaSeedGenerator(seed), keras.losses.MeanSquaredError()
         self.built = True
@@ -94,7 +101,7 @@ class MaskedAutoencoder(keras.Model):
         self._mask_token = self.add_weight(
             name="mask_token", shape=(1, 1, width), initializer=keras.initializers.RandomNormal(stddev=0.02)
         )
-        patch = config.patch_size[0] * config.patch_size[1] * config.num_channels
+        patch_dim = config.patch_size[0] * config.patch_size[1] * config.num_channels
         block = {"layer_norm_epsilon": config.layer_norm_epsilon, "activation": config.activation, "dtype": policy}
         self._enter = make_dense(parent, "decoder_embedding", width)
         self._decoder = [
@@ -102,101 +109,106 @@ class MaskedAutoencoder(keras.Model):
             for i in range(self.decoder_layers)
         ]
         self._norm = LayerNormalization(epsilon=config.layer_norm_epsilon, dtype=policy, name="decoder_norm")
-        self._paint = make_dense(parent, "decoder_prediction", patch)
+        self._paint = make_dense(parent, "decoder_prediction", patch_dim)
         self._enter.build((None, None, config.hidden_dim))
         for layer in (*self._decoder, self._norm, self._paint):
             layer.build((None, self._num_prefix + patches, width))
 
     @property
     def trained_model(self):
-        """The encoder, which a `fit` is for."""
+        """The encoder."""
         return self.encoder
 
     @property
     def changing_variables(self):
-        """All that training changes but the optimizer's: of encoder, decoder and the drawing of masks."""
+        """The variables that training changes, without those of the optimizer: encoder, decoder and mask seeds."""
         return self.variables
 
     def call(self, images, training=False, noise=None):
         tokens = self._embed(images, training=training)["patch_encoder"]
         prefix, patches = tokens[:, : self._num_prefix], tokens[:, self._num_prefix :]
         order = ops.argsort(self._noise(patches, training) if noise is None else noise, axis=1)
-        visible, hidden = order[:, : self.num_visible], order[:, self.num_visible :]
-        encoded = ops.concatenate([prefix, _rows(patches, visible)], axis=1)
+        visible, masked = order[:, : self.num_visible], order[:, self.num_visible :]
+        encoded = ops.concatenate([prefix, _gather(patches, visible)], axis=1)
         for layer in self._blocks:
             encoded = layer(encoded, training=training)
-        return {"prediction": self._decode(encoded, order, training), "hidden": hidden}
+        return {"prediction": self._decode(encoded, order, training), "masked": masked}
 
     def _noise(self, patches, training):
-        """float32 `(batch, patches)`."""
+        """Returns float32 `(batch, patches)`, random in training and fixed otherwise."""
         if training:
             return keras.random.uniform(ops.shape(patches)[:2], dtype="float32", seed=self._seeds)
         fixed = np.random.default_rng(0).random((1, patches.shape[1])).astype("float32")
         return ops.repeat(ops.convert_to_tensor(fixed), ops.shape(patches)[0], axis=0)
 
     def _decode(self, encoded, order, training):
-        """What the hidden patches look like, from what the encoder makes of the visible ones."""
+        """Predicts the masked patches from the encoded visible ones."""
         tokens = linear(self._enter, ops.cast(encoded, self._enter.compute_dtype))
         positions = ops.take(ops.cast(self._positions[0], tokens.dtype), order, axis=0)
-        masked = positions[:, self.num_visible :] + ops.cast(self._mask_token, tokens.dtype)
+        mask_tokens = positions[:, self.num_visible :] + ops.cast(self._mask_token, tokens.dtype)
         prefix, visible = tokens[:, : self._num_prefix], tokens[:, self._num_prefix :]
-        tokens = ops.concatenate([prefix, visible + positions[:, : self.num_visible], masked], axis=1)
+        tokens = ops.concatenate([prefix, visible + positions[:, : self.num_visible], mask_tokens], axis=1)
         for block in self._decoder:
             tokens = block(tokens, training=training)
-        shown = self._num_prefix + self.num_visible
-        return ops.cast(linear(self._paint, self._norm(tokens[:, shown:])), "float32")
+        first_masked = self._num_prefix + self.num_visible
+        return ops.cast(linear(self._paint, self._norm(tokens[:, first_masked:])), "float32")
 
     def targets(self, images):
-        """What is to be painted, float32 `(batch, patches, patch_height * patch_width * channels)`."""
+        """Computes the targets of all patches, float32 `(batch, patches, patch_height * patch_width * channels)`."""
         pixels = self._pixels(images)
         if not self.normalize_targets:
             return pixels
         mean = ops.mean(pixels, axis=-1, keepdims=True)
-        # PyTorch's variance, over one number less.
+        # PyTorch's unbiased variance.
         variance = ops.sum(ops.square(pixels - mean), axis=-1, keepdims=True) / (pixels.shape[-1] - 1)
         return (pixels - mean) / ops.sqrt(variance + _VARIANCE_EPSILON)
 
     def _pixels(self, images):
-        """The patches in float32: calling the layer would round the images to its own type."""
+        """Splits images into patches in float32; calling the layer would cast them to its compute dtype."""
         return self.encoder.get_layer("patches").call(ops.cast(images, "float32"))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if self.compiled and (self._compile_loss is not None or self._compile_metrics is not None):
-            raise ValueError("a masked autoencoder has its own loss and no metrics. Received: compile(loss or metrics)")
-        targets = _rows(self.targets(x), y_pred["hidden"])
+            raise ValueError(
+                "compile a masked autoencoder without loss and metrics; it has its own loss. Received: one of them"
+            )
+        targets = _gather(self.targets(x), y_pred["masked"])
         weights = None if sample_weight is None else ops.reshape(sample_weight, (-1, 1))
-        # Keras' losses also know how many replicas there are.
+        # A loss of Keras also accounts for the number of replicas.
         loss = self._distance(targets, y_pred["prediction"], weights)
-        return sum([self._aggregate_additional_loss(added) for added in self.losses], loss)
+        return sum([self._aggregate_additional_loss(extra) for extra in self.losses], loss)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return self.get_metrics_result()
 
-    def paint(self, images):
-        """Images as the model knows them from their visible patches.
+    def reconstruct(self, images):
+        """Reconstructs images from their visible patches.
 
         Args:
-            images: array `(batch, height, width, channels)`, normalised.
+            images: array `(batch, height, width, channels)`, normalized.
 
         Returns:
-            Two float32 arrays of that shape: the images with their hidden patches grey (0), and with the patches that
-            were painted instead, of a patch's own mean and deviation where targets are normalised.
+            Two float32 arrays of that shape: the images with masked patches gray (0), and with masked patches replaced
+            by their reconstruction. If targets are normalized, the reconstruction uses the mean and standard deviation
+            of the original patch.
         """
         config = metadata(self.encoder).config
         (rows, columns), (height, width) = config.grid_size, config.patch_size
         result = self(images, training=False)
         pixels = ops.convert_to_numpy(self._pixels(images)).copy()
-        painted, hidden = (ops.convert_to_numpy(result[key]) for key in ("prediction", "hidden"))
+        predicted, masked = (ops.convert_to_numpy(result[key]) for key in ("prediction", "masked"))
         if self.normalize_targets:
-            true = np.take_along_axis(pixels, hidden[..., None], axis=1)
-            painted = painted * np.sqrt(true.var(-1, ddof=1, keepdims=True) + _VARIANCE_EPSILON)
-            painted = painted + true.mean(-1, keepdims=True)
-        shown, whole = pixels.copy(), pixels.copy()
-        np.put_along_axis(shown, hidden[..., None], 0.0, axis=1)
-        np.put_along_axis(whole, hidden[..., None], painted, axis=1)
-        shape = (-1, rows, columns, height, width, config.num_channels)
-        cut = (rows * height, columns * width, config.num_channels)
-        return tuple(a.reshape(shape).transpose(0, 1, 3, 2, 4, 5).reshape(-1, *cut) for a in (shown, whole))
+            original = np.take_along_axis(pixels, masked[..., None], axis=1)
+            predicted = predicted * np.sqrt(original.var(-1, ddof=1, keepdims=True) + _VARIANCE_EPSILON)
+            predicted = predicted + original.mean(-1, keepdims=True)
+        visible, reconstructed = pixels.copy(), pixels.copy()
+        np.put_along_axis(visible, masked[..., None], 0.0, axis=1)
+        np.put_along_axis(reconstructed, masked[..., None], predicted, axis=1)
+        patches = (-1, rows, columns, height, width, config.num_channels)
+        shape = (-1, rows * height, columns * width, config.num_channels)
+        return tuple(
+            array.reshape(patches).transpose(0, 1, 3, 2, 4, 5).reshape(shape) for array in (visible, reconstructed)
+        )
 
     def get_config(self):
         names = ("ratio", "decoder_dim", "decoder_layers", "decoder_heads", "normalize_targets", "seed", "name")
@@ -208,30 +220,29 @@ class MaskedAutoencoder(keras.Model):
         return cls(**{**config, "encoder": encoder})
 
 
-def _parts(encoder, config):
-    """The model from images to tokens with positions, and the layers that the visible ones pass."""
+def _embedding_and_blocks(encoder, config):
+    """Returns the model from images to tokens with positions, and the layers that follow it."""
     names = [f"encoder_block_{i}" for i in range(config.num_layers)]
     names = ["embedding_norm"] * config.embedding_norm + names + ["encoder_norm"] * (not config.pool_before_norm)
     return features(encoder, "patch_encoder"), [encoder.get_layer(name) for name in names]
 
 
-def _rows(tokens, index):
-    """`tokens[i, index[i, j]]`, whole rows at once: `take_along_axis` would look up number by number."""
+def _gather(tokens, index):
+    """Gathers `tokens[i, index[i, j]]` by whole rows, faster than `take_along_axis`."""
     count, width = tokens.shape[1:]
     starts = count * ops.arange(ops.shape(index)[0], dtype=index.dtype)
     return ops.take(ops.reshape(tokens, (-1, width)), index + starts[:, None], axis=0)
 
 
 def make_autoencoder(encoder, recipe):
-    """The model that trains the encoder of a recipe with a `MaskingConfig`.
+    """Builds the `MaskedAutoencoder` of a recipe with a `MaskingConfig`.
 
     Args:
         encoder: a model of this library.
-        recipe: `Recipe`. With `training.gradient_checkpointing` the decoder's blocks too are computed again on the way
-            back.
+        recipe: `Recipe`. `training.gradient_checkpointing` also applies to the decoder's blocks.
     """
     masking = recipe.masking
     names = [f"decoder_block_{i}" for i in range(masking.decoder_layers)]
-    wanted = recipe.training.gradient_checkpointing
-    with keras.RematScope("list_of_layers", layer_names=names) if wanted else contextlib.nullcontext():
+    remat = recipe.training.gradient_checkpointing
+    with keras.RematScope("list_of_layers", layer_names=names) if remat else contextlib.nullcontext():
         return MaskedAutoencoder(encoder, **dataclasses.asdict(masking), seed=recipe.training.seed)
