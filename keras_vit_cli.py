@@ -1,4 +1,4 @@
-"""The console entry point, beside the package so that `keras_vit --help` answers without importing Keras."""
+"""The command line of keras_vit: a module outside the package, so that `keras_vit --help` does not import Keras."""
 
 import argparse
 import contextlib
@@ -7,25 +7,25 @@ import importlib
 import importlib.util
 import io
 import os
+import pathlib
 import re
+import runpy
 import subprocess
 import sys
 import warnings
 
-__version__ = "0.1.0"
+# Repairs an environment in which the files of two projects are mixed.
+REINSTALL = "pip uninstall -y keras-vit keras-vit-zoo && pip install 'git+<this repository>'"
 
-# What mends an environment in which the files of two projects are mixed.
-MEND = "pip uninstall -y keras-vit keras-vit-zoo && pip install 'git+<this repository>'"
-
-_ASKED_TO_END = 75  # `keras_vit.training.loop.preemption.EXIT_CODE`
-# Commands that go on with what an earlier call of them has left.
+_PREEMPTED = 75  # `keras_vit.training.loop.preemption.EXIT_CODE`
+# Commands that resume an interrupted run.
 _RESUMABLE = ("train", "finetune")
 
 _MODEL = (
     "the folder of a training run, a .keras file, a checkpoint or a folder that holds one, "
     "hub:organization/repository, or a name of `keras_vit list --pretrained`"
 )
-_VERSIONS = "folder of a SavedModel, or of numbered versions, of which the highest is taken"
+_VERSIONS = "folder of a SavedModel, or of numbered versions, of which the highest is used"
 _IMAGES = "image files, folders (with their subfolders) or patterns such as 'photos/**/*.jpg'"
 _LAYOUTS = ("big_vision", "deit", "dinov2", "google", "huggingface", "microsoft", "timm", "torchvision")
 _FORMATS = ("jpeg", "png", "webp", "bmp", "gif")
@@ -33,18 +33,18 @@ _ACTIVATIONS = ("softmax", "sigmoid", "linear")
 
 
 def _positive(text):
-    """An int of at least 1, as argparse reads one."""
+    """Parses a positive int."""
     value = int(text)
     if value < 1:
         raise ValueError
     return value
 
 
-_positive.__name__ = "positive int"  # argparse says "invalid positive int value"
+_positive.__name__ = "positive int"  # argparse reports an "invalid positive int value".
 
 
 class _SetField(argparse.Action):
-    """An option that stands for `--set FIELD=VALUE`, in the order of the command line: the last one counts."""
+    """Stores an option as `--set FIELD=VALUE`, in the order of the command line: the last one counts."""
 
     def __init__(self, option_strings, dest, field=None, **kwargs):
         super().__init__(option_strings, "overrides", default=argparse.SUPPRESS, **kwargs)
@@ -54,8 +54,8 @@ class _SetField(argparse.Action):
         namespace.overrides = [*namespace.overrides, f"{self.field}={value}"]
 
 
-# Options that training commands share: flag, type, metavar, field of a recipe, help.
-TRAINING_OPTIONS = (
+# Options of the training commands: flag, type, metavar, recipe field, help.
+_TRAINING_OPTIONS = (
     ("--epochs", _positive, "N", "training.epochs", "epochs of the whole run"),
     ("--lr", float, "RATE", "optimizer.learning_rate", "peak learning rate"),
     ("--batch-size", _positive, "N", "data.batch_size", "images in a training step"),
@@ -64,9 +64,9 @@ TRAINING_OPTIONS = (
 
 
 def _device(text):
-    """`cpu`, `gpu` or `gpu:N`, as argparse reads one."""
+    """Parses `cpu`, `gpu` or `gpu:N`."""
     if not re.fullmatch(r"cpu|gpu(:\d+)?", text.lower()):
-        raise argparse.ArgumentTypeError(f"must be cpu, gpu, or gpu:N for one of several GPUs. Received: {text!r}")
+        raise argparse.ArgumentTypeError(f"must be cpu, gpu, or gpu:N for the GPU with number N. Received: {text!r}")
     return text.lower()
 
 
@@ -76,40 +76,39 @@ def _device_argument(parser):
         "--device",
         type=_device,
         metavar="NAME",
-        help="cpu, gpu, or gpu:N for one of several, counted from 0 (default: every GPU there is, else the CPU)",
+        help="cpu, gpu, or gpu:N for the GPU with number N, from 0 (default: all GPUs, or the CPU without any)",
     )
 
 
 def _limit_argument(parser):
-    """Adds `--max-pixels` for images that a model is asked about."""
+    """Adds `--max-pixels` for images to classify or explain."""
     parser.add_argument(
         "--max-pixels",
         metavar="N",
         type=_positive,
-        help="images of more pixels are refused before they are decoded (default 2 ** 25, as a served model's; a "
-        "SavedModel or a server has that of its export)",
+        help="reject images with more pixels before decoding (default 2 ** 25; not for a SavedModel or a server, whose "
+        "limit is set when it is exported)",
     )
 
 
 def _field_arguments(parser):
-    """Adds the options that change fields of a recipe, and `--device`."""
+    """Adds the options that change recipe fields, and `--device`."""
     parser.add_argument(
         "--set",
         dest="overrides",
         metavar="FIELD=VALUE",
         action="append",
         default=[],
-        help="change a field of the recipe, for example --set optimizer.weight_decay=0.05 (repeatable; the last one "
-        "counts)",
+        help="change a recipe field, for example --set optimizer.weight_decay=0.05 (repeatable; the last one counts)",
     )
-    for flag, kind, metavar, field, text in TRAINING_OPTIONS:
+    for flag, kind, metavar, field, text in _TRAINING_OPTIONS:
         text = f"{text}, short for --set {field}={metavar}"
         parser.add_argument(flag, action=_SetField, field=field, type=kind, metavar=metavar, help=text)
     _device_argument(parser)
 
 
 def _size(text):
-    """`N` or `HxW` in pixels, as argparse reads one."""
+    """Parses an image size in pixels, `N` or `HxW`."""
     sides = [int(side) for side in text.lower().split("x")]
     if not 1 <= len(sides) <= 2 or min(sides) < 1:
         raise ValueError
@@ -120,35 +119,39 @@ _size.__name__ = "size"
 
 
 def _checkpoint_arguments(parser):
-    """Adds the options that choose from a checkpoint's file, as `keras_vit.load_weights` has them."""
+    """Adds the options that select keys of a checkpoint, as in `keras_vit.load_weights`."""
     for flag, text in (
-        ("--skip", "leave out keys of the checkpoint that this regular expression is found in (repeatable)"),
-        ("--new", "leave variables as they are initialized whose path it is found in, '^encoder_norm/' (repeatable)"),
+        ("--skip", "ignore checkpoint keys that match this regular expression (repeatable)"),
+        ("--new", "keep the initial values of variables whose path matches, such as '^encoder_norm/' (repeatable)"),
     ):
         parser.add_argument(flag, metavar="PATTERN", action="append", default=[], help=text)
-    parser.add_argument("--prefix", metavar="NAME", help="which of several models in the checkpoint, such as student")
+    parser.add_argument(
+        "--prefix", metavar="NAME", help="the model to read if the checkpoint holds several, such as student"
+    )
 
 
 def _finetune_arguments(parser):
     parser.add_argument("model", help=f"the pretrained weights: {_MODEL}")
     parser.add_argument(
         "folder",
-        help="<folder>/<class>/<image> or <folder>/{train,validation,test}/<class>/<image>; images may lie deeper",
+        help="<folder>/<class>/<image> or <folder>/{train,validation,test}/<class>/<image>; class folders may have "
+        "subfolders",
     )
     parser.add_argument(
-        "--size",
+        "--image-size",
         type=_size,
         metavar="N|HxW",
-        help="pixels that the model takes (default: those of the weights, but at most three times those of the images)",
+        help="input size of the model in pixels (default: that of the weights, but at most three times the size of the "
+        "images)",
     )
     parser.add_argument(
         "--validation-fraction",
         type=float,
         metavar="F",
-        help="part of the training images to validate with, where there is no such split (default 0.2)",
+        help="fraction of the training images to validate with if the folder has no validation split (default 0.2)",
     )
     _checkpoint_arguments(parser)
-    parser.add_argument("--head-only", action="store_true", help="train the head alone, in one pass over the images")
+    parser.add_argument("--head-only", action="store_true", help="train only the head, on features computed once")
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<folder>_<model>)")
     parser.add_argument(
         "--overwrite", action="store_true", help="discard an existing run in that folder instead of resuming it"
@@ -159,12 +162,11 @@ def _finetune_arguments(parser):
 def _recipe_arguments(parser):
     parser.add_argument(
         "recipe",
-        help="path of a recipe file, or a name of `keras_vit list --recipes`; `keras_vit train RECIPE --help` shows "
-        "its fields",
+        help="recipe file, or a name of `keras_vit list --recipes`; `keras_vit train RECIPE --help` shows its fields",
     )
     _field_arguments(parser)
     parser.add_argument(
-        "--smoke", action="store_true", help="try everything with two training steps and two evaluation steps"
+        "--smoke", action="store_true", help="test the recipe with two training steps and two evaluation steps"
     )
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<recipe>/seed<k>)")
     parser.add_argument(
@@ -172,65 +174,68 @@ def _recipe_arguments(parser):
     )
     parser.add_argument("--export", metavar="DIR", help="folder of the SavedModel (default: saved_models/<recipe>)")
     parser.add_argument("--no-export", action="store_true", help="train and evaluate only")
-    parser.add_argument(
-        "--record", action="store_true", help="write the record of the run to recipes/results/<recipe>/ too"
-    )
+    parser.add_argument("--record", action="store_true", help="also write the run record to recipes/results/<recipe>/")
 
 
 def _serving_arguments(parser):
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), help="what the SavedModel computes in (default: as the model does)"
-    )
+    """Adds the options of SavedModels, named as the fields of `ExportOptions`; `None` where one is not given."""
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="compute dtype (default: that of the model)")
     parser.add_argument(
         "--weights",
         choices=("float32", "bfloat16", "int8"),
-        default="float32",
-        help="how weights are stored (default float32)",
+        help="dtype of the stored weights (default float32)",
     )
     parser.add_argument(
         "--compare",
         metavar="IMAGE",
         nargs="+",
-        help="images on which --dtype and --weights are compared with float32 (default: noise)",
+        help="images used to measure the error of --dtype and --weights against float32 (default: synthetic images)",
     )
     parser.add_argument(
         "--activation",
         choices=_ACTIVATIONS,
-        help="turns logits into probabilities; sigmoid for several labels an image, or a single logit; linear for the "
-        "values of a regression (default: as the model tells, else softmax)",
+        help="output activation; sigmoid for several labels per image or a single logit, linear for the values of a "
+        "regression (default: by the model and its loss, else softmax)",
     )
     parser.add_argument(
-        "--accept",
+        "--image-formats",
+        dest="formats",
         metavar="FORMAT",
         nargs="+",
-        default=_FORMATS,
-        help=f"file formats of images that are accepted (default: {' '.join(_FORMATS)})",
+        help=f"accepted image formats (default: {' '.join(_FORMATS)})",
     )
     parser.add_argument(
         "--max-pixels",
         metavar="N",
         type=_positive,
-        default=2**25,
-        help="images of more pixels are refused before they are decoded (default 2 ** 25)",
+        help="reject images with more pixels before decoding (default 2 ** 25)",
     )
     parser.add_argument(
-        "--as-stored", dest="upright", action="store_false", help="do not rotate images as their Exif orientation says"
+        "--ignore-exif-orientation",
+        dest="apply_exif_orientation",
+        action="store_const",
+        const=False,
+        help="do not rotate images by their Exif orientation",
     )
     parser.add_argument(
         "--batch-sizes",
         metavar="N",
         type=int,
         nargs="+",
-        help="batch sizes of the server, in rising order, for warm-up records and batching.config "
-        "(default: those of batching.config in the folder, else 1 2 4 8)",
+        help="increasing batch sizes of the server, for warm-up records and batching.config (default: those of "
+        "batching.config in the folder, else 1 2 4 8)",
     )
-    parser.add_argument(
-        "--license", metavar="NAME", help="license of the weights (default: that of the published weights)"
-    )
+    parser.add_argument("--license", metavar="NAME", help="license of the weights (default: that of published weights)")
+
+
+def _version():
+    """Reads the version of the package without importing it."""
+    file = pathlib.Path(__file__).parent / "keras_vit" / "version.py"
+    return runpy.run_path(str(file))["__version__"] if file.exists() else "unknown"
 
 
 def _command(commands, name, text):
-    """Adds a command, whose `text` is shown in the list of commands and in its own help."""
+    """Adds a command with `text` in the list of commands and in its own help."""
     return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
 
 
@@ -238,12 +243,12 @@ def _parser():
     parser = argparse.ArgumentParser(
         prog="keras_vit",
         description="Vision Transformers for Keras 3. `keras_vit COMMAND --help` shows the options of a command.",
-        epilog="Exit codes: 0 done, 1 error, 2 wrong command line, 75 ended by SIGTERM and 130 by Ctrl-C; after both "
-        "a training run resumes with the same command.",
+        epilog="Exit codes: 0 success, 1 error, 2 invalid command line, 75 SIGTERM, 130 Ctrl-C; after SIGTERM or "
+        "Ctrl-C the same command resumes a training run.",
     )
-    parser.add_argument("--version", action="version", version=f"keras_vit {__version__}")
+    parser.add_argument("--version", action="version", version=f"keras_vit {_version()}")
     parser.add_argument(
-        "--traceback", action="store_true", help="show the whole traceback of an error, and where a warning is from"
+        "--traceback", action="store_true", help="show tracebacks of errors, and where warnings come from"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -254,110 +259,108 @@ def _parser():
     _recipe_arguments(train)
 
     evaluate = _command(commands, "evaluate", "measure the accuracy of a model on a data set")
-    evaluate.add_argument("model", help=f"a SavedModel's folder, {_MODEL}")
+    evaluate.add_argument("model", help=f"the folder of a SavedModel, {_MODEL}")
     data = evaluate.add_mutually_exclusive_group(required=True)
-    data.add_argument("--data", metavar="NAME", help="digits, or a data set of TFDS such as imagenet2012")
-    data.add_argument("--folder", metavar="DIR", help="a folder of images instead: <split>/<class>/... or <class>/...")
-    evaluate.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
+    data.add_argument("--data", metavar="NAME", help="digits, or a TFDS data set such as imagenet2012")
+    data.add_argument("--folder", metavar="DIR", help="a folder of images: <split>/<class>/... or <class>/...")
+    evaluate.add_argument("--data-dir", metavar="DIR", help="directory of TFDS data sets")
     evaluate.add_argument(
         "--split",
         metavar="NAME",
-        help="part of the data set: train, validation, test or all (default: test, or all images of a folder without "
-        "splits; imagenet2012 has its labels in validation)",
+        help="train, validation, test or all (default: test, or all images of a folder without splits; the labels of "
+        "imagenet2012 are in validation)",
     )
-    evaluate.add_argument("--batch-size", metavar="N", type=_positive, default=128, help="images at once (default 128)")
+    evaluate.add_argument("--batch-size", metavar="N", type=_positive, default=128, help="batch size (default 128)")
     _device_argument(evaluate)
     evaluate.add_argument(
-        "--skip-unreadable", action="store_true", help="leave unreadable images out and name them instead of stopping"
+        "--skip-unreadable", action="store_true", help="skip unreadable images and list them instead of stopping"
     )
 
     predict = _command(commands, "predict", "classify images with any model")
     predict.add_argument("images", nargs="+", help=_IMAGES)
     by = predict.add_mutually_exclusive_group(required=True)
-    by.add_argument("--model", help=f"a SavedModel's folder (with or without the version), {_MODEL}")
+    by.add_argument("--model", help=f"the folder of a SavedModel (with or without the version), {_MODEL}")
     by.add_argument(
         "--server",
         metavar="URL",
-        help="a model of TF Serving: http://host:8501/v1/models/NAME, or grpc://host:8500/v1/models/NAME; "
-        "/labels/LABEL or /versions/NUMBER may follow",
+        help="a model on TF Serving: http://host:8501/v1/models/NAME or grpc://host:8500/v1/models/NAME, optionally "
+        "with /labels/LABEL or /versions/NUMBER",
     )
-    predict.add_argument("--top", type=_positive, default=5, metavar="N", help="how many classes (default 5)")
+    predict.add_argument("--top-k", type=_positive, default=5, metavar="N", help="number of classes (default 5)")
     _device_argument(predict)
     predict.add_argument(
         "--activation",
         choices=_ACTIVATIONS,
-        help="of a model that does not tell: turns its outputs into probabilities; linear for values of a regression",
+        help="output activation, if the model does not define it; linear for the values of a regression",
     )
     _limit_argument(predict)
     predict.add_argument(
-        "--to", metavar="FILE", help="write the answers to a .csv, .json or .jsonl file instead of printing them"
+        "--to", metavar="FILE", help="write the predictions to a .csv, .json or .jsonl file instead of printing them"
     )
 
-    export = _command(commands, "export", "write a model as a SavedModel for TF Serving, or for other runtimes")
+    export = _command(commands, "export", "export a model as a SavedModel for TF Serving, or for another runtime")
     export.add_argument("model", help=_MODEL)
     export.add_argument(
         "--to",
         required=True,
         metavar="PATH",
-        help="a folder for SavedModels and their versions, such as saved_models/flowers; or a file, whose ending "
-        "chooses the format: .onnx, .tflite (LiteRT), .xml (OpenVINO), .keras",
+        help="folder for the versions of a SavedModel, such as saved_models/flowers; or a file, whose suffix selects "
+        "the format: .onnx, .tflite (LiteRT), .xml (OpenVINO), .keras",
     )
     export.add_argument(
         "--format",
-        choices=("saved_model", "onnx", "litert", "openvino", "keras", "torch"),
-        help="default: by the ending of --to, else saved_model; torch only says how PyTorch gets the weights",
+        choices=("saved_model", "onnx", "litert", "openvino", "keras"),
+        help="file format (default: by the suffix of --to, else saved_model)",
+    )
+    export.add_argument("--version", type=int, metavar="N", help="version number (default: the next one)")
+    export.add_argument(
+        "--labels", metavar="FILE", help="text file of class names, one per line (default: the model's own)"
     )
     export.add_argument(
-        "--version", dest="number", type=int, metavar="N", help="version number (default: the next one)"
-    )
-    export.add_argument("--labels", metavar="FILE", help="names of the classes, one a line (default: the model's own)")
-    export.add_argument(
-        "--top-k", type=_positive, metavar="N", default=5, help="classes in an answer, best first (default 5)"
+        "--top-k", type=_positive, metavar="N", help="number of classes in an answer, best first (default 5)"
     )
     export.add_argument(
-        "--quantize", choices=("int8",), help="of a LiteRT file: weights and activations as int8, see --images"
+        "--quantize", choices=("int8",), help="quantize weights and activations of a LiteRT file; needs --images"
     )
     export.add_argument(
         "--images",
         metavar="IMAGE",
         nargs="+",
-        help=f"what --quantize is calibrated on, 100 or more that the model could meet: {_IMAGES}",
+        help=f"calibration images for --quantize, 100 or more representative ones: {_IMAGES}",
     )
     _serving_arguments(export)
 
     explain = _command(commands, "explain", "draw the image patches that a model attends to")
     explain.add_argument("images", nargs="+", help=_IMAGES)
-    explain.add_argument("--model", required=True, help=f"a SavedModel's folder, {_MODEL}")
+    explain.add_argument("--model", required=True, help=f"the folder of a SavedModel, {_MODEL}")
     explain.add_argument(
-        "--to", metavar="DIR", default=".", help="folder of the pictures, NAME_explained.png (default: this one)"
+        "--to", metavar="DIR", default=".", help="output folder for NAME_explained.png (default: the current folder)"
     )
     _limit_argument(explain)
     _device_argument(explain)
 
-    check = _command(commands, "check", "examine a SavedModel before it is served; exit code 1 if anything fails")
+    check = _command(commands, "check", "check a SavedModel before serving it; exit code 1 if a check fails")
     check.add_argument("path", help=_VERSIONS)
-    check.add_argument("--model", help=f"the model that was exported, to compare logits and size with: {_MODEL}")
+    check.add_argument("--model", help=f"the exported model, to compare logits and size: {_MODEL}")
     check.add_argument(
-        "--images", metavar="IMAGE", nargs="+", default=[], help="image files to try it with (default: generated ones)"
+        "--images", metavar="IMAGE", nargs="+", default=[], help="image files to test with (default: synthetic images)"
     )
 
-    publish = _command(commands, "publish", "copy a SavedModel to a server's folder as its next version")
+    publish = _command(commands, "publish", "copy a SavedModel to the folder of a server as its next version")
     publish.add_argument("source", help=_VERSIONS)
     publish.add_argument("--to", required=True, metavar="DIR", help="folder that the server watches")
+    publish.add_argument("--version", type=int, metavar="N", help="version number (default: the next one)")
     publish.add_argument(
-        "--version", dest="number", type=int, metavar="N", help="version number (default: the next one)"
-    )
-    publish.add_argument(
-        "--keep", type=int, metavar="N", help="delete all but the N highest versions (default: keep all)"
+        "--keep", type=int, metavar="N", help="keep the N highest versions and delete the others (default: keep all)"
     )
 
-    rollback = _command(commands, "rollback", "publish the content of an older version again, as the next one")
+    rollback = _command(commands, "rollback", "publish an older version again, under the next number")
     rollback.add_argument("directory", help="folder that the server watches")
     rollback.add_argument(
-        "--to", type=int, metavar="N", help="the older version (default: the one before the version that is served)"
+        "--to", type=int, metavar="N", help="version to publish again (default: the one before the served version)"
     )
     rollback.add_argument(
-        "--keep", type=int, metavar="N", help="delete all but the N highest versions (default: keep all)"
+        "--keep", type=int, metavar="N", help="keep the N highest versions and delete the others (default: keep all)"
     )
 
     convert = _command(commands, "convert", "write a model's weights with the names and shapes of another library")
@@ -365,57 +368,52 @@ def _parser():
     convert.add_argument("target", help="a .safetensors or .npz file")
     convert.add_argument("--layout", required=True, metavar="NAME", help=f"one of {', '.join(_LAYOUTS)}")
     convert.add_argument(
-        "--num-heads", type=_positive, metavar="N", help="attention heads, where the file does not tell"
+        "--num-heads", type=_positive, metavar="N", help="number of attention heads, if the file does not state it"
     )
     _checkpoint_arguments(convert)
 
     models = _command(commands, "list", "list architectures, published weights or recipes")
-    models.add_argument("pattern", nargs="?", default="*", help="for example 'vit_base*' (default: all)")
+    models.add_argument("pattern", nargs="?", default="*", help="a pattern such as 'vit_base*' (default: all)")
     kind = models.add_mutually_exclusive_group()
     kind.add_argument("--pretrained", action="store_true", help="published weights, with size, accuracy and license")
     kind.add_argument("--recipes", action="store_true", help="the library's recipes, for `keras_vit train`")
     return parser
 
 
-def defaults(command):
-    """The values of a command's options that nobody has set, by name."""
-    return {action.dest: action.default for action in _actions(command)}
-
-
 def _actions(command):
-    """The arguments of a command as argparse keeps them."""
+    """Returns the argparse actions of a command."""
     return _parser()._subparsers._group_actions[0].choices[command]._actions
 
 
 @contextlib.contextmanager
 def _one_line_warnings(command):
-    """A context in which warnings to the user are told as errors are: without the place in the library."""
+    """Returns a context in which warnings to the user are printed as errors are: without a source location."""
     usual = warnings.formatwarning
 
-    def told(message, category, *place, **line):
-        is_told = issubclass(category, UserWarning)
-        return f"keras_vit {command}: {message}\n" if is_told else usual(message, category, *place, **line)
+    def one_line(message, category, *location, **line):
+        is_for_user = issubclass(category, UserWarning)
+        return f"keras_vit {command}: {message}\n" if is_for_user else usual(message, category, *location, **line)
 
-    warnings.formatwarning = told
+    warnings.formatwarning = one_line
     try:
         yield
     finally:
         warnings.formatwarning = usual
 
 
-# What TensorFlow says of every start, in lines that no log level reaches: of the severity INFO, or nobody's error;
-# `_ABSENT` on machines without an NVIDIA GPU.
+# Lines that TensorFlow prints at every start whatever the log level, and that report no error; those of `_ABSENT` only
+# on machines without an NVIDIA GPU.
 _NOISE = (
     rb"WARNING: All log messages before absl::InitializeLog\(\) is called"
     rb"|I\d{4} \d\d:\d\d:\d\d"
     rb"|[\d-]{10} [\d:.]+: I "
     rb"|To enable the following instructions:"
     rb"|INFO: Created TensorFlow Lite "
-    rb"|.* jpeg_mem\.cc:\d+\] "  # Of damaged images, which commands name.
+    rb"|.* jpeg_mem\.cc:\d+\] "  # Damaged images, which commands report.
     rb"|.*(Unable to register cu\w+ factory|computation placer already registered|oneDNN supports DT_\w+ only on)"
 )
 _ABSENT = rb".*(failed call to cuInit|Cannot dlopen some GPU libraries|Could not load dynamic library 'lib(cu|nv))"
-# A process of its own, so that what is said before a crash is not lost with the one that crashes.
+# It runs in a separate process, so that messages before a crash are not lost.
 _FILTER = """
 import re, signal, sys
 for number in (signal.SIGINT, signal.SIGTERM):
@@ -430,13 +428,14 @@ for line in sys.stdin.buffer:
 
 @contextlib.contextmanager
 def _quiet_tensorflow(is_program=False):
-    """A context in which what TensorFlow's C++ code says is filtered: its chatter goes, errors and warnings pass.
+    """Returns a context that filters the output of TensorFlow's C++ code: only errors and warnings pass.
 
-    Not where `TF_CPP_MIN_LOG_LEVEL` asks for all messages, and not in a process that has TensorFlow already. Python's
-    own `sys.stderr` is what it was.
+    It does nothing if `TF_CPP_MIN_LOG_LEVEL` asks for all messages, or TensorFlow has been imported already. Python's
+    own `sys.stderr` stays unfiltered.
 
     Args:
-        is_program: bool. Whether the process is the command's own, also if it has TensorFlow. Default False.
+        is_program: bool. Whether the process runs the command alone; it is then filtered even if TensorFlow has been
+            imported. Default False.
     """
     wants_all = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "") in ("0", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -461,20 +460,20 @@ def _quiet_tensorflow(is_program=False):
         sys.stderr = python_stderr
         os.dup2(before, 2)
         os.close(before)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # Somebody may have kept what was standard error.
+        with contextlib.suppress(subprocess.TimeoutExpired):  # A child process may still hold the old standard error.
             process.wait(5)
 
 
 @contextlib.contextmanager
 def _visible_devices(device):
-    """A context in which frameworks that are imported see the devices that `--device` names, as do child processes."""
+    """Returns a context in which newly imported frameworks, and child processes, see only the devices of `--device`."""
     variable = "CUDA_VISIBLE_DEVICES"
     before = os.environ.get(variable)
     number = None if device is None else device.partition(":")[2]
     if device == "cpu":
         os.environ[variable] = "-1"
     elif number:
-        # A cluster may have made a choice among its GPUs, of which this is the N-th.
+        # A cluster may have limited the visible GPUs; N counts among those.
         visible = before.split(",") if before else []
         os.environ[variable] = visible[int(number)] if int(number) < len(visible) else number
     try:
@@ -487,7 +486,7 @@ def _visible_devices(device):
 
 
 def _recipe_to_show(arguments):
-    """The options of `train RECIPE --help`, or `None` where something else is asked for."""
+    """Parses `train RECIPE --help`; returns `None` for any other command line."""
     arguments = sys.argv[1:] if arguments is None else arguments
     rest = [argument for argument in arguments if argument not in ("-h", "--help")]
     if len(rest) == len(arguments) or "train" not in rest:
@@ -495,43 +494,43 @@ def _recipe_to_show(arguments):
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             options = _parser().parse_args(rest)
-    except SystemExit:  # No recipe is named: the help is that of the command.
+    except SystemExit:  # No recipe is named: show the help of the command.
         return None
     return options if options.command == "train" else None
 
 
 def _commands(options):
-    """The module that holds the function of a command."""
+    """Imports the module with the function of a command."""
     if getattr(options, "server", None):
-        # A client needs neither Keras nor TensorFlow, and starts without them.
+        # The client needs neither Keras nor TensorFlow.
         from keras_vit_client import command
 
         return command
-    # Names need neither data sets nor exports.
+    # Listing names needs neither data sets nor exports.
     return importlib.import_module("keras_vit.cli.list" if options.command == "list" else "keras_vit.cli.commands")
 
 
 def check_package():
-    """Raises an `ImportError` if the files of `keras_vit` are not, or not all, those of this distribution.
+    """Raises an `ImportError` if files of `keras_vit` are missing or belong to another project.
 
-    Another project, `keras-vit` on PyPI, has a package of this name: installed afterwards it overwrites files of this
-    one, and uninstalled it takes them along.
+    Another project, `keras-vit` on PyPI, has a package of the same name: installing it overwrites files of this one,
+    and uninstalling it deletes them.
     """
-    # Found and not imported, which would run the other project's code.
+    # Importing it would run the code of the other project.
     spec = importlib.util.find_spec("keras_vit")
     file = None if spec is None else spec.origin
     if file is not None:
         with open(file, encoding="utf-8") as text:
-            if "from keras_vit_cli import MEND" in text.read():
+            if "from keras_vit_cli import REINSTALL" in text.read():
                 return
     raise ImportError(
-        "the folder of keras_vit holds files of another project, keras-vit, or lacks some. Install this one anew: "
-        f"{MEND}. Received: {file or 'no keras_vit/__init__.py'}"
+        "the folder of keras_vit holds files of another project, keras-vit, or lacks some. Reinstall: "
+        f"{REINSTALL}. Received: {file or 'no keras_vit/__init__.py'}"
     )
 
 
 def _parse(arguments):
-    """Parses the command line; of an unknown option the error says what to type instead."""
+    """Parses the command line; the error for an unknown option suggests another one."""
     parser = _parser()
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
@@ -541,7 +540,7 @@ def _parse(arguments):
 
 
 def _named_values(arguments):
-    """`(option, value)` of the options among some arguments; the value is `None` where none follows."""
+    """Yields `(option, value)` for the options in a list of arguments; the value is `None` if none follows."""
     for argument, following in zip(arguments, [*arguments[1:], "-"], strict=True):
         if argument.startswith("--"):
             option, equals, value = argument.partition("=")
@@ -549,7 +548,7 @@ def _named_values(arguments):
 
 
 def _advice(command, option, value):
-    """What to type instead of an option that a command does not have; an empty str where nothing is like it."""
+    """Suggests a replacement for an unknown option; returns an empty str if nothing is similar."""
     known = [flag for action in _actions(command) for flag in action.option_strings if flag.startswith("--")]
     if command in _RESUMABLE:
         try:
@@ -559,8 +558,8 @@ def _advice(command, option, value):
         except ImportError:
             paths = []
         if paths:
-            short = {field: flag for flag, _, _, field, _ in TRAINING_OPTIONS}
-            short |= {"model.image_size": "--size"} if command == "finetune" else {}
+            short = {field: flag for flag, _, _, field, _ in _TRAINING_OPTIONS}
+            short |= {"model.image_size": "--image-size"} if command == "finetune" else {}
             value = "VALUE" if value is None else value
             typed = [f"{short[path]} {value}" if path in short else f"--set {path}={value}" for path in paths]
             return f"; {option} is a field of the recipe: {' or '.join(typed)}"
@@ -571,12 +570,12 @@ def _advice(command, option, value):
 def main(arguments=None):
     """Parses the command line, then imports what the command needs and runs it; returns the exit code.
 
-    0 where all went well, 1 on an error, 2 on a bad command line, 75 where a run was asked to end by SIGTERM and 130
-    where it was by Ctrl-C: after both the same command resumes a training run.
+    0 for success, 1 for an error, 2 for an invalid command line, 75 after SIGTERM and 130 after Ctrl-C; after both the
+    same command resumes a training run.
     """
     recipe_options = _recipe_to_show(arguments)
     options = recipe_options or _parse(arguments)
-    # TensorFlow leaves oneDNN off on CPUs without AVX-512, where a training step takes a quarter less time with it.
+    # TensorFlow disables oneDNN on CPUs without AVX-512, where it makes a training step a quarter faster.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     try:
         is_client = getattr(options, "server", None)
@@ -589,7 +588,9 @@ def main(arguments=None):
             cli = _commands(options)
             if getattr(options, "device", None):
                 if getattr(options, "server", None):
-                    raise ValueError("a server has a device of its own. Received: --server with --device")
+                    raise ValueError(
+                        "--device has no effect on a server; leave it out. Received: --server with --device"
+                    )
                 cli.check_device(options.device)
             with contextlib.nullcontext() if options.traceback else _one_line_warnings(options.command):
                 name = "show_recipe" if recipe_options else options.command.replace("-", "_")
@@ -600,7 +601,7 @@ def main(arguments=None):
         print(f"keras_vit {options.command}: {error}", file=sys.stderr)
         return 1
     except SystemExit as request:
-        if request.code != _ASKED_TO_END:
+        if request.code != _PREEMPTED:
             raise
         print(f"keras_vit {options.command}: {request}. Run the same command to resume.", file=sys.stderr)
         return request.code
@@ -612,7 +613,7 @@ def main(arguments=None):
 
 
 if sys.argv[:1] == ["-m"]:
-    # `python -m keras_vit` imports the package, and Keras with it, before it comes to `main`.
+    # `python -m keras_vit` imports the package, and Keras with it, before `main` runs.
     with _quiet_tensorflow():
         importlib.import_module("keras")
 

@@ -8,12 +8,13 @@ import importlib
 import pathlib
 import warnings
 
-from keras_vit_cli import MEND, __version__  # isort: skip  # first, as it keeps TensorFlow quiet for `python -m keras_vit`
+from keras_vit_cli import REINSTALL  # isort: skip  # first, as it silences TensorFlow for `python -m keras_vit`
 from keras_vit import interpret, layers, models, preprocessing, weights
 from keras_vit.metadata import metadata, update_metadata
 from keras_vit.models import HybridConfig, SwinConfig, ViTConfig, features
 from keras_vit.preprocessing import InputSpec
 from keras_vit.registration import register_lazy_classes
+from keras_vit.version import __version__
 from keras_vit.weights import from_checkpoint, load_weights, push_to_hub, save_pretrained, save_weights
 from keras_vit.zoo.applications import (
     DeiTBase,
@@ -105,7 +106,7 @@ def _warn_of_namesake():
     if any(folder.parent.glob("keras_vit-*.dist-info")) and any(folder.parent.glob("keras_vit_zoo-*.dist-info")):
         warnings.warn(
             f"the package keras-vit, another project, shares the folder {str(folder)!r}; uninstalling it removes files "
-            f"of this one. Mend it: {MEND}",
+            f"of this one. Reinstall: {REINSTALL}",
             stacklevel=3,
         )
 

@@ -1,4 +1,4 @@
-"""`keras_vit predict --server`: starts without Keras and TensorFlow."""
+"""`keras_vit predict --server`, which imports neither Keras nor TensorFlow."""
 
 from keras_vit_client import connect
 from keras_vit_client.image_files import find_images
@@ -6,15 +6,15 @@ from keras_vit_client.predictions import check_target, report
 
 
 def predict(options):
-    """Prints or writes the best classes of images, by a server."""
+    """Prints or writes the best classes of images, by a model on a server."""
     check_target(options.to)
     images = find_images(options.images)
     with connect(options.server) as client:
-        report(images, _answers(client, images), options.top, options.to)
+        report(images, _answers(client, images), options.top_k, options.to)
 
 
 def _answers(client, images):
-    """For each image the server's answer, or why there is none."""
+    """Yields the answer for each image, or the reason, a str, why there is none."""
     for start in range(0, len(images), client.max_batch_size):
         batch = [_read(path) for path in images[start : start + client.max_batch_size]]
         read = [data for data in batch if isinstance(data, bytes)]
@@ -25,7 +25,7 @@ def _answers(client, images):
 
 
 def _read(path):
-    """The bytes of a file, or why there are none."""
+    """Returns the bytes of a file, or the error, a str."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -17,7 +17,7 @@ def finetune(options):
     finished = fine_tune(
         options.model,
         options.folder,
-        image_size=options.size,
+        image_size=options.image_size,
         validation_fraction=options.validation_fraction,
         head_only=options.head_only,
         skip=options.skip,

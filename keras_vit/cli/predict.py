@@ -18,7 +18,7 @@ def predict(options):
         check_no_limit(options.max_pixels)
         loaded = LoadedSavedModel(options.model)
         loaded.check_signature("strict", "classify encoded images")
-        _warn_of_few_classes(loaded, options.top)
+        _warn_of_few_classes(loaded, options.top_k)
 
         def classify(files):
             starts = range(0, len(files), PREDICT_BATCH)
@@ -31,10 +31,10 @@ def predict(options):
             say(front)
 
         def classify(files):
-            return classify_files(model, files, options.top, options.activation, max_pixels=options.max_pixels)
+            return classify_files(model, files, options.top_k, options.activation, max_pixels=options.max_pixels)
 
     with counted("images", len(images)) as advance:
-        report(images, _one_by_one(classify(images), advance), options.top, options.to, say)
+        report(images, _one_by_one(classify(images), advance), options.top_k, options.to, say)
 
 
 def _one_by_one(batches, advance):

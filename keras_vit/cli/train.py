@@ -91,7 +91,7 @@ def export_and_smoke_test(finished, directory, log=print):
     with tempfile.TemporaryDirectory() as folder:
         image = pathlib.Path(folder) / "image.png"
         Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(image)
-        command = [sys.executable, "-m", "keras_vit_cli", "predict", str(image), "--model", str(path), "--top", "3"]
+        command = [sys.executable, "-m", "keras_vit_cli", "predict", str(image), "--model", str(path), "--top-k", "3"]
         answer = subprocess.run(command, capture_output=True, text=True)
     if answer.returncode:
         raise RuntimeError(f"the SavedModel could not classify the image: {answer.stderr.strip()}")

@@ -215,7 +215,7 @@ def _image_size(config, side, log):
         return native
     log(
         f"image size: {size[0]} x {size[1]} instead of the {native[0]} x {native[1]} of the weights, as the median "
-        f"of the shorter sides of the images is {side} pixels; pass --size (image_size=) to change it"
+        f"of the shorter sides of the images is {side} pixels; pass --image-size (image_size=) to change it"
     )
     return size
 

@@ -8,12 +8,14 @@ from keras_vit.export.runtimes.onnx import onnx_model
 from keras_vit.export.runtimes.openvino import openvino_model
 from keras_vit.export.saved_models import predict, saved_model
 from keras_vit.export.servable.description import read_description
+from keras_vit.export.servable.options import ExportOptions
 from keras_vit.export.server.files import write_server_files
 from keras_vit.export.server.warmup import replay_warmup, write_warmup
 from keras_vit.export.versions import next_version
 
 __all__ = [
     "BATCHES",
+    "ExportOptions",
     "RuntimeFile",
     "check",
     "litert_model",

@@ -111,7 +111,7 @@ def test_predict_has_the_pixels_of_evaluate(tmp_path):
 
 @pytest.mark.parametrize("kind", ["model_file", "exported"])
 def test_predict_goes_on_after_images_that_it_cannot_read(kind, damaged, request, capsys):
-    assert _main("predict", *damaged, "--model", request.getfixturevalue(kind), "--top", "2") == 1
+    assert _main("predict", *damaged, "--model", request.getfixturevalue(kind), "--top-k", "2") == 1
     out, error = capsys.readouterr()
     lines = out.splitlines()
     assert [line.partition(": ")[0] for line in lines] == [str(damaged[i]) for i in (0, 2, 4)]
@@ -124,7 +124,7 @@ def test_predict_goes_on_after_images_that_it_cannot_read(kind, damaged, request
 def test_predict_answers_alike_of_a_model_and_its_saved_model(photos, model_file, exported, tmp_path):
     answers = []
     for model in (model_file, exported):
-        assert _main("predict", photos, "--model", model, "--top", "2", "--to", tmp_path / "answers.json") == 0
+        assert _main("predict", photos, "--model", model, "--top-k", "2", "--to", tmp_path / "answers.json") == 0
         answers.append(json.loads((tmp_path / "answers.json").read_text()))
     for ours, theirs in zip(*answers, strict=True):
         assert ours["image"] == theirs["image"]
@@ -137,7 +137,7 @@ def test_predict_answers_alike_of_a_model_and_its_saved_model(photos, model_file
 @pytest.mark.parametrize("ending", ["csv", "json", "jsonl"])
 def test_predict_writes_answers_and_errors(ending, damaged, model_file, tmp_path, capsys):
     target = tmp_path / "new" / f"answers.{ending}"
-    assert _main("predict", *damaged, "--model", model_file, "--top", "10", "--to", target) == 1
+    assert _main("predict", *damaged, "--model", model_file, "--top-k", "10", "--to", target) == 1
     assert capsys.readouterr().out == f"3 images classified: {target}\n"
     assert [path.name for path in target.parent.iterdir()] == [target.name]
     text = target.read_text()
@@ -162,9 +162,9 @@ def test_predict_refuses_what_it_cannot_write_before_it_loads_a_model(photos, ca
 
 def test_predict_says_that_a_saved_model_has_fewer_classes_in_an_answer(photos, exported, capsys):
     image = photos / "test" / "cat" / "0.png"
-    assert _main("predict", image, "--model", exported, "--top", "3") == 0
+    assert _main("predict", image, "--model", exported, "--top-k", "3") == 0
     assert "its 2 best classes; export it with --top-k 3" in capsys.readouterr().err
-    assert _main("predict", image, "--model", exported, "--top", "2") == 0
+    assert _main("predict", image, "--model", exported, "--top-k", "2") == 0
     assert capsys.readouterr().err == ""
 
 

@@ -439,7 +439,7 @@ def test_predict_asks_a_server_without_tensorflow(model, tmp_path):
     files = [str(tmp_path / name) for name in ("red.png", "green.png", "bad.png")]
     with rest_server(model) as address:
         url = f"http://{address}/v1/models/colours/versions/1"
-        command = [sys.executable, "-c", script, "predict", *files, "--server", url, "--top", "2"]
+        command = [sys.executable, "-c", script, "predict", *files, "--server", url, "--top-k", "2"]
         root = str(pathlib.Path(keras_vit_cli.__file__).parent)
         answer = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert answer.returncode == 1

@@ -10,7 +10,8 @@ from tiny import tiny_vit
 import keras_vit
 from keras_vit import InputSpec, features
 from keras_vit.export import onnx_model, read_description, saved_model
-from keras_vit.export.servable.quantization_error import fixed_pixels, measure_difference
+from keras_vit.export.servable.options import ExportOptions
+from keras_vit.export.servable.quantization_error import quantization_error, synthetic_pixels
 from keras_vit.export.servable.servable import make_servable
 from keras_vit.models import ConvNetConfig, build_model
 
@@ -29,7 +30,7 @@ def _call(function, **inputs):
 
 def _probabilities(model, **options):
     """Of `PIXELS`, from the signature for uint8."""
-    functions = make_servable(model, **options).signatures()
+    functions = make_servable(model, ExportOptions(**options)).signatures()
     return _call(functions["images_uint8"], images=tf.constant(PIXELS))["probabilities"]
 
 
@@ -81,21 +82,21 @@ def test_weights_of_int8_take_a_quarter_and_are_judged_by_the_images_that_are_gi
     assert told["weights"]["license"] is None
     difference, spec = told["difference"], keras_vit.metadata(model).input_spec
     pixels = np.stack([spec.resize(file) for file in files])
-    servable, images = make_servable(model, weights="int8"), spec.normalize(pixels)
+    servable, images = make_servable(model, ExportOptions(weights="int8")), spec.normalize(pixels)
     ours, theirs = servable.runner(servable.model)(images).numpy(), np.array(model(images))
     probabilities = np.abs(tf.nn.softmax(ours) - tf.nn.softmax(theirs)).max()
     assert difference["images"] == 3
     assert difference["outputs_max"] == pytest.approx(np.abs(ours - theirs).max() / np.abs(theirs).max(), rel=1e-3)
     assert difference["probabilities_max"] == pytest.approx(probabilities, rel=1e-3)
     assert difference["top1_agreement"] == np.mean(ours.argmax(1) == theirs.argmax(1))
-    assert measure_difference(make_servable(model), model, pixels)["outputs_max"] < 1e-6
+    assert quantization_error(make_servable(model), model, pixels)["outputs_max"] < 1e-6
 
 
 def test_int8_is_rounded_by_output_channel():
     model = tiny_vit()
     kernel = model.get_layer("encoder_block_0").mlp.dense_1.kernel
     kernel.assign(np.where(np.arange(24) == 3, 0, kernel.numpy() * 10.0 ** np.arange(-12, 12)))
-    servable, exact = make_servable(model, weights="int8"), kernel.numpy()
+    servable, exact = make_servable(model, ExportOptions(weights="int8")), kernel.numpy()
     with servable.weights.scope():
         rounded = np.array(kernel)
     steps = np.abs(exact).max(axis=0) / 127
@@ -116,14 +117,14 @@ def test_bfloat16_computes_as_the_policy_does():
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     assert np.abs(probabilities - tf.nn.softmax(_expected(model))).max() > 1e-4
     np.testing.assert_allclose(_probabilities(mixed, dtype="float32"), tf.nn.softmax(_expected(model)), atol=1e-5)
-    assert make_servable(model, dtype="float32").model.get_layer("head") is model.get_layer("head")
+    assert make_servable(model, ExportOptions(dtype="float32")).model.get_layer("head") is model.get_layer("head")
 
 
 def test_noise_is_the_same_in_every_run():
     spec = InputSpec.symmetric((16, 24), 1)
-    pixels = fixed_pixels(spec)
+    pixels = synthetic_pixels(spec)
     assert (pixels.shape, pixels.dtype) == ((16, 16, 24, 1), np.uint8)
-    np.testing.assert_array_equal(pixels, fixed_pixels(spec))
+    np.testing.assert_array_equal(pixels, synthetic_pixels(spec))
     assert pixels.std() > 20
 
 
@@ -136,7 +137,7 @@ def test_models_that_end_in_probabilities_keep_them(activation):
     np.testing.assert_allclose(outputs["probabilities"], _expected(model), atol=1e-5)
     other = {"softmax": "sigmoid", "sigmoid": "softmax"}[activation]
     with pytest.raises(ValueError, match=f"ends in {activation} already"):
-        make_servable(model, activation=other)
+        make_servable(model, ExportOptions(activation=other))
 
 
 def test_logits_of_several_labels_and_a_single_logit_become_sigmoids():
@@ -172,7 +173,7 @@ def test_without_a_classifier_there_are_embeddings():
     outputs = _call(functions["serving_default"], image_bytes=tf.constant(PHOTOS))
     assert outputs["representation"].shape == (3, 16)
     with pytest.raises(ValueError, match="has no labels"):
-        make_servable(model, labels=["a"])
+        make_servable(model, ExportOptions(labels=["a"]))
 
 
 def _own_heads(backbone):
@@ -188,7 +189,7 @@ def _own_heads(backbone):
 @pytest.mark.parametrize("kind", ["flat", "sequential", "nested"])
 def test_heads_of_one_s_own(kind):
     model = _own_heads(tiny_vit(num_classes=0))[kind]
-    servable = make_servable(model, labels=np.array(["a", "b", "c", "d"]), top_k=2)
+    servable = make_servable(model, ExportOptions(labels=np.array(["a", "b", "c", "d"]), top_k=2))
     functions = servable.signatures()
     assert "explain" in functions
     outputs = _call(functions["images"], images=tf.constant(PIXELS, tf.float32))
@@ -199,7 +200,7 @@ def test_heads_of_one_s_own(kind):
     np.testing.assert_allclose(outputs["probabilities"], expected, atol=1e-5)
     answer = functions["explain"].get_concrete_function().structured_outputs
     assert (answer["heat_map"].shape[1:], answer["class"].dtype) == ((2, 3), tf.string)
-    assert servable.labels == ("a", "b", "c", "d")
+    assert servable.options.labels == ("a", "b", "c", "d")
 
 
 def test_models_that_do_not_fit_are_refused():
@@ -212,12 +213,12 @@ def test_models_that_do_not_fit_are_refused():
             make_servable(wrapped)
     with pytest.raises(ValueError, match="one input and one output"):
         make_servable(features(model, ["encoder_block_0", "head"]))
-    with pytest.raises(ValueError, match="one vector an image"):
+    with pytest.raises(ValueError, match="one vector per image"):
         make_servable(keras.Model(model.input, model.get_layer("encoder_norm").output))
     quantized = tiny_vit()
     quantized.quantize("int8")
     with pytest.raises(ValueError, match="a quantized model computes as it was quantized"):
-        make_servable(quantized, dtype="bfloat16")
+        make_servable(quantized, ExportOptions(dtype="bfloat16"))
     np.testing.assert_allclose(_probabilities(quantized), tf.nn.softmax(_expected(quantized)), atol=1e-5)
 
 
@@ -261,7 +262,7 @@ def test_models_of_one_channel_and_networks_without_attention():
 
 def test_labels_and_numbers():
     model = tiny_vit()
-    serve = make_servable(model, top_k=2).signatures()["serving_default"]
+    serve = make_servable(model, ExportOptions(top_k=2)).signatures()["serving_default"]
     answer = _call(serve, image_bytes=tf.constant(PHOTOS))
     np.testing.assert_array_equal(answer["classes"].astype(int), answer["class_ids"])
     for labels, message in (
@@ -269,26 +270,27 @@ def test_labels_and_numbers():
         (["a", "b", "c" * 2**20], "labels must have at most"),
     ):
         with pytest.raises(ValueError, match=message):
-            make_servable(model, labels=labels)
+            make_servable(model, ExportOptions(labels=labels))
 
 
 def test_another_preprocessing():
     spec = InputSpec((16, 24), crop_fraction=None, interpolation="bilinear", mean=(0.1, 0.2, 0.3), std=(0.3, 0.2, 0.4))
     model = tiny_vit()
     answer = _call(
-        make_servable(model, input_spec=spec).signatures()["serving_default"], image_bytes=tf.constant(PHOTOS)
+        make_servable(model, ExportOptions(input_spec=spec)).signatures()["serving_default"],
+        image_bytes=tf.constant(PHOTOS),
     )
     expected = np.array(tf.nn.softmax(model(np.stack([spec.load(picture(seed)) for seed in range(3)]))))
     np.testing.assert_allclose(answer["scores"], np.take_along_axis(expected, answer["class_ids"], axis=1), atol=5e-3)
     with pytest.raises(ValueError, match="input_spec must have the size and the channels"):
-        make_servable(model, input_spec=spec.replace(size=32))
+        make_servable(model, ExportOptions(input_spec=spec.replace(size=32)))
 
 
 def test_limits_formats_and_orientation_reach_the_graph():
-    options = {"formats": ["jpeg", "jpeg"], "max_pixels": 1200, "upright": False}
-    serve = make_servable(tiny_vit(), **options).signatures()["serving_default"]
-    turned, upright = with_orientation(picture(0), 6), with_orientation(picture(0), 1)
-    data = [turned, upright, encode(picture(1)), encode(picture(2, (41, 30)), "JPEG")]
+    options = {"formats": ["jpeg", "jpeg"], "max_pixels": 1200, "apply_exif_orientation": False}
+    serve = make_servable(tiny_vit(), ExportOptions(**options)).signatures()["serving_default"]
+    rotated, upright = with_orientation(picture(0), 6), with_orientation(picture(0), 1)
+    data = [rotated, upright, encode(picture(1)), encode(picture(2, (41, 30)), "JPEG")]
     answer = _call(serve, image_bytes=tf.constant(data))
     assert list(answer["valid"]) == [True, True, False, False]
     np.testing.assert_allclose(answer["scores"][0], answer["scores"][1], atol=1e-6)
@@ -304,7 +306,7 @@ def test_limits_formats_and_orientation_reach_the_graph():
         ({"weights": "int4"}, "weights must be one of"),
         ({"activation": "relu"}, "activation must be one of"),
         ({"formats": ("jpg",)}, "Did you mean 'jpeg'"),
-        ({"formats": ()}, "at least one format"),
+        ({"formats": ()}, "formats must name at least one"),
         ({"version": 0}, "version must be a positive int"),
         ({"version": -1}, "version must be a positive int"),
     ],

@@ -241,7 +241,7 @@ def test_a_model_that_no_runtime_takes_is_refused():
     wrapped = keras.Model(images, model(keras.layers.Rescaling(2.0)(images)))
     with pytest.raises(ValueError, match="export the inner model"):
         runtimes.source(wrapped)
-    with pytest.raises(ValueError, match="one vector an image"):
+    with pytest.raises(ValueError, match="one vector per image"):
         runtimes.source(keras_vit.features(model, "encoder_norm"))
     with pytest.raises(ValueError, match="2 labels for 3 classes"):
         runtimes.source(model, labels=["a", "b"])

@@ -16,6 +16,7 @@ from keras_vit.export import predict as saved_model_predict
 from keras_vit.export.loaded_model import LoadedSavedModel
 from keras_vit.export.runtimes import base as runtimes
 from keras_vit.export.servable.functional import flat, with_compute_dtype, without_lora
+from keras_vit.export.servable.options import ExportOptions
 from keras_vit.export.servable.servable import make_servable
 from keras_vit.metadata import metadata, update_metadata
 
@@ -45,7 +46,7 @@ OTHERS = ("functional", "nested twice", "normalization", "operations", "uint8")
 def test_pixels_get_the_logits_of_the_whole_model(kind, backbone):
     model = WRAPPERS[kind](backbone)
     expected = np.array(model(PIXELS, training=False))
-    servable = make_servable(model, labels=list("abcd"))
+    servable = make_servable(model, ExportOptions(labels=list("abcd")))
     np.testing.assert_allclose(_of_pixels(servable)["logits"], expected, atol=1e-4)
     assert servable.front.endswith("the model takes pixels 0 to 255")
     prepared = runtimes.source(model)
@@ -224,7 +225,7 @@ def test_what_makes_scores_is_told_by_loss_labels_or_argument(layer, loss, optio
     model = keras.Sequential([backbone, layer.from_config(layer.get_config())])
     if loss:
         model.compile("sgd", loss)
-    assert make_servable(model, **options).activation == activation
+    assert make_servable(model, ExportOptions(**options)).options.activation == activation
 
 
 def test_what_nothing_tells_is_asked_for(backbone):

@@ -14,9 +14,10 @@ import tensorflow as tf
 from keras_vit.atomic import keep_names
 from keras_vit.backend.export_mode import portable_graph
 from keras_vit.export.servable.functional import check_backend, flat_composition, is_quantized, with_compute_dtype
-from keras_vit.metadata import composed_metadata, composition, describe_front, folded_spec, metadata
+from keras_vit.export.servable.labels import model_labels
+from keras_vit.metadata import composition, describe_front, folded_spec, metadata
 from keras_vit.origin import portable_origin
-from keras_vit.outputs import describe_output, fits, score_activation
+from keras_vit.outputs import describe_output, score_activation
 from keras_vit.preprocessing import InputSpec
 from keras_vit.weights.publish.push import license_of
 
@@ -121,18 +122,16 @@ def source(model, labels=None, most_bytes=None):
     """
     check_backend()
     parts = composition(model)
-    content, core = composed_metadata(parts), flat_composition(parts)
-    output = describe_output(parts, content.config)
+    core = flat_composition(parts)
+    output = describe_output(parts, parts.marker.content.config)
     if len(core.outputs[0].shape) != 2:
-        raise ValueError(f"a model to export must give one vector an image. Received: model={model.name!r}")
+        raise ValueError(f"a model to export must return one vector per image. Received: model={model.name!r}")
     if most_bytes is not None and 4 * core.count_params() > most_bytes:
         raise ValueError(
             f"a file of this format holds at most {most_bytes / 1e9:.1f} GB. "
             f"Received: model={model.name!r} with {4 * core.count_params() / 1e9:.1f} GB of weights in float32"
         )
-    labels = content.labels if labels is None else tuple(str(label) for label in labels)
-    if labels is not None and output.has_head and not fits(labels, output.units):
-        raise ValueError(f"labels must name every class. Received: {len(labels)} labels for {output.units} classes")
+    labels = model_labels(parts, output, labels)
     spec, prepared = folded_spec(parts), _in_float32(core)
     if not output.has_head:
         return Source(prepared, "representation", None, spec)

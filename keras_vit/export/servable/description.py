@@ -1,4 +1,4 @@
-"""`assets.extra/keras_vit.json`: what a SavedModel says of itself. TF Serving leaves that folder alone."""
+"""Reads and writes `assets.extra/keras_vit.json`, the metadata of a SavedModel; TF Serving ignores that folder."""
 
 import json
 import os
@@ -10,41 +10,46 @@ import tensorflow as tf
 
 from keras_vit.metadata import metadata
 from keras_vit.origin import portable_origin
+from keras_vit.version import __version__
 from keras_vit.weights.hub.catalog import catalog
 from keras_vit.weights.publish.push import license_of
-from keras_vit_cli import __version__
 
 FILE = pathlib.Path("assets.extra") / "keras_vit.json"
 
 
-def describe(servable, functions, options, difference, license=None):
-    """A dict of JSON types that tells everything of a SavedModel but its name and version.
+def describe(servable, functions, error):
+    """Describes a SavedModel, all but its name and version, as a dict of JSON types.
 
     Args:
         servable: `Servable`.
         functions: dict of concrete functions, the signatures.
-        options: dict of JSON types, what the export was asked for.
-        difference: from `measure_difference`, or `None`.
-        license: str, that of the weights, or `None`: that of the model's metadata, else of
-            the catalog, if the weights are of it.
+        error: dict of `quantization_error`, or `None`.
     """
-    content = metadata(servable.model)
+    content, options = metadata(servable.model), servable.options
     entry = catalog().get(content.origin)
     return {
         "model": servable.model.name,
         "family": type(content.config).__name__,
         "config": content.config.get_config(),
-        "input_spec": servable.input_spec.get_config(),
+        "input_spec": options.input_spec.get_config(),
         "front": servable.front,
-        "labels": None if servable.labels is None else list(servable.labels),
+        "labels": None if options.labels is None else list(options.labels),
         "weights": {
             "origin": portable_origin(content.origin),
-            "license": license_of(content) if license is None else license,
+            "license": license_of(content) if options.license is None else options.license,
             "paper": entry.paper if entry else None,
             "parameters": servable.model.count_params(),
         },
-        "options": options,
-        "difference": difference,
+        "options": {
+            "top_k": options.top_k,
+            "dtype": options.dtype,
+            "weights": options.weights,
+            "activation": options.activation,
+            "formats": list(options.formats),
+            "max_pixels": options.max_pixels,
+            "upright": options.apply_exif_orientation,
+        },
+        "difference": error,
         "signatures": {name: _signature(function) for name, function in sorted(functions.items())},
         "libraries": {
             "keras_vit": __version__,
@@ -56,7 +61,7 @@ def describe(servable, functions, options, difference, license=None):
 
 
 def _signature(function):
-    """Names, types and shapes of one signature; -1 is any size."""
+    """Returns names, dtypes and shapes of one signature; -1 is any size."""
     inputs = function.structured_input_signature[0]
     return {
         "inputs": {spec.name: _spec(spec) for spec in inputs},
@@ -69,21 +74,21 @@ def _spec(spec):
 
 
 def write_description(path, name, version, description):
-    """Writes the file into the folder of a version, with the name that a server will know the model by."""
+    """Writes the file into the folder of a version, with the model's name on a server."""
     replace_description(path, {"name": name, "version": version, **description})
 
 
 def replace_description(path, content):
-    """Writes a dict as the file, in the place of one that may be linked to another version."""
+    """Replaces the file, which may be a hard link to that of another version."""
     file = pathlib.Path(path) / FILE
     file.parent.mkdir(exist_ok=True)
-    fresh = file.with_suffix(".new")
-    fresh.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(fresh, file)
+    partial = file.with_suffix(".new")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, file)
 
 
 def read_description(path):
-    """What a SavedModel of keras_vit says of itself.
+    """Reads the metadata of a SavedModel of keras_vit.
 
     Args:
         path: of a version.
@@ -93,7 +98,7 @@ def read_description(path):
         `difference`, `signatures`, `libraries`.
 
     Raises:
-        ValueError: if there is no such file, or it is no JSON.
+        ValueError: if the file is missing or not JSON.
     """
     file = pathlib.Path(path) / FILE
     try:
@@ -104,8 +109,8 @@ def read_description(path):
         ) from error
 
 
-def options_of(path):
-    """The options that a SavedModel was exported with, a dict; an empty one where it says nothing of itself."""
+def read_options(path):
+    """Reads the options that a SavedModel was exported with, a dict; empty without metadata."""
     try:
         return read_description(path)["options"]
     except (KeyError, ValueError):
@@ -113,6 +118,6 @@ def options_of(path):
 
 
 def warm_up_format(path):
-    """The format of a server's first images: JPEG, or one that the SavedModel takes where it takes no JPEG."""
-    formats = options_of(path).get("formats", ["jpeg"])
+    """Returns the image format of warm-up records: JPEG, or the first accepted one if JPEG is not accepted."""
+    formats = read_options(path).get("formats", ["jpeg"])
     return "jpeg" if "jpeg" in formats else formats[0]

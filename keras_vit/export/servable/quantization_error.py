@@ -1,15 +1,15 @@
-"""What fewer bits cost: a servable beside the same model in float32."""
+"""Output error of a reduced-precision export."""
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-_COUNT = 16
-_BATCH = 8
+_IMAGES = 16
+_BATCH_SIZE = 8
 
 
-def fixed_pixels(input_spec, count=_COUNT):
-    """Smooth random images, the same in every run: they tell how far outputs move, not how accurate a model is.
+def synthetic_pixels(input_spec, count=_IMAGES):
+    """Makes smooth random images, the same in every run: they measure changes of outputs, not accuracy.
 
     Args:
         input_spec: `InputSpec`.
@@ -24,8 +24,8 @@ def fixed_pixels(input_spec, count=_COUNT):
     return np.stack([np.stack([np.asarray(c) for c in image], -1) for image in smooth])
 
 
-def measure_difference(servable, reference, pixels):
-    """How the outputs of a servable differ from those of a model in float32.
+def quantization_error(servable, reference, pixels):
+    """Measures how the outputs of a servable differ from those of a float32 model.
 
     Args:
         servable: `Servable`.
@@ -33,22 +33,22 @@ def measure_difference(servable, reference, pixels):
         pixels: uint8 array `(n, *input_spec.size, channels)`.
 
     Returns:
-        Dict: `images`, their number; `outputs_max` and `outputs_mean`, the largest and the mean absolute difference, as
-        parts of the largest output of the reference; of classifiers also `probabilities_max` and `top1_agreement`, the
-        part of the images with the same best class.
+        Dict: `images`, their number; `outputs_max` and `outputs_mean`, the largest and the mean absolute difference,
+        relative to the largest output of the reference; for classifiers also `probabilities_max` and
+        `top1_agreement`, the fraction of images with the same best class.
     """
-    run, normalised = servable.runner(servable.model), servable.input_spec.normalize(pixels)
-    batches = [normalised[i : i + _BATCH] for i in range(0, len(normalised), _BATCH)]
-    ours = np.concatenate([run(batch).numpy() for batch in batches])
-    theirs = np.concatenate([np.asarray(reference(batch, training=False), "float32") for batch in batches])
-    difference = np.abs(ours - theirs) / np.abs(theirs).max()
-    found = {
+    run, images = servable.runner(servable.model), servable.options.input_spec.normalize(pixels)
+    batches = [images[i : i + _BATCH_SIZE] for i in range(0, len(images), _BATCH_SIZE)]
+    outputs = np.concatenate([run(batch).numpy() for batch in batches])
+    expected = np.concatenate([np.asarray(reference(batch, training=False), "float32") for batch in batches])
+    difference = np.abs(outputs - expected) / np.abs(expected).max()
+    errors = {
         "images": len(pixels),
         "outputs_max": float(difference.max()),
         "outputs_mean": float(difference.mean()),
     }
     if servable.is_classifier:
-        probabilities = [servable.class_probabilities(tf.constant(outputs)).numpy() for outputs in (ours, theirs)]
-        found["probabilities_max"] = float(np.abs(probabilities[0] - probabilities[1]).max())
-        found["top1_agreement"] = float(np.mean(np.equal(*(p.argmax(1) for p in probabilities))))
-    return found
+        probabilities = [servable.class_probabilities(tf.constant(logits)).numpy() for logits in (outputs, expected)]
+        errors["probabilities_max"] = float(np.abs(probabilities[0] - probabilities[1]).max())
+        errors["top1_agreement"] = float(np.mean(np.equal(*(p.argmax(1) for p in probabilities))))
+    return errors

@@ -1,4 +1,4 @@
-"""The signatures of a SavedModel: what the clients of TF Serving send and get."""
+"""The signatures of a SavedModel: inputs and outputs of TF Serving requests."""
 
 import dataclasses
 
@@ -7,58 +7,53 @@ import tensorflow as tf
 
 from keras_vit.export.servable.errors import assert_readable, checked_images
 from keras_vit.export.servable.functional import with_representation
-from keras_vit.export.servable.quantization import StoredWeights
+from keras_vit.export.servable.options import ExportOptions
+from keras_vit.export.servable.quantization import QuantizedWeights
 from keras_vit.image_ops.decode import VALID, decode_images
 from keras_vit.image_ops.resize import normalize, resample, whole_pixels
 from keras_vit.interpret.rollout import rollout_model
 from keras_vit.layers import TransformerEncoder
-from keras_vit.preprocessing import InputSpec
 
-# The features of a `tf.Example` in which an image is looked for, in this order.
+# The features of a `tf.Example` that may hold the image; the first one present counts.
 EXAMPLE_KEYS = ("image_bytes", "image/encoded")
 
 
 @dataclasses.dataclass(frozen=True)
 class Servable:
-    """A model and everything that its signatures depend on.
+    """A model with everything that its signatures depend on.
 
     Args:
         model: flat `keras.Model`, see `keras_vit.export.servable.functional`.
-        weights: `StoredWeights` of it.
-        input_spec: `InputSpec`.
-        labels: tuple of str, or `None`: classes are called by their numbers.
-        top_k: int. How many classes an answer has.
-        activation: `softmax` or `sigmoid`, which makes probabilities of the model's logits; `None` where the model
-            gives probabilities; `linear` where its outputs are the values of a regression.
-        has_head: bool. Whether something with weights follows the representation.
-        formats, max_pixels, upright: as for `decode_images`.
-        front: str or `None`. What was in front of the model, in words for people.
-        is_inexact: bool. Whether it stores or computes in other types than the model that it was made of.
+        weights: `QuantizedWeights` of it.
+        options: `ExportOptions` with the values that hold for this model: `input_spec` is set; `labels` of `None` means
+            that classes are named by their numbers; `activation` of `None` that the model returns probabilities.
+        has_head: bool. Whether the model has weights after its representation.
+        front: str or `None`. Description of the layers in front of the model that are left out.
+        is_inexact: bool. Whether it stores or computes in other dtypes than the original model.
     """
 
     model: keras.Model
-    weights: StoredWeights
-    input_spec: InputSpec
-    labels: tuple | None
-    top_k: int
-    activation: str | None
+    weights: QuantizedWeights
+    options: ExportOptions
     has_head: bool
-    formats: tuple
-    max_pixels: int
-    upright: bool
     front: str | None = None
     is_inexact: bool = False
 
     @property
+    def input_spec(self):
+        """`InputSpec` of the model's images."""
+        return self.options.input_spec
+
+    @property
     def is_classifier(self):
-        """Whether the model gives scores of classes."""
-        return self.has_head and self.activation != "linear"
+        """Whether the model returns scores of classes."""
+        return self.has_head and self.options.activation != "linear"
 
     def signatures(self):
-        """The functions by their names: dict of `tf.function`, each of one signature, that return dicts of tensors.
+        """Builds the functions by name, each a `tf.function` of one signature that returns a dict of tensors.
 
         Raises:
-            ValueError: if there are none: without a classifier, of images that are never encoded.
+            ValueError: if there are none: without a classifier, for images that cannot be encoded.
         """
         is_encoded = self.input_spec.num_channels in (1, 3)
         if not is_encoded and not self.has_head:
@@ -66,24 +61,24 @@ class Servable:
                 "a model without a classifier must take images of 1 or 3 channels to be exported. "
                 f"Received: model={self.model.name!r} with {self.input_spec.num_channels} channels"
             )
-        read, run, found = self._reader(), self.runner(with_representation(self.model)), {}
+        read, run, functions = self._reader(), self.runner(with_representation(self.model)), {}
         if self.has_head:
-            found |= self._images(run)
+            functions |= self._images(run)
         if is_encoded:
-            found["embeddings"] = self._embeddings(read, run)
+            functions["embeddings"] = self._embeddings(read, run)
         if is_encoded and self.has_head:
-            found |= self._predictors(read, run)
+            functions |= self._predictors(read, run)
             if any(isinstance(layer, TransformerEncoder) for layer in self.model.layers):
-                found["explain"] = self._explain(read)
-        # What a client gets that names no signature.
-        found.setdefault("serving_default", found.get("images", found.get("embeddings")))
-        return found
+                functions["explain"] = self._explain(read)
+        # For clients that name no signature.
+        functions.setdefault("serving_default", functions.get("images", functions.get("embeddings")))
+        return functions
 
     def runner(self, model):
-        """A function from normalised images to what a model of these layers returns, as float32."""
+        """Builds a function from normalized images to the float32 outputs of a model of these layers."""
         shape = (None, *self.input_spec.size, self.input_spec.num_channels)
 
-        # A function of its own, which the graph of the signatures that call it holds once.
+        # A separate function, so that the graph of the signatures that call it holds it once.
         @_traced(tf.TensorSpec(shape, tf.float32))
         def run(images):
             with self.weights.scope():
@@ -93,12 +88,12 @@ class Servable:
         return run
 
     def _reader(self, find=None):
-        """A function from strings to normalised images, and the reasons why some are bad."""
+        """Builds a function from strings to normalized images and error codes."""
 
         @_traced(tf.TensorSpec((None,), tf.string))
         def read(strings):
-            options = (self.input_spec, self.formats, self.max_pixels, self.upright, find)
-            pixels, reasons = decode_images(strings, *options)
+            limits = (self.options.formats, self.options.max_pixels, self.options.apply_exif_orientation)
+            pixels, reasons = decode_images(strings, self.input_spec, *limits, find)
             return normalize(pixels, self.input_spec), reasons
 
         return read
@@ -112,7 +107,7 @@ class Servable:
         @_traced(_strings("image_bytes"))
         def strict(image_bytes):
             images, reasons = read(image_bytes)
-            check = assert_readable(image_bytes, reasons, self.formats, self.max_pixels)
+            check = assert_readable(image_bytes, reasons, self.options.formats, self.options.max_pixels)
             with tf.control_dependencies([check]):
                 return self._answer(run(tf.identity(images))["outputs"], reasons == VALID)
 
@@ -124,8 +119,8 @@ class Servable:
             answer = self._answer(run(images)["outputs"], reasons == VALID)
             return {name: answer[name] for name in ("classes", "scores")}
 
-        found = {"serving_default": serving_default, "strict": strict}
-        return {**found, "classify": classify} if self.is_classifier else found
+        functions = {"serving_default": serving_default, "strict": strict}
+        return {**functions, "classify": classify} if self.is_classifier else functions
 
     def _explain(self, read):
         run = self.runner(rollout_model(self.model))
@@ -160,11 +155,11 @@ class Servable:
 
     def _images(self, run):
         def classify(images):
-            images = checked_images(images, self.input_spec.num_channels, self.max_pixels)
+            images = checked_images(images, self.input_spec.num_channels, self.options.max_pixels)
             outputs = run(normalize(self._resized(images), self.input_spec))["outputs"]
             if not self.is_classifier:
                 return {"values": outputs}
-            logits = {"logits": outputs} if self.activation else {}
+            logits = {"logits": outputs} if self.options.activation else {}
             return {**logits, "probabilities": self.probabilities(outputs)}
 
         shape = (None, None, None, self.input_spec.num_channels)
@@ -172,7 +167,7 @@ class Servable:
         return {name: _traced(tf.TensorSpec(shape, dtype, "images"))(classify) for name, dtype in kinds.items()}
 
     def _resized(self, images):
-        """Pixels of any size as float32 pixels of the model's; those that have it are not touched."""
+        """Resizes pixels to the model's size, as float32; those of that size stay unchanged."""
         size = self.input_spec.size
         resized = tf.cond(
             tf.reduce_all(tf.shape(images)[1:3] == size),
@@ -182,23 +177,27 @@ class Servable:
         return tf.ensure_shape(resized, (None, *size, self.input_spec.num_channels))
 
     def probabilities(self, outputs):
-        """Probabilities of the classes, from what the model returns; of a single output that of the second class."""
+        """Returns the probabilities of the classes; for a single output that of the second class."""
         activations = {None: tf.identity, "softmax": tf.nn.softmax, "sigmoid": tf.sigmoid}
-        return activations[self.activation](outputs)
+        return activations[self.options.activation](outputs)
 
     def class_probabilities(self, outputs):
-        """Probabilities of every class, also of both that a single output tells apart: `(batch, classes)`."""
+        """Returns the probabilities of every class, also of both classes of a single output: `(batch, classes)`."""
         probabilities = self.probabilities(outputs)
         if probabilities.shape[-1] > 1:
             return probabilities
         return tf.concat([1 - probabilities, probabilities], axis=-1)
 
     def _answer(self, outputs, valid):
-        """The best classes, or the values of a regression; zeros and empty names where an image is bad."""
+        """Returns the best classes, or the values of a regression; zeros and empty names for bad images."""
         if not self.is_classifier:
             return {"values": tf.where(valid[:, None], outputs, 0.0), "valid": valid}
-        scores, ids = tf.math.top_k(self.class_probabilities(outputs), self.top_k)
-        names = tf.strings.as_string(ids) if self.labels is None else tf.gather(tf.constant(self.labels), ids)
+        scores, ids = tf.math.top_k(self.class_probabilities(outputs), self.options.top_k)
+        names = (
+            tf.strings.as_string(ids)
+            if self.options.labels is None
+            else tf.gather(tf.constant(self.options.labels), ids)
+        )
         return {
             "scores": tf.where(valid[:, None], scores, 0.0),
             "classes": tf.where(valid[:, None], names, ""),
@@ -208,7 +207,7 @@ class Servable:
 
 
 def _traced(spec):
-    """Makes a function of one input a `tf.function`."""
+    """Returns a decorator that makes a function of one input a `tf.function`."""
     return lambda function: tf.function(function, input_signature=[spec], autograph=False)
 
 
@@ -217,7 +216,7 @@ def _strings(name):
 
 
 def _image_of_example(example):
-    """The encoded image in a serialised `tf.Example`; an empty string where it holds none."""
+    """Reads the encoded image in a serialized `tf.Example`; an empty string if there is none."""
     features = {key: tf.io.FixedLenFeature((), tf.string, default_value=b"") for key in EXAMPLE_KEYS}
     parsed = tf.io.parse_single_example(example, features)
     first, second = (parsed[key] for key in EXAMPLE_KEYS)

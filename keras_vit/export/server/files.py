@@ -13,9 +13,9 @@ import tempfile
 
 from google.protobuf import text_format
 
-from keras_vit.export.servable.description import options_of
+from keras_vit.export.servable.description import read_options
+from keras_vit.export.servable.options import BATCH_SIZES, check_batch_sizes
 from keras_vit.export.server.protos import BatchingParameters
-from keras_vit.export.server.warmup import BATCH_SIZES, check_batch_sizes
 from keras_vit.export.versions import MODEL_FILE, check_folder, newest
 from keras_vit.image_ops.decode import BYTES_A_PIXEL, MAX_PIXELS, PARALLEL
 from keras_vit.validation import check_count, check_positive
@@ -47,7 +47,7 @@ def memory_needed(directory, cpus):
     weights, unpacked, max_pixels = 0, 0, MAX_PIXELS
     if (version / MODEL_FILE).exists():
         weights = sum(file.stat().st_size for file in (version / "variables").iterdir())
-        options = options_of(version)
+        options = read_options(version)
         unpacked, max_pixels = _UNPACKED.get(options.get("weights"), 0), options.get("max_pixels", MAX_PIXELS)
     images = PARALLEL * cpus * BYTES_A_PIXEL * max_pixels
     needed = BASE_MIB + (weights * (2 + unpacked * cpus) + images) / 2**20

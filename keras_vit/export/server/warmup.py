@@ -16,15 +16,14 @@ from google.protobuf.message import DecodeError
 from PIL import Image
 
 from keras_vit.export.servable.description import warm_up_format
+from keras_vit.export.servable.options import BATCH_SIZES, check_batch_sizes
 from keras_vit.export.servable.signature_defs import CLASSIFY_METHOD, DEFAULT, SERVE_TAG, signature_defs
-from keras_vit.validation import as_pair, check_positive
+from keras_vit.validation import as_pair
 
 WARMUP_FILE = pathlib.Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_RECORDS = 1000
 # What TF Serving calls the input of serialised examples.
 EXAMPLES_INPUT = "inputs"
-# The batches that are warmed up, and that the configuration of a server allows, where nobody says otherwise.
-BATCH_SIZES = (1, 2, 4, 8)
 _SIZE = 224
 _FEATURE = "image_bytes"
 
@@ -147,14 +146,6 @@ def replay_warmup(version_directory):
                 ) from error
             replayed.append((name, size))
     return replayed
-
-
-def check_batch_sizes(batch_sizes):
-    """The batch sizes as a tuple; a `ValueError` unless they are positive ints that increase."""
-    sizes = tuple(check_positive(size, "batch_sizes") for size in batch_sizes)
-    if not sizes or list(sizes) != sorted(set(sizes)):
-        raise ValueError(f"batch_sizes must be increasing. Received: batch_sizes={batch_sizes!r}")
-    return sizes
 
 
 @contextlib.contextmanager
