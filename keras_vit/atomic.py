@@ -9,7 +9,7 @@ _PREFIX = "partial."
 
 @contextlib.contextmanager
 def replaced(path, keep=None):
-    """What is written inside takes the place of a file in one step at the end, or not at all.
+    """Replaces a file atomically by what is written inside the context.
 
     It is on the disk before it has the name, and the name is before this ends. A directory has one writer at a time.
 

@@ -21,7 +21,7 @@ _TOLERANCE, _HALF_TOLERANCE = 1e-4, 2e-2
 
 @dataclasses.dataclass(frozen=True)
 class Front:
-    """What layers in front of a model do to its images at inference: `scale * image + offset`, for each channel.
+    """The effect of layers in front of a model at inference: `scale * image + offset`, for each channel.
 
     Args:
         scale, offset: tuples of floats.
@@ -303,7 +303,7 @@ def _examine(composition):
 
 
 def _run(composition, images):
-    """What the layers in front make of images at inference: float32 array."""
+    """Applies the layers in front to images, as at inference; returns a float32 array."""
     for part in composition.fronts:
         images = part(images, training=False)
     return keras.ops.convert_to_numpy(keras.ops.cast(images, "float32"))
@@ -351,7 +351,7 @@ def front_error(composition, reason):
 
 
 def _way_out(inner, model):
-    """What to do about layers in front: the head stays."""
+    """Advice for layers in front that cannot be seen through; it keeps the head."""
     names = [layer.name for layer in model.layers]
     behind = names[names.index(inner.name) + 1 :] if inner.name in names else []
     layers = ", ".join(f"model.get_layer({name!r})" for name in [inner.name, *behind])

@@ -1,4 +1,4 @@
-"""What travels inside a model: its config, its preprocessing, its labels and where its weights come from.
+"""Metadata that travels inside a model: config, preprocessing, labels and origin of the weights.
 
 They live in the config of the layer named `metadata`, an identity right behind the input, and so
 survive `.keras` files, `clone_model` and `load_model`. Export, prediction and interpretation read only this.
@@ -24,7 +24,7 @@ LAYER_NAME = "metadata"
 
 @dataclasses.dataclass(frozen=True)
 class ModelMetadata:
-    """What a model says of itself.
+    """The description that a model holds of itself.
 
     Args:
         config: the architecture, for example a `ViTConfig`.
@@ -186,7 +186,7 @@ def composed_metadata(parts):
 
 
 def _is_plain(model, layer):
-    """Whether the images of a model go straight to its metadata, and its own heads end it."""
+    """Returns whether the images of a model go straight to its metadata, and its own heads end it."""
     if not any(inside is layer for inside in model.layers) or not hasattr(model, "operations"):
         return False
     labels, outputs = layer.content.labels, model.outputs
@@ -265,7 +265,7 @@ def _pixel_range(parts):
 
 
 def describe_front(model):
-    """What the layers in front of a model of keras_vit do, in words for people; `None` without such layers.
+    """Describes the layers in front of a model of keras_vit in words; `None` without such layers.
 
     Args:
         model: as for `metadata`.
@@ -307,7 +307,7 @@ def update_metadata(model, **changes):
 
 
 def output(model):
-    """What a model ends in, a head of one's own included.
+    """Finds what a model's outputs are, a custom head included.
 
     Args:
         model: as for `metadata`.
@@ -320,7 +320,7 @@ def output(model):
 
 
 def output_activation(model):
-    """What a classifier ends in: `softmax`, `sigmoid`, or `None` where it gives logits.
+    """The final activation of a classifier: `softmax`, `sigmoid`, or `None` for logits.
 
     A head of one's own behind the model counts; where the last layer has no activation, as the mean of two heads,
     the config tells.
@@ -333,5 +333,5 @@ def output_activation(model):
 
 
 def has_classifier(model):
-    """Whether a model ends in scores of classes, its own or those of a head that somebody put behind it."""
+    """Returns whether a model ends in scores of classes, its own or those of a head that somebody put behind it."""
     return output(model).has_head

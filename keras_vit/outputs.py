@@ -1,4 +1,4 @@
-"""What a model ends in: classes or values, logits or probabilities.
+"""The outputs of a model: classes or values, logits or probabilities.
 
 A head of one's own tells it by its layers, its loss and its labels. Where none of them does, the caller has to.
 """
@@ -45,7 +45,7 @@ ACTIVATIONS = (None, "softmax", "sigmoid", "linear")
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """What a model returns for an image.
+    """Description of a model's output for an image.
 
     Args:
         units: int or `None`. Numbers an image; `None` where it is no single vector.
@@ -131,7 +131,7 @@ def _own_activation(operation, config):
 
 
 def score_activation(model, output, labels=None, activation=None):
-    """What makes scores of a model's outputs.
+    """Chooses the activation that turns a model's outputs into scores.
 
     Args:
         model: `keras.Model`, whose loss tells classes from values where it is compiled.
@@ -200,5 +200,5 @@ def class_names(labels, units):
 
 
 def fits(labels, units):
-    """Whether there is a label for every output; of a single one for both of its classes, or for the second alone."""
+    """Returns whether there is a label for every output; a single output may have one or two."""
     return len(labels) == units or (units == 1 and len(labels) == 2)

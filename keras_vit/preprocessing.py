@@ -1,4 +1,4 @@
-"""How the images of a model are prepared. It belongs to the weights, so it travels inside the model.
+"""Preprocessing of a model's images. It belongs to the weights, so it travels inside the model.
 
 Pure data and Pillow / NumPy; the same rules as graph operations are in `keras_vit.image_ops`.
 """

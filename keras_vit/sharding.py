@@ -1,4 +1,4 @@
-"""Where the weights of a model live on many devices, for the JAX backend and `keras.distribution`.
+"""Shards the weights of a model over devices, on the JAX backend with `keras.distribution`.
 
 On TensorFlow `keras_vit.distribution` gives every device a whole copy. Here XLA cuts one program for all devices: the
 batch along one axis of a mesh of devices, and, where a model is too large for one of them, its widest kernels along

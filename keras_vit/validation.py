@@ -95,7 +95,7 @@ def check_count(value, name):
 
 
 def is_number(value):
-    """Whether a value is an int or a finite float, and no bool."""
+    """Returns whether a value is an int or a finite float, and no bool."""
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and not isinstance(value, bool)

@@ -17,6 +17,7 @@ import pytest
 
 pytest_plugins = ["pytester"]
 ALLOWED_SKIPS = pathlib.Path(__file__).with_name("allowed_skips.txt")
+LONG_TESTS = pathlib.Path(__file__).with_name("long_tests.txt")
 
 
 def pytest_addoption(parser):
@@ -35,6 +36,17 @@ def pytest_configure(config):
     # With pytest-xdist the main process receives the reports of all workers.
     if config.getoption("--record") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Record(config.getoption("--record")), "record")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks the tests that `long_tests.txt` lists: files, tests, or single cases of tests."""
+    lines = (line.partition("#")[0].strip() for line in LONG_TESTS.read_text().splitlines())
+    listed = {line for line in lines if line}
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        if not listed.isdisjoint((item.nodeid, test, test.partition("::")[0])):
+            item.add_marker(pytest.mark.long)
 
 
 def pytest_report_header():

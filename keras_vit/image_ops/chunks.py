@@ -22,7 +22,7 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def jpeg_scans(data):
-    """How many scans a JPEG has at most, those of previews inside it included; scalar int32 tensor.
+    """Counts the scans of a JPEG, those of embedded previews included; scalar int32 tensor.
 
     A marker may also stand in other data than pixels by chance, but hardly with the length that belongs to it.
 
@@ -37,7 +37,7 @@ def jpeg_scans(data):
 
 
 def has_exif(data):
-    """Whether the name of Exif data stands anywhere in a file; scalar bool tensor."""
+    """Returns whether the name of Exif data stands anywhere in a file; scalar bool tensor."""
     parts = tf.raw_ops.StringSplitV2(input=[data], sep=_EXIF, maxsplit=1).values
     return tf.size(parts) > 1
 

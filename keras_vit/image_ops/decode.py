@@ -44,7 +44,7 @@ _NOT_INLINED = {"_noinline": True}  # of TensorFlow's functions
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What is decoded.
+    """Limits on the images that are decoded.
 
     Args:
         formats: those of `headers.FORMATS` that are accepted.
@@ -69,7 +69,7 @@ class Limits:
         )
 
     def allow(self, height, width, size=None):
-        """Whether an image of these sides is decoded; scalar bool tensor.
+        """Returns whether an image of these sides is decoded; scalar bool tensor.
 
         Args:
             height, width: scalar integer tensors, as the header tells them.
@@ -221,7 +221,7 @@ def _other(data, limits, channels):
 
 
 def _by_format(data, name, limits, channels):
-    """What the decoder of one format returns, see `_Guard`."""
+    """Decodes an image of one format, see `_Guard`."""
     return _DECODERS[name](data, headers.header(data), _Guard(limits, channels))
 
 
@@ -237,7 +237,7 @@ def _cut(image, window):
 
 
 def _by_pillow(data, channels, limits):
-    """What Pillow reads of an image of another format; it is upright."""
+    """Reads an image of another format with Pillow; it is upright."""
 
     def read(data):
         try:
@@ -258,7 +258,7 @@ def _by_pillow(data, channels, limits):
 
 
 class _Guard:
-    """What stands between a header and a decoder.
+    """Checks between a header and a decoder.
 
     Decoders return an image, its Exif data, a scalar string tensor, and a reason.
     """
@@ -268,7 +268,7 @@ class _Guard:
         self.channels = channels
 
     def __call__(self, height, width, decode, size=None):
-        """What `decode` returns where the sides are allowed.
+        """Applies `decode` if the sides are allowed.
 
         Args:
             height, width, size: as for `Limits.allow`.
@@ -277,7 +277,7 @@ class _Guard:
         return self.either(self.limits.allow(height, width, size), decode, SIZE)
 
     def either(self, allowed, decode, otherwise):
-        """What `decode` returns where it is allowed, else an image of one pixel and the reason `otherwise`."""
+        """Applies `decode` if it is allowed, else gives an image of one pixel and the reason `otherwise`."""
         return self.shaped(*tf.cond(allowed, decode, functools.partial(self.refuse, otherwise)))
 
     def refuse(self, reason):
@@ -309,7 +309,7 @@ def _any_jpeg(data, limits, window):
 
 
 def is_plain_jpeg(data, size, limits):
-    """Whether the general branch would decode a JPEG and not turn it; scalar bool tensor, False where in doubt."""
+    """Returns whether the general branch decodes a JPEG and does not turn it; scalar bool tensor, False if in doubt."""
     height, width, length = size[0], size[1], tf.strings.length(data)
     # Not less than what the general branch compares, and exact up to 2**53.
     sides = tf.cast(tf.stack([height, width, length]), tf.float64)

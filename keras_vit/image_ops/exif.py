@@ -77,7 +77,7 @@ def turn_upright(image, orientation):
 
 
 def stored_window(window, size, orientation):
-    """Where a window of the upright image lies in the image as it is stored.
+    """Maps a window of the upright image to the image as it is stored.
 
     Args:
         window: int32 tensor `(top, left, height, width)`.
@@ -99,6 +99,6 @@ def stored_window(window, size, orientation):
 
 
 def _flips(orientation):
-    """Whether `turn_upright` mirrors the rows and the columns, behind the transposition."""
+    """Returns whether `turn_upright` mirrors the rows and the columns, behind the transposition."""
     kind = (orientation - 1) % 4
     return (kind == 2) | (kind == 3), (kind == 1) | (kind == 2)

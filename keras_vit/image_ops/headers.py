@@ -1,4 +1,4 @@
-"""What the first bytes of an encoded image tell, as graph operations: its format and its size, before it is decoded."""
+"""Reads format and size from the first bytes of an encoded image, as graph operations, before it is decoded."""
 
 import tensorflow as tf
 
@@ -19,7 +19,7 @@ def header(data):
 
 
 def format_index(head, formats=FORMATS):
-    """Which format an image is of.
+    """Detects the format of an image.
 
     Args:
         head: from `header`.
@@ -45,7 +45,7 @@ def png_size(head):
 
 
 def is_animated_webp(head):
-    """Whether a WebP has frames; scalar bool tensor."""
+    """Returns whether a WebP has frames; scalar bool tensor."""
     return _is(head, 12, b"VP8X") & (head[20] & 2 > 0)
 
 

@@ -109,7 +109,7 @@ def _two_passes(images, scale, translation, input_spec):
 
 
 def _nearest(first, size, resized, count, axis):
-    """Which pixels of one axis are nearest to `count` resized ones behind `first`; exact, in whole numbers."""
+    """Indexes of the pixels of one axis nearest to `count` resized ones from `first` on; exact, in integers."""
     first, size, resized = (tf.cast(sides[axis], tf.int64) for sides in (first, size, resized))
     return (2 * (first + tf.range(count[axis], dtype=tf.int64)) + 1) * size // (2 * resized)
 

@@ -1,4 +1,4 @@
-"""What the model attends to."""
+"""Attention maps and attention rollout."""
 
 from keras_vit.interpret.attention import attention_maps, attention_model
 from keras_vit.interpret.rollout import rollout, rollout_model

@@ -53,7 +53,7 @@ class FuseHeads(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class RolloutStep(keras.layers.Layer):
-    """How much of each token of the input is in each token behind a block, from the same in front of it.
+    """Propagates the share of every input token in every token through one block.
 
     The residual connection counts as much as the attention: `(A + I) R`, the rows divided by the sums of those of
     `A + I`.
@@ -79,7 +79,7 @@ class RolloutStep(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class HeatMap(keras.layers.Layer):
-    """What some tokens take from each patch, on the grid of the patches.
+    """Shares of the patches in some tokens, on the grid of the patches.
 
     Args:
         grid_size: `(h, w)`. The patches are the last tokens.
@@ -157,7 +157,7 @@ def rollout_model(model, fusion="mean", discard_ratio=0.0):
 
 
 def _rest(parts, block, tokens):
-    """What a model makes of the tokens behind its last block."""
+    """Applies what a model does to the tokens after its last block."""
     try:
         return keras.Model(block.output, parts.outputs, name="outputs")(tokens)
     except ValueError:  # a head that starts from several blocks

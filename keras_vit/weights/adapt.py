@@ -1,4 +1,4 @@
-"""What a load may change in an array whose shape is not the model's: patch, channels, grid, window."""
+"""Adapts arrays to the shapes of a model: patch size, channels, grid of positions, window."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ ROOT = "stem_root/convolution/kernel"  # sees the channels of the image where th
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """How a variable's array is made of the file's.
+    """The change that turns a file's array into that of a variable.
 
     Args:
         note: str, what a user is told.

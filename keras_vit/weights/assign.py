@@ -17,7 +17,7 @@ from keras_vit.weights.transpose import is_turned, turned_matrix
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What a load did.
+    """Report of a load.
 
     Args:
         layout: str. The file's layout.
@@ -140,7 +140,7 @@ def fill(model, checkpoint, layout, selection, description=None, turned=None):
 
 
 def _stacklevel():
-    """Where a warning of `fill` points: the nearest line outside the package, which the user wrote."""
+    """Stack level of the nearest line outside the package, to which warnings point."""
     frame, level = inspect.currentframe().f_back, 1
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "keras_vit":
         frame, level = frame.f_back, level + 1
@@ -165,7 +165,7 @@ def find_skipped(checkpoint, selection):
 
 
 def _same_classes(rules, checkpoint, variables):
-    """Whether the file's head is as wide as the model's.
+    """Returns whether the file's head is as wide as the model's.
 
     A head that contradicts itself, or has other axes than a head, is left to the audit.
     """

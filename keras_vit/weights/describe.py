@@ -1,4 +1,4 @@
-"""What is told of a checkpoint beside its arrays: by itself, if keras_vit wrote it, and by the files around it."""
+"""Collects what a checkpoint states about its model: in its own metadata and in the files beside it."""
 
 import dataclasses
 import itertools
@@ -14,7 +14,7 @@ from keras_vit.weights.layouts.keras_layout import read_description
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What is told of a checkpoint.
+    """Everything that a checkpoint states about its model.
 
     Args:
         fields: dict of fields of the config, from a `config.json`.
@@ -131,7 +131,7 @@ def _read_json(path):
 
 
 def _checked(path, read, content):
-    """What a function reads off an object; its errors name the file."""
+    """Calls a function on an object; its errors name the file."""
     try:
         return read(content)
     except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:

@@ -288,7 +288,7 @@ class Source:
 
     @property
     def has_no_config(self):
-        """Whether it is a file of Keras that does not tell the architecture."""
+        """Returns whether it is a file of Keras that does not tell the architecture."""
         return isinstance(self.layout, KerasLayout) and self.layout.source is None
 
     def config(self, wanted, defaults=None):

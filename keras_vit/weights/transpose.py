@@ -52,7 +52,7 @@ def _variable_dtype(dtype):
 
 
 def is_turned(item):
-    """Whether a rule is one matrix on both sides, turned."""
+    """Returns whether a rule is one matrix on both sides, turned."""
     return item.transform is TRANSPOSED and len(item.ours) == len(item.theirs) == 1
 
 

@@ -260,14 +260,14 @@ def model_file(source):
 
 
 def is_saved_model(path):
-    """Whether a path is the folder of a SavedModel, or of its versions."""
+    """Returns whether a path is the folder of a SavedModel, or of its versions."""
     path, name = pathlib.Path(path), "saved_model.pb"
     versions = [file.parent.name for file in path.glob(f"*/{name}")] if path.is_dir() else []
     return (path / name).is_file() or any(version.isdigit() for version in versions)
 
 
 def _has_checkpoint(folder):
-    """Whether a folder holds weights as training programs lay them out."""
+    """Returns whether a folder holds weights as training programs lay them out."""
     return folder.is_dir() and bool(find_files(folder))
 
 
@@ -278,7 +278,7 @@ def _warn_of_random_weights(architecture):
 
 
 def _weights(name, weights, given):
-    """What `weights=` is where timm's words for it are given too.
+    """Merges `weights=` with timm's arguments for the same.
 
     Args:
         name: of the model, with its tag if it has one.
@@ -310,7 +310,7 @@ def _weights(name, weights, given):
 
 
 def _is_tag(weights):
-    """Whether `weights` can only be meant as a tag: it is neither there nor called as a file is."""
+    """Returns whether `weights` can only be meant as a tag: it is neither there nor called as a file is."""
     if not isinstance(weights, str) or is_remote(weights):
         return False
     return not weights.endswith(SUFFIXES) and not pathlib.Path(weights).exists()

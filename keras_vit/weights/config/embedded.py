@@ -1,4 +1,4 @@
-"""What keras_vit writes into its own `.safetensors` files, for what no array tells: config, preprocessing, labels.
+"""Metadata in `.safetensors` files written by keras_vit: config, preprocessing, labels.
 
 It stands as JSON under one key of the file's metadata, which other readers pass over.
 """

@@ -135,7 +135,7 @@ def _differing_from_name(layout, description, inferred, wanted):
 
 
 def _confirms(value, found):
-    """Whether what a caller passes for a field is what the arrays have; one number stands for a pair."""
+    """Returns whether what a caller passes for a field is what the arrays have; one number stands for a pair."""
     return found in (tuple(value) if isinstance(value, list) else value, (value, value))
 
 

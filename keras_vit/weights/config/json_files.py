@@ -1,4 +1,4 @@
-"""What the files beside a checkpoint tell of its preprocessing and its classes, as Hugging Face and timm write them."""
+"""Reads config, preprocessing and classes from the JSON files that Hugging Face and timm write beside a checkpoint."""
 
 import warnings
 
@@ -73,7 +73,7 @@ def _timm(content):
 
 
 def _with_defaults(content):
-    """What a `config.json` says of the image tower, or of all there is, and what its `model_type` stands for."""
+    """Reads the part of a `config.json` on the image tower, and the family that its `model_type` stands for."""
     tower = content.get("vision_config")
     kind = (tower or content).get("model_type", content.get("model_type"))
     return {**(_DEFAULTS.get(kind, {}) if isinstance(kind, str) else {}), **(tower or content)}
@@ -132,7 +132,7 @@ def timm_input_spec(content):
 
 
 def timm_content(content):
-    """What OpenCLIP's `open_clip_config.json` tells of a tower of timm, in the words of timm's `config.json`.
+    """Translates OpenCLIP's `open_clip_config.json` of a timm tower to the fields of timm's `config.json`.
 
     Returns:
         A dict; an empty one for an empty object, and for a tower of OpenCLIP's own.

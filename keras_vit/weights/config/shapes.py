@@ -1,4 +1,4 @@
-"""What the shapes of a file tell of the architecture, and what they do not."""
+"""Infers fields of a config from the shapes of a file's arrays."""
 
 import math
 

@@ -90,7 +90,7 @@ def open_checkpoint(path):
 
 
 def is_checkpoint(path):
-    """Whether a file's content is that of a checkpoint, whatever its name."""
+    """Returns whether a file's content is that of a checkpoint, whatever its name."""
     try:
         open_checkpoint(path)
     except (ValueError, OSError):

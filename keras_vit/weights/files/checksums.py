@@ -52,7 +52,7 @@ def folded_crc32(data):
 
 @dataclasses.dataclass(frozen=True)
 class _Scheme:
-    """Where a file holds its checksums, and which they are.
+    """The checksums that a file holds, and their place in it.
 
     Args:
         key: str, of the metadata with the digits.
@@ -83,7 +83,7 @@ class Checksum:
     function: typing.Callable
 
     def matches(self, data):
-        """Whether bytes are those that were written."""
+        """Returns whether bytes are those that were written."""
         return self.function(data) == self.value
 
 

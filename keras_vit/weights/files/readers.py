@@ -39,7 +39,7 @@ _MISTAKEN = {
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What a file holds.
+    """Content of a file.
 
     Args:
         kind: str, `safetensors`, `npz`, `torch` or `keras`.

@@ -18,7 +18,7 @@ _LOCAL_HEADER, _LENGTHS_AT, _SIGNATURE = 30, 26, b"PK\x03\x04"
 
 
 def is_torch_archive(names):
-    """Whether the members of a zip archive are those of a file of PyTorch."""
+    """Returns whether the members of a zip archive are those of a file of PyTorch."""
     return any(name == "data.pkl" or name.endswith("/data.pkl") for name in names)
 
 
@@ -103,7 +103,7 @@ def _ordered(dtype, big):
 
 
 def _load(file, find_storage=None):
-    """What the next pickle of a file holds."""
+    """Loads the next pickle of a file."""
     try:
         check_structure(file)
         # A tensor that was pickled without `torch.save` holds a file of its own.

@@ -1,4 +1,4 @@
-"""What training programs write about a model beside its weights, in files of PyTorch: its name and its arguments.
+"""Reads the model's name and arguments that training programs write beside the weights in PyTorch files.
 
 timm's training script writes `arch` and `args`, DeiT's and torchvision's `args` with `model`, Lightning
 `hyper_parameters`. A name that is no model of timm's here says nothing, so it is left alone.

@@ -98,7 +98,7 @@ _COLUMNS = (
 
 
 def cache_folder():
-    """Where files of plain URLs are kept."""
+    """Cache folder for files from plain URLs."""
     home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
     return pathlib.Path(home) / "keras_vit"
 
@@ -123,7 +123,7 @@ def fetch_url(url):
 
 
 def _place(url):
-    """Where a URL's file is kept: files of one name from two places lie in two folders."""
+    """Path of a URL's file in the cache; files of one name from two servers get two folders."""
     name = pathlib.PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name
     if not name:
         raise ValueError(f"a URL of weights must end in a file's name. Received: {url!r}")

@@ -1,4 +1,4 @@
-"""What a layout is: a table of keys, written once and used in both directions."""
+"""Base of layouts: a table of keys, written once and used in both directions."""
 
 import dataclasses
 import re
@@ -171,7 +171,7 @@ def weights_by_path(model):
 
 
 def is_head(item):
-    """Whether a rule is of a classifier."""
+    """Returns whether a rule is of a classifier."""
     return item.ours[0].startswith(HEADS)
 
 

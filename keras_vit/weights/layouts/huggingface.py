@@ -232,7 +232,7 @@ class HuggingFaceTower(Layout):
 
 
 def body_prefix(shapes, ending):
-    """What stands in front of the keys of a body, which the keys of a head beside it lack; `None` where it is more.
+    """Finds the prefix of a backbone's keys that the keys of a head beside it lack; `None` for several.
 
     Args:
         shapes: dict from key to shape.

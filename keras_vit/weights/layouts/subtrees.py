@@ -43,7 +43,7 @@ class Subtree:
     tells: bool = False
 
     def note(self, skipped, selection):
-        """What a user is told, or `None`.
+        """Message for the user, or `None`.
 
         Args:
             skipped: keys outside that are named in `skip=`.
@@ -121,7 +121,7 @@ def _parents(prefix):
 
 
 def behind(shapes, prefix, others=()):
-    """What is behind a prefix, by what is left of the keys; without what is behind longer ones among others."""
+    """Entries under a prefix, by the rest of their keys; without those under longer prefixes among `others`."""
     longer = tuple(other for other in others if other.startswith(prefix) and other != prefix)
     return {
         key.removeprefix(prefix): value

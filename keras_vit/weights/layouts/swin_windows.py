@@ -1,4 +1,4 @@
-"""What a file of a Swin Transformer tells of its windows, and of those of its training."""
+"""Infers the windows of a Swin Transformer, and those of its pretraining, from a file."""
 
 import math
 

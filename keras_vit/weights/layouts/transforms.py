@@ -1,4 +1,4 @@
-"""How an array of ours is written in somebody else's file, in both directions.
+"""Transforms between our arrays and those of other libraries' files, in both directions.
 
 A transform knows one pair of ways: `load` from the source's arrays to ours, `save` back. Both are exact: they
 move values and compute none.
