@@ -1,4 +1,4 @@
-"""Where the images of a recipe come from, and how they become batches."""
+"""Data settings of a recipe: source, splits and batches."""
 
 import dataclasses
 import re
@@ -11,10 +11,10 @@ SOURCES = ("name", "folder", "tfrecords", "arrays")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where the images come from and how they are batched.
+    """Settings of the data source, its splits and batches.
 
-    One of `name`, `folder`, `tfrecords` and `arrays` is set; of several, the last of this list counts. `--set` of one
-    takes the others away, also those that an earlier `--set` has named.
+    Set one of `name`, `folder`, `tfrecords` and `arrays`; of several, the last in this list is used. `--set` of one
+    resets the others, also those of an earlier `--set`.
 
     Args:
         name: str or `None`. `digits` (scikit-learn's, bundled), `invented` (noise, with `num_classes`) or the name of a
@@ -24,23 +24,23 @@ class DataConfig:
         tfrecords: str or `None`. Files of `tf.train.Example`, as a pattern with `{split}` in it
             (`imagenet/{split}-*`), or a folder that `keras_vit.data.write_tfrecords` wrote.
         arrays: str or `None`. An `.npz` file with `x_<split>`, `y_<split>` and, if wished, `w_<split>`.
-        data_dir: str or `None`. TFDS's directory; `None` for its default.
-        download: bool. Whether TFDS may download and prepare a missing data set. Default True.
+        data_dir: str or `None`. Directory of TFDS; `None` for its default.
+        download: bool. Lets TFDS download and prepare a missing data set. Default True.
         train_split, test_split: str. Names of the splits, or folders; for TFDS also slices, `train[:90%]`.
-        num_classes: int or `None`. For TFRecords and arrays that do not name their classes.
+        num_classes: int or `None`. For TFRecords and arrays without class names.
         multi_label: bool. Whether an example of TFRecords or arrays may have several classes or none: targets are
             multi-hot rows, and the loss is `sigmoid` or `binary`. Default False: one class, as its number or, in
             arrays, as a row of probabilities that add up to 1.
-        image_key, label_key: str. The features of a TFRecord. Defaults `image/encoded` and `image/class/label`.
-        label_offset: int. Subtracted from the labels of TFRecords; 1 where they are counted from 1. Default 0.
-        batch_size: int. The global batch. Training drops the remainder of an epoch; evaluation ends with a short batch,
-            which is not filled up, so that every example counts once.
+        image_key, label_key: str. Features of a TFRecord. Defaults `image/encoded` and `image/class/label`.
+        label_offset: int. Subtracted from the labels of TFRecords; 1 if they start at 1. Default 0.
+        batch_size: int. Global batch size. Training drops the remainder of an epoch; evaluation keeps it as a short
+            batch without padding, so that every example counts once.
         validation_fraction: float in [0, 1). The part of the training split, drawn at random and the same in every
             run, that is evaluated on instead of the test split, for choosing settings; of every class alike where the
             labels are in memory, by the hash of an example's number in a stream. Default 0.
-        validation_split: str or `None`. A split, or a folder, in place of such a part. Default `None`.
-        train_fraction: float in (0, 1]. How much of the rest of the training split is trained on, drawn at random, the
-            same in every run; a smaller part lies within a larger one. Default 1.
+        validation_split: str or `None`. A split or folder used instead of `validation_fraction`. Default `None`.
+        train_fraction: float in (0, 1]. Fraction of the remaining training split that is used, selected at random, the
+            same in every run; a smaller fraction is a subset of a larger one. Default 1.
         skip_unreadable: bool. Leave unreadable images out, and name them, instead of stopping. Default False.
         in_memory: bool or `auto`. Whether all images are decoded before the first step. `auto` does so where they
             take no more than a gibibyte at the model's size and no random crop wants their full resolution.
@@ -50,14 +50,14 @@ class DataConfig:
             TFRecords without `cache=memory`); the order of the files is shuffled too. Default 16384.
         deterministic: bool. Whether a stream has the same order in every run. False may be faster on slow disks.
             Default True.
-        aug_repeats: int. Repeated augmentation: every drawn image comes so many times in a batch, each time changed
-            otherwise; an epoch stays as long as it is. Default 1; DeiT has 3.
-        class_weights: tuple of floats or `None`. The weight of every class in the training loss.
-        service: str or `None`. The dispatcher of a `tf.data` service whose workers make the training batches,
-            `grpc://host:port`. The same batches come in an order that differs from run to run. Default `None`.
+        aug_repeats: int. Number of differently augmented copies of each image in a batch (timm `aug_repeats`; repeated
+            augmentation, Hoffer et al., arXiv:1901.09335). The length of an epoch is unchanged. Default 1; DeiT: 3.
+        class_weights: tuple of floats or `None`. Weight of every class in the training loss.
+        service: str or `None`. Dispatcher of a `tf.data` service whose workers make the training batches,
+            `grpc://host:port`. The order of the batches differs from run to run. Default `None`.
     """
 
-    # Of these fields an override of one replaces the others.
+    # An override of one of these fields resets the others.
     exclusive: typing.ClassVar = SOURCES
 
     name: str | None = None
@@ -88,7 +88,7 @@ class DataConfig:
 
     @property
     def has_validation(self):
-        """bool. Whether a validation part is evaluated on, instead of the test split."""
+        """bool. Whether a validation split is evaluated instead of the test split."""
         return bool(self.validation_split or self.validation_fraction)
 
     def __post_init__(self):

@@ -1,4 +1,4 @@
-"""Where recipes are found, and how a file of one is read."""
+"""Finds and loads recipe files."""
 
 import ast
 import contextlib
@@ -17,12 +17,12 @@ RECIPES = PACKAGE.parent / "recipes" if (PACKAGE.parent / "setup.cfg").exists() 
 
 
 def list_recipes():
-    """Names of the recipes that come with the library, a sorted list of str."""
+    """Lists the names of the recipes that come with the library, sorted."""
     return sorted(f.stem for f in RECIPES.glob("*.py"))
 
 
 def recipe_summary(name):
-    """The first line of a library recipe's docstring, a str, without running its file."""
+    """Reads the first line of a library recipe's docstring without running its file."""
     text = (RECIPES / f"{name}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0].rstrip(".")
 
@@ -81,7 +81,7 @@ def load_recipe_module(name):
 
 
 def _made(module, path, arguments):
-    """What `make_recipe` gives for `key=value,key=value`."""
+    """Calls `make_recipe` with the arguments of `key=value,key=value`."""
     make = getattr(module, "make_recipe", None)
     pairs = [pair.partition("=") for pair in arguments.split(",")]
     known = [] if make is None else list(inspect.signature(make).parameters)
@@ -96,7 +96,7 @@ def _made(module, path, arguments):
 
 @contextlib.contextmanager
 def _importing_from(folder):
-    """Inside it, modules of a folder can be imported, as in a script there; they are forgotten afterwards."""
+    """Lets modules of a folder be imported inside the context, as in a script there; they are removed afterwards."""
     known = set(sys.modules)
     sys.path.insert(0, str(folder))
     try:

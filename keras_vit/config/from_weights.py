@@ -1,4 +1,4 @@
-"""Completes a recipe by its weights: the model and the preprocessing that it leaves open."""
+"""Completes the model and preprocessing of a recipe from its weights."""
 
 import dataclasses
 import pathlib
@@ -12,7 +12,7 @@ from keras_vit.weights.hub.catalog import catalog
 from keras_vit.weights.layouts.swin import TIMM as SWIN
 from keras_vit.zoo.create import describe_model
 
-# Fields of a config in which a model and its first weights must agree: nothing resizes or replaces these.
+# Fields in which a model and its initial weights must agree, since nothing resizes or replaces them.
 _ARCHITECTURE = (
     *("hidden_dim", "embed_dim", "widths", "num_layers", "depths", "num_heads", "mlp_dim", "mlp_ratio", "version"),
     *("class_token", "distillation_token", "num_registers", "patch_bias", "embedding_norm", "qk_norm", "qkv_bias"),
@@ -25,7 +25,7 @@ _OF_EVERY_FAMILY = ("image_size", "dropout_rate", "drop_path_rate")
 
 
 def complete_from_weights(recipe):
-    """Completes a recipe by what its weights say: the model and the preprocessing that it leaves open.
+    """Completes the model and preprocessing that a recipe leaves open from its weights.
 
     Args:
         recipe: `Recipe`.
@@ -54,17 +54,17 @@ def complete_from_weights(recipe):
 
 
 def weights_metadata(recipe):
-    """The `ModelMetadata` of a recipe's weights."""
+    """Reads the `ModelMetadata` of a recipe's weights."""
     return describe_model(recipe.weights, recipe.weights_selection)
 
 
 def is_local(weights):
-    """Whether weights are files of this machine, neither published nor on the Hub."""
+    """Returns whether weights are local files, neither published nor on the Hub."""
     return pathlib.Path(weights).exists() or not (is_remote(weights) or str(weights) in catalog())
 
 
 def differences_from_weights(recipe, weights, selection):
-    """What a recipe changes about its present weights, as it applies to others.
+    """Finds the fields in which a recipe differs from its present weights, for use with other weights.
 
     Args:
         recipe: `Recipe`.
@@ -98,7 +98,7 @@ def differences_from_weights(recipe, weights, selection):
 
 
 def _whole_patches(changes, config):
-    """Changes of a config, with an image size that is cut to whole patches of the config."""
+    """Rounds the image size of some changes down to whole patches of a config."""
     sides, patch = changes.get("image_size"), getattr(config, "patch_size", None)
     if sides is None or patch is None or getattr(config, "drop_remainder", False):
         return changes

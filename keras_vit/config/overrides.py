@@ -1,4 +1,4 @@
-"""`--set a.b=value`: overrides of a recipe, typed and checked."""
+"""Typed and checked overrides of a recipe, `--set a.b=value`."""
 
 import ast
 import dataclasses
@@ -122,13 +122,13 @@ def _add(changes, config, path, text, key):
 
 
 def _kinds(kind, name):
-    """The types that a field of a dataclass admits."""
-    wanted = typing.get_type_hints(kind)[name]
-    return typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
+    """Returns the types that a field of a dataclass allows."""
+    hint = typing.get_type_hints(kind)[name]
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
 def _replace(config, changes):
-    """All changes of a dataclass at once, so that fields that depend on each other are checked together."""
+    """Applies all changes of a dataclass at once, so that fields that depend on each other are checked together."""
     values = {}
     for name, value in changes.items():
         if isinstance(value, dict):
@@ -150,7 +150,7 @@ def _replace(config, changes):
 
 
 def _make(kind, values):
-    """A dataclass that the recipe has not yet."""
+    """Creates a dataclass that the recipe does not have yet."""
     missing = [
         field.name
         for field in dataclasses.fields(kind)
@@ -162,7 +162,7 @@ def _make(kind, values):
 
 
 def _literal(text):
-    """A Python literal, or the text itself where it is none."""
+    """Parses a Python literal; returns other text unchanged."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -170,7 +170,7 @@ def _literal(text):
 
 
 def _read(text, kinds, key):
-    """The value of `text` as one of the types that the field admits."""
+    """Parses `text` as one of the types that the field allows."""
     value = _literal(text)
     for kind in kinds:
         origin = typing.get_origin(kind) or kind

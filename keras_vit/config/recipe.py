@@ -1,4 +1,4 @@
-"""A recipe: everything that decides a training run, as frozen dataclasses."""
+"""Recipe of a training run as frozen dataclasses, and recipes that earlier versions saved."""
 
 import dataclasses
 import re
@@ -40,32 +40,33 @@ RENAMED_FIELDS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How long, with which loss, how exactly and how the steps are compiled.
+    """Settings of the training loop: length, loss, precision, compilation and checkpoints.
 
     Args:
         epochs: int.
-        steps_per_epoch: int or `None`. Cuts an epoch short; `None` for all of it.
-        evaluation_steps: int or `None`. Cuts every evaluation short, also that of a validation part; `None` for all.
+        steps_per_epoch: int or `None`. Steps of an epoch; `None` for the whole training split.
+        evaluation_steps: int or `None`. Steps of an evaluation or validation; `None` for the whole split.
         loss: `softmax`, `sigmoid` or `binary`, see `make_loss`. Default `softmax`.
         label_smoothing: float in [0, 1).
         initialization: `layers`, `big_vision`, `truncated_normal`, `mimetic` or `local`, see
             `keras_vit.training.initialization.schemes`. Of no effect on a recipe with `weights`. Default `layers`.
         init_head_bias: float. Initial biases of the head (big_vision); -10 in AugReg's `sigmoid` training on
             ImageNet-21k, where every class starts out improbable. Default 0.
-        head_zeroinit: bool. Whether the kernel of a head begins at zero, as in AugReg's fine-tuning. Default False.
-        early_stopping: int or `None`. Stops after so many epochs without a better validation accuracy and ends with
-            the weights of the best; needs a `validation_fraction` or `validation_split`. Default `None`.
+        head_zeroinit: bool. Initializes the kernel of the head to zero (big_vision), as in AugReg. Default False.
+        early_stopping: int or `None`. Number of epochs without a better validation accuracy after which training stops
+            and restores the best weights (Keras `patience`); needs `validation_fraction` or `validation_split`. Default
+            `None`.
         precision: `auto`, `float32` or `mixed_bfloat16`. `auto` decides by the hardware, see `choose_precision`.
         compiler: `auto`, `xla` (the whole step), `fused` (element-wise parts only, see `keras_vit.training`'s
             `fused_training`) or `plain`. `auto` decides by the hardware and the strategy.
-        gradient_checkpointing: bool. Keep only the inputs of every encoder block and compute the rest of it again on
-            the way back: less memory, more time. Default False.
-        save_minutes: float or `None`. The run is saved after every epoch, and within an epoch when so many minutes have
-            passed since the last save, so that an end of any kind loses no more. Training goes on while it is written;
-            what stops it is a copy of the weights and the optimizer in memory. Default 5.
-        save_steps: int or `None`. The same after so many steps, whichever comes first. Default `None`.
-        tensorboard: bool. Event files for TensorBoard in the run's directory; needs that package. Default False.
-        seed: int. Of the weights, the order of the data, augmentation and dropout.
+        gradient_checkpointing: bool. Keeps only the inputs of every encoder block and recomputes its activations in the
+            backward pass: less memory, more time. Default False.
+        save_minutes: float or `None`. Largest time between two checkpoints within an epoch; there is always one after
+            every epoch. The file is written in the background; training only waits for a copy of the weights and the
+            optimizer in memory. Default 5.
+        save_steps: int or `None`. Largest number of steps between two checkpoints. Default `None`.
+        tensorboard: bool. Writes event files for TensorBoard to the run's directory; needs that package. Default False.
+        seed: int. Seed of the weights, the order of the data, augmentation and dropout.
     """
 
     epochs: int = 10
@@ -107,10 +108,10 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistillationConfig:
-    """A teacher that the run learns from beside the labels.
+    """Settings of knowledge distillation.
 
-    A student with a distillation token learns the teacher's answers with its second head, as DeiT; any other with its
-    only head, as in Hinton et al. (arXiv:1503.02531).
+    A student with a distillation token learns from the teacher with its second head, as in DeiT; any other student with
+    its only head, as in Hinton et al. (arXiv:1503.02531).
 
     Args:
         teacher: str: a `.keras` file, the directory of another run, a checkpoint, or a name of
@@ -118,9 +119,10 @@ class DistillationConfig:
             stands for an untrained model like the student, which only a smoke run can want.
         teacher_mean, teacher_std: tuple of floats, one for all channels or one a channel, of pixels from 0 to 1. Asked
             of a `.keras` file that is not of this library: 0 and 1 / 255 where it takes pixels from 0 to 255.
-        kind: `hard` (its likeliest class) or `soft` (its probabilities). Default `hard`.
-        alpha: float in [0, 1]. The teacher's part of the loss. Default 0.5.
-        temperature: float. Divides the logits of both, only `soft`. Default 1.
+        kind: `hard` (the teacher's top-1 class) or `soft` (its probabilities), DeiT `distillation_type`. Default
+            `hard`.
+        alpha: float in [0, 1]. Weight of the teacher's loss (DeiT `distillation_alpha`). Default 0.5.
+        temperature: float, for `soft` only. Divides the logits of both (DeiT `distillation_tau`). Default 1.
     """
 
     teacher: str | None
@@ -142,11 +144,11 @@ class DistillationConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistributionConfig:
-    """Which tf.distribute strategy the run uses.
+    """Settings of distributed training.
 
     Args:
         name: as for `keras_vit.distribution.strategy`: `auto`, `one`, `mirrored`, `multi_worker`, `tpu` or `cpu:<n>`.
-            Default `auto`: all that is there.
+            Default `auto`: all devices.
         sharding: how several workers divide the training data. `data`: each makes its rows of every batch of one
             device; of a stream (TFRecords, TFDS) it reads all records. `file`: each reads other files of a stream, and
             makes batches of its own of them. `auto`, the default: `file` for a stream of as many files as workers at
@@ -161,13 +163,13 @@ class DistributionConfig:
         check_choice(self.sharding, ("auto", "data", "file"), "sharding")
 
 
-# The fields that choose from the file of a recipe's weights, as they are for another file.
+# Defaults of the fields that select keys from the file of a recipe's weights.
 NO_SELECTION = {"weights_skip": (), "weights_new": (), "weights_prefix": None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A whole experiment.
+    """Settings of a whole experiment.
 
     Args:
         name: str. Names the run's folders.
@@ -206,15 +208,17 @@ class Recipe:
 
     def __post_init__(self):
         if not re.fullmatch(r"[^./\\][^/\\]*", self.name):
-            raise ValueError(f"name names folders: no slash, no dot in front. Received: name={self.name!r}")
+            raise ValueError(
+                f"name must be a folder name without slashes or a leading dot. Received: name={self.name!r}"
+            )
         if self.training.early_stopping and not self.data.has_validation:
             raise ValueError(
-                "early_stopping needs a validation part, as the test set must not choose. "
+                "early_stopping needs validation_fraction or validation_split, as the test split must not select. "
                 f"Received: early_stopping={self.training.early_stopping}, validation_fraction=0"
             )
         if self.data.multi_label and self.training.loss == "softmax":
             raise ValueError(
-                "a loss of several labels must be sigmoid or binary. Received: loss='softmax', data.multi_label=True"
+                "multi_label needs the loss sigmoid or binary. Received: loss='softmax', data.multi_label=True"
             )
         is_whole = isinstance(self.model, ModelConfig)
         if not is_whole and not self.weights:
@@ -228,7 +232,7 @@ class Recipe:
             raise ValueError(f"freeze must be a tuple of patterns. Received: freeze={self.freeze!r}")
         if self.weights_selection and not self.weights:
             choice = {name: getattr(self, name) for name in NO_SELECTION}
-            raise ValueError(f"weights_skip, weights_new and weights_prefix are of weights. Received: {choice}")
+            raise ValueError(f"weights_skip, weights_new and weights_prefix need weights. Received: {choice}")
 
     @property
     def weights_selection(self):
@@ -236,11 +240,11 @@ class Recipe:
         return KeySelection(self.weights_skip, self.weights_new, self.weights_prefix, argument_prefix="weights_")
 
     def replace(self, **changes):
-        """A copy with some fields changed."""
+        """Returns a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     def smoke(self):
-        """The same recipe shrunk to two small training steps and two evaluation steps.
+        """Shrinks the recipe to two small training steps and two evaluation steps.
 
         It needs no download: published weights must fit, but are not loaded, and a teacher is an untrained model. Files
         of weights are loaded.
@@ -262,12 +266,12 @@ class Recipe:
         )
         teacher = self.distillation and dataclasses.replace(self.distillation, teacher=None)
         changes = {"training": training, "data": data, "optimizer": optimizer, "distillation": teacher}
-        # What is chosen of a file goes with it.
+        # Without the weights their selection of keys has no meaning.
         recipe = recipe if weights else recipe.replace(weights=None, **NO_SELECTION)
         return recipe.replace(name=f"{self.name}-smoke", weights=weights, **changes)
 
     def with_weights(self, weights, **choice):
-        """The recipe with other weights, whose model and preprocessing it follows.
+        """Replaces the weights; model and preprocessing follow the new ones.
 
         Fields in which the recipe differs from its present weights stay as they are; without weights so far, or with
         some that cannot be found, the whole model does.
@@ -285,7 +289,7 @@ class Recipe:
         return self.replace(weights=weights, **choice, **differences_from_weights(self, weights, selection))
 
     def for_data(self, num_classes, num_channels):
-        """The recipe with model and preprocessing fitted to a data set; it must have a whole model."""
+        """Adapts the model, which must be a config, and the preprocessing to a data set."""
         model = self.model.replace(num_classes=num_classes, num_channels=num_channels)
         spec = self.input_spec
         if not isinstance(spec, InputSpec):
@@ -299,7 +303,7 @@ class Recipe:
         return self.replace(model=model, input_spec=spec.replace(size=model.image_size))
 
     def to_dict(self):
-        """The recipe as nested JSON types, for records and for comparing runs."""
+        """Converts the recipe to nested JSON types, for records and for comparing runs."""
         content = dataclasses.asdict(self)
         # Absent where nothing is chosen, as in runs from before there was a choice.
         return _plain({k: v for k, v in content.items() if k not in NO_SELECTION or v != NO_SELECTION[k]})

@@ -223,7 +223,7 @@ def test_errors_of_a_recipe_advise_its_own_fields(mixed, left_out):
 def test_a_choice_of_keys_is_of_patterns(choice):
     with pytest.raises(ValueError, match=f"{next(iter(choice))}= must be a list of regular expressions"):
         Recipe(name="mine", weights="x.safetensors", data=DATA, **choice)
-    with pytest.raises(ValueError, match="are of weights"):
+    with pytest.raises(ValueError, match="weights_skip, weights_new and weights_prefix"):
         Recipe(name="mine", model=CONFIG, data=DATA, weights_prefix="first")
 
 

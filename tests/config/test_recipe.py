@@ -76,7 +76,7 @@ def test_an_override_sets_a_typed_value(assignment, read, expected):
         ("augment.policy=randaug(2, 10)", r"Did you mean 'randaugment'\? Received: 'randaug\(2, 10\)'"),
         ("augment.policy=rand-m9-foo1", "foo1.*rand-m9-foo1"),
         ("augment.policy=rand-n2.5", "Received: 'n2.5' in 'rand-n2.5'"),
-        ("name=../x", "name names folders"),
+        ("name=../x", "name=.*/x"),
         ("name.first=x", "has no fields of its own"),
         ("optimizer.learning_rate", "must look like a.b=value"),
     ],
@@ -134,9 +134,7 @@ def test_overrides_that_depend_on_each_other_are_checked_together():
 
 def test_several_labels_are_no_softmax():
     data = DataConfig(arrays="some.npz", multi_label=True)
-    with pytest.raises(
-        ValueError, match=r"a loss of several labels must be sigmoid or binary. Received: loss='softmax'"
-    ):
+    with pytest.raises(ValueError, match=r"multi_label.*loss='softmax'"):
         RECIPE.replace(data=data)
     RECIPE.replace(data=data, training=TrainingConfig(loss="binary"))
 

@@ -1,10 +1,10 @@
-"""How good a classifier is, class by class."""
+"""Classification report: recall, precision and confusions per class."""
 
 import numpy as np
 
 
 def classification_report(labels, predictions, class_names):
-    """Counts what a classifier gets right and what it takes for what.
+    """Computes accuracy, per-class recall and precision, and the confusion matrix.
 
     Args:
         labels: int array `(examples,)`.
@@ -41,7 +41,7 @@ def classification_report(labels, predictions, class_names):
 
 
 def markdown_report(report):
-    """The classes of a `classification_report` as a table in Markdown."""
+    """Formats the classes of a `classification_report` as a Markdown table."""
     lines = ["| class | images | recall | precision | most often taken for |", "|---|---:|---:|---:|---|"]
     for row in report["classes"]:
         recall, precision = ("-" if row[key] is None else f"{row[key]:.1%}" for key in ("recall", "precision"))

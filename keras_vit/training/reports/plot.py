@@ -1,4 +1,4 @@
-"""The training curve and the confusion matrix of a run as pictures."""
+"""Plots of the training curve and the confusion matrix of a run."""
 
 
 def training_curve(record, path, log=print):
@@ -37,7 +37,7 @@ def training_curve(record, path, log=print):
 
 
 def confusion_matrix(report, path, log=print):
-    """Draws which classes are taken for which: the shares of every true class, a row each.
+    """Draws the confusion matrix, normalized by the true class.
 
     Args:
         report: a `classification_report`.
@@ -50,7 +50,7 @@ def confusion_matrix(report, path, log=print):
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        log("no picture of the confusion matrix: pip install matplotlib")
+        log("no plot of the confusion matrix: pip install matplotlib")
         return None
     counts, names = report["confusion_matrix"], [row["name"] for row in report["classes"]]
     side = min(3 + 0.4 * len(names), 20)
@@ -58,7 +58,7 @@ def confusion_matrix(report, path, log=print):
     axes = figure.subplots()
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, label="part of the true class")
+    figure.colorbar(image, ax=axes, label="fraction of the true class")
     axes.set(xlabel="predicted", ylabel="true", title=f"{report['examples']:,} images, {report['accuracy']:.1%} right")
     if len(names) <= 60:
         axes.set_xticks(range(len(names)), names, rotation=90)

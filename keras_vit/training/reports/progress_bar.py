@@ -1,4 +1,4 @@
-"""One progress bar for a whole run."""
+"""Progress bar of a whole run."""
 
 import time
 
@@ -6,14 +6,14 @@ import keras
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-# Seconds between two epochs' lines of a log, between two lines within an epoch, and between updates of a bar.
+# Seconds between log lines of epochs, between log lines within an epoch, and between updates of the bar.
 _EPOCH_LINES, _STEP_LINES, _UPDATE = 10.0, 60.0, 0.25
-# Steps behind the first one that must have been measured before the time that remains is estimated.
-_FEWEST_STEPS = 2
+# Steps after the first one that are measured before the remaining time is estimated.
+_MIN_STEPS = 2
 
 
 class TimeLeft:
-    """Estimates the seconds that remain of a run, from its steps and the ends of its epochs.
+    """Estimates the remaining seconds of a run from its steps and the ends of its epochs.
 
     The first step, which compiles, does not count; of the ends of epochs, which validate and save, the first one counts
     only until there is a second.
@@ -27,22 +27,22 @@ class TimeLeft:
         self._steps, self._step_seconds, self._ends = 0, 0.0, []
 
     def add_step(self, seconds):
-        """Adds what a step took, which was not the first one."""
+        """Adds the seconds of a step, which is not the first one."""
         self._steps += 1
         self._step_seconds += seconds
 
     def add_end(self, seconds):
-        """Adds what the end of an epoch took."""
+        """Adds the seconds that the end of an epoch took."""
         self._ends.append(seconds)
 
     def seconds(self, epochs_done, steps_done):
-        """float, or `None` while too little has been measured.
+        """Returns the remaining seconds, a float, or `None` before enough steps are measured.
 
         Args:
             epochs_done: int. Epochs that have ended.
             steps_done: int. Steps of the next one.
         """
-        if self._steps < min(_FEWEST_STEPS, self.steps_per_epoch):
+        if self._steps < min(_MIN_STEPS, self.steps_per_epoch):
             return None
         ends = self._ends[1:] or self._ends
         epochs = self.epochs - epochs_done
@@ -51,7 +51,7 @@ class TimeLeft:
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """Shows epochs, loss, accuracy, images a second and the time that remains.
+    """Shows epochs, loss, accuracy, images per second and the remaining time.
 
     On a terminal it is a bar, with a line above it for every epoch that has ended. Elsewhere there are only lines: of
     epochs at most one in ten seconds, so that logs stay short, and one a minute within a long epoch. Images a second
@@ -74,7 +74,7 @@ class ProgressBar(keras.callbacks.Callback):
         self._time_left = TimeLeft(epochs, steps_per_epoch)
         self._skipped = first_step  # of the epoch that is going on
         self._updated = self._epoch_line = -_EPOCH_LINES
-        self._bar = self._late = None
+        self._bar = self._last_step_end = None
 
     def on_train_begin(self, logs=None):
         if not self.console.is_terminal:
@@ -94,18 +94,18 @@ class ProgressBar(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._steps, self._timed, self._seconds = epoch, 0, 0, 0.0
         self._step_line = self._clock()
-        if self._late is not None:
-            self._late = self._clock()
+        if self._last_step_end is not None:
+            self._last_step_end = self._clock()
 
     def on_train_batch_end(self, batch, logs=None):
         now, self._steps = self._clock(), batch + 1
-        if self._late is None:  # The first call of the step compiles.
+        if self._last_step_end is None:  # The first call of the step compiles.
             self._step_line = now
         else:
             self._timed += 1
-            self._seconds += now - self._late
-            self._time_left.add_step(now - self._late)
-        self._late = now
+            self._seconds += now - self._last_step_end
+            self._time_left.add_step(now - self._last_step_end)
+        self._last_step_end = now
         self._show_steps(now)
 
     def _show_steps(self, now):
@@ -133,7 +133,7 @@ class ProgressBar(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         now = self._clock()
         if self._steps:
-            self._time_left.add_end(now - self._late)
+            self._time_left.add_end(now - self._last_step_end)
         self._skipped = 0
         numbers = [f"{name} {value:.4f}" for name, value in (logs or {}).items()]
         is_last = epoch + 1 == self.epochs
@@ -145,7 +145,7 @@ class ProgressBar(keras.callbacks.Callback):
             self._print(f"epoch {epoch + 1}/{self.epochs}", [*numbers, self._rate(), "" if self._bar else left])
 
     def close(self):
-        """Takes the bar off the terminal; also after an interrupt."""
+        """Removes the bar from the terminal, also after an interrupt."""
         if self._bar:
             self._bar.stop()
             self._bar = None
@@ -155,7 +155,7 @@ class ProgressBar(keras.callbacks.Callback):
 
 
 def _text_of_seconds(seconds):
-    """`m:ss left` or `h:mm:ss left`; an empty str for `None`."""
+    """Formats seconds as `m:ss left` or `h:mm:ss left`; an empty str for `None`."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)

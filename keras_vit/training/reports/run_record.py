@@ -1,4 +1,4 @@
-"""Run records: what a number in the README comes from."""
+"""Run records: settings, code, hardware and results of a run."""
 
 import datetime
 import json
@@ -27,7 +27,7 @@ def _git(*arguments, cwd):
 
 
 def commit():
-    """`(commit, dirty)` of the checkout that the library runs from, records aside; `(None, None)` outside one."""
+    """Returns `(commit, dirty)` of the checkout of the library, ignoring records; `(None, None)` outside one."""
     root = pathlib.Path(__file__).parents[3]
     if not (root / ".git").exists():
         return None, None
@@ -38,7 +38,7 @@ def commit():
 
 
 def hardware():
-    """CPU model, cores and memory, as a dict."""
+    """Describes CPU model, cores and memory, as a dict."""
     name = platform.processor()
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -51,7 +51,7 @@ def hardware():
 
 
 def process_seconds():
-    """Seconds since this process began, imports included; `None` where there is no `/proc`."""
+    """Measures the seconds since this process started, imports included; `None` without `/proc`."""
     try:
         # The fields behind the command, which may hold anything, from the third on; the 22nd is the start.
         ticks = int(pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
@@ -61,7 +61,7 @@ def process_seconds():
 
 
 def versions():
-    """Versions of Python and of the packages that decide a result, as a dict."""
+    """Lists the versions of Python and of the packages that affect results, as a dict."""
     found = {"python": platform.python_version(), "backend": keras.backend.backend()}
     for package in PACKAGES:
         try:
@@ -72,13 +72,13 @@ def versions():
 
 
 def code():
-    """What runs, as a dict of `commit`, `dirty` and `versions`: to be asked when a run begins, as files may change."""
+    """Describes the running code: `commit`, `dirty`, `versions`. Call it at the start, as files may change later."""
     revision, dirty = commit()
     return {"commit": revision, "dirty": dirty, "versions": versions()}
 
 
 def run_record(recipe, result, model, evaluation, **extra):
-    """Everything that is needed to believe and to repeat a run.
+    """Builds the record that is needed to verify and repeat a run.
 
     Args:
         recipe: the resolved `Recipe`.
@@ -141,12 +141,12 @@ def without_folders(record):
 
 
 def record_path(recipe):
-    """Where the record of today's run belongs, below the working directory."""
+    """Returns the path of the record of today's run, relative to the working directory."""
     return RESULTS / recipe.name / f"{datetime.date.today().isoformat()}-seed{recipe.training.seed}.json"
 
 
 def write_json(path, record):
-    """Writes a record so that a reader finds either the whole file or none."""
+    """Writes a record atomically."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replaced(path) as partial:
