@@ -1,7 +1,6 @@
 """Clients of a TF Serving server: REST without TensorFlow or Keras, gRPC with the extra `serving`.
 
-A package beside `keras_vit`, so that a program that only asks a server starts in a fraction of a second;
-`keras_vit.export.client` has the same names.
+A separate package, so that a program that only sends requests starts in a fraction of a second.
 """
 
 import re
@@ -19,11 +18,11 @@ _PATH = re.compile(
 
 
 def connect(url, *, timeout=30.0, retries=4, max_batch_size=8):
-    """The client for a model's URL.
+    """Creates a client for a model's URL.
 
     Args:
         url: str, `http://host:8501/v1/models/flowers`, `https://...` or `grpc://host:8500/v1/models/flowers`;
-            `/versions/3` or `/labels/canary` may follow.
+            optionally with `/versions/3` or `/labels/canary`.
         timeout: float. Seconds that a request may take, with its retries. Default 30.
         retries: int. How often a request is repeated after an UNAVAILABLE. Default 4.
         max_batch_size: int. Rows in a request, at most; longer calls are split. Default 8.

@@ -12,7 +12,7 @@ from keras_vit_client.values import ServerError, column
 
 # Seconds before the first repetition, doubled at each, and the longest pause; a random part of it is slept, so that
 # the clients of a server that was away do not come back all at once.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+_FIRST_PAUSE, _MAX_PAUSE = 0.1, 2.0
 _POLL_SECONDS = 0.2
 _NOT_YET = ("UNAVAILABLE", "NOT_FOUND", "DEADLINE_EXCEEDED")
 
@@ -179,7 +179,7 @@ class Client(abc.ABC):
             try:
                 return attempt(max(deadline - time.monotonic(), 0.001))
             except ServerError as error:
-                pause = random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**repetition))
+                pause = random.uniform(0, min(_MAX_PAUSE, _FIRST_PAUSE * 2**repetition))
                 last = repetition == self.retries or time.monotonic() + pause >= deadline
                 if error.code != "UNAVAILABLE" or last:
                     raise

@@ -1,1 +1,1 @@
-"""The functions of the commands."""
+"""The commands of `keras_vit`."""

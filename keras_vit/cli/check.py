@@ -1,4 +1,4 @@
-"""`keras_vit check`: the table of what must hold of a SavedModel."""
+"""`keras_vit check`: a table of the checks of a SavedModel."""
 
 from rich.console import Console
 from rich.table import Table
@@ -16,15 +16,15 @@ def check(options):
         options: `path`, `model` (a name or file, or `None`) and `images`.
 
     Raises:
-        ValueError: if there is no SavedModel, or a check is not met.
+        ValueError: if there is no SavedModel, or a check fails.
     """
     model = None if options.model is None else load_model(options.model)
     report = check_saved_model(options.path, model, options.images)
     table = Table(title=str(report.path), title_justify="left")
-    for column in ("check", "holds", "found"):
+    for column in ("check", "passed", "finding"):
         table.add_column(column, overflow="fold")
     for result in report.results:
-        # A finding may hold brackets, which rich would take for its own.
+        # Escape brackets, which rich would read as markup.
         table.add_row(result.check, _MARKS[result.passed], result.finding.replace("[", r"\["))
     Console().print(table)
     if report.failed:

@@ -1,4 +1,4 @@
-"""What commands print."""
+"""Console output of commands."""
 
 import contextlib
 import sys
@@ -10,18 +10,18 @@ CONSOLE = Console(highlight=False, soft_wrap=True)
 
 
 def say(text):
-    """Prints a line as it is: brackets are no markup, and nothing is broken."""
+    """Prints a line verbatim, without markup or wrapping."""
     CONSOLE.print(text, markup=False)
 
 
 def warn(text):
-    """Tells on standard error what a command has to say beside its answer."""
+    """Prints a warning on standard error."""
     print(f"keras_vit: {text}", file=sys.stderr)
 
 
 @contextlib.contextmanager
 def counted(description, total):
-    """A context with a progress bar on a terminal, below the lines that `say` prints.
+    """Returns a context with a progress bar on a terminal, below the lines that `say` prints.
 
     Args:
         description: str.
@@ -30,7 +30,7 @@ def counted(description, total):
     Yields:
         A callable that adds a number to what is done.
     """
-    # Where lines go to a file, the bar does not.
+    # The bar goes to the terminal even if lines go to a file.
     console = CONSOLE if CONSOLE.is_terminal else Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=total < 2 or not console.is_terminal) as progress:

@@ -1,4 +1,4 @@
-"""`keras_vit finetune`: a pretrained model on a folder of images of one's own."""
+"""`keras_vit finetune`: fine-tunes a pretrained model on a folder of images."""
 
 import shlex
 
@@ -13,7 +13,7 @@ from keras_vit.training.loop.preemption import raise_on_sigterm
 
 @raise_on_sigterm()
 def finetune(options):
-    """Fine-tunes a model, prints how good it is class by class, and what can be done with it."""
+    """Fine-tunes a model, prints its metrics for each class, and the next commands."""
     finished = fine_tune(
         options.model,
         options.folder,
@@ -50,7 +50,7 @@ def finetune(options):
 
 
 def _table(split, report):
-    """A row for every class."""
+    """Builds a table with a row for each class."""
     title = f"{split}: {report['examples']:,} images, {report['accuracy']:.1%} right"
     table = Table(title=title, title_justify="left")
     for column, justify in (("class", "left"), ("images", "right"), ("recall", "right"), ("precision", "right")):
@@ -69,7 +69,7 @@ def _files(directory):
 
 
 def _example(folder):
-    """The path of one readable image, one that was not trained on if there is any, to show the commands with."""
+    """Finds a readable image for the example commands, preferably one outside the training split."""
     splits = find_image_folder(folder).splits
     names = sorted(splits, key=lambda name: ["test", "validation"].index(name) if name in ("test", "validation") else 2)
     files = (file for name in names for files in splits[name].files.values() for file in files)

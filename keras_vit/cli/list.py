@@ -8,8 +8,8 @@ from keras_vit.config.files import list_recipes, recipe_summary
 from keras_vit.weights import catalog_entry
 from keras_vit.zoo.create import list_models
 
-# How like the pattern a name must begin to be suggested, and how many are.
-_LIKENESS, _SUGGESTIONS = 0.7, 3
+# Minimum similarity of suggestions, and their maximum number.
+_SIMILARITY, _SUGGESTIONS = 0.7, 3
 
 
 def list(options):
@@ -63,7 +63,7 @@ def _list_architectures(pattern):
 
 
 def _check_matches(names, pattern, known, what, command):
-    """Raises a `ValueError` that says what to try unless there are names."""
+    """Raises a `ValueError` with suggestions unless there are names."""
     if names:
         return
     stem = pattern.strip("*?").lower()
@@ -81,7 +81,7 @@ def _check_matches(names, pattern, known, what, command):
 
 
 def nearest_names(pattern, known):
-    """The names whose beginning is most like a pattern, a list of at most three, the most like first.
+    """Finds the names whose beginning is most similar to a pattern: at most three, the best first.
 
     Args:
         pattern: str; `*` and `?` count as nothing.
@@ -89,10 +89,10 @@ def nearest_names(pattern, known):
     """
     stem = pattern.replace("*", "").replace("?", "").lower()
     ratios = {name: difflib.SequenceMatcher(None, stem, name[: len(stem)]).ratio() for name in known}
-    likely = [name for name in sorted(known, key=lambda name: -ratios[name]) if ratios[name] >= _LIKENESS]
+    likely = [name for name in sorted(known, key=lambda name: -ratios[name]) if ratios[name] >= _SIMILARITY]
     return likely[:_SUGGESTIONS]
 
 
 def _quoted(pattern):
-    """A pattern as a shell must get it."""
+    """Quotes a pattern for a shell."""
     return f"'{pattern}'"

@@ -1,4 +1,4 @@
-"""What the commands ask of a model and its answers."""
+"""Classification of image files with a Keras model."""
 
 import dataclasses
 import itertools
@@ -25,7 +25,7 @@ def check_head(model):
 
 
 def classifier(model, labels=None, activation=None):
-    """A model whose classes can be counted: of a single logit the outputs become those of both classes.
+    """Returns a model with one output per class: a single output becomes two.
 
     Args:
         model: `keras.Model`.
@@ -55,12 +55,12 @@ def classifier(model, labels=None, activation=None):
 
 
 def best_classes(model, outputs, top, activation=None):
-    """The best classes of a batch of images, or the values of a regression.
+    """Finds the best classes of a batch of images, or the values of a regression.
 
     Args:
         model: one with a head.
         outputs: array `(batch, num_classes)`, what it returned.
-        top: int. How many classes.
+        top: int. Number of classes.
         activation: as for `score_activation`.
 
     Returns:
@@ -79,29 +79,29 @@ def best_classes(model, outputs, top, activation=None):
 
 
 def prediction_limits(max_pixels=None):
-    """The `Limits` of images that a model is asked about: those of a served model, or of more or fewer pixels."""
+    """Returns the `Limits` of images to classify: those of a served model, or with another `max_pixels`."""
     return ASKED if max_pixels is None else dataclasses.replace(ASKED, max_pixels=max_pixels)
 
 
 def check_no_limit(max_pixels):
-    """Raises a `ValueError` where a limit is given for a SavedModel, which has one of its own."""
+    """Raises a `ValueError` if a limit is given for a SavedModel, whose limit is set at export."""
     if max_pixels is not None:
         raise ValueError(
-            "a SavedModel has the --max-pixels that it was exported with; export it again with another one. "
+            "the --max-pixels of a SavedModel is set when it is exported; export it again to change it. "
             f"Received: --max-pixels {max_pixels}"
         )
 
 
 def classify_files(model, files, top, activation=None, batch_size=PREDICT_BATCH, max_pixels=None):
-    """Classifies image files, whose pixels are those that `evaluate` has.
+    """Classifies image files with the preprocessing of `evaluate`.
 
     Args:
         model: one with a head.
         files: paths.
-        top: int. How many classes.
+        top: int. Number of classes.
         activation: as for `score_activation`.
-        batch_size: int. Images that the model gets at a time.
-        max_pixels: int or `None`: larger images are refused, by the limit of a served model.
+        batch_size: int.
+        max_pixels: int or `None`: the limit of a served model. Larger images are rejected.
 
     Yields:
         For each batch a list with, for each of its files, a list of `(class name, score)`, best first, or a str: why

@@ -1,4 +1,4 @@
-"""`keras_vit train RECIPE --help`: what a recipe does, and every field that `--set` may change."""
+"""`keras_vit train RECIPE --help`: the description and all fields of a recipe."""
 
 import dataclasses
 import inspect
@@ -45,7 +45,7 @@ def show_recipe(options):
 
 
 def find_recipe_fields(name):
-    """The full paths of a recipe's fields of this name, as `keras_vit.config.overrides.find_fields`."""
+    """Finds the full paths of recipe fields of this name, see `keras_vit.config.overrides.find_fields`."""
     return find_fields(Recipe, name)
 
 
@@ -67,7 +67,7 @@ def field_lines(config, prefix=""):
         name, choices = f"{prefix}{field.name}", _choices(hints[field.name])
         group = value if dataclasses.is_dataclass(value) else None
         if group is None and value is None:
-            # A group that the recipe has not is made by setting its fields.
+            # Setting its fields creates a group that the recipe does not have.
             group = next(filter(dataclasses.is_dataclass, choices), None)
         shown = "" if dataclasses.is_dataclass(value) else f" = {_text(value)}"
         default = _default(field)
@@ -98,14 +98,14 @@ def descriptions(kind):
 
 
 def _default(field):
-    """What a field has where nothing is given; `dataclasses.MISSING` where something must be."""
+    """Returns the default of a field; `dataclasses.MISSING` for a required one."""
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default
 
 
 def _choices(hint):
-    """The types that a field admits."""
+    """Returns the types of a field."""
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 
@@ -114,5 +114,5 @@ def _type_text(choices):
 
 
 def _text(value):
-    """A value as `--set` takes it."""
-    return "(to be given)" if value is dataclasses.MISSING else value if isinstance(value, str) else repr(value)
+    """Formats a value for `--set`."""
+    return "(required)" if value is dataclasses.MISSING else value if isinstance(value, str) else repr(value)

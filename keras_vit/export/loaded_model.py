@@ -1,4 +1,4 @@
-"""A SavedModel of keras_vit that is loaded to be asked, without Keras building a model."""
+"""Loads a SavedModel of keras_vit and calls its signatures, without building a Keras model."""
 
 import functools
 import io
@@ -17,10 +17,10 @@ from keras_vit.preprocessing import InputSpec
 
 
 class LoadedSavedModel:
-    """Asks the signatures of a SavedModel.
+    """Calls the signatures of a SavedModel.
 
     Args:
-        path: of a version, or of a folder of versions, whose highest is taken.
+        path: of a version, or of a folder of versions, of which the highest is used.
 
     Attributes:
         path: of the version.
@@ -41,27 +41,27 @@ class LoadedSavedModel:
 
     @functools.cached_property
     def description(self):
-        """dict. What it says of itself, see `keras_vit.export.read_description`."""
+        """dict. Its metadata, see `keras_vit.export.read_description`."""
         return read_description(self.path)
 
     @property
     def input_spec(self):
-        """`InputSpec`. How its images are prepared."""
+        """`InputSpec` of its images."""
         return InputSpec.from_config(self.description["input_spec"])
 
     @property
     def num_classes(self):
-        """int. The classes that it tells apart, 0 for none."""
+        """int. Number of classes, 0 for none."""
         outputs = self.signatures["images"].structured_outputs if "images" in self.signatures else {}
-        # A single output tells two apart.
+        # A single output distinguishes two classes.
         return max(outputs["probabilities"].shape[-1], 2) if "probabilities" in outputs else 0
 
     @property
     def metadata(self):
-        """`ModelMetadata` of what `keras_model` gives, whose images are pixels from 0 to 255.
+        """`ModelMetadata` of `keras_model`, whose images are pixels from 0 to 255.
 
         Raises:
-            ValueError: if the SavedModel says nothing of itself.
+            ValueError: if the SavedModel has no metadata.
         """
         spec, labels = self.input_spec, self.description["labels"]
         config = getattr(models, self.description["family"]).from_config(self.description["config"])
@@ -75,7 +75,7 @@ class LoadedSavedModel:
         )
 
     def check_signature(self, name, what):
-        """Raises a `ValueError` that says `what` a SavedModel must do unless it has a signature."""
+        """Raises a `ValueError` unless there is a signature; `what` completes "the SavedModel must"."""
         if name not in self.signatures:
             raise ValueError(
                 f"the SavedModel must {what}. "
@@ -106,10 +106,10 @@ class LoadedSavedModel:
                 for row in zip(names.tolist(), scores.tolist(), strict=True)
             ]
 
-        return self._ask("serving_default", files, answers)
+        return self._call("serving_default", files, answers)
 
     def explain(self, files):
-        """Explains what it sees in image files, in one batch.
+        """Computes attention heat maps of image files, in one batch.
 
         Args:
             files: paths.
@@ -119,9 +119,9 @@ class LoadedSavedModel:
             of a regression its first value; or a str: why there is none.
 
         Raises:
-            ValueError: if it has no signature for that, as those of Swin Transformers.
+            ValueError: if it has no signature `explain`, as Swin Transformers.
         """
-        self.check_signature("explain", "have the signature `explain`, which those of Swin Transformers have not")
+        self.check_signature("explain", "have the signature `explain`, which Swin Transformers do not have")
 
         def answers(outputs):
             if "values" in outputs:
@@ -136,16 +136,16 @@ class LoadedSavedModel:
                 for heat_map, name, score in zip(*columns, strict=True)
             ]
 
-        return self._ask("explain", files, answers)
+        return self._call("explain", files, answers)
 
     def _named_values(self, outputs):
-        """The values of a regression with their names, or their numbers, a list for each image."""
+        """Pairs the values of a regression with their names, or their indexes, in a list for each image."""
         rows = outputs["values"].numpy().tolist()
         names = self.description["labels"] or [str(number) for number in range(outputs["values"].shape[-1])]
         return [list(zip(names, row, strict=True)) for row in rows]
 
-    def _ask(self, signature, files, answers):
-        """What `answers` makes of a batch of readable files, in the places of all of them."""
+    def _call(self, signature, files, answers):
+        """Calls a signature with the readable files; returns an answer, or the reason for none, for every file."""
         contents = [_bytes(file) for file in files]
         readable = [content for content in contents if isinstance(content, bytes)]
         outputs = self.signatures[signature](image_bytes=tf.constant(readable, tf.string, (len(readable),)))
@@ -161,7 +161,7 @@ class LoadedSavedModel:
         return results
 
     def _reason(self, content):
-        """Why an image is bad, as `strict` tells it."""
+        """Returns the reason why an image is bad, from the error of `strict`."""
         if "strict" in self.signatures:
             try:
                 self.signatures["strict"](image_bytes=tf.constant([content]))
@@ -172,7 +172,7 @@ class LoadedSavedModel:
         return "cannot be decoded"
 
     def keras_model(self):
-        """A `keras.Model` from pixels 0 to 255, `(batch, h, w, channels)`, to logits, or to probabilities without them.
+        """Returns a `keras.Model` from pixels 0 to 255, `(batch, h, w, channels)`, to logits, else to probabilities.
 
         Raises:
             ValueError: if it has no classifier.
@@ -184,7 +184,7 @@ class LoadedSavedModel:
 
     @property
     def has_logits(self):
-        """Whether `keras_model` gives logits."""
+        """bool. Whether `keras_model` returns logits."""
         return "logits" in self.signatures["images"].structured_outputs
 
 
@@ -193,7 +193,7 @@ class _SignatureModel(keras.Model):
 
     def __init__(self, loaded):
         super().__init__(name="saved_model")
-        # In a tuple, or Keras would track the weights, which it has not made.
+        # In a tuple, so that Keras does not track the weights.
         self._loaded = (loaded,)
         self.built = True
 
@@ -211,7 +211,7 @@ class _SignatureModel(keras.Model):
 
 
 def _bytes(file):
-    """The content of a file, or why it cannot be read."""
+    """Returns the content of a file, or the error, a str."""
     try:
         return pathlib.Path(file).read_bytes()
     except OSError as error:
@@ -219,7 +219,7 @@ def _bytes(file):
 
 
 def _other_format(content):
-    """What to do about an image of a format that a SavedModel does not take; an empty str for what is no image."""
+    """Suggests converting an image of an unaccepted format; returns an empty str if it is no image."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             return f" of {image.format}; convert the file to one of them"

@@ -1,7 +1,7 @@
-"""New versions beside old ones: published whole, rolled back by publishing anew, the oldest removed.
+"""Publishes versions to the folder of a server and rolls back.
 
-A server serves the highest number, so numbers only rise: a rollback is old content under the next number. It reaches
-every server as any version does, needs no change of a configuration, and a number means one content for ever.
+A server serves the highest number, so numbers only increase: a rollback is old content under the next number. It needs
+no change of a server configuration, and the content of a number never changes.
 """
 
 import datetime
@@ -31,11 +31,11 @@ def publish_version(source, directory, version=None, keep=None):
     copied too where the folder has none.
 
     Args:
-        source: path of a version, or of a folder of versions, whose highest is taken.
+        source: path of a version, or of a folder of versions, of which the highest is used.
         directory: path of the folder of the versions; made if it is not there.
         version: int or `None`: one more than the highest.
-        keep: int of at least 2, or `None`: all. How many of the highest versions stay; those that `models.config`
-            names stay too. The rest is removed after the new version is there, oldest first.
+        keep: int of at least 2, or `None`: all. Number of highest versions to keep; versions that `models.config`
+            names are kept too. The others are removed after the new version is in place, oldest first.
 
     Returns:
         The path of the new version.
@@ -89,7 +89,7 @@ def roll_back(directory, to=None, keep=None):
 
 
 def _add(source, directory, copy, version, content_of):
-    """Makes a version of the content of another folder; returns its path."""
+    """Writes a version with the content of another folder; returns its path."""
     signature_defs(source)
 
     def write(path, number):
@@ -103,21 +103,21 @@ def _add(source, directory, copy, version, content_of):
                     _copy(source.parent / file, directory / file)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         published = {"at": now, "content_of": content_of}
-        name = directory.resolve().name  # what a server will call it, as its configuration does
-        replace_description(path, {**_described(path), "name": name, "version": number, "published": published})
+        name = directory.resolve().name  # The model's name on a server.
+        replace_description(path, {**_metadata(path), "name": name, "version": number, "published": published})
 
     return write_version(directory, write, version)
 
 
 def changed_for_clients(path):
-    """What clients get of a version that they do not get of the one before it: a warning's text.
+    """Lists what changed for clients since the version before.
 
     Args:
         path: of a version.
 
     Returns:
-        A list of str, for example `signature explain is gone` or `other labels`; empty where all is as before, and for
-        a first version.
+        A list of str, for example `signature explain was removed` or `other labels`; empty without changes, and for a
+        first version.
     """
     path = pathlib.Path(path)
     before = [folder for number, folder in version_folders(path.parent).items() if number < int(path.name)]
@@ -126,11 +126,11 @@ def changed_for_clients(path):
     try:
         old, new = (signature_table(signature_defs(folder)) for folder in (before[-1], path))
     except ValueError:
-        return []  # An old version that no server could load.
-    found = [f"signature {name} is gone" for name in old if name not in new]
-    found += [f"signature {name} is another" for name in old if name in new and old[name] != new[name]]
+        return []  # The old version was not loadable either.
+    found = [f"signature {name} was removed" for name in old if name not in new]
+    found += [f"signature {name} has changed" for name in old if name in new and old[name] != new[name]]
     found += [f"signature {name} is new" for name in new if name not in old]
-    labels = [_described(folder).get("labels") for folder in (before[-1], path)]
+    labels = [_metadata(folder).get("labels") for folder in (before[-1], path)]
     return found + (["other labels"] if labels[0] != labels[1] else [])
 
 
@@ -146,14 +146,14 @@ def _check_number(version, directory):
 
 
 def _check_whole(path):
-    """Reads the graph and every variable; a `ValueError` where a byte is missing or another."""
+    """Reads the graph and every variable; raises a `ValueError` if a byte is missing or has changed."""
     signature_defs(path)
     _check_fingerprint(path)
     try:
         checkpoint = tf.train.load_checkpoint(str(path / _CHECKPOINT))
         for name in checkpoint.get_variable_to_shape_map():
             checkpoint.get_tensor(name)
-    # Where the data end too early the reader raises an IndexError.
+    # The reader raises an IndexError for truncated data.
     except (tf.errors.OpError, ValueError, IndexError) as error:
         raise ValueError(f"the variables of a SavedModel must be whole. Received: {error}") from error
 
@@ -162,7 +162,7 @@ def _check_fingerprint(path):
     try:
         altered = altered_parts(path)
     except FileNotFoundError:
-        return  # Others may have written none, and then nobody can tell.
+        return  # SavedModels of other libraries may have none.
     if altered:
         raise ValueError(
             "a SavedModel must be what its fingerprint.pb was made of. "
@@ -170,8 +170,8 @@ def _check_fingerprint(path):
         )
 
 
-def _described(path):
-    """What a SavedModel says of itself; of those that others have written nothing."""
+def _metadata(path):
+    """Reads the metadata of a SavedModel; returns an empty dict for those of other libraries."""
     try:
         content = read_description(path)
     except ValueError:
@@ -180,12 +180,12 @@ def _described(path):
 
 
 def _content_of(path):
-    """The version whose content a rolled back version has, or `None`."""
-    return _described(path).get("published", {}).get("content_of")
+    """Returns the version whose content a rolled back version has, or `None`."""
+    return _metadata(path).get("published", {}).get("content_of")
 
 
 def _copy(source, target):
-    # Servers run as somebody else, who must be able to read whatever the umask was.
+    # A server runs as another user, who must be able to read the files whatever the umask.
     shutil.copyfile(source, target)
     os.chmod(target, 0o644)
 

@@ -1,4 +1,4 @@
-"""How the oldest versions of a model go."""
+"""Retention: deletes versions beyond `keep`."""
 
 import os
 import pathlib
@@ -11,12 +11,12 @@ from keras_vit.export.versions import version_folders
 from keras_vit.validation import check_positive
 
 _DELETING = ".deleting-"
-# The newest and the one before, which is served while the newest is loading and is what a rollback goes to.
-_FEWEST = 2
+# The newest, and the one before, which is served while the newest loads and is the target of a rollback.
+_MIN_KEEP = 2
 
 
 def remove_old_versions(directory, keep):
-    """Removes the oldest versions, and what an interrupted removal left.
+    """Removes the oldest versions, and the rest of an interrupted removal.
 
     Args:
         directory: path of the folder of the versions.
@@ -33,26 +33,26 @@ def remove_old_versions(directory, keep):
     if keep is None:
         return []
     named = _named_versions(directory)
-    doomed = [number for number in list(found)[:-keep] if number not in named]
-    for number in doomed:
-        # Out of the server's sight at once: half a version must not be loaded.
+    removed = [number for number in list(found)[:-keep] if number not in named]
+    for number in removed:
+        # Rename first, so that a server never loads half a version.
         os.rename(found[number], tempfile.mkdtemp(prefix=_DELETING, dir=directory))
     for path in directory.glob(f"{_DELETING}*"):
         shutil.rmtree(path, ignore_errors=True)
-    return doomed
+    return removed
 
 
 def check_keep(keep):
     """Raises a `ValueError` unless `keep` is `None` or an int of at least 2."""
-    if keep is not None and check_positive(keep, "keep") < _FEWEST:
+    if keep is not None and check_positive(keep, "keep") < _MIN_KEEP:
         raise ValueError(
-            f"keep must be at least {_FEWEST}: the version that is served while the newest is loading stays. "
+            f"keep must be at least {_MIN_KEEP}, because the version before the newest is served while that loads. "
             f"Received: keep={keep}"
         )
 
 
 def _named_versions(directory):
-    """The versions that `models.config` names, in its policy and its labels."""
+    """Returns the versions that `models.config` names, in its policy and its labels."""
     try:
         text = (directory / MODELS_CONFIG).read_text(encoding="utf-8")
     except OSError:

@@ -1,4 +1,4 @@
-"""Versions of a model on disk: a folder of integers, of which each appears whole or not at all."""
+"""Versions of a model on disk: folders with integer names, written atomically."""
 
 import errno
 import os
@@ -10,19 +10,19 @@ import uuid
 from keras_vit.atomic import keep_names
 from keras_vit.validation import check_positive
 
-# A hidden folder beside the versions: on their file system, and no integer, so that a server passes it by.
+# A hidden folder beside the versions: on their file system, and not an integer, so that a server ignores it.
 PARTIAL = ".partial-"
 MODEL_FILE = "saved_model.pb"
 
 
 def version_folders(directory):
-    """The versions in a folder, as a server reads them.
+    """Finds the versions in a folder, as a server does.
 
     Args:
         directory: path.
 
     Returns:
-        A dict of paths by number, lowest first; empty where there is no folder.
+        A dict of paths by number, lowest first; empty without the folder.
     """
     directory = pathlib.Path(directory)
     found = [path for path in directory.iterdir() if re.fullmatch("[0-9]+", path.name)] if directory.is_dir() else []
@@ -30,24 +30,24 @@ def version_folders(directory):
 
 
 def versions(directory):
-    """The numbers of the versions in a folder, a list of int, lowest first."""
+    """Returns the numbers of the versions in a folder, lowest first."""
     return list(version_folders(directory))
 
 
 def newest(path):
-    """The highest version in a folder of versions; the path itself where it is a SavedModel, or has no versions."""
+    """Returns the highest version in a folder; the path itself if it is a SavedModel or has no versions."""
     path = pathlib.Path(path)
     found = version_folders(path)
     return found[max(found)] if found and not (path / MODEL_FILE).exists() else path
 
 
 def next_version(directory):
-    """The integer after the highest version in `directory`, 1 where there is none."""
+    """Returns the number after the highest version in `directory`, 1 if there is none."""
     return max(versions(directory), default=0) + 1
 
 
 def write_version(directory, write, number=None):
-    """Writes a version beside the others, then gives it its number: atomically, and never that of another one.
+    """Writes a version under a hidden name, then renames it to its number, which is never overwritten.
 
     Everything is on the disk before the folder gets its name, and several processes may write at once.
 
@@ -65,23 +65,23 @@ def write_version(directory, write, number=None):
     """
     check_version(directory, number)
     directory = pathlib.Path(directory)
-    wanted = next_version(directory) if number is None else number
+    target_number = next_version(directory) if number is None else number
     directory.mkdir(parents=True, exist_ok=True)
     partial = directory / f"{PARTIAL}{uuid.uuid4().hex}"
     partial.mkdir()
     try:
-        write(partial, wanted)
+        write(partial, target_number)
         sync(partial)
-        while not _rename(partial, directory / str(wanted)):
+        while not _rename(partial, directory / str(target_number)):
             check_version(directory, number)
-            wanted = next_version(directory)
-            write(partial, wanted)
+            target_number = next_version(directory)
+            write(partial, target_number)
             sync(partial)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     keep_names(directory)
-    return directory / str(wanted)
+    return directory / str(target_number)
 
 
 def check_version(directory, number):
@@ -101,7 +101,7 @@ def check_folder(directory):
 
 
 def _rename(partial, target):
-    """Whether a folder could be given its name. A folder with files in it is never replaced by that."""
+    """Renames a folder; returns False if the target exists with files in it."""
     try:
         os.rename(partial, target)
     except OSError as error:
@@ -112,7 +112,7 @@ def _rename(partial, target):
 
 
 def sync(directory):
-    """Returns when every file and folder under a folder, and itself, is on the disk."""
+    """Flushes a folder with all of its files and subfolders to the disk."""
     for path, _, files in os.walk(directory):
         for name in files:
             _sync_file(os.path.join(path, name))
@@ -121,6 +121,6 @@ def sync(directory):
 
 def _sync_file(path):
     if os.name == "nt":
-        return  # Windows syncs nothing that is open for reading.
+        return  # Windows cannot sync a file that is open for reading.
     with open(path, "rb") as file:
         os.fsync(file.fileno())

@@ -219,7 +219,7 @@ def test_the_limit_of_pixels_is_an_option(ending, model_file, exported, tmp_path
         assert _main(command, path, "--model", model_file, "--max-pixels", "599", *options) == 1
         assert "must be an image of at most 599 pixels" in capsys.readouterr().err
         assert _main(command, path, "--model", exported, "--max-pixels", "599") == 1
-        assert "a SavedModel has the --max-pixels that it was exported with" in capsys.readouterr().err
+        assert "--max-pixels of a SavedModel is set when it is exported" in capsys.readouterr().err
 
 
 def test_evaluate_needs_a_classifier(tmp_path, photos, capsys):

@@ -20,11 +20,11 @@ from served_model import picture, write_model
 from tf_serving import Refused, ServedModel, grpc_server, relay, rest_server
 
 import keras_vit_cli
-from keras_vit.export import client as room
-from keras_vit.export.client import GrpcClient, RestClient, ServerError, connect
+import keras_vit_client
 from keras_vit.export.publish import publish_version
 from keras_vit.export.servable.signature_defs import signature_defs
 from keras_vit.export.server.warmup import write_warmup
+from keras_vit_client import GrpcClient, RestClient, ServerError, connect
 
 RED, GREEN, BLUE = picture("red"), picture("lime"), picture("blue", "JPEG", (20, 30))
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), dtype="uint8")
@@ -189,7 +189,7 @@ def test_a_deadline_ends_a_call(ask, model):
 
 def test_a_deadline_ends_the_retries(ask, model, monkeypatch):
     monkeypatch.setattr("keras_vit_client.base._FIRST_PAUSE", 50.0)
-    monkeypatch.setattr("keras_vit_client.base._LONGEST_PAUSE", 50.0)
+    monkeypatch.setattr("keras_vit_client.base._MAX_PAUSE", 50.0)
     monkeypatch.setattr("random.uniform", lambda low, high: high)
     model.faults = [None, *[Refused("UNAVAILABLE", "away")] * 5]
     with pytest.raises(ServerError, match="away"):
@@ -199,7 +199,7 @@ def test_a_deadline_ends_the_retries(ask, model, monkeypatch):
 
 def test_the_pauses_grow_and_are_random(ask, model, monkeypatch):
     drawn, slept = [], []
-    monkeypatch.setattr("keras_vit_client.base._LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr("keras_vit_client.base._MAX_PAUSE", 0.05)
     monkeypatch.setattr("random.uniform", lambda low, high: drawn.append((low, high)) or high / 2)
     monkeypatch.setattr("time.sleep", slept.append)
     model.faults = [None, *[Refused("UNAVAILABLE", "away")] * 4]
@@ -423,7 +423,7 @@ def test_without_the_extra_grpc_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     monkeypatch.delitem(sys.modules, "keras_vit_client.rpc")
     with pytest.raises(ImportError, match=r"keras-vit-zoo\[serving\]"):
-        room.__getattr__("GrpcClient")
+        keras_vit_client.__getattr__("GrpcClient")
 
 
 def test_predict_asks_a_server_without_tensorflow(model, tmp_path):

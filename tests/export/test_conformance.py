@@ -35,11 +35,11 @@ from keras_vit.export.checks.base import Exported
 from keras_vit.export.checks.classes import BAD
 from keras_vit.export.checks.run import CHECKS, run
 from keras_vit.export.checks.signatures import signature_table
-from keras_vit.export.client import GrpcClient, RestClient, ServerError
 from keras_vit.export.servable.signature_defs import signature_defs
 from keras_vit.export.servable.signatures import EXAMPLE_KEYS
 from keras_vit.export.server.warmup import image_example
 from keras_vit.models import build_model
+from keras_vit_client import GrpcClient, RestClient, ServerError
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "goldens" / "serving" / "signatures.json"
 DATA = os.environ.get("KERAS_VIT_DATA")

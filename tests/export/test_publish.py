@@ -85,8 +85,8 @@ def test_a_version_is_called_as_its_folder_and_tells_what_is_new_in_it(source, t
     write_fingerprint(source)
     (source / "assets.extra" / "keras_vit.json").write_text(json.dumps({"labels": ["b"]}))
     assert keras_vit_cli.main(arguments) == 0
-    changed = "signature images is gone, signature embeddings is another, signature pictures is new, other labels"
-    assert capsys.readouterr().err == f"keras_vit: not as in the version before: {changed}\n"
+    changed = "signature images was removed, signature embeddings has changed, signature pictures is new, other labels"
+    assert capsys.readouterr().err == f"keras_vit: differs from the version before: {changed}\n"
 
 
 def test_the_highest_version_of_a_folder_is_the_source(model, tmp_path):

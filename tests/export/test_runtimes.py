@@ -260,7 +260,7 @@ def test_a_file_has_the_suffix_of_its_format(name, model, tmp_path):
 @pytest.mark.parametrize("writer", ["onnx", "litert"])
 def test_a_model_that_is_larger_than_its_format_is_refused(writer, model, tmp_path, monkeypatch):
     module = importlib.import_module(f"keras_vit.export.runtimes.{writer}")
-    monkeypatch.setattr(module, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(module, "_MAX_BYTES", 1000)
     name = {"onnx": "model.onnx", "litert": "model.tflite"}[writer]
     with pytest.raises(ValueError, match="holds at most"):
         WRITERS[name](model, tmp_path / name)

@@ -13,10 +13,10 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 from tf_serving import ServedModel, rest_server
 
 from keras_vit.export import write_server_files
-from keras_vit.export.client import RestClient
 from keras_vit.export.server.files import BASE_MIB, FILES, server_flags
 from keras_vit.export.server.protos import BatchingParameters, MonitoringConfig
 from keras_vit.image_ops.decode import BYTES_A_PIXEL, MAX_PIXELS, PARALLEL
+from keras_vit_client import RestClient
 
 SIZES = (1, 2, 4, 16)
 

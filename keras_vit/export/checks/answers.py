@@ -1,4 +1,4 @@
-"""What must hold of a SavedModel's answers, whatever the signature."""
+"""Checks of the answers of all signatures."""
 
 import json
 import math
@@ -14,7 +14,7 @@ _ANY_SHAPE = (57, 91, 3)  # of images whose size is left open
 
 
 def inputs(exported, name, count, first=0):
-    """What a signature is called with: `count` images, from the number `first` on.
+    """Makes the inputs of a signature: `count` images, starting with number `first`.
 
     Args:
         exported: `Exported`.
@@ -44,7 +44,7 @@ def _batch(exported, key, info, count, first):
 
 
 def answers_every_batch(exported):
-    """Batches of 1, 2, 5 and 0 images, and outputs with a row for each, of the types that the signature tells."""
+    """Checks that batches of 1, 2, 5 and 0 images have one output row per image, in the dtypes of the signature."""
     for name, signature in exported.signatures.items():
         for count in BATCHES:
             outputs = exported.call(name, **inputs(exported, name, count))
@@ -57,8 +57,8 @@ def answers_every_batch(exported):
     return f"{len(exported.signatures)} signatures, batches of {', '.join(map(str, BATCHES))}"
 
 
-def a_batch_equals_its_rows(exported):
-    """An image's answer does not depend on the images beside it, for a server mixes requests."""
+def batch_equals_rows(exported):
+    """Checks that answers do not depend on the rest of the batch, because a server combines requests."""
     largest, count = 0.0, max(BATCHES)
     for name in exported.signatures:
         together = exported.call(name, **inputs(exported, name, count))
@@ -72,7 +72,7 @@ def a_batch_equals_its_rows(exported):
 
 
 def difference(one, other):
-    """The largest difference relative to the largest value where that is above 1; infinity for others than floats."""
+    """Returns the largest difference, relative to the largest value or 1; infinity if other types differ."""
     if one.dtype.kind != "f":
         return 0.0 if np.array_equal(one, other) else np.inf
     if not one.size:
@@ -82,7 +82,7 @@ def difference(one, other):
 
 
 def answers_are_repeated(exported):
-    """The same images get the same answer, to the last bit."""
+    """Checks that repeated calls return identical bits."""
     for name in exported.signatures:
         first, second = (exported.call(name, **inputs(exported, name, 3)) for _ in range(2))
         for key, value in first.items():
@@ -97,7 +97,7 @@ def _same_text(one, other):
 
 
 def answers_become_json(exported):
-    """The rules of TF Serving's REST interface: no bfloat16, no NaN, one leading dimension for all outputs of a row."""
+    """Checks the rules of TF Serving's REST API: no bfloat16, no NaN, one batch dimension for all outputs."""
     for name in exported.signatures:
         outputs = exported.call(name, **inputs(exported, name, 2))
         lengths = {len(value) for value in outputs.values() if value.ndim}
@@ -112,7 +112,7 @@ def answers_become_json(exported):
 
 
 def _plain(value, key):
-    """A value as JSON has it; of outputs that are called `..._bytes` base64 would be made."""
+    """Converts a value to JSON types; the REST API encodes outputs named `..._bytes` as base64."""
     if isinstance(value, np.ndarray) and value.ndim:
         return [_plain(item, key) for item in value]
     if isinstance(value, bytes):

@@ -1,4 +1,4 @@
-"""A SavedModel under examination, and what a check says of it."""
+"""The SavedModel to check, and results of checks."""
 
 import dataclasses
 import functools
@@ -14,29 +14,29 @@ from keras_vit.export.servable.description import read_description
 from keras_vit.export.servable.signature_defs import SERVE_TAG, graphs_for_serving, named_signatures, read_saved_model
 from keras_vit.preprocessing import InputSpec
 
-_PICTURES, _LARGEST_SIDE = 5, 400
-_DETAILED, _SHRINKING = 2, 1.6
+_PICTURES, _MAX_SIDE = 5, 400
+_DETAILED, _DOWNSCALING = 2, 1.6
 DIFFERENCE = 1e-5
 _PRODUCTS = ("MatMul", "BatchMatMulV2", "BatchMatMulV3", "Conv2D", "Einsum")
-HALF_DIFFERENCE = 3e-2  # where the model computes in bfloat16, whose numbers are 4e-3 apart
+HALF_DIFFERENCE = 3e-2  # For models that compute in bfloat16, with a precision of 4e-3.
 
 
-class NotMet(Exception):
-    """What is wrong, in words for the table."""
+class CheckFailed(Exception):
+    """A check failed; the message is its finding."""
 
 
-class DoesNotApply(Exception):
-    """Why a check says nothing of this model."""
+class NotApplicable(Exception):
+    """A check does not apply to this model; the message is the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a check has found.
+    """The result of a check.
 
     Args:
-        check: str, what must hold.
-        passed: bool, or `None` where the check does not apply.
-        finding: str. What was found, what is wrong, or why it does not apply.
+        check: str, its name.
+        passed: bool, or `None` if the check does not apply.
+        finding: str. The measurement, the failure, or the reason why the check does not apply.
     """
 
     check: str
@@ -45,18 +45,18 @@ class Result:
 
 
 def require(condition, finding):
-    """Raises `NotMet` unless a condition holds."""
+    """Raises `CheckFailed` unless a condition holds."""
     if not condition:
-        raise NotMet(finding)
+        raise CheckFailed(finding)
 
 
 class Exported:
-    """A version of a SavedModel, parsed at once and loaded when a check calls it.
+    """A version of a SavedModel, parsed on first use and loaded when a check calls it.
 
     Args:
         path: path of the version.
         model: the `keras.Model` that was exported, or `None`.
-        files: paths of images to try it with; empty: images are drawn.
+        files: paths of images to test with; missing ones are synthetic.
     """
 
     WITHOUT_CLASSES = "it has no classifier of encoded images"
@@ -94,11 +94,11 @@ class Exported:
 
     @functools.cached_property
     def description(self):
-        """What `read_description` tells: a dict."""
+        """dict of `read_description`."""
         try:
             return read_description(self.path)
         except ValueError as error:
-            raise NotMet(str(error)) from None
+            raise CheckFailed(str(error)) from None
 
     @property
     def input_spec(self):
@@ -112,33 +112,33 @@ class Exported:
 
     @property
     def family(self):
-        """str. What the architecture is called, such as `ViT` or `Swin`, from the description."""
+        """str. Name of the architecture, such as `ViT` or `Swin`, from the description."""
         return self.description["family"].removesuffix("Config")
 
     @property
     def has_head(self):
-        """bool. Whether there is more than a representation: scores of classes, or values."""
+        """bool. Whether the model returns scores of classes, or values."""
         return "images" in self.description["signatures"]
 
     @property
     def is_classifier(self):
-        """bool. Whether there should be scores of classes."""
+        """bool. Whether the model returns scores of classes."""
         return self.has_head and self.description["options"]["activation"] != "linear"
 
     @property
     def takes_bytes(self):
-        """bool. Whether images may come encoded: those of 1 or 3 channels."""
+        """bool. Whether images may be encoded: those of 1 or 3 channels."""
         return self.input_spec.num_channels in (1, 3)
 
     @functools.cached_property
     def computes_in_half(self):
-        """bool. Whether some products are of bfloat16 or float16."""
+        """bool. Whether some matrix products are in bfloat16 or float16."""
         half = (tf.bfloat16.as_datatype_enum, tf.float16.as_datatype_enum)
         return any(node.op in _PRODUCTS and node.attr["T"].type in half for node in self.nodes())
 
     @property
     def tolerance(self):
-        """float. How much an answer may differ from the same answer in another batch, relative to 1 or the largest."""
+        """float. Tolerance between answers in different batches, relative to the largest value or 1."""
         return HALF_DIFFERENCE if self.computes_in_half else DIFFERENCE
 
     @functools.cached_property
@@ -146,39 +146,39 @@ class Exported:
         return tf.saved_model.load(str(self.path))
 
     def call(self, name, **inputs):
-        """The outputs of a signature as NumPy arrays, by name."""
+        """Calls a signature and returns its outputs as NumPy arrays, by name."""
         outputs = self._loaded.signatures[name](**{key: tf.constant(value) for key, value in inputs.items()})
         return {key: value.numpy() for key, value in outputs.items()}
 
     @functools.cached_property
     def pictures(self):
-        """The bytes of at least five images that every export takes: those given, or some that are drawn."""
-        side = min(_LARGEST_SIDE, math.isqrt(self.description["options"]["max_pixels"]))
+        """list of bytes. At least five encoded images: the given ones, then synthetic ones."""
+        side = min(_MAX_SIDE, math.isqrt(self.description["options"]["max_pixels"]))
         missing = range(max(0, _PICTURES - len(self._given)))
         return self._given + [_picture(seed, self.formats[seed % len(self.formats)], side) for seed in missing]
 
     @functools.cached_property
     def detailed(self):
-        """The bytes of images of which every pixel is another, so that it tells how they are resized."""
+        """list of bytes. Encoded images of noise, which reveal the resizing method."""
         most = math.isqrt(self.description["options"]["max_pixels"])
-        size = [min(most, math.ceil(_SHRINKING * side)) for side in self.input_spec.size]
+        size = [min(most, math.ceil(_DOWNSCALING * side)) for side in self.input_spec.size]
         return [_noise(seed, self.formats[seed % len(self.formats)], size) for seed in range(_DETAILED)]
 
 
 def _readable(file):
-    """The bytes of an image file; a `ValueError` unless Pillow can read it."""
+    """Reads an image file; raises a `ValueError` unless Pillow can decode it."""
     try:
         data = pathlib.Path(file).read_bytes()
         Image.open(io.BytesIO(data)).load()
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        # Pillow's own words for this name an object of the process.
+        # Pillow's message for this contains the address of an object.
         why = "no image" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f"an image must be a readable file. Received: {str(file)!r} ({why})") from error
     return data
 
 
 def _picture(seed, format, side):
-    """The bytes of a smooth coloured image whose sides are at most `side`."""
+    """Encodes a smooth color image whose sides are at most `side`."""
     random = np.random.default_rng(seed)
     size = [int(length) for length in random.integers(side // 4 + 1, side + 1, 2)]
     small = Image.fromarray(random.integers(0, 256, (5, 6, 3), "uint8"))
@@ -186,7 +186,7 @@ def _picture(seed, format, side):
 
 
 def _noise(seed, format, size):
-    """The bytes of an image of noise, grey and a little coloured, of which no edge is black or white when resized."""
+    """Encodes noise with little color and contrast, so that resizing does not clip at black or white."""
     random = np.random.default_rng(seed)
     pixels = random.integers(56, 200, (*size, 1)) + random.integers(-16, 17, (*size, 3))
     return _encoded(Image.fromarray(pixels.astype("uint8")), format)

@@ -1,4 +1,4 @@
-"""What must hold of a classifier's answers: scores, labels, bad images."""
+"""Checks of a classifier's answers: scores, labels, bad images."""
 
 import contextlib
 import os
@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit.export.checks.answers import difference, inputs
-from keras_vit.export.checks.base import DoesNotApply, NotMet, require
+from keras_vit.export.checks.base import CheckFailed, NotApplicable, require
 
 _SIDE = 60_000  # that headers claim
-# Rows of a server's batch that no export may answer, nor decode: by what they are.
+# Inputs that no export may decode.
 BAD = {
     "nothing": b"",
     "text": b"no image",
@@ -24,18 +24,18 @@ BAD = {
     "a large GIF": b"GIF89a" + struct.pack("<HHBBB", _SIDE, _SIDE, 0, 0, 0) + b";",
     "a large WebP": b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(4) + struct.pack("<I", _SIDE - 1)[:3] * 2,
 }
-_MOST_SUM = 1 + 1e-5
+_MAX_SUM = 1 + 1e-5
 
 
 def _classified(exported, pictures=None):
-    """The outputs of `serving_default`."""
+    """Returns the outputs of `serving_default`."""
     if not exported.is_classifier or not exported.takes_bytes:
-        raise DoesNotApply(exported.WITHOUT_CLASSES)
+        raise NotApplicable(exported.WITHOUT_CLASSES)
     return exported.call("serving_default", image_bytes=np.array(pictures or exported.pictures, object))
 
 
 def scores_are_sorted(exported):
-    """Scores are probabilities, best first; all of them sum to 1, those of the best to no more."""
+    """Checks that scores are sorted probabilities that sum to 1, or to less for the best ones."""
     scores = _classified(exported)["scores"]
     require((np.diff(scores, axis=1) <= 0).all(), "scores do not fall")
     require(((scores >= 0) & (scores <= 1)).all(), f"scores are from {scores.min():.3g} to {scores.max():.3g}")
@@ -44,22 +44,22 @@ def scores_are_sorted(exported):
         return "of classes that do not exclude each other"
     sums = found["probabilities"].sum(axis=1)
     require(np.abs(sums - 1).max() <= 1e-5, f"probabilities sum to {sums.min():.6f} to {sums.max():.6f}")
-    require((scores.sum(axis=1) <= _MOST_SUM).all(), f"scores sum to {scores.sum(axis=1).max():.6f}")
+    require((scores.sum(axis=1) <= _MAX_SUM).all(), f"scores sum to {scores.sum(axis=1).max():.6f}")
     if scores.shape[1] == max(found["probabilities"].shape[1], 2):
         require(np.abs(scores.sum(axis=1) - 1).max() <= 1e-5, "the scores of all classes do not sum to 1")
     return f"the best {scores.shape[1]} of {found['probabilities'].shape[1]}"
 
 
 def _sums_to_one(exported):
-    """Whether scores are those of a softmax: that of the graph, or one that the model ends in."""
+    """Returns whether scores are from a softmax, in the graph or at the end of the model."""
     activation = exported.description["options"]["activation"]
     return (activation or exported.description["config"].get("classifier_activation")) == "softmax"
 
 
 def labels_are_right(exported):
-    """Names belong to the numbers beside them, as the description has them; without names they are the numbers."""
+    """Checks that class names match the class ids by the labels of the description; without labels they are the ids."""
     outputs, labels = _classified(exported), exported.description["labels"]
-    # A single output tells two classes apart.
+    # A single output distinguishes two classes.
     count = max(exported.signatures["images"].outputs["probabilities"].tensor_shape.dim[1].size, 2)
     labels = [str(number) for number in range(count)] if labels is None else labels
     require(len(labels) == count, f"there are {len(labels)} labels for {count} classes")
@@ -71,7 +71,7 @@ def labels_are_right(exported):
 
 @contextlib.contextmanager
 def _quiet():
-    """Without what decoders of the process write to its standard error, such as libjpeg of a file without an end."""
+    """Returns a context that silences standard error, where libjpeg reports truncated files."""
     kept = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
@@ -82,10 +82,10 @@ def _quiet():
         os.close(kept)
 
 
-def a_bad_image_is_told(exported):
-    """A row that is no image is not valid and zero, and its neighbours' answers are those that they get alone."""
+def bad_images_are_marked(exported):
+    """Checks that bad images get `valid` False and zeros, and do not change the answers of other images."""
     if not exported.takes_bytes:
-        raise DoesNotApply(exported.WITHOUT_BYTES)
+        raise NotApplicable(exported.WITHOUT_BYTES)
 
     def ask(*pictures):
         return exported.call("serving_default", image_bytes=np.array(pictures, object))
@@ -107,10 +107,10 @@ def a_bad_image_is_told(exported):
     return f"{len(BAD)} kinds"
 
 
-def a_bad_image_is_an_error_in_strict(exported):
-    """`strict` answers INVALID_ARGUMENT, with the number of the row."""
+def bad_images_fail_in_strict(exported):
+    """Checks that `strict` fails with INVALID_ARGUMENT and the number of the row."""
     if not exported.has_head or not exported.takes_bytes:
-        raise DoesNotApply(exported.WITHOUT_CLASSES)
+        raise NotApplicable(exported.WITHOUT_CLASSES)
     good = exported.pictures[0]
     try:
         exported.call("strict", image_bytes=np.array([good, good, BAD["text"]], object))
@@ -118,4 +118,4 @@ def a_bad_image_is_an_error_in_strict(exported):
         text = " ".join(error.message.partition("[[")[0].split())  # behind it stand the names of nodes
         require(re.search(r"\b2\b", text), f"the error does not name the row: {text[:200]}")
         return f"... {text[-60:]}"
-    raise NotMet("there is no error")
+    raise CheckFailed("there is no error")

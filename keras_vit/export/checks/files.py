@@ -1,10 +1,10 @@
-"""What must hold of the files beside the graph: warm-up records, the configuration of a server."""
+"""Checks of warm-up records and server configuration files."""
 
 import re
 
 from google.protobuf import text_format
 
-from keras_vit.export.checks.base import DoesNotApply, NotMet, require
+from keras_vit.export.checks.base import CheckFailed, NotApplicable, require
 from keras_vit.export.server.files import BATCHING_CONFIG, MODELS_CONFIG, allowed_batch_sizes
 from keras_vit.export.server.protos import BatchingParameters, MonitoringConfig
 from keras_vit.export.server.warmup import MAX_RECORDS, WARMUP_FILE, has_protos, replay_warmup
@@ -12,21 +12,23 @@ from keras_vit.export.server.warmup import MAX_RECORDS, WARMUP_FILE, has_protos,
 
 def _needs_the_api():
     if not has_protos():
-        raise DoesNotApply("needs tensorflow-serving-api: pip install 'keras-vit-zoo[serving] @ git+<this repository>'")
+        raise NotApplicable(
+            "needs tensorflow-serving-api: pip install 'keras-vit-zoo[serving] @ git+<this repository>'"
+        )
 
 
 def warm_up_records_run(exported):
-    """1 to 1,000 records, for every signature and batch that a server makes, each of which the graph answers.
+    """Checks that 1 to 1,000 warm-up records run, for every signature and batch size of the server.
 
     One that fails makes a load fail; a batch without one makes the first requests of its size slow.
     """
     if not (exported.path / WARMUP_FILE).exists():
-        raise DoesNotApply(f"there is no {WARMUP_FILE}: a server's first answers are slow")
+        raise NotApplicable(f"there is no {WARMUP_FILE}: a server's first answers are slow")
     _needs_the_api()
     try:
         replayed = replay_warmup(exported.path)
     except ValueError as error:
-        raise NotMet(str(error)) from error
+        raise CheckFailed(str(error)) from error
     require(1 <= len(replayed) <= MAX_RECORDS, f"there are {len(replayed)} records")
     sizes = sorted(_allowed(exported) or {size for _, size in replayed})
     missing = sorted({(name, size) for name in exported.signatures for size in sizes} - set(replayed))
@@ -39,11 +41,11 @@ def _allowed(exported):
     try:
         return allowed_batch_sizes(exported.path.parent)
     except ValueError as error:
-        raise NotMet(str(error)) from error
+        raise CheckFailed(str(error)) from error
 
 
 def the_configuration_parses(exported):
-    """`models.config`, `batching.config` and `monitoring.config` are the messages that a server reads, and agree.
+    """Checks that `models.config`, `batching.config` and `monitoring.config` parse and agree.
 
     With each other, with what the version is called, and with the place where the other files have the folder mounted.
     """
@@ -51,7 +53,7 @@ def the_configuration_parses(exported):
     files = [folder / name for name in (MODELS_CONFIG, BATCHING_CONFIG, "monitoring.config")]
     found = [file for file in files if file.exists()]
     if not found:
-        raise DoesNotApply("there are no files for a server beside the versions")
+        raise NotApplicable("there are no files for a server beside the versions")
     require(found == files, f"only {', '.join(file.name for file in found)} are there")
     _needs_the_api()
     from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
@@ -72,7 +74,7 @@ def the_configuration_parses(exported):
 
 
 def _is_mounted(base_path, folder):
-    """Requires that a server sees the place from which `models.config` has it load."""
+    """Requires that the base path of `models.config` is mounted in the server."""
     for file in (folder / name for name in ("compose.yaml", "kubernetes.yaml")):
         text = file.read_text(encoding="utf-8") if file.exists() else ""
         places = re.findall(r"\b(?:target|mountPath):\s*[\"']?(/[\w.+/-]*)", text)
@@ -84,4 +86,4 @@ def _parse(file, message):
     try:
         return text_format.Parse(file.read_text(encoding="utf-8"), message())
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise NotMet(f"{file.name}: {error}") from error
+        raise CheckFailed(f"{file.name}: {error}") from error

@@ -1,6 +1,6 @@
-"""Which operations a SavedModel may have: those of TensorFlow's core that every server has and that touch nothing."""
+"""Checks of operations: a list of TensorFlow's core operations without side effects is allowed."""
 
-from keras_vit.export.checks.base import DoesNotApply, require
+from keras_vit.export.checks.base import NotApplicable, require
 
 # What models compute with, and what is made of them: any layer of Keras.
 _NUMBERS = """
@@ -40,7 +40,7 @@ ALLOWED = frozenset(" ".join((_NUMBERS, _IMAGES, _FLOW, _WEIGHTS)).split())
 
 
 def operations_are_allowed(exported):
-    """No Python, no other files, no custom operation: none but a list of TensorFlow's own."""
+    """Checks that the graph has only allowed operations: no Python, file access or custom operations."""
     found = {}
     for node in exported.nodes():
         found.setdefault(node.op, node.name)
@@ -51,7 +51,7 @@ def operations_are_allowed(exported):
 
 
 def jpegs_are_decoded_whole_and_exactly(exported):
-    """Decoders of JPEGs refuse a damaged end, on which `try_recover_truncated` may hang, and use the DCT of Pillow."""
+    """Checks that JPEG decoders reject truncated files (`try_recover_truncated` may hang) and use Pillow's DCT."""
     decoders = [node for node in exported.nodes() if node.op in _JPEG_DECODERS]
     for node in decoders:
         recovers = "try_recover_truncated" in node.attr and node.attr["try_recover_truncated"].b
@@ -59,12 +59,12 @@ def jpegs_are_decoded_whole_and_exactly(exported):
         method = node.attr["dct_method"].s.decode() if "dct_method" in node.attr else ""
         require(method == _EXACT_DCT, f"{node.name} has dct_method={method!r}, not {_EXACT_DCT!r}")
     if not decoders:
-        raise DoesNotApply("it has no decoder of JPEGs alone")
+        raise NotApplicable("it has no decoder of JPEGs alone")
     return f"{len(decoders)} decoders"
 
 
 def nothing_must_be_compiled(exported):
-    """XLA is off in a server, which refuses a function that must be compiled by it."""
+    """Checks that no function requires XLA, which servers disable."""
     library = exported.graph.graph_def.library.function
     attributes = [(node.name, node.attr) for node in exported.nodes()]
     attributes += [(function.signature.name, function.attr) for function in library]

@@ -1,4 +1,4 @@
-"""What must hold of the pixels that a SavedModel computes with: outputs are those of Keras, pixels those of Pillow."""
+"""Checks of outputs against Keras, and of image preprocessing against Pillow."""
 
 import io
 import math
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from keras_vit.export.checks.answers import difference
-from keras_vit.export.checks.base import DoesNotApply, require
+from keras_vit.export.checks.base import NotApplicable, require
 from keras_vit.export.servable.functional import flat
 from keras_vit.image_ops.pillow_reader import read_picture
 
@@ -19,12 +19,12 @@ _BATCH = 8
 
 
 def outputs_equal_keras(exported):
-    """The graph computes what the model computes: its logits, or its representation where it has no classes."""
+    """Checks that the graph returns the logits of the Keras model, or its representation without a classifier."""
     if exported.model is None:
-        raise DoesNotApply("no model was given to compare with")
+        raise NotApplicable("no model was given to compare with")
     if rounded := exported.description["difference"]:
         moved = f"outputs moved by {rounded['outputs_max']:.1g} of the largest"
-        raise DoesNotApply(f"rounded, as was asked for: {moved} for {rounded['images']} images")
+        raise NotApplicable(f"rounded, as was asked for: {moved} for {rounded['images']} images")
     spec = exported.input_spec
     pixels = np.random.default_rng(0).integers(0, 256, (4, *spec.size, spec.num_channels), "uint8")
     model = flat(exported.model) if isinstance(exported.model, keras.Model) else exported.model
@@ -41,13 +41,13 @@ def outputs_equal_keras(exported):
 
 
 def bytes_are_prepared_as_by_pillow(exported):
-    """Bytes give what their pixels give, prepared by Pillow as the description says, but for what a grey level does.
+    """Checks that encoded images give the answers of pixels prepared by Pillow, up to the effect of one gray level.
 
     The bound is measured: it is how far the answers for an image move where each of its pixels goes a level up or down.
     The best class is the same, unless it and another one are closer than that.
     """
     if not exported.takes_bytes:
-        raise DoesNotApply(exported.WITHOUT_BYTES)
+        raise NotApplicable(exported.WITHOUT_BYTES)
     spec, pictures = exported.input_spec, exported.pictures + exported.detailed
     pixels = np.stack([spec.resize(_opened(picture, exported)) for picture in pictures])
     answer, found = (_classes if exported.is_classifier else _vectors)(exported, pictures)
@@ -92,7 +92,7 @@ def _classes(exported, pictures):
 
 
 def class_probabilities(probabilities):
-    """Those of every class: of a single output that of the first class beside it."""
+    """Returns the probabilities of every class, of both for a single output."""
     return np.hstack([1 - probabilities, probabilities]) if probabilities.shape[1] == 1 else probabilities
 
 
@@ -112,11 +112,11 @@ def _in_batches(exported, name, key, rows):
 
 
 def _lossless(pixels, exported):
-    """The bytes of an image whose crop is these pixels, in a format that keeps them."""
+    """Encodes an image whose crop is these pixels, in a lossless format."""
     known = ("png", "bmp", "webp") if pixels.shape[-1] == 3 else ("png",)
     formats = [name for name in known if name in exported.formats]
     if not formats:
-        raise DoesNotApply("it takes no format that keeps the pixels")
+        raise NotApplicable("it takes no format that keeps the pixels")
     fraction = exported.input_spec.crop_fraction or 1
     # Of this size nothing is resized before the crop.
     margins = [math.floor(side / fraction) - side for side in pixels.shape[:2]]
@@ -130,5 +130,5 @@ def _lossless(pixels, exported):
 
 
 def _opened(picture, exported):
-    """An image as Pillow has it, turned where the export turns it."""
+    """Reads an image with Pillow, with the Exif orientation if the export applies it."""
     return read_picture(io.BytesIO(picture), exported.description["options"]["upright"])

@@ -1,4 +1,4 @@
-"""`keras_vit check`: whether a SavedModel keeps what the exports of this library promise."""
+"""Runs the checks of an exported SavedModel."""
 
 import dataclasses
 import pathlib
@@ -10,7 +10,7 @@ from keras_vit.export.checks import operations as check_operations
 from keras_vit.export.checks import pixels as check_pixels
 from keras_vit.export.checks import signatures as check_signatures
 from keras_vit.export.checks import structure as check_structure
-from keras_vit.export.checks.base import DoesNotApply, Exported, NotMet, Result
+from keras_vit.export.checks.base import CheckFailed, Exported, NotApplicable, Result
 from keras_vit.export.versions import newest
 
 CHECKS = (
@@ -28,13 +28,13 @@ CHECKS = (
     ("explain", check_signatures.explains_or_says_why_not),
     ("Classify", check_signatures.classify_keeps_its_contract),
     ("batches", check_answers.answers_every_batch),
-    ("batch equals rows", check_answers.a_batch_equals_its_rows),
+    ("batch equals rows", check_answers.batch_equals_rows),
     ("repeatable", check_answers.answers_are_repeated),
     ("JSON", check_answers.answers_become_json),
     ("scores", check_classes.scores_are_sorted),
     ("labels", check_classes.labels_are_right),
-    ("bad images", check_classes.a_bad_image_is_told),
-    ("strict", check_classes.a_bad_image_is_an_error_in_strict),
+    ("bad images", check_classes.bad_images_are_marked),
+    ("strict", check_classes.bad_images_fail_in_strict),
     ("equals Keras", check_pixels.outputs_equal_keras),
     ("equals Pillow", check_pixels.bytes_are_prepared_as_by_pillow),
     ("warm-up", check_files.warm_up_records_run),
@@ -44,7 +44,7 @@ CHECKS = (
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What all checks have found.
+    """The results of all checks.
 
     Args:
         path: `pathlib.Path` of the version.
@@ -56,19 +56,19 @@ class Report:
 
     @property
     def failed(self):
-        """The results of the checks that are not met."""
+        """list of `Result`. The failed checks."""
         return [result for result in self.results if result.passed is False]
 
 
 def check(path, model=None, images=()):
-    """Examines a version of a SavedModel: structure, signatures, answers, files beside it.
+    """Checks a version of a SavedModel: structure, signatures, answers, server files.
 
-    It is loaded into this process, and a SavedModel is a program: examine none that you would not run.
+    It is loaded into this process, and a SavedModel is a program: check only those that you trust.
 
     Args:
-        path: of a version, such as `saved_models/flowers/1`, or of a folder of versions, whose highest is taken.
+        path: of a version, such as `saved_models/flowers/1`, or of a folder of versions, of which the highest is used.
         model: the `keras.Model` that was exported, for its logits and the size of its weights; or `None`.
-        images: paths of images to try it with, of formats that every export takes; without them images are drawn.
+        images: paths of images to test with; without them images are synthetic.
 
     Returns:
         A `Report`. A check that raises has failed, with the error as its finding.
@@ -81,13 +81,13 @@ def check(path, model=None, images=()):
 
 
 def run(name, function, exported):
-    """The `Result` of one check."""
+    """Runs one check and returns its `Result`."""
     try:
         return Result(name, True, function(exported))
-    except NotMet as finding:
+    except CheckFailed as finding:
         return Result(name, False, str(finding))
-    except DoesNotApply as reason:
+    except NotApplicable as reason:
         return Result(name, None, str(reason))
-    except Exception as error:  # whatever a broken SavedModel makes of a check, the others go on
+    except Exception as error:  # A broken SavedModel may raise anything; the other checks continue.
         text = " ".join(str(error).split())
         return Result(name, False, f"{type(error).__name__}: {text[:300]}")

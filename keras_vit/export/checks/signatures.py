@@ -1,10 +1,10 @@
-"""What must hold of a SavedModel's signatures."""
+"""Checks of signatures."""
 
 import numpy as np
 import tensorflow as tf
 
 from keras_vit.export.checks.answers import inputs
-from keras_vit.export.checks.base import DoesNotApply, NotMet, require
+from keras_vit.export.checks.base import CheckFailed, NotApplicable, require
 from keras_vit.export.servable.signature_defs import CLASSIFY_METHOD, PREDICT_METHOD
 
 _HALF = ("bfloat16", "float16")
@@ -33,7 +33,7 @@ EXPLAIN_VALUES = {"explain": (_BYTES, {"heat_map": ("float32", 3), **_VALUES, **
 
 
 def promised(exported):
-    """The signatures that there must be, as a dict from name to inputs and outputs with type and rank."""
+    """Returns the required signatures, a dict from name to inputs and outputs with dtype and rank."""
     found = {}
     if exported.has_head:
         found |= IMAGES if exported.is_classifier else VALUES_OF_IMAGES
@@ -47,7 +47,7 @@ def promised(exported):
 
 
 def signature_table(signatures):
-    """Signatures as JSON types, to be compared: for each its method, inputs and outputs with type and shape.
+    """Converts signatures to JSON types for comparison: method, inputs and outputs with dtype and shape.
 
     Args:
         signatures: dict of `SignatureDef` by name.
@@ -70,7 +70,7 @@ def signature_table(signatures):
 
 
 def signatures_are_as_promised(exported):
-    """Names, types and ranks, and those of the description; batches of any size; no half precision for clients."""
+    """Checks names, dtypes and ranks, also against the description; batches of any size; no half precision."""
     table, wanted = signature_table(exported.signatures), promised(exported)
     missing = [name for name in wanted if name not in table]
     require(not missing, f"there is no {', '.join(missing)}")
@@ -97,9 +97,9 @@ def signatures_are_as_promised(exported):
 
 
 def embeddings_have_unit_length(exported):
-    """`embeddings` gives the pooled representation as it is, and at length one, for comparisons by their products."""
+    """Checks that `embeddings` returns the pooled representation, and the same with unit length."""
     if not exported.takes_bytes:
-        raise DoesNotApply(exported.WITHOUT_BYTES)
+        raise NotApplicable(exported.WITHOUT_BYTES)
     outputs = exported.call("embeddings", **inputs(exported, "embeddings", 3))
     raw, unit = outputs["representation"], outputs["embedding"]
     lengths = np.linalg.norm(unit, axis=1)
@@ -112,13 +112,13 @@ def embeddings_have_unit_length(exported):
 
 
 def explains_or_says_why_not(exported):
-    """`explain` gives a heat map of the grid; a model without attention over the whole image has none."""
+    """Checks that `explain` returns a heat map of the patch grid; models without global attention have none."""
     if "explain" not in exported.signatures:
         if not exported.takes_bytes or not exported.has_head:
-            raise DoesNotApply(exported.WITHOUT_CLASSES if exported.takes_bytes else exported.WITHOUT_BYTES)
+            raise NotApplicable(exported.WITHOUT_CLASSES if exported.takes_bytes else exported.WITHOUT_BYTES)
         family = exported.family
         require(family in ("Swin", "ConvNet"), f"there is no explain, though a {family} has attention")
-        raise DoesNotApply(f"absent: no token of a {family} ever attends to the whole image")
+        raise NotApplicable(f"absent: no token of a {family} ever attends to the whole image")
     outputs = exported.call("explain", **inputs(exported, "explain", 2))
     maps = outputs["heat_map"]
     require((maps >= 0).all(), "the heat map has negative weights")
@@ -131,13 +131,13 @@ def explains_or_says_why_not(exported):
 
 
 def classify_keeps_its_contract(exported):
-    """TF Serving's Classify takes serialised examples as `inputs`, and nothing but `classes` and `scores` of rank 2."""
+    """Checks TF Serving's Classify contract: serialized examples in `inputs`, `classes` and `scores` of rank 2."""
     if "classify" not in exported.signatures:
-        raise DoesNotApply(exported.WITHOUT_CLASSES)
+        raise NotApplicable(exported.WITHOUT_CLASSES)
     for name, signature in exported.signatures.items():
         method = CLASSIFY_METHOD if name == "classify" else PREDICT_METHOD
         if signature.method_name != method:
-            raise NotMet(f"the method of {name} is {signature.method_name!r}")
+            raise CheckFailed(f"the method of {name} is {signature.method_name!r}")
     signature = exported.signatures["classify"]
     require(set(signature.inputs) == {"inputs"}, f"the inputs are {sorted(signature.inputs)}")
     require(set(signature.outputs) == {"classes", "scores"}, f"the outputs are {sorted(signature.outputs)}")

@@ -1,27 +1,27 @@
-"""What must hold of the files of a SavedModel, without running it."""
+"""Checks of the files of a SavedModel, without running it."""
 
 import hashlib
 import re
 
 import tensorflow as tf
 
-from keras_vit.export.checks.base import NotMet, require
+from keras_vit.export.checks.base import CheckFailed, require
 from keras_vit.export.servable.fingerprint import altered_parts, read_fingerprint
 from keras_vit.export.servable.signature_defs import SERVE_TAG
 
-MOST_CONSTANT_BYTES = 2**20
-MOST_WEIGHTS = 1.02  # times the model's
+MAX_CONSTANT_BYTES = 2**20
+MAX_WEIGHTS_RATIO = 1.02  # times the model's
 # Names and places of the weights, and the objects that hold them: more than the 2 % of a tiny model.
 OTHER_BYTES = 2**16
 # Of two names at least, of a drive or a share, of a home, or as a URL.
 _PATH = re.compile(r"(/[^/\s]+){2,}|[A-Za-z]:[\\/]|\\\\\w|~\w*/|file:/")
 _CHILDREN = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra")
 # Smaller weights may be equal by chance, as may those of one value alone: zeros of biases, ones of norms.
-_LEAST_COMPARED = 4096
+_MIN_COMPARED_BYTES = 4096
 
 
 def version_is_an_integer(exported):
-    """TF Serving takes folders of integers for versions, and no others; a SavedModel is all that lies in one."""
+    """Checks that the version folder has an integer name, as TF Serving requires, and holds only a SavedModel."""
     name = exported.path.name
     require(name.isascii() and name.isdigit() and int(name) > 0, f"the folder is called {name!r}")
     others = sorted(path.name for path in exported.path.iterdir() if path.name not in _CHILDREN)
@@ -30,7 +30,7 @@ def version_is_an_integer(exported):
 
 
 def one_graph_for_serving(exported):
-    """One MetaGraph, tagged `serve`, with its default attributes stripped, so that older servers read it."""
+    """Checks for one MetaGraph tagged `serve`, without default attributes, so that older servers can read it."""
     tags = [sorted(graph.meta_info_def.tags) for graph in exported.proto.meta_graphs]
     require(tags == [[SERVE_TAG]], f"the MetaGraphs have the tags {tags}")
     info = exported.graph.meta_info_def
@@ -39,27 +39,27 @@ def one_graph_for_serving(exported):
 
 
 def has_a_fingerprint(exported):
-    """`fingerprint.pb`, by which a server's logs tell which model they are of: that of this graph and these weights."""
+    """Checks that `fingerprint.pb`, which identifies the model in server logs, matches the graph and the weights."""
     try:
         altered = altered_parts(exported.path)
     except FileNotFoundError:
-        raise NotMet("there is no fingerprint.pb") from None
+        raise CheckFailed("there is no fingerprint.pb") from None
     require(not altered, f"fingerprint.pb is that of other {', '.join(altered)}")
     return f"checksum {read_fingerprint(exported.path).saved_model_checksum:x}"
 
 
 def constants_are_small(exported):
-    """Weights are variables: a large constant would be loaded with every graph, and is often a weight by mistake."""
+    """Checks for large constants, which are often weights stored by mistake."""
     largest, where = 0, None
     for node in exported.nodes():
         if node.op == "Const" and node.attr["value"].tensor.ByteSize() > largest:
             largest, where = node.attr["value"].tensor.ByteSize(), node.name
-    require(largest <= MOST_CONSTANT_BYTES, f"the constant {where!r} has {largest:,} bytes")
+    require(largest <= MAX_CONSTANT_BYTES, f"the constant {where!r} has {largest:,} bytes")
     return f"the largest has {largest:,} bytes"
 
 
 def weights_are_stored_once(exported):
-    """One set of weights, and little else in the folder of the checkpoint."""
+    """Checks that the checkpoint holds the weights once, and little else."""
     folder = exported.path / "variables"
     reader = tf.train.load_checkpoint(str(folder / "variables"))
     hashes, total = {}, 0
@@ -68,7 +68,7 @@ def weights_are_stored_once(exported):
         if isinstance(value, bytes):  # the description of the objects that hold them
             continue
         total += value.nbytes
-        if value.nbytes >= _LEAST_COMPARED and (value != value.flat[0]).any():
+        if value.nbytes >= _MIN_COMPARED_BYTES and (value != value.flat[0]).any():
             hashes.setdefault(hashlib.sha256(value.tobytes()).digest(), []).append(key)
     twins = [keys for keys in hashes.values() if len(keys) > 1]
     require(not twins, f"the same weights are stored as {' and '.join(twins[0])}" if twins else "")
@@ -81,12 +81,12 @@ def weights_are_stored_once(exported):
 
 
 def _most_stored(weights):
-    """The bytes that a checkpoint with so many bytes of weights may have."""
-    return max(MOST_WEIGHTS * weights, weights + OTHER_BYTES)
+    """Returns the maximum size of a checkpoint with this many bytes of weights."""
+    return max(MAX_WEIGHTS_RATIO * weights, weights + OTHER_BYTES)
 
 
 def no_path_of_a_machine(exported):
-    """Nothing in the graph names a place on the machine that wrote it, whether or not that is this one."""
+    """Checks that the graph contains no path of the machine that wrote it."""
     labels = set(exported.description["labels"] or ())
     for node in exported.nodes():
         if node.op == "Const" and node.attr["value"].tensor.dtype == tf.string.as_datatype_enum:

@@ -1,4 +1,4 @@
-"""What the files for other runtimes have in common: a function, a description, a check, an atomic write."""
+"""Shared parts of exports to other runtimes: model function, metadata, verification, atomic writes."""
 
 import contextlib
 import dataclasses
@@ -21,19 +21,19 @@ from keras_vit.outputs import describe_output, score_activation
 from keras_vit.preprocessing import InputSpec
 from keras_vit.weights.publish.push import license_of
 
-BATCHES = (1, 2, 5)  # what a written file is tried with
-TOLERANCE = 1e-4  # of the outputs, relative to the largest where that is above 1
+BATCHES = (1, 2, 5)  # Batch sizes that a written file is tested with.
+TOLERANCE = 1e-4  # Of outputs, relative to the largest value or 1.
 INPUT = "images"
 SIGNATURE = "serving_default"
 
 
 @dataclasses.dataclass(frozen=True)
 class RuntimeFile:
-    """A file that has been written.
+    """A written file.
 
     Args:
         path: `pathlib.Path`.
-        runtime: str or `None`. Name and version of the runtime that tried it; `None` where that is not installed.
+        runtime: str or `None`. Name and version of the runtime that verified it; `None` if that is not installed.
         difference: float or `None`. The largest difference between its outputs and those of Keras.
         quantization: dict or `None`. Of a quantized file, how its outputs differ from those of Keras: `images`, their
             number; `outputs_max` and `outputs_mean`, as parts of the largest output of Keras; of classifiers also
@@ -52,11 +52,11 @@ class Source:
 
     Args:
         model: `keras.Model` that computes in float32.
-        output: str. What its output is called: `logits`, `probabilities`, `values` of a regression, or
+        output: str. Name of its output: `logits`, `probabilities`, `values` of a regression, or
             `representation` without a classifier.
         labels: tuple of str or `None`. Of a single output perhaps those of both classes, the second one last.
         input_spec: `InputSpec`. How its images are prepared.
-        front: str or `None`. What was in front of the model, in words for people.
+        front: str or `None`. Description of the layers in front of the model that are left out.
     """
 
     model: keras.Model
@@ -67,12 +67,12 @@ class Source:
 
     @property
     def signature(self):
-        """The input: float32 `(batch, h, w, channels)`, normalised, of the model's size and a batch of any size."""
+        """The input: float32 `(batch, h, w, channels)`, normalized, of the model's size and any batch size."""
         spec = self.input_spec
         return [tf.TensorSpec((None, *spec.size, spec.num_channels), tf.float32, name=INPUT)]
 
     def function(self):
-        """The model as a `tf.function` of operations that other runtimes know."""
+        """Builds a `tf.function` of operations that other runtimes support."""
 
         def call(images):
             with portable_graph():
@@ -81,13 +81,13 @@ class Source:
         return tf.function(call, input_signature=self.signature, autograph=False)
 
     def save(self, path):
-        """Writes a SavedModel that holds this function alone, for converters that read one."""
+        """Writes a SavedModel of this function, for converters that read one."""
         archive = keras.export.ExportArchive()
         archive.add_endpoint(SIGNATURE, self.function())
         archive.write_out(str(path), verbose=False)
 
     def description(self):
-        """What a user of the file must know: a dict of JSON types."""
+        """Returns the metadata of the file, a dict of JSON types."""
         content = metadata(self.model)
         return {
             "name": self.model.name,
@@ -103,15 +103,15 @@ class Source:
         }
 
 
-def source(model, labels=None, most_bytes=None):
-    """Checks that a model can be converted.
+def source(model, labels=None, max_bytes=None):
+    """Prepares a model for conversion.
 
     Args:
         model: a model of keras_vit, or any model built around one. What augments or normalizes images in front of it is
             left out: `Source.input_spec` has what it does. Under a mixed dtype policy its weights are converted with
             computations in float32, which is what the runtimes know; adapters of LoRA are merged.
         labels: class names; `None`: the model's own.
-        most_bytes: int or `None`. How much the weights may take in float32.
+        max_bytes: int or `None`. How much the weights may take in float32.
 
     Returns:
         A `Source`.
@@ -126,9 +126,9 @@ def source(model, labels=None, most_bytes=None):
     output = describe_output(parts, parts.marker.content.config)
     if len(core.outputs[0].shape) != 2:
         raise ValueError(f"a model to export must return one vector per image. Received: model={model.name!r}")
-    if most_bytes is not None and 4 * core.count_params() > most_bytes:
+    if max_bytes is not None and 4 * core.count_params() > max_bytes:
         raise ValueError(
-            f"a file of this format holds at most {most_bytes / 1e9:.1f} GB. "
+            f"a file of this format holds at most {max_bytes / 1e9:.1f} GB. "
             f"Received: model={model.name!r} with {4 * core.count_params() / 1e9:.1f} GB of weights in float32"
         )
     labels = model_labels(parts, output, labels)
@@ -140,7 +140,7 @@ def source(model, labels=None, most_bytes=None):
 
 
 def _name_of_values(model, output, labels):
-    """`values` of a regression, else `logits`, also of a single output that nothing tells of."""
+    """Returns `values` for a regression, else `logits`, also for a single output of unknown meaning."""
     try:
         return "values" if score_activation(model, output, labels) == "linear" else "logits"
     except ValueError:
@@ -148,7 +148,7 @@ def _name_of_values(model, output, labels):
 
 
 def _in_float32(model):
-    """The model, or its twin with the same weights where it computes in another dtype, or has adapters."""
+    """Returns the model, or a float32 copy if it has another compute dtype or LoRA adapters."""
     if is_quantized(model):
         raise ValueError(
             "a quantized model computes as it was quantized; other runtimes get models in float32. "
@@ -158,7 +158,7 @@ def _in_float32(model):
 
 
 def check_suffix(path, suffix):
-    """`path` as a `pathlib.Path`; raises a `ValueError` unless it ends in `suffix`."""
+    """Returns `path` as a `pathlib.Path`; raises a `ValueError` unless it ends in `suffix`."""
     path = pathlib.Path(path)
     if path.suffix != suffix:
         raise ValueError(f"a file of this format must end in {suffix}. Received: {str(path)!r}")
@@ -166,7 +166,7 @@ def check_suffix(path, suffix):
 
 
 def require(module, extra, what):
-    """Raises an `ImportError` that names the extra unless a module is there."""
+    """Raises an `ImportError` that names the extra unless a module can be imported."""
     try:
         __import__(module)
     except ImportError as error:
@@ -176,7 +176,7 @@ def require(module, extra, what):
 
 
 def difference(source, load):
-    """The largest difference between a written file and Keras, at batches of `BATCHES` images.
+    """Measures the largest difference between a written file and Keras, with batches of `BATCHES` images.
 
     Args:
         source: `Source`.
@@ -198,21 +198,21 @@ def difference(source, load):
     try:
         run = load()
         outputs = [np.asarray(run(images[:batch])) for batch in BATCHES]
-    except Exception as error:  # every runtime has errors of its own
+    except Exception as error:  # Every runtime has its own errors.
         raise ValueError(f"the runtime must run the written file. Received: {error}") from error
-    shapes, wanted = [found.shape for found in outputs], [expected[:batch].shape for batch in BATCHES]
-    if shapes != wanted:
-        raise ValueError(f"the written file must give outputs of the shapes {wanted}. Received: {shapes}")
-    most = float(np.max([np.abs(found - expected[: len(found)]).max() for found in outputs]))
-    # Written so that NaN does not pass.
-    if not most <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
-        raise ValueError(f"the written file must give the outputs of Keras. Received: a difference of {most:.2g}")
-    return most
+    shapes, expected_shapes = [found.shape for found in outputs], [expected[:batch].shape for batch in BATCHES]
+    if shapes != expected_shapes:
+        raise ValueError(f"the written file must give outputs of the shapes {expected_shapes}. Received: {shapes}")
+    largest = float(np.max([np.abs(found - expected[: len(found)]).max() for found in outputs]))
+    # Not `>`, so that NaN fails.
+    if not largest <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        raise ValueError(f"the written file must give the outputs of Keras. Received: a difference of {largest:.2g}")
+    return largest
 
 
 @contextlib.contextmanager
 def beside(path):
-    """A hidden temporary folder beside `path`, on the same file system; gone in the end."""
+    """Returns a context with a hidden temporary folder beside `path`, on the same file system."""
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = pathlib.Path(tempfile.mkdtemp(prefix=".partial-", dir=path.parent))
     try:
@@ -222,7 +222,7 @@ def beside(path):
 
 
 def put(written, path):
-    """Moves a finished file to its place, where it appears whole; an older file there is replaced."""
+    """Moves a finished file to its path atomically; replaces an older file."""
     with open(written, "rb") as file:
         os.fsync(file.fileno())
     os.chmod(written, 0o644)

@@ -10,13 +10,13 @@ import tensorflow as tf
 from keras_vit.export.runtimes.base import INPUT, RuntimeFile, beside, check_suffix, difference, put, source
 from keras_vit.validation import check_choice
 
-_MOST_BYTES = 2**31 - 2**24  # a FlatBuffer addresses 2 GB
+_MAX_BYTES = 2**31 - 2**24  # A FlatBuffer addresses 2 GB.
 DESCRIPTION = "keras_vit.json"
 LABELS = "labels.txt"
 
 
 def litert_model(model, path, labels=None, *, quantize=None, images=None):
-    """Writes a model as a LiteRT file, of LiteRT's own operations alone.
+    """Writes a model as a LiteRT file, with LiteRT's built-in operations only.
 
     Its signature `serving_default` takes `images`, float32 `(batch, h, w, channels)`, normalised, and gives `logits`,
     float32 `(batch, num_classes)`; `probabilities` where the model ends in a softmax or sigmoid, `representation`
@@ -50,7 +50,7 @@ def litert_model(model, path, labels=None, *, quantize=None, images=None):
             f"quantize='int8' needs images to calibrate with, and images need it. Received: {quantize=!r}, "
             f"{count or 'no'} images"
         )
-    prepared = source(model, labels, _MOST_BYTES)
+    prepared = source(model, labels, _MAX_BYTES)
     pixels = None if images is None else np.stack([prepared.input_spec.load(image) for image in images])
     with beside(path) as folder:
         written = folder / path.name
@@ -62,7 +62,7 @@ def litert_model(model, path, labels=None, *, quantize=None, images=None):
 
 
 def _convert(prepared, folder, images):
-    """The bytes of a model. From a SavedModel: from a function the variables would stay without values, so NaN."""
+    """Converts a model to bytes, through a SavedModel: from a function, variables would have no values."""
     from tensorflow.lite.python.convert import ConverterError
 
     prepared.save(folder)
@@ -90,7 +90,7 @@ def _describe(path, prepared):
 
 
 def _try(path, prepared, images):
-    """What LiteRT, if it is there, makes of a file: its name and the difference to Keras, of int8 by `images`."""
+    """Verifies a file with LiteRT, if it is installed: its name and the difference to Keras, for int8 on `images`."""
     try:
         import ai_edge_litert
         from ai_edge_litert.interpreter import Interpreter

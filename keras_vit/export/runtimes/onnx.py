@@ -11,7 +11,7 @@ from keras_vit.backend.export_mode import portable_graph
 from keras_vit.export.runtimes.base import INPUT, RuntimeFile, beside, check_suffix, difference, put, require, source
 
 OPSET = 18  # the newest that tf2onnx writes
-_MOST_BYTES = 2**31 - 2**24  # a protobuf message holds less than 2 GB
+_MAX_BYTES = 2**31 - 2**24  # A protobuf message holds less than 2 GB.
 
 
 def onnx_model(model, path, labels=None):
@@ -36,7 +36,7 @@ def onnx_model(model, path, labels=None):
     """
     path = check_suffix(path, ".onnx")
     require("tf2onnx", "onnx", "writing ONNX")
-    prepared = source(model, labels, _MOST_BYTES)
+    prepared = source(model, labels, _MAX_BYTES)
     proto = _convert(prepared)
     _describe(proto, prepared.description())
     import onnx
@@ -55,7 +55,7 @@ def onnx_model(model, path, labels=None):
 
 
 def _convert(prepared):
-    """The `onnx.ModelProto` of a model.
+    """Converts a model to an `onnx.ModelProto`.
 
     tf2onnx gets a graph without weights, whose places are inputs: it copies a graph over and over, and would need fifty
     times the memory of the weights. They are put in afterwards, as initializers with their names in the model.
@@ -87,7 +87,7 @@ def _convert(prepared):
 
 
 def _fill(graph, weights):
-    """Makes initializers of the inputs of a graph that stand for weights."""
+    """Converts graph inputs that stand for weights to initializers."""
     from onnx import numpy_helper
 
     for node in graph.node:
@@ -102,7 +102,7 @@ def _fill(graph, weights):
 
 
 def _divide_before_erf(graph):
-    """Writes `erf(x * sqrt(1/2))` as `erf(x / sqrt(2))`, which alone ONNX Runtime takes for a part of a GELU.
+    """Writes `erf(x * sqrt(1/2))` as `erf(x / sqrt(2))`, the only form that ONNX Runtime fuses into a GELU.
 
     TensorFlow's optimizer in tf2onnx would turn the quotient into a product.
     """
@@ -129,7 +129,7 @@ def _divide_before_erf(graph):
 
 
 def _describe(proto, description):
-    """Puts the description into the metadata, every value as JSON but for plain text."""
+    """Stores the description in the metadata, every value as JSON except plain text."""
     proto.producer_name, proto.graph.name = "keras_vit", description["name"]
     for key, value in description.items():
         if value is not None:
@@ -138,7 +138,7 @@ def _describe(proto, description):
 
 
 def _try(path, prepared):
-    """What ONNX Runtime, if there is one, makes of a file: its name and the difference to Keras."""
+    """Verifies a file with ONNX Runtime, if it is installed: its name and the difference to Keras."""
     try:
         import onnxruntime
     except ImportError:

@@ -44,7 +44,7 @@ def openvino_model(model, path, labels=None):
 
 @contextlib.contextmanager
 def without_telemetry():
-    """Inside it OpenVINO is imported without the package that tells a server of it and writes to the home folder."""
+    """Returns a context in which OpenVINO is imported without its telemetry package."""
     name = "openvino_telemetry"
     before = sys.modules.get(name)
     sys.modules.setdefault(name, None)  # what Python takes for a package that is not installed
@@ -56,7 +56,7 @@ def without_telemetry():
 
 
 def _convert(prepared, folder, written):
-    """Writes both files. Through `read_model`: `openvino.convert_model` reports its use to a server."""
+    """Writes both files, through `read_model`, because `openvino.convert_model` sends telemetry."""
     import openvino
 
     prepared.save(folder)
@@ -75,7 +75,7 @@ def _convert(prepared, folder, written):
 
 
 def _try(path, prepared):
-    """What OpenVINO makes of a file: its name and the difference to Keras."""
+    """Verifies a file with OpenVINO: its name and the difference to Keras."""
     import openvino
 
     def load():

@@ -1,15 +1,15 @@
-"""Errors of the graph: what a request is refused with, as INVALID_ARGUMENT, by name and number."""
+"""Request validation in the graph: INVALID_ARGUMENT errors."""
 
 import tensorflow as tf
 
 from keras_vit.image_ops.decode import DAMAGED, FORMAT, MAX_SIDE, SIZE, VALID, Limits
 
-# TensorFlow does not decode them.
+# Variants of formats that TensorFlow does not decode.
 _EXCEPTIONS = {"bmp": "no compressed BMP nor one of 1, 4 or 16 bits"}
 
 
 def assert_readable(image_bytes, reasons, formats, max_pixels):
-    """An assertion that names the first bad image, the rule that it breaks, and its number of bytes.
+    """Asserts that all images are readable; the error names the first bad one, the rule and its number of bytes.
 
     Args:
         image_bytes: string tensor `(n,)`.
@@ -26,7 +26,7 @@ def assert_readable(image_bytes, reasons, formats, max_pixels):
         SIZE: Limits(max_pixels=max_pixels).size_rule,
     }
     texts = tf.constant([rules[reason] for reason in sorted(rules)])
-    # Behind the last image stands a valid one, for batches of none.
+    # A valid image is appended, for empty batches.
     reasons, lengths = tf.concat([reasons, [VALID]], 0), tf.concat([tf.strings.length(image_bytes), [0]], 0)
     row = tf.argmax(tf.cast(reasons != VALID, tf.int32))
     received = tf.strings.join([". Received: ", tf.strings.as_string(lengths[row]), " bytes"])
@@ -35,15 +35,15 @@ def assert_readable(image_bytes, reasons, formats, max_pixels):
 
 
 def _exceptions(formats):
-    """The kinds of accepted formats that are not decoded, in brackets."""
+    """Lists the unsupported variants of accepted formats, in parentheses."""
     kinds = [kind for name, kind in _EXCEPTIONS.items() if name in formats]
     return f" ({', '.join(kinds)})" if kinds else ""
 
 
 def checked_images(images, channels, max_pixels):
-    """Images, unless their shape is wrong: a server hands over tensors of any shape, whatever the signature says.
+    """Checks the shape of images, because a server passes tensors of any shape whatever the signature says.
 
-    Nor may a number be NaN or infinite, which gRPC can bring: the answer would be no JSON, and no answer.
+    NaN and infinity, which gRPC can transmit, are rejected too: the answer would not be valid JSON.
 
     Args:
         images: tensor that should be `(batch, height, width, channels)`.
@@ -53,7 +53,7 @@ def checked_images(images, channels, max_pixels):
     Returns:
         `images`, behind assertions.
     """
-    # The graph's own idea of the shape is forgotten, or TensorFlow would take the check for granted.
+    # Remove the static shape, or TensorFlow would optimize the check away.
     shape = tf.shape(tf.raw_ops.PlaceholderWithDefault(input=images, shape=tf.TensorShape(None)), out_type=tf.int64)
     sides = shape[1:3]
     is_right = [
@@ -72,9 +72,9 @@ def checked_images(images, channels, max_pixels):
         images = tf.identity(images)
     if not images.dtype.is_floating:
         return images
-    # The sum of an image is NaN or infinite where one of its numbers is: no tensor of flags as large as the images.
+    # The sum of an image is NaN or infinite if one of its numbers is; this needs no mask as large as the images.
     finite = tf.math.is_finite(tf.reduce_sum(images, (1, 2, 3)))
-    # Behind the last image stands a good one, for batches of none.
+    # A valid image is appended, for empty batches.
     row = tf.argmin(tf.cast(tf.concat([finite, [True]], 0), tf.int32))
     text = ["images[", tf.strings.as_string(row), "] must be of finite numbers. Received: NaN or infinity"]
     with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(finite), [tf.strings.join(text)])]):

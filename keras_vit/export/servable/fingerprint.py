@@ -1,4 +1,4 @@
-"""`fingerprint.pb`: checksums of a SavedModel, by which a server's logs name it and a damaged file is told."""
+"""`fingerprint.pb`: checksums of a SavedModel, which identify it in server logs and reveal damaged files."""
 
 import pathlib
 
@@ -7,14 +7,14 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import fingerprint_pb2
 
 try:
-    # TensorFlow makes them in `tf.saved_model.save` alone; its public functions only read them.
+    # Only `tf.saved_model.save` writes them; TensorFlow's public functions only read them.
     from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting as _hashes
 except ImportError:
     _hashes = None
 
 _FILE = "fingerprint.pb"
 _CHECKPOINT = "checkpoint_hash"
-# The fields, and what each of them is a checksum of; the last one of all that the file of the graph holds.
+# The parts by field; the last field is a checksum of the whole graph file.
 _PARTS = {
     "graph_def_program_hash": "graph",
     "signature_def_hash": "signatures",
@@ -25,9 +25,9 @@ _PARTS = {
 
 
 def write_fingerprint(path):
-    """Writes the fingerprint anew, for a SavedModel whose graph or signatures have changed since it was saved.
+    """Rewrites the fingerprint of a SavedModel whose graph or signatures have changed since it was saved.
 
-    Where TensorFlow no longer offers what makes it, the file is removed: none is better than that of another graph.
+    If TensorFlow does not offer the function, the file is removed, because an outdated one would be wrong.
 
     Args:
         path: of a version, not yet published.
@@ -40,7 +40,7 @@ def write_fingerprint(path):
 
 
 def read_fingerprint(path):
-    """The `FingerprintDef` of a SavedModel.
+    """Reads the `FingerprintDef` of a SavedModel.
 
     Args:
         path: of a version.
@@ -57,29 +57,29 @@ def read_fingerprint(path):
 
 
 def altered_parts(path):
-    """What of a SavedModel is not what its fingerprint was made of.
+    """Lists the parts of a SavedModel that do not match its fingerprint.
 
     Args:
         path: of a version.
 
     Returns:
         A list of str, among them `graph`, `signatures`, `weights` (their index, which has a checksum of each of them)
-        and `saved_model.pb`, which is all but the weights; empty where nothing was altered. Where the fingerprint was
-        made by other rules than those of this TensorFlow, it tells of the weights alone.
+        and `saved_model.pb`, which is all but the weights; empty if all of them match. A fingerprint of
+        another version of its format is compared by the weights alone.
 
     Raises:
         FileNotFoundError: if there is no fingerprint.
         ValueError: if there is no SavedModel, or the fingerprint is damaged.
     """
     path = pathlib.Path(path)
-    told, found = read_fingerprint(path), _computed(path)
-    if found is None or found.version.producer != told.version.producer:
-        return [] if told.checkpoint_hash == _hash_of_weights(path) else [_PARTS[_CHECKPOINT]]
-    return [what for name, what in _PARTS.items() if getattr(told, name) != getattr(found, name)]
+    stored, computed = read_fingerprint(path), _computed(path)
+    if computed is None or computed.version.producer != stored.version.producer:
+        return [] if stored.checkpoint_hash == _hash_of_weights(path) else [_PARTS[_CHECKPOINT]]
+    return [what for name, what in _PARTS.items() if getattr(stored, name) != getattr(computed, name)]
 
 
 def _computed(path):
-    """The `FingerprintDef` as it should be, or `None` where TensorFlow does not offer what makes it."""
+    """Computes the `FingerprintDef`; returns `None` if TensorFlow does not offer the function."""
     if _hashes is None:
         return None
     try:
@@ -89,7 +89,7 @@ def _computed(path):
 
 
 def _hash_of_weights(path):
-    """The checksum that public functions can make too: an int, 0 where there are no weights."""
+    """Computes the checksum of the weights' index by public functions: an int, 0 without weights."""
     index = path / "variables" / "variables.index"
     if not index.exists():
         return 0

@@ -1,4 +1,4 @@
-"""The model to export: one flat graph of normalized images, in the precision that is wanted."""
+"""Prepares a model for export: one flat functional graph with the requested compute dtype."""
 
 import keras
 from keras import ops
@@ -12,7 +12,7 @@ _MERGED = ("kernel", "embeddings")
 
 
 def flat(model):
-    """The same layers without a model inside the model, from the images that the Vision Transformer itself takes.
+    """Flattens nested models into one functional model that starts at the images of the Vision Transformer.
 
     Args:
         model: of keras_vit; or one that is built around such a model. What augments or normalizes images in front of
@@ -28,21 +28,21 @@ def flat(model):
 
 
 def flat_composition(parts):
-    """The same of a `keras_vit.composition.Composition`."""
+    """Does the same for a `keras_vit.composition.Composition`."""
     outputs = keras.tree.flatten(parts.outputs)
     if len(outputs) != 1:
         raise ValueError(
             "a model to export must have one input and one output. "
             f"Received: model={parts.model.name!r} with 1 and {len(outputs)}"
         )
-    # An error of layers in front belongs here, before anything is built of the rest.
+    # Report errors of the layers in front before the rest is built.
     if parts.front is not None:
         folded_spec(parts)
     return parts.core(outputs[0])
 
 
 def check_backend():
-    """Raises a `ValueError` under another backend than TensorFlow's: what is exported is a graph of its operations."""
+    """Raises a `ValueError` unless the backend is TensorFlow."""
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise ValueError(
@@ -52,12 +52,12 @@ def check_backend():
 
 
 def is_quantized(model):
-    """Whether `model.quantize` changed any of its layers."""
+    """Returns whether `model.quantize` changed any layer."""
     return any(getattr(layer, "quantization_mode", None) for layer in find_layers(model, keras.layers.Layer))
 
 
 def without_lora(model):
-    """The model with the adapters of LoRA merged into its kernels, a copy with variables of its own.
+    """Merges LoRA adapters into the kernels, in a copy with its own variables.
 
     Returns:
         `model` itself where there are none. So it is also where a layer with adapters is quantized: the merged kernel
@@ -67,7 +67,7 @@ def without_lora(model):
 
 
 def with_compute_dtype(model, dtype):
-    """A copy of a flat model that computes in another type, with the same weights; its output stays float32.
+    """Copies a flat model with another compute dtype and the same weights; its output stays float32.
 
     Args:
         model: from `flat`.
@@ -82,22 +82,22 @@ def with_compute_dtype(model, dtype):
     if is_quantized(model):
         raise ValueError(f"a quantized model computes as it was quantized. Received: dtype={dtype!r}")
     policy = "float32" if dtype == "float32" else f"mixed_{dtype}"
-    wanted = dict.fromkeys(map(id, _leaves(model)), "float32") | dict.fromkeys(map(id, _trunk(model)), policy)
-    # The policy of layers without weights, such as the input, tells nothing.
+    policies = dict.fromkeys(map(id, _leaves(model)), "float32") | dict.fromkeys(map(id, _trunk(model)), policy)
+    # The policy of layers without weights, such as the input, does not matter.
     weighted = [layer for layer in _leaves(model) if layer.weights]
-    if all(keras.dtype_policies.get(wanted[id(layer)]) == layer.dtype_policy for layer in weighted):
+    if all(keras.dtype_policies.get(policies[id(layer)]) == layer.dtype_policy for layer in weighted):
         return without_lora(model)
-    return _copy(model, wanted)
+    return _copy(model, policies)
 
 
 def _leaves(model):
-    """The layers of a model and of models inside it."""
+    """Yields the layers of a model and of nested models."""
     for layer in model.layers:
         yield from _leaves(layer) if isinstance(layer, keras.Model) else [layer]
 
 
 def _trunk(model):
-    """The layers in front of the heads, which compute in float32 under every policy, those of one's own too."""
+    """Returns the layers before the heads; heads, also custom ones, compute in float32 under every policy."""
     stages = [i for i, layer in enumerate(model.layers) if _is_stage(layer)]
     return [layer for layer in model.layers[: stages[-1] + 1] if layer.name not in HEADS]
 
@@ -111,7 +111,7 @@ def _adapted(model):
 
 
 def _copy(model, policies):
-    """A copy of a functional model without LoRA, and with other dtype policies, by the ids of its layers."""
+    """Copies a functional model without LoRA, with new dtype policies by the ids of its layers."""
 
     def clone(layer):
         if isinstance(layer, keras.Model) and not hasattr(layer, "operations"):
@@ -120,7 +120,7 @@ def _copy(model, policies):
                 f"Received: model={model.name!r} with {layer.name!r}, a {type(layer).__name__}"
             )
         config = {name: value for name, value in layer.get_config().items() if not name.startswith("lora_")}
-        # Adapters, and what is frozen: nothing is trained any more.
+        # LoRA adapters and frozen sublayers; the copy is not trained.
         config.pop("sublayers", None)
         if "dtype" in config and id(layer) in policies:
             config["dtype"] = policies[id(layer)]
@@ -141,7 +141,7 @@ def _copy(model, policies):
 
 
 def with_representation(model):
-    """A flat model that also returns what its classifier starts from.
+    """Adds the input of the classifier to the outputs of a flat model.
 
     Returns:
         A `keras.Model` from images to a dict: `outputs`, those of `model`, and `representation`, `(batch, width)`.
@@ -154,7 +154,7 @@ def _representation(model):
     stages = {layer.name: layer for layer in model.layers}
     if name in stages:
         return stages[name].output
-    # A head of one's own pools the tokens itself.
+    # A custom head pools the tokens itself.
     for layer in reversed(model.layers):
         if layer.weights and isinstance(layer.input, keras.KerasTensor) and len(layer.input.shape) == 2:
             return layer.input

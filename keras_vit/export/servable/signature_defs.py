@@ -1,4 +1,4 @@
-"""The signatures of a SavedModel as its file has them: read without loading the model."""
+"""Reads the signatures of a SavedModel without loading it."""
 
 import pathlib
 
@@ -19,7 +19,7 @@ def signature_defs(version_directory):
         version_directory: path of the folder with `saved_model.pb`.
 
     Returns:
-        A dict of `SignatureDef` by name, sorted; TensorFlow's own for the initialisation is left away.
+        A dict of `SignatureDef` by name, sorted, without TensorFlow's own for initialization.
 
     Raises:
         ValueError: if there is no SavedModel, or none with one graph for serving.
@@ -34,7 +34,7 @@ def signature_defs(version_directory):
 
 
 def read_saved_model(version_directory):
-    """The whole `SavedModel` message of a version; a `ValueError` where there is none."""
+    """Reads the `SavedModel` message of a version; raises a `ValueError` if there is none."""
     file = pathlib.Path(version_directory) / _FILE
     content = saved_model_pb2.SavedModel()
     try:
@@ -45,11 +45,11 @@ def read_saved_model(version_directory):
 
 
 def graphs_for_serving(content):
-    """The `MetaGraphDef`s of a `SavedModel` message that are tagged for serving."""
+    """Returns the `MetaGraphDef`s of a `SavedModel` message that are tagged for serving."""
     return [graph for graph in content.meta_graphs if SERVE_TAG in graph.meta_info_def.tags]
 
 
 def named_signatures(graph):
-    """The `SignatureDef`s of a `MetaGraphDef` by name, sorted, without TensorFlow's own."""
+    """Returns the `SignatureDef`s of a `MetaGraphDef` by name, sorted, without TensorFlow's own."""
     found = graph.signature_def
     return {name: found[name] for name in sorted(found) if not name.startswith("__")}

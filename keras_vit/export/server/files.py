@@ -1,4 +1,4 @@
-"""What a server of a model needs beside the versions: its configuration, a compose file, a Kubernetes manifest.
+"""Writes files for TF Serving beside the versions: configuration, compose file, Kubernetes manifest.
 
 The texts are in `server/`, with comments on every choice. TF Serving takes the children of a model's folder whose names
 are integers for versions and passes over all others, so the files lie among the versions: one folder is all to mount.
@@ -28,7 +28,7 @@ _UNPACKED = {"float32": 0, "bfloat16": 2, "int8": 4}
 
 
 def memory_needed(directory, cpus):
-    """The memory of a server of the newest version in a folder, while every image is as large as it may be.
+    """Computes the memory of a server of the newest version, with images of the maximum size.
 
     The sum of `BASE_MIB`; the weights twice, since a new version is loaded beside the old one; what each batch unpacks
     of weights that are stored in fewer bytes; and the images that are decoded at the same time: `PARALLEL` of each
@@ -59,7 +59,7 @@ FILES = (MODELS_CONFIG, BATCHING_CONFIG, "monitoring.config", "compose.yaml", "k
 # The server should be no older than the TensorFlow that wrote the model.
 IMAGE = "tensorflow/serving:2.21.0"
 _TEMPLATES = pathlib.Path(__file__).with_name("templates")
-_LONGEST_KUBERNETES_NAME = 50
+_MAX_KUBERNETES_NAME = 50
 
 
 def write_server_files(
@@ -117,13 +117,13 @@ def write_server_files(
 
 
 def check_model_name(name):
-    """Raises a `ValueError` unless a server and its URLs can call a model so: letters, digits, `_`, `-` and `.`."""
+    """Raises a `ValueError` unless a name has only letters, digits, `_`, `-` and `.`, as servers and URLs require."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ValueError(f"name must be of letters, digits, '_', '-' and '.'. Received: name={name!r}")
 
 
 def allowed_batch_sizes(directory):
-    """The sizes of the batches that a server with the files in a folder makes.
+    """Reads the batch sizes that `batching.config` in a folder allows.
 
     Args:
         directory: path of the folder of the versions.
@@ -147,7 +147,7 @@ def allowed_batch_sizes(directory):
 
 
 def server_flags(base_path, batch_sizes, cpus):
-    """The flags of `tensorflow_model_server` with these files.
+    """Returns the flags of `tensorflow_model_server` for these files.
 
     Args:
         base_path: str, where the server sees the folder of the versions.
@@ -179,7 +179,7 @@ def server_flags(base_path, batch_sizes, cpus):
 
 
 def _values(name, batch_sizes, base_path, cpus):
-    """What the templates name."""
+    """Returns the values of the templates."""
     check_model_name(name)
     base_path = f"/models/{name}" if base_path is None else str(base_path).rstrip("/")
     if not re.fullmatch(r"(/[\w.+-]+)+", base_path):
@@ -199,13 +199,13 @@ def _values(name, batch_sizes, base_path, cpus):
 
 
 def _service(name):
-    """A name as Kubernetes takes it: lower case letters, digits and hyphens, a letter first."""
-    service = re.sub(r"[^a-z0-9]+", "-", name.lower())[:_LONGEST_KUBERNETES_NAME].strip("-")
+    """Converts a name for Kubernetes: lower case letters, digits and hyphens, starting with a letter."""
+    service = re.sub(r"[^a-z0-9]+", "-", name.lower())[:_MAX_KUBERNETES_NAME].strip("-")
     return service if service[0].isalpha() else f"model-{service}"
 
 
 def _replace(file, text):
-    """Writes a file whole: a server that starts with half of `models.config` ends."""
+    """Writes a file atomically, because a server exits on half a `models.config`."""
     handle, partial = tempfile.mkstemp(prefix=".partial-", dir=file.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:

@@ -9,7 +9,7 @@ _PACKAGE = "tensorflow.serving"
 
 
 def _message(name, messages):
-    """A message class.
+    """Builds a message class.
 
     Args:
         name: str, one of the messages.

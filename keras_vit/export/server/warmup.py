@@ -1,4 +1,4 @@
-"""Warm-up records of TF Serving: the requests that a server replays before it calls a version available.
+"""Warm-up records of TF Serving: requests that a server replays before a version is available.
 
 TensorFlow sets up much at the first request of each batch size; with the records that time is part of loading. A server
 refuses a version whose record fails, and more than 1,000 records; it ignores a file of another name or place.
@@ -22,7 +22,7 @@ from keras_vit.validation import as_pair
 
 WARMUP_FILE = pathlib.Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_RECORDS = 1000
-# What TF Serving calls the input of serialised examples.
+# TF Serving's name for the input of serialized examples.
 EXAMPLES_INPUT = "inputs"
 _SIZE = 224
 _FEATURE = "image_bytes"
@@ -31,8 +31,8 @@ _FEATURE = "image_bytes"
 def write_warmup(version_directory, model_name, batch_sizes=BATCH_SIZES, image_size=None, feature=_FEATURE):
     """Writes a record for every signature and batch size into a SavedModel.
 
-    String inputs get a JPEG, or another format where the model takes none, an input `inputs` a serialised `tf.Example`
-    with it, numbers get grey images.
+    String inputs get a JPEG, or another format where the model takes none, an input `inputs` a serialized `tf.Example`
+    with it, numbers get gray images.
 
     Args:
         version_directory: path of the folder with `saved_model.pb`.
@@ -150,7 +150,7 @@ def replay_warmup(version_directory):
 
 @contextlib.contextmanager
 def _quiet():
-    """Without TensorFlow's word that sessions are of the past; a server runs a SavedModel in one."""
+    """Returns a context without TensorFlow's deprecation warning for sessions, which servers use."""
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel("ERROR")
@@ -188,14 +188,14 @@ def _classify(session, signature, request):
 
 
 def _tensor(name, info, size, side, picture, feature):
-    """The `TensorProto` of an input: `size` images."""
+    """Makes the `TensorProto` of an input: `size` images."""
     if info.dtype == tf.string.as_datatype_enum:
         item = image_example(picture, feature).SerializeToString() if name == EXAMPLES_INPUT else picture
         return tf.make_tensor_proto([item] * size, tf.string)
     dims = [dim.size for dim in info.tensor_shape.dim]
     unknown = [size, *side, 3] if len(dims) == 4 else [size] + [1] * (len(dims) - 1)
     shape = [size, *(other if dim < 0 else dim for dim, other in zip(dims[1:], unknown[1:], strict=True))]
-    # One value stands for all of them, so that the file stays small.
+    # One repeated value keeps the file small.
     value = np.full((), 100 if tf.as_dtype(info.dtype).is_integer else 0.5, tf.as_dtype(info.dtype).as_numpy_dtype)
     tensor = tf.make_tensor_proto(value)
     if tensor.tensor_content:
@@ -205,13 +205,13 @@ def _tensor(name, info, size, side, picture, feature):
 
 
 def image_example(data, feature=_FEATURE):
-    """A `tf.train.Example` with an encoded image."""
+    """Makes a `tf.train.Example` with an encoded image."""
     value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[data]))
     return tf.train.Example(features=tf.train.Features(feature={feature: value}))
 
 
 def _image_size(signatures):
-    """The height and width that a signature has for its images, else 224."""
+    """Returns the height and width of a signature's images, else 224."""
     for signature in signatures.values():
         for info in signature.inputs.values():
             dims = [dim.size for dim in info.tensor_shape.dim]
@@ -221,7 +221,7 @@ def _image_size(signatures):
 
 
 def _picture(side, format):
-    """The bytes of an image with something to decode."""
+    """Encodes an image of color gradients."""
     height, width = side
     rows, columns = np.mgrid[:height, :width]
     pixels = np.stack([rows * 255 // height, columns * 255 // width, (rows + columns) % 256], axis=-1)
@@ -231,7 +231,7 @@ def _picture(side, format):
 
 
 def has_protos():
-    """Whether the messages of TF Serving are installed, the extra `serving`."""
+    """Returns whether the extra `serving`, with the messages of TF Serving, is installed."""
     return importlib.util.find_spec("tensorflow_serving") is not None
 
 
