@@ -13,6 +13,7 @@ import sys
 from tables import ROOT, rewrite
 
 from keras_vit.config.files import list_recipes, load_recipe_module
+from keras_vit.config.recipe import RENAMED_FIELDS
 
 PAGE = pathlib.Path(__file__).with_name("training.md")
 RESULTS = ROOT / "recipes" / "results"
@@ -61,9 +62,16 @@ def ablation():
     for row in record["rows"]:
         cells = [f"{100 * value:.1f} %" for value in row["val_accuracy"]]
         cells += [""] * (count - len(cells))
-        what = ", ".join(f"`{override}`" for override in row["overrides"]) or "nothing"
+        what = ", ".join(f"`{_current_name(override)}`" for override in row["overrides"]) or "nothing"
         lines.append(f"| {what} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", record["procedure"]])
+
+
+def _current_name(override):
+    """Renames the field of a recorded override that had another name in version 0.1."""
+    field, _, value = override.partition("=")
+    section, _, name = field.rpartition(".")
+    return f"{section}.{RENAMED_FIELDS.get(section, {}).get(name, name)}={value}"
 
 
 def _row(name):

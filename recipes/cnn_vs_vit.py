@@ -1,18 +1,18 @@
-"""Two inductive biases: how much data a convolutional network, a ViT and a taught ViT need.
+"""Data efficiency of a convolutional network, a ViT and a distilled ViT on CIFAR-10.
 
-The three have about the same arithmetic, see the same number of images, and learn from 1, 3, 10, 30 and 100 % of
-CIFAR-10's training images. One point of the curve is a recipe:
+The three models have about the same number of FLOPs, see the same number of images, and are trained on 1, 3, 10, 30 and
+100 % of CIFAR-10's training images. Every point of the curve is a recipe:
 
     keras_vit train recipes/cnn_vs_vit.py:model=vit,percent=10 --set data.folder=path/to/cifar10 --record
 
-Expected: the less data, the more the convolutions help. Hardware: two CPU cores. All points, which takes about 45
-minutes, and the plot of all records:
+Expected: convolutions help more with less data. Hardware: two CPU cores. To run all points, in about 45 minutes, and
+plot all records:
 
     python recipes/cnn_vs_vit.py --folder path/to/cifar10
 
-The taught ViT has a distillation token; its teacher is the network that has seen the same images (as in Touvron et al.,
-arXiv:2012.12877), so that point follows the network's. A run that was interrupted goes on; a point with a record is not
-run again. The plot is `recipes/results/cnn_vs_vit.png`.
+The distilled ViT has a distillation token, and its teacher is the network that was trained on the same images (as in
+Touvron et al., arXiv:2012.12877), so that point needs the network's run. An interrupted run resumes; a point with a
+record is not run again. The plot is `recipes/results/cnn_vs_vit.png`.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from keras_vit.training.reports.run_record import RESULTS
 from keras_vit.validation import check_choice
 
 PERCENTS = (1, 3, 10, 30, 100)
-NAMES = {"cnn": "convolutional network", "vit": "ViT", "deit": "ViT, taught by the network"}
-# Images of the training set of CIFAR-10; a point sees as many as two epochs have, whatever its part.
+NAMES = {"cnn": "convolutional network", "vit": "ViT", "deit": "ViT, distilled from the network"}
+# Images of the training set of CIFAR-10, and images that every point sees, whatever its fraction: two epochs.
 TRAINING_IMAGES, SEEN_IMAGES, BATCH = 50_000, 100_000, 100
 
 _VIT = ViTConfig(
@@ -56,7 +56,7 @@ _OPTIMIZERS = {
         momentum=0.9,
         nesterov=True,
         schedule="linear",
-        # 5e-4 in PyTorch, whose SGD takes it into the momentum of 0.9: ten times as much.
+        # 5e-4 in PyTorch, whose SGD adds it to the gradient before a momentum of 0.9: multiplied by ten.
         weight_decay=5e-3,
     ),
     "vit": OptimizerConfig(learning_rate=1e-3, weight_decay=0.05, global_clipnorm=1.0),
@@ -64,7 +64,7 @@ _OPTIMIZERS = {
 
 
 def make_recipe(model="vit", percent="100", seed="0"):
-    """The recipe of one point: `model` is a key of `MODELS`, `percent` the part of the training set."""
+    """Makes the recipe of one point: `model` is a key of `MODELS`, `percent` the fraction of the training set."""
     check_choice(model, MODELS, "model")
     percent, seed = int(percent), int(seed)
     steps = max(1, TRAINING_IMAGES * percent // 100 // BATCH)
@@ -102,7 +102,7 @@ def main():
             if list((RESULTS / _name(model, percent)).glob(f"*-seed{arguments.seed}.json")):
                 continue
             print(f"{NAMES[model]}, {percent} %", flush=True)
-            # A process a point, so that its record tells the seconds of that point.
+            # One process per point, so that its record has the seconds of that point alone.
             point = f"{__file__}:model={model},percent={percent},seed={arguments.seed}"
             command = [sys.executable, "-m", "keras_vit_cli", "train", point, "--record", "--no-export"]
             folder = ["--set", f"data.folder={arguments.folder}"] if arguments.folder else []
@@ -111,7 +111,7 @@ def main():
 
 
 def draw(results, path):
-    """The plot of all records: accuracy against the part of the training set, a point a seed, a line through means."""
+    """Plots the accuracy of all records over the fraction of the training set: points of seeds, a line of means."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -119,14 +119,14 @@ def draw(results, path):
 
     figure, axes = pyplot.subplots(figsize=(6, 4), constrained_layout=True)
     for model, name in NAMES.items():
-        found = {p: _accuracies(results / _name(model, p)) for p in PERCENTS}
-        found = {percent: values for percent, values in found.items() if values}
-        if not found:
+        accuracies = {p: _accuracies(results / _name(model, p)) for p in PERCENTS}
+        accuracies = {percent: values for percent, values in accuracies.items() if values}
+        if not accuracies:
             continue
-        (line,) = axes.plot(list(found), [sum(values) / len(values) for values in found.values()], label=name)
-        for percent, values in found.items():
+        (line,) = axes.plot(list(accuracies), [sum(v) / len(v) for v in accuracies.values()], label=name)
+        for percent, values in accuracies.items():
             axes.plot([percent] * len(values), values, "o", markersize=3, color=line.get_color())
-    axes.set(xscale="log", xlabel="part of the training set, %", ylabel="test accuracy", title="CIFAR-10-JPEG")
+    axes.set(xscale="log", xlabel="fraction of the training set, %", ylabel="test accuracy", title="CIFAR-10-JPEG")
     axes.set_xticks(PERCENTS, [str(percent) for percent in PERCENTS])
     axes.grid(alpha=0.3)
     axes.legend()

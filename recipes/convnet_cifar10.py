@@ -4,9 +4,9 @@ Data from TensorFlow Datasets, or from a folder `<folder>/{train,test}/<class>/<
 
     keras_vit train recipes/convnet_cifar10.py --set data.folder=path/to/cifar10
 
-Its settings follow "How to train your ResNet" (D. Page, 2018): SGD with Nesterov momentum, one linear rise and fall of
-the learning rate, crops, mirror images and label smoothing. Expected: 83.4 %, the record in
-recipes/results/convnet_cifar10. Hardware: two CPU cores, twelve minutes.
+The settings follow "How to train your ResNet" (D. Page, 2018): SGD with Nesterov momentum, a linear warm-up and decay
+of the learning rate, crops, flips and label smoothing. Expected: 83.4 %, the record in recipes/results/convnet_cifar10.
+Hardware: two CPU cores, twelve minutes.
 """
 
 from keras_vit.config import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
@@ -26,7 +26,7 @@ recipe = Recipe(
         nesterov=True,
         schedule="linear",
         warmup_epochs=2,
-        # 5e-4 in PyTorch, whose SGD takes it into the momentum of 0.9: ten times as much.
+        # 5e-4 in PyTorch, whose SGD adds it to the gradient before a momentum of 0.9: multiplied by ten.
         weight_decay=5e-3,
     ),
     training=TrainingConfig(epochs=6, label_smoothing=0.1),

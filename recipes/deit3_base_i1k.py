@@ -1,7 +1,7 @@
-"""DeiT-III B on ImageNet-1k: as deit3_small_i1k.py at 192 pixels, with another model.
+"""DeiT-III B on ImageNet-1k at 192 pixels, with the settings of deit3_small_i1k.py.
 
 Paper: Touvron, Cord and Jegou (arXiv:2204.07118), table 11. Expected: 83.8 % top-1 after 800 epochs at 192 pixels and
-20 of fine-tuning at 224 (AdamW, learning rate 1e-5 of 512 images, weight decay 0.1, rand-m9-mstd0.5-inc1, label
+20 of fine-tuning at 224 (AdamW, learning rate 1e-5 per 512 images, weight decay 0.1, rand-m9-mstd0.5-inc1, label
 smoothing 0.1, no repeated augmentation). Hardware: 8 GPUs; the time is not published. Not measured here.
 
     keras_vit train recipes/deit3_base_i1k.py --set distribution.name=mirrored

@@ -1,7 +1,7 @@
 """DeiT-III S on ImageNet-1k.
 
 Paper: Touvron, Cord and Jegou, "DeiT III: Revenge of the ViT" (arXiv:2204.07118), table 11. Expected: 81.4 % top-1
-after 800 epochs; on the way 53.6 % after 50, 63.1 % after 100, 67.9 % after 200, 74.4 % after 400. Hardware: 8 V100
+after 800 epochs; 53.6 % after 50, 63.1 % after 100, 67.9 % after 200, 74.4 % after 400. Hardware: 8 V100
 GPUs; the time is not published. Not measured here.
 
     keras_vit train recipes/deit3_small_i1k.py --set distribution.name=mirrored
@@ -47,9 +47,9 @@ recipe = Recipe(
         beta_1=0.9,
         beta_2=0.999,
         epsilon=1e-8,
-        ema_momentum=0.99996,  # kept beside, as in DeiT
+        ema_momentum=0.99996,  # saved beside the model, as in DeiT
         ema_evaluate=False,
-        global_clipnorm=1.0,  # which the fused LAMB of the original code does by itself
+        global_clipnorm=1.0,  # built into the fused LAMB of the original code
     ),
     training=TrainingConfig(epochs=800, loss="binary", initialization="truncated_normal"),
 )

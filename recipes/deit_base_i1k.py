@@ -1,4 +1,4 @@
-"""DeiT-B on ImageNet-1k, without a teacher: as deit_tiny_i1k.py, with another model.
+"""DeiT-B on ImageNet-1k without distillation, with the settings of deit_tiny_i1k.py.
 
 Paper: Touvron et al. (arXiv:2012.12877), table 9. Expected: 81.8 % top-1. Hardware: 8 V100 GPUs, 53
 hours. Not measured here.

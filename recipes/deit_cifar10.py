@@ -1,13 +1,13 @@
-"""A ViT of CIFAR-10 learns from a convolutional teacher.
+"""A small ViT on CIFAR-10, distilled from a convolutional network.
 
-The student and all of its settings are those of vit_tiny_cifar10.py. Beside the labels its head learns the teacher's
-probabilities (Hinton et al., arXiv:1503.02531), softened by a temperature of 2. `kind=hard` is DeiT's way (Touvron et
-al., arXiv:2012.12877, section 4): a distillation token learns the teacher's likeliest class. In a run this short a
-token of its own comes too late, and a likeliest class says little that a label does not; chosen on a part of the
-training set, records in recipes/results. Expected: after four epochs 79.9 %, the mean of three seeds in
-recipes/results/deit_cifar10_4_epochs, where it is 77.5 % without a teacher; after three with patches of 8 pixels 71.0
-and 68.9 %; of ten epochs there is no record. Hardware: two CPU cores, half an hour. First the teacher, then the
-student:
+The student and its settings are those of vit_tiny_cifar10.py. Its head learns from the labels and from the teacher's
+probabilities (Hinton et al., arXiv:1503.02531) with a temperature of 2. `kind=hard` is the method of DeiT (Touvron et
+al., arXiv:2012.12877, section 4): a distillation token learns the teacher's top-1 class. In a run this short, a
+separate token learns too slowly, and a top-1 class adds little to a label; this was chosen on a part of the training
+set, with records in recipes/results. Expected: 79.9 % after four epochs, the mean of three seeds in
+recipes/results/deit_cifar10_4_epochs, compared with 77.5 % without a teacher; 71.0 and 68.9 % after three epochs with
+patches of 8 pixels; there is no record of ten epochs. Hardware: two CPU cores, half an hour. Train the teacher, then
+the student:
 
     keras_vit train recipes/convnet_cifar10.py --set data.folder=path/to/cifar10
     keras_vit train recipes/deit_cifar10.py --set data.folder=path/to/cifar10
@@ -29,7 +29,7 @@ KINDS = {
 
 
 def make_recipe(epochs=EPOCHS, patch_size=PATCH_SIZE, kind="soft"):
-    """The recipe at another length, with other patches, or with another kind of distillation."""
+    """Makes the recipe for a number of epochs, a patch size and a kind of distillation."""
     check_choice(kind, KINDS, "kind")
     plain = make_plain(epochs, patch_size)
     return plain.replace(

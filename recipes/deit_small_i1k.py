@@ -1,4 +1,4 @@
-"""DeiT-S on ImageNet-1k, without a teacher: as deit_tiny_i1k.py, with another model.
+"""DeiT-S on ImageNet-1k without distillation, with the settings of deit_tiny_i1k.py.
 
 Paper: Touvron et al. (arXiv:2012.12877), table 9. Expected: 79.9 % top-1. Hardware: 4 V100 GPUs, less
 than three days. Not measured here.

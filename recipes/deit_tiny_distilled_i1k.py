@@ -1,12 +1,12 @@
-"""DeiT-Ti with its distillation token on ImageNet-1k, taught by a convolutional network.
+"""DeiT-Ti with a distillation token on ImageNet-1k, distilled from a convolutional network.
 
-Paper: Touvron et al. (arXiv:2012.12877), section 4: hard distillation from a RegNetY-16GF of 82.9 %, which sees the
-same mixed images. Expected: 74.5 % top-1 with the mean of both heads. Hardware: 4 V100 GPUs, about three
+Paper: Touvron et al. (arXiv:2012.12877), section 4: hard distillation from a RegNetY-16GF of 82.9 % top-1,
+which sees the same mixed images. Expected: 74.5 % top-1 with the mean of both heads. Hardware: 4 V100 GPUs, about three
 days. Not measured here.
 
     keras_vit train recipes/deit_tiny_distilled_i1k.py --set distillation.teacher=teacher.keras
 
-The teacher is any Keras model with the same classes (one that is not of this library also needs
+The teacher is any Keras model with the same classes (one from outside this library also needs
 `distillation.teacher_mean` and `teacher_std`), or a name of `keras_vit list --pretrained`.
 
 Source: facebookresearch/deit `main.py`, `losses.py`. For augmentation by keras-cv see deit_tiny_i1k.py.

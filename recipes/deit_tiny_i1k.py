@@ -1,4 +1,4 @@
-"""DeiT-Ti on ImageNet-1k, without a teacher.
+"""DeiT-Ti on ImageNet-1k without distillation.
 
 Paper: Touvron et al., "Training data-efficient image transformers & distillation through attention"
 (arXiv:2012.12877), table 9. Expected: 72.2 % top-1, seeds within 0.2. Hardware: 4 V100
@@ -6,12 +6,12 @@ GPUs, less than three days. Not measured here.
 
     keras_vit train recipes/deit_tiny_i1k.py --set distribution.name=mirrored
 
-Source: facebookresearch/deit `main.py`, `README_deit.md`. As there, the colour jitter is inactive beside RandAugment,
-the first two epochs have the first learning rate of the warm-up, and an average of the weights is kept, in
-`average.weights.h5`, but is not what the run ends with; `--set optimizer.ema_evaluate=true` evaluates it.
+Source: facebookresearch/deit `main.py`, `README_deit.md`. As there, color jitter is off with RandAugment,
+the first two epochs have the first learning rate of the warm-up, and the moving average of the weights is saved in
+`average.weights.h5` but not evaluated; `--set optimizer.ema_evaluate=true` evaluates it and saves it as the model.
 
-RandAugment, mixup and cutmix are the library's own: keras-cv's have other operations, magnitudes and weights (see
-`keras_vit.data.augment.policies`), and are there for who wants them:
+RandAugment, mixup and CutMix are those of this library. The layers of keras-cv have other operations, magnitudes and
+weights (see `keras_vit.data.augment.policies`); to use them:
 
     --set augment.policy='keras_cv("RandAugment")' --set augment.mixup_mode=keras_cv
 """

@@ -9,12 +9,13 @@ to 8 hours on CIFAR, 18 on ImageNet-1k. Not measured here.
     keras_vit train recipes/finetune.py --set data.name=imagenet2012 --set data.test_split=validation \\
         --set training.epochs=8
 
-Positions are resized to the new grid, and the new head begins at zero. The papers choose the learning rate among 0.003,
-0.01 and 0.03 for each data set, and 10,000 steps for CIFAR (103 epochs of 512 images), 20,000 for ImageNet-1k (8).
+Position embeddings are resized to the new grid, and the new head starts at zero. The papers choose the learning rate
+from 0.003, 0.01 and 0.03 for each data set, and 10,000 steps for CIFAR (103 epochs of 512 images), 20,000 for
+ImageNet-1k (8).
 
 Source: google-research/vision_transformer `vit_jax/configs/common.py`, `vit_jax/checkpoint.py` (positions are resized
 from corner to corner), the `vit_jax/input_pipeline.py` of 2020, and for the hours its `README.md` of that year. There,
-as in the checkpoints, positions are added behind the class token, which has one. What is otherwise there: the momentum
+as in the checkpoints, positions are added behind the class token, which has one. Differences there: the momentum
 is a bfloat16, GELU is the one with tanh (here exact, as timm keeps these weights), training leaves out the last 2 %
 (CIFAR) or 1 % (ImageNet-1k) of the split, resized crops stay fractions of pixels instead of whole ones, and evaluation
 resizes without antialiasing. big_vision's `configs/transfer.py` resizes the shorter side to 448 pixels instead, by

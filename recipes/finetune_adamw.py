@@ -1,15 +1,15 @@
-"""Fine-tuning with AdamW, where a layer learns the slower the nearer it is to the image.
+"""Fine-tuning with AdamW and layer-wise learning-rate decay.
 
 Papers: He et al., "Masked Autoencoders Are Scalable Vision Learners" (arXiv:2111.06377), table 9; Bao et al., "BEiT"
 (arXiv:2106.08254), appendix. Their settings, with the augmentation of DeiT, from AugReg's weights of ImageNet-21k,
-whose pooling and normalisation the model keeps. Expected: nothing is published of these weights; the papers begin with
+whose pooling and normalization the model keeps. Expected: nothing is published for these weights; the papers start from
 their own encoders and report 83.6 % for MAE's ViT-B. Hardware: 32 V100 GPUs, 7.2 hours. Not measured here.
 
     keras_vit train recipes/finetune_adamw.py
 
-Source: facebookresearch/mae `FINETUNE.md`, `main_finetune.py`. What is otherwise there: the mean of the tokens with a
-norm of its own is classified (`global_pool`), pixels are normalised by ImageNet's mean and deviation, and the new head
-begins with a deviation of 2e-5. For augmentation by keras-cv see deit_tiny_i1k.py.
+Source: facebookresearch/mae `FINETUNE.md`, `main_finetune.py`. Differences there: the mean of the tokens with a
+norm of its own is classified (`global_pool`), pixels are normalized by ImageNet's mean and standard deviation, and the
+new head is initialized with a standard deviation of 2e-5. For augmentation by keras-cv see deit_tiny_i1k.py.
 """
 
 from deit_tiny_i1k import recipe as deit

@@ -1,7 +1,7 @@
 """A linear classifier on frozen features.
 
-What a representation knows without being changed: all layers but the head are frozen. Expected: nothing is published
-with these settings. Hardware: one GPU. Not measured here.
+Measures the quality of a representation: all layers but the head are frozen. Expected: nothing is published with these
+settings. Hardware: one GPU. Not measured here.
 
     keras_vit train recipes/linear_probe.py
     keras_vit train recipes/linear_probe.py --set weights=vit_base_patch16_224.augreg2_in21k_ft_in1k

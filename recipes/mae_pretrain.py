@@ -1,17 +1,17 @@
-"""A masked autoencoder of ImageNet-1k: ViT-B/16 learns without labels, from a quarter of the patches of its images.
+"""Masked autoencoder (MAE) on ImageNet-1k: self-supervised pretraining of ViT-B/16.
 
-Paper: He et al., "Masked Autoencoders Are Scalable Vision Learners" (arXiv:2111.06377), table 8. Expected: nothing of
-this run alone; the paper reports 83.6 % of ViT-B after 1,600 epochs and fine-tuning as in finetune_adamw.py. Hardware:
-64 V100 GPUs, 42 hours for 800 epochs of a ViT-L. Not measured here.
+Paper: He et al., "Masked Autoencoders Are Scalable Vision Learners" (arXiv:2111.06377), table 8. Expected: nothing is
+published for this run alone; the paper reports 83.6 % of ViT-B after 1,600 epochs and fine-tuning as in
+finetune_adamw.py. Hardware: 64 V100 GPUs, 42 hours for 800 epochs of a ViT-L. Not measured here.
 
     keras_vit train recipes/mae_pretrain.py
     keras_vit train recipes/finetune_adamw.py --set weights=runs/mae_pretrain/seed0 --set model.pooling=gap \
         --set 'input_spec.mean=(0.485,0.456,0.406)' --set 'input_spec.std=(0.229,0.224,0.225)'
 
-Source: facebookresearch/mae `PRETRAIN.md`, `main_pretrain.py`, `models_mae.py`. What is otherwise there: the class
-token is decayed, as the mask token is here too, and queries, keys and values begin as one matrix, with numbers smaller
-by the square root of 2. Its fine-tuning drops the encoder's norm and classifies the mean of the tokens behind a new
-one; here the encoder's stays.
+Source: facebookresearch/mae `PRETRAIN.md`, `main_pretrain.py`, `models_mae.py`. Differences there: the class token has
+weight decay, as the mask token has here too, and queries, keys and values are initialized as one matrix, with values
+smaller by the square root of 2. Its fine-tuning drops the encoder's norm and classifies the mean of the tokens after a
+new one; here the encoder's norm stays.
 """
 
 from keras_vit.config import AugmentConfig, DataConfig, MaskingConfig, OptimizerConfig, Recipe, TrainingConfig

@@ -2,7 +2,7 @@
 
 Paper: Liu et al. (arXiv:2103.14030). Patches of 2 pixels, windows of 4 by 4 tokens, stages of 16, 8 and 4 tokens a
 side; data, augmentation and optimizer as in vit_tiny_cifar10.py. Expected: 70.9 % after five epochs, the record in
-recipes/results/swin_cifar10_5_epochs; nothing is published of this size. Hardware: two CPU cores, half an hour.
+recipes/results/swin_cifar10_5_epochs; nothing is published for this size. Hardware: two CPU cores, half an hour.
 
     keras_vit train recipes/swin_cifar10.py --set data.folder=path/to/cifar10
 """
@@ -16,7 +16,7 @@ from keras_vit.models import SwinConfig
 
 
 def make_recipe(epochs=EPOCHS):
-    """The recipe at another length."""
+    """Makes the recipe for a number of epochs."""
     vit = make_vit(epochs)
     return vit.replace(
         name=vit.name.replace("vit_tiny", "swin"),

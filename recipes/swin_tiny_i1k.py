@@ -7,10 +7,10 @@ measured here.
     keras_vit train recipes/swin_tiny_i1k.py --set distribution.name=mirrored
 
 Source: microsoft/Swin-Transformer `config.py`, `configs/swin/swin_tiny_patch4_window7_224.yaml`, `optimizer.py`. The
-cosine begins behind the warm-up, as that code has it by default (`WARMUP_PREFIX`).
+cosine starts after the warm-up, the default of that code (`WARMUP_PREFIX`).
 
-RandAugment, mixup and cutmix are the library's own: keras-cv's have other operations, magnitudes and weights (see
-`keras_vit.data.augment.policies`), and are there for who wants them:
+RandAugment, mixup and CutMix are those of this library. The layers of keras-cv have other operations, magnitudes and
+weights (see `keras_vit.data.augment.policies`); to use them:
 
     --set augment.policy='keras_cv("RandAugment")' --set augment.mixup_mode=keras_cv
 """
@@ -29,7 +29,7 @@ recipe = deit.replace(
         lr_base_size=512,
         schedule="cosine",
         warmup_epochs=20,
-        # Both were scaled by the batch as the peak is: 5e-7 and 5e-6 for 512 images.
+        # Scaled by the batch size there, as the peak is: 5e-7 and 5e-6 for 512 images.
         warmup_learning_rate=1e-6,
         final_learning_rate=1e-5,
         weight_decay=0.05,

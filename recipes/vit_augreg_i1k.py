@@ -1,4 +1,4 @@
-"""Vision Transformers on ImageNet-1k from scratch, with the regularisation of AugReg.
+"""Vision Transformers on ImageNet-1k from scratch, with the regularization of AugReg.
 
 Paper: Steiner et al., "How to train your ViT? Data, Augmentation, and Regularization in Vision Transformers"
 (arXiv:2106.10270). Expected: the config states no accuracy, and the paper shows it as figure 4, where the best
@@ -15,8 +15,8 @@ and a head bias of -6.9), and `models/vit.py`, which adds positions before the c
 `position_on_prefix=True`. What is otherwise there: `train[:99%]` leaves a part to choose by, here
 `data.validation_fraction` does; and what vit_s16_i1k.py names.
 
-RandAugment and mixup are the library's own: keras-cv's have other operations, magnitudes and weights (see
-`keras_vit.data.augment.policies`), and are there for who wants them:
+RandAugment and mixup are those of this library. The layers of keras-cv have other operations, magnitudes and weights
+(see `keras_vit.data.augment.policies`); to use them:
 
     --set augment.policy='keras_cv("RandAugment")' --set augment.mixup_mode=keras_cv
 """
@@ -58,7 +58,7 @@ def augmentation(level):
 
 
 def make_recipe(size="small", level=None):
-    """The recipe of a size and a level of augmentation; `None` is the level of the size."""
+    """Makes the recipe of a size and a level of augmentation; `None` selects the default level of the size."""
     level = level or LEVEL_OF_SIZE[check_choice(size, LEVEL_OF_SIZE, "size")]
     model = vit_config(size, image_size=224, patch_size=16, activation="gelu_tanh", position_on_prefix=False)
     return Recipe(

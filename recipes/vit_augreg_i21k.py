@@ -24,7 +24,7 @@ LEVEL_OF_SIZE = {"tiny": "none", "small": "light1", "base": "light2"}
 
 
 def make_recipe(size="small", level=None):
-    """The recipe of a size and a level of augmentation; `None` is the level of the size."""
+    """Makes the recipe of a size and a level of augmentation; `None` selects the default level of the size."""
     level = level or LEVEL_OF_SIZE[check_choice(size, LEVEL_OF_SIZE, "size")]
     recipe = on_i1k(size)
     # The mean of the tokens, as in the config; the published checkpoints have a class token with a position.

@@ -1,13 +1,13 @@
-"""A small Vision Transformer learns handwritten digits.
+"""A small Vision Transformer on handwritten digits.
 
 Data: scikit-learn's digits, 1,797 images of 8 x 8 pixels; the first half trains, the second half tests, as in
 scikit-learn's own example of digit recognition.
 
     keras_vit train recipes/vit_digits.py
 
-The halves are of different writers, so the settings were chosen on blocks of the training half: trained on three
-quarters of it, judged on the fourth (records in recipes/results/vit_digits_selection.json). Expected: 97.8 %, the mean
-of five seeds in recipes/results/vit_digits. Hardware: two idle CPU cores, three minutes.
+The halves are by different writers, so the settings were selected on blocks of the training half: trained on three
+quarters of it, validated on the fourth (records in recipes/results/vit_digits_selection.json). Expected: 97.8 %, the
+mean of five seeds in recipes/results/vit_digits. Hardware: two idle CPU cores, three minutes.
 """
 
 from keras_vit.config import AugmentConfig, DataConfig, OptimizerConfig, Recipe, TrainingConfig
@@ -46,7 +46,7 @@ recipe = Recipe(
 
 
 def baseline(train, test):
-    """The accuracy of scikit-learn's `SVC(gamma=0.001)` on the same images, as in its example."""
+    """Measures the accuracy of scikit-learn's `SVC(gamma=0.001)` on the same images, as in its example."""
     from sklearn.svm import SVC
 
     def pixels(split):

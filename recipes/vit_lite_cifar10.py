@@ -1,19 +1,19 @@
 """ViT-Lite-7/4 on CIFAR-10, from scratch.
 
 Paper: Hassani et al., "Escaping the Big Data Paradigm with Compact Transformers" (arXiv:2104.05704), table 2. Expected:
-91.38 % after 200 epochs, 3.7 M parameters, 15 PFLOP. Hardware: one GPU; the time is not published. Not measured
-here but for its first epoch, recipes/results/vit_lite_cifar10_first_epochs.json.
+91.38 % after 200 epochs, 3.7 M parameters, 15 PFLOP. Hardware: one GPU; the time is not published. Only
+its first epoch was measured here, recipes/results/vit_lite_cifar10_first_epochs.json.
 
     keras_vit train recipes/vit_lite_cifar10.py
     keras_vit train recipes/vit_lite_cifar10.py --set data.folder=path/to/cifar10
 
-Source: SHI-Labs/Compact-Transformers `configs/datasets/cifar10.yml`, `src/vit.py`, `src/utils/transformers.py`. What is
-otherwise there: 300 epochs, where the paper's table has 200; mixup and cutmix end after 175 of them, ten more at the
+Source: SHI-Labs/Compact-Transformers `configs/datasets/cifar10.yml`, `src/vit.py`, `src/utils/transformers.py`.
+Differences there: 300 epochs, where the paper's table has 200; mixup and cutmix end after 175 of them, ten more at the
 last learning rate follow, queries, keys and values have no bias, positions begin with a deviation of 0.2 and the class
 token at 0, the epsilon of the norms is 1e-5, and the second norm of a block is applied to the residual stream too.
 
-RandAugment, mixup and cutmix are the library's own: keras-cv's have other operations, magnitudes and weights (see
-`keras_vit.data.augment.policies`), and are there for who wants them:
+RandAugment, mixup and CutMix are those of this library. The layers of keras-cv have other operations, magnitudes and
+weights (see `keras_vit.data.augment.policies`); to use them:
 
     --set augment.policy='keras_cv("RandAugment")' --set augment.mixup_mode=keras_cv
 """

@@ -7,7 +7,7 @@ epochs. Not measured here.
     keras_vit train recipes/vit_s16_i1k.py --set distribution.name=mirrored
     keras_vit train recipes/vit_s16_i1k.py --set training.epochs=300
 
-Source: google-research/big_vision `configs/vit_s16_i1k.py`, `models/vit.py`, `pp/ops_image.py`. What is otherwise
+Source: google-research/big_vision `configs/vit_s16_i1k.py`, `models/vit.py`, `pp/ops_image.py`. Differences
 there:
 
 - Adam's first moment is a bfloat16 (`mu_dtype`), here a float32; biases of the MLP begin with a deviation of 1e-6, here
@@ -15,12 +15,12 @@ there:
 - JPEGs are decoded with TensorFlow's own choice of a DCT, here with the accurate one. Crops that were resized are
   truncated to whole pixels (`get_resize`), here rounded.
 - Evaluation resizes the shorter side to 256 by areas without antialiasing (`resize_small`), here bilinear with it.
-- Training images are drawn from a buffer of 250,000 a host, here from `data.shuffle_buffer`, 16,384.
-- The published models saw `train[:99%]`, the rest of which chose. Here all is trained on;
-  `--set data.train_split='train[:99%]'` is as published.
+- The shuffle buffer has 250,000 images per host, here `data.shuffle_buffer`, 16,384.
+- The published models were trained on `train[:99%]` and selected on the rest. Here all images are used;
+  set `data.train_split='train[:99%]'` to train as published.
 
-RandAugment and mixup are the library's own: keras-cv's have other operations, magnitudes and weights (see
-`keras_vit.data.augment.policies`), and are there for who wants them:
+RandAugment and mixup are those of this library. The layers of keras-cv have other operations, magnitudes and weights
+(see `keras_vit.data.augment.policies`); to use them:
 
     --set augment.policy='keras_cv("RandAugment")' --set augment.mixup_mode=keras_cv
 """

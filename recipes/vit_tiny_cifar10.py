@@ -1,10 +1,10 @@
-"""A small plain ViT learns CIFAR-10 from scratch in minutes on two CPU cores.
+"""A small plain ViT on CIFAR-10, trained from scratch in minutes on two CPU cores.
 
-Patches of 4 pixels without overlap, no convolution anywhere, no class token, no teacher, no other data; 1.8 M
-parameters. What lets it learn so fast is how it begins: every head attends to a neighbouring patch
-(`initialization="local"`, see `keras_vit.training.initialization.local`), and the optimizer, Muon. What each choice
-brings, measured on a part of the training set, is in recipes/results/vit_tiny_cifar10_ablation.json and
-docs/training.md. For comparison: keras.io's example of CCT, which has a convolutional tokenizer, reports 76.8 %.
+Non-overlapping patches of 4 pixels, no convolutions, no class token, no teacher, no other data; 1.8 M parameters. It
+learns fast because of its initialization, in which every head attends to a neighboring patch (`initialization="local"`,
+see `keras_vit.training.initialization.local`), and its optimizer, Muon. An ablation, measured on a part of the training
+set, is in recipes/results/vit_tiny_cifar10_ablation.json and docs/training.md. For comparison: keras.io's example of
+CCT, which has a convolutional tokenizer, reports 76.8 %.
 
 Data from TensorFlow Datasets, or from a folder `<folder>/{train,test}/<class>/<image>`:
 
@@ -24,7 +24,7 @@ EPOCHS, PATCH_SIZE = 10, 4
 
 
 def make_recipe(epochs=EPOCHS, patch_size=PATCH_SIZE):
-    """The recipe at another length, or with patches of another size."""
+    """Makes the recipe for a number of epochs and a patch size."""
     epochs, patch_size = int(epochs), int(patch_size)
     name = "vit_tiny_cifar10" if patch_size == PATCH_SIZE else f"vit_tiny_cifar10_patch{patch_size}"
     return Recipe(
