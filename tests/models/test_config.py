@@ -10,8 +10,7 @@ import pytest
 from tiny import CONFIG
 
 from keras_vit import ViTConfig
-from keras_vit.models import swin as swin_config
-from keras_vit.models import vit_config
+from keras_vit.models import swin_config, vit_config
 
 EVERYTHING = ViTConfig(
     image_size=(32, 48),

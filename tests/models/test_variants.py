@@ -4,8 +4,16 @@ import pytest
 from parameter_counts import GOLDEN, count, count_swin
 
 from keras_vit import create_model
-from keras_vit.models import VARIANTS, HybridConfig, SwinConfig, build_model, build_swin, build_vit, vit_config
-from keras_vit.models import swin as swin_config
+from keras_vit.models import (
+    VARIANTS,
+    HybridConfig,
+    SwinConfig,
+    build_model,
+    build_swin,
+    build_vit,
+    swin_config,
+    vit_config,
+)
 
 
 def test_the_official_register_model_has_a_position_of_its_class_token():
