@@ -89,19 +89,12 @@ def layout_map(config, device_mesh):
     if MODEL_AXIS not in device_mesh.axis_names:
         raise ValueError(f"a mesh must have an axis {MODEL_AXIS!r}. Received: axis_names={device_mesh.axis_names}")
     shards = device_mesh.shape[device_mesh.axis_names.index(MODEL_AXIS)]
-    if uneven := {name: width for name, width in _widths(config).items() if width % shards}:
+    if uneven := {name: width for name, width in config.sharded_widths().items() if width % shards}:
         raise ValueError(f"the shards must divide the widths of the model. Received: {shards} shards for {uneven}")
     layouts = keras.distribution.LayoutMap(device_mesh)
     for path, axes in LAYOUTS.items():
         layouts[path] = axes
     return layouts
-
-
-def _widths(config):
-    """The dimensions that are cut, by the names of their fields; later stages of Swin are multiples of the first."""
-    if hasattr(config, "embed_dim"):
-        return {"embed_dim": config.embed_dim, "embed_dim * mlp_ratio": int(config.embed_dim * config.mlp_ratio)}
-    return {"hidden_dim": config.hidden_dim, "mlp_dim": config.mlp_dim}
 
 
 def _devices(devices):

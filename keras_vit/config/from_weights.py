@@ -4,12 +4,11 @@ import dataclasses
 import pathlib
 import warnings
 
-from keras_vit.models import ModelConfig, SwinConfig
+from keras_vit.models import ModelConfig
 from keras_vit.origin import is_remote
 from keras_vit.preprocessing import InputSpec
 from keras_vit.validation import replace_fields
 from keras_vit.weights.hub.catalog import catalog
-from keras_vit.weights.layouts.swin import TIMM as SWIN
 from keras_vit.zoo.create import describe_model
 
 # Fields in which a model and its initial weights must agree, since nothing resizes or replaces them.
@@ -45,9 +44,7 @@ def complete_from_weights(recipe):
     else:
         # The head is new, and a recipe trains on logits.
         changes = {"classifier_activation": None, **(model or {})}
-        # Windows of another image are not always those of training.
-        is_swin = isinstance(source.config, SwinConfig)
-        model = SWIN.adapt_config(source.config, changes) if is_swin else source.config.replace(**changes)
+        model = source.config.adapt(**changes)
     if not isinstance(spec, InputSpec):
         spec = replace_fields(source.input_spec, {"size": model.image_size, **(spec or {})})
     return recipe.replace(model=model, input_spec=spec)

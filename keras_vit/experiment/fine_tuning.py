@@ -23,7 +23,6 @@ from keras_vit.distribution.strategies import device_kind
 from keras_vit.experiment.fine_tuning_data import load_fine_tuning_data
 from keras_vit.experiment.runner import run
 from keras_vit.metadata import metadata
-from keras_vit.models import ViTConfig
 from keras_vit.training.initialization.warm_start import initial_model
 from keras_vit.training.loop.hardware import choose_precision
 from keras_vit.training.loop.run_lock import clear_directory, locked
@@ -178,13 +177,13 @@ def _make_recipe(name, weights, selection, data, epochs, learning_rate, image_si
         f"weights: {shown_origin(source.origin)}, license {license_of(source) or 'not stated'}, mean "
         f"{_rounded(source.input_spec.mean)}, std {_rounded(source.input_spec.std)}"
     )
-    model = {"drop_path_rate": 0.1} if hasattr(source.config, "drop_path_rate") else {}
+    model = {"drop_path_rate": 0.1} if source.config.stage_depths else {}
     size = image_size or _image_size(source.config, data.side, log)
     optimizer = OptimizerConfig(
         learning_rate=learning_rate or 2e-5,
         warmup_epochs=0.5,
         weight_decay=0.05,
-        layer_decay=0.75 if hasattr(source.config, "num_heads") else None,
+        layer_decay=0.75 if source.config.stage_depths else None,
         global_clipnorm=1.0,
     )
     return Recipe(
@@ -208,7 +207,7 @@ def _rounded(values):
 def _image_size(config, side, log):
     """The image size of the weights, or a smaller multiple of the patch size for images that are much smaller."""
     native = config.image_size
-    if type(config) is not ViTConfig or side * MAX_ENLARGEMENT >= min(native):
+    if not config.has_flexible_grid or side * MAX_ENLARGEMENT >= min(native):
         return native
     size = tuple(max(-(-side * MAX_ENLARGEMENT // patch), 4) * patch for patch in config.patch_size)
     if any(new >= old for new, old in zip(size, native, strict=True)):

@@ -6,7 +6,6 @@ from keras import ops
 from keras_vit.interpret.attention import BlockWithAttention
 from keras_vit.layers import TransformerEncoder
 from keras_vit.metadata import composition
-from keras_vit.models.config import ViTConfig
 from keras_vit.validation import check_choice, check_rate
 
 FUSIONS = ("mean", "max", "min")
@@ -136,7 +135,7 @@ def rollout_model(model, fusion="mean", discard_ratio=0.0):
     parts = composition(model)
     blocks = [layer for layer in parts.inner.layers if isinstance(layer, TransformerEncoder)]
     config = parts.marker.content.config
-    if not isinstance(config, ViTConfig) or not blocks:
+    if not config.has_global_attention or not blocks:
         raise ValueError(
             "a rollout needs blocks in which every token attends to every other, as a Vision Transformer's; those of a "
             "Swin Transformer attend inside windows. "

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import re
 import typing
 
 import keras
@@ -9,6 +11,7 @@ import keras
 from keras_vit.layers.core.resample import METHODS
 from keras_vit.layers.vit.positions import POSITION_EMBEDDINGS
 from keras_vit.models.aliases import resolve_aliases
+from keras_vit.models.flops import block_multiply_adds
 from keras_vit.validation import (
     as_pair,
     check_choice,
@@ -24,6 +27,9 @@ from keras_vit.validation import (
 )
 
 CLASSIFIER_ACTIVATIONS = (None, "linear", "softmax", "sigmoid")
+_STEM = re.compile(r"(stem_\w+|patches|patch_encoder|embedding_norm)/")
+_BLOCK = re.compile(r"encoder_block_(\d+)/")
+_MERGING = re.compile(r"patch_merging_(\d+)/")
 
 
 class ModelConfig:
@@ -70,6 +76,68 @@ class ModelConfig:
     def from_json(cls, text) -> typing.Self:
         """The inverse of `to_json`."""
         return cls.from_config(json.loads(text))
+
+    # The differences between families that other packages depend on. A family overrides those that hold for it.
+
+    @property
+    def stage_depths(self):
+        """Tuple of ints: encoder blocks in each stage, `(num_layers,)` without stages; empty without encoder blocks."""
+        return ()
+
+    @property
+    def has_global_attention(self):
+        """bool. Whether every token attends to every other in every block."""
+        return False
+
+    @property
+    def can_mask_patches(self):
+        """bool. Whether the encoder can leave out patches, as a masked autoencoder does."""
+        return False
+
+    @property
+    def has_flexible_grid(self):
+        """bool. Whether any multiple of the patch size is an image size at which pretrained weights work well."""
+        return False
+
+    @property
+    def norm_follows_pooling(self):
+        """bool. Whether the final norm belongs to the head rather than to the encoder."""
+        return False
+
+    def adapt(self, **changes):
+        """A copy with some fields changed, for a model that takes over the weights of this one.
+
+        Raises:
+            ValueError: on an unknown field, or a change that leaves open how the weights are used.
+        """
+        return self.replace(**changes)
+
+    def variable_depth(self, path):
+        """int. The depth of a variable: 0 for the stem, n for the n-th block, one more than the blocks for the head."""
+        if _STEM.match(path):
+            return 0
+        if block := _BLOCK.match(path):
+            return int(block[1]) + 1
+        if merging := _MERGING.match(path):
+            return sum(self.stage_depths[: int(merging[1])]) + 1
+        in_encoder = path.startswith("encoder_norm/") and not self.norm_follows_pooling
+        return sum(self.stage_depths) + (0 if in_encoder else 1)
+
+    def sharded_widths(self):
+        """Dict from name to int: the widths that model parallelism divides among devices.
+
+        Raises:
+            ValueError: if the family has no encoder blocks.
+        """
+        raise ValueError(f"model parallelism needs encoder blocks. Received: {type(self).__name__}")
+
+    def multiply_adds(self):
+        """int. Multiply-adds of the matrix products and convolutions in a forward pass of one image.
+
+        Raises:
+            ValueError: if the family, or a variation of it, is not counted.
+        """
+        raise ValueError(f"the operations of this family are not counted. Received: config={self!r}")
 
 
 POOLING = ("token", "gap", "token_gap", "map")
@@ -232,6 +300,42 @@ class ViTConfig(ModelConfig):
     def num_prefix_tokens(self):
         """int. Tokens in front of the patches: class, distillation, registers."""
         return int(self.class_token) + int(self.distillation_token) + self.num_registers
+
+    @property
+    def stage_depths(self):
+        return (self.num_layers,)
+
+    @property
+    def has_global_attention(self):
+        return True
+
+    @property
+    def can_mask_patches(self):
+        return self.norm_placement == "pre"
+
+    @property
+    def has_flexible_grid(self):
+        return True
+
+    @property
+    def norm_follows_pooling(self):
+        return self.pool_before_norm
+
+    def sharded_widths(self):
+        return {"hidden_dim": self.hidden_dim, "mlp_dim": self.mlp_dim}
+
+    def multiply_adds(self):
+        if self.pooling not in ("token", "gap") or self.pre_logits_dim:
+            raise ValueError(
+                "pooling must be 'token' or 'gap', without pre-logits. "
+                f"Received: pooling={self.pooling!r}, pre_logits_dim={self.pre_logits_dim}"
+            )
+        patches, width = math.prod(self.grid_size), self.hidden_dim
+        tokens = patches + self.num_prefix_tokens
+        projection = patches * math.prod(self.patch_size) * self.num_channels * width
+        block = block_multiply_adds(tokens, tokens, width, self.mlp_dim, self.activation == "swiglu")
+        heads = 2 if self.distillation_token else 1
+        return projection + self.num_layers * block + heads * width * self.num_classes
 
     def drop_path_rates(self):
         """One rate a block."""

@@ -1,6 +1,7 @@
 """A small residual convolutional network: the teacher and the yardstick of Vision Transformers on small images."""
 
 import dataclasses
+import math
 
 import keras
 
@@ -51,7 +52,8 @@ class ConvNetConfig(ModelConfig):
             object.__setattr__(self, name, tuple(values))
         if not self.widths or len(self.widths) != len(self.depths):
             raise ValueError(
-                f"widths and depths must tell every stage. Received: widths={self.widths}, depths={self.depths}"
+                "widths and depths must be non-empty and of equal length. "
+                f"Received: widths={self.widths}, depths={self.depths}"
             )
         for width in self.widths:
             check_positive(width, "widths")
@@ -65,6 +67,15 @@ class ConvNetConfig(ModelConfig):
         unit = 2 ** (len(self.widths) - 1)
         if any(side % unit for side in self.image_size):
             raise ValueError(f"image_size must be a multiple of {unit}. Received: image_size={self.image_size}")
+
+    def multiply_adds(self):
+        pixels, channels, total = math.prod(self.image_size), self.num_channels, 0
+        for stage, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True)):
+            total += 9 * pixels * channels * width  # before the pooling
+            pixels //= 4 if stage else 1
+            total += depth * 2 * 9 * pixels * width**2
+            channels = width
+        return total + channels * self.num_classes
 
 
 def build_convnet(config, input_spec=None, labels=None, origin=None, dtype=None, name="convnet"):

@@ -60,6 +60,17 @@ class HybridConfig(ViTConfig):
         check_divides(self.feature_size, self.patch_size, f"image_size / {self.stem_stride}, rounded up,")
 
     @property
+    def can_mask_patches(self):
+        return False
+
+    @property
+    def has_flexible_grid(self):
+        return False
+
+    def multiply_adds(self):
+        raise ValueError(f"the operations of hybrids are not counted. Received: config={self!r}")
+
+    @property
     def stem_stride(self):
         """int. Pixels of an image, in each direction, to one of the ResNet's features."""
         return stem_stride(self.stem_depths)

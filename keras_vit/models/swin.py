@@ -1,6 +1,7 @@
 """From a `SwinConfig` to a plain functional `keras.Model`."""
 
 import dataclasses
+import math
 
 import keras
 
@@ -10,6 +11,7 @@ from keras_vit.layers.swin.windows import MASK_VALUE, WINDOW_RULES, window_and_s
 from keras_vit.loss_check import check_loss_at_compile
 from keras_vit.metadata import LAYER_NAME, Metadata
 from keras_vit.models.config import ACTIVATIONS, CLASSIFIER_ACTIVATIONS, ModelConfig
+from keras_vit.models.flops import block_multiply_adds
 from keras_vit.models.heads import classifier
 from keras_vit.models.vit import default_input_spec
 from keras_vit.validation import (
@@ -175,6 +177,54 @@ class SwinConfig(ModelConfig):
             stages = range(len(self.depths))
             return [window_and_shift_by_height(height // 2**stage, self.window_size[0]) for stage in stages]
         return [window_and_shift(r, self.window_size, self.window_rule) for r in self.resolutions]
+
+    @property
+    def trained_windows(self):
+        """`(h, w)` for each stage of version 2: the window whose farthest position has the coordinate 1."""
+        trained = self.pretrained_window_sizes or [0] * len(self.depths)
+        return tuple((t, t) if t else window for t, window in zip(trained, self.windows, strict=True))
+
+    @property
+    def stage_depths(self):
+        return self.depths
+
+    def adapt(self, **changes):
+        """A copy with some fields changed, for a model that takes over the weights of this one.
+
+        In version 2 the windows of training stay those of this config.
+
+        Raises:
+            ValueError: if `pretrained_window_sizes` must be passed, as the windows of training are not square.
+        """
+        config = self.replace(**changes)
+        # The coordinates inside a window of one token are zero, whatever the window of training was.
+        changed = any(new not in (old, (1, 1)) for new, old in zip(config.windows, self.windows, strict=True))
+        if self.version == 1 or "pretrained_window_sizes" in changes or not changed:
+            return config
+        if any(height != width for height, width in self.trained_windows):
+            raise ValueError(
+                "pretrained_window_sizes must be passed for another window than that of the weights, if that is not "
+                f"square. Received: windows {self.windows}"
+            )
+        return config.replace(pretrained_window_sizes=tuple(height for height, _ in self.trained_windows))
+
+    def sharded_widths(self):
+        # The widths of later stages are multiples of the first.
+        return {"embed_dim": self.embed_dim, "embed_dim * mlp_ratio": int(self.embed_dim * self.mlp_ratio)}
+
+    def multiply_adds(self):
+        if self.version != 1:
+            raise ValueError(f"version must be 1. Received: version={self.version}")
+        total = math.prod(self.resolutions[0]) * math.prod(self.patch_size) * self.num_channels * self.embed_dim
+        for stage, depth in enumerate(self.depths):
+            width, window = self.hidden_dims[stage], self.windows[stage]
+            # Padding up to whole windows takes part in the attention alone.
+            padded = math.prod(-(-side // w) * w for side, w in zip(self.resolutions[stage], window, strict=True))
+            tokens, mlp_dim = math.prod(self.resolutions[stage]), int(width * self.mlp_ratio)
+            total += depth * (block_multiply_adds(padded, math.prod(window), width, 0) + 2 * tokens * width * mlp_dim)
+            if stage:
+                total += tokens * 2 * width * width  # four neighbors of half the width each, to one token
+        return total + self.hidden_dims[-1] * self.num_classes
 
     def drop_path_rates(self):
         """One rate a block, counted through all stages."""

@@ -80,10 +80,7 @@ def from_checkpoint(
     """
     overrides = resolve_aliases(overrides, config)
     source = Source(path, layout, KeySelection(skip, new, prefix))
-    if config is None:
-        config = source.layout.adapt_config(source.config(overrides), overrides)
-    else:
-        config = config.replace(**overrides)
+    config = source.config(overrides).adapt(**overrides) if config is None else config.replace(**overrides)
     return source.build(config, input_spec, labels, dtype, name)
 
 
@@ -134,7 +131,7 @@ def build_variant(source, variant, overrides, input_spec=None, labels=None, dtyp
     _check_family(path, type(config), wanted, type(config) is type(wanted))
     _check_sizes(path, config, wanted, {"patch_size"} & set(overrides))
     sizes = {name: getattr(variant, name) for name in _IMAGE_SIZES[:2] if hasattr(variant, name)}
-    config = source.layout.adapt_config(config, {**sizes, **overrides})
+    config = config.adapt(**{**sizes, **overrides})
     return source.build(config, input_spec, labels, dtype, name)
 
 
@@ -196,7 +193,7 @@ def build_published(name, path, selection, overrides, input_spec=None, labels=No
     # A file of one's own may be the same weights with the keys of another source.
     where, described = ((path, "auto"), True) if path else ((entry.source, entry.layout), False)
     source = Source(*where, selection, described)
-    config = source.layout.adapt_config(entry.config(), overrides)
+    config = entry.config().adapt(**overrides)
     input_spec = input_spec or entry.input_spec_for(config)
     labels = entry.labels_for(config) if labels is None else labels
     origin = f"{source.name}, taken for {name}" if path else name

@@ -55,7 +55,7 @@ def read_config(path, **wanted):
     checkpoint = open_checkpoint(path)
     layout = detect_layout(checkpoint)
     found = infer_config(layout.unpack(checkpoint), layout, describe(checkpoint), wanted)
-    return layout.adapt_config(found, wanted)
+    return found.adapt(**wanted)
 
 
 def read(path, **wanted):

@@ -6,7 +6,6 @@ import numpy as np
 
 from keras_vit.config.recipe import INITIALIZATIONS
 from keras_vit.metadata import metadata
-from keras_vit.models import ViTConfig
 from keras_vit.training.initialization.local import initialize_local_attention
 from keras_vit.validation import check_choice
 
@@ -46,7 +45,7 @@ def initialize(model, scheme, seed=0):
         _truncated_normal(model, random)
     elif scheme in ("mimetic", "local"):
         config = metadata(model).config
-        if not isinstance(config, ViTConfig):
+        if not config.has_global_attention:
             raise ValueError(f"{scheme} initialization is for Vision Transformers. Received: {type(config).__name__}")
         variables = {variable.path: variable for variable in model.weights}
         {"mimetic": _mimetic, "local": initialize_local_attention}[scheme](variables, config, random)

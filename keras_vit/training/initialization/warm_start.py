@@ -178,10 +178,11 @@ def remat_scope(config, enabled=True):
     """
     if not enabled:
         return keras.RematScope(None)
-    if not hasattr(config, "drop_path_rates"):
+    if not config.stage_depths:
         raise ValueError(f"gradient_checkpointing needs encoder blocks. Received: {type(config).__name__}")
-    count = len(config.drop_path_rates())
-    return keras.RematScope("list_of_layers", layer_names=[f"encoder_block_{i}" for i in range(count)])
+    return keras.RematScope(
+        "list_of_layers", layer_names=[f"encoder_block_{i}" for i in range(sum(config.stage_depths))]
+    )
 
 
 def initial_model(recipe, labels=None, dtype=None):

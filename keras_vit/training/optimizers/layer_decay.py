@@ -4,16 +4,9 @@ Sources: Clark et al., "ELECTRA" (arXiv:2003.10555); Bao et al., "BEiT" (arXiv:2
 `optim/_param_groups.py`, `param_groups_layer_decay`, and the `group_matcher` of its models.
 """
 
-import re
-
 from keras_vit.metadata import metadata
-from keras_vit.models import SwinConfig
 from keras_vit.training.optimizers.optimizers import NO_DECAY
 from keras_vit.validation import is_number
-
-_STEM = re.compile(r"(stem_\w+|patches|patch_encoder|embedding_norm)/")
-_BLOCK = re.compile(r"encoder_block_(\d+)/")
-_MERGING = re.compile(r"patch_merging_(\d+)/")
 
 
 def layer_decay_scales(model, decay):
@@ -39,26 +32,14 @@ def layer_decay_scales(model, decay):
     if not is_number(decay) or not 0 < decay <= 1:
         raise ValueError(f"decay must be in (0, 1]. Received: decay={decay!r}")
     config = metadata(model).config
-    if not hasattr(config, "num_heads"):
+    if not config.stage_depths:
         raise ValueError(f"layer-wise decay is for Transformers. Received: {type(config).__name__}")
-    depths = config.depths if isinstance(config, SwinConfig) else (config.num_layers,)
-    norm_is_of_the_blocks = isinstance(config, SwinConfig) or not config.pool_before_norm
+    num_blocks = sum(config.stage_depths)
     return {
-        variable.path: decay ** (sum(depths) + 1 - _group(variable.path, depths, norm_is_of_the_blocks))
+        variable.path: decay ** (num_blocks + 1 - config.variable_depth(variable.path))
         for variable in model.weights
         if "seed_generator" not in variable.path
     }
-
-
-def _group(path, depths, norm_is_of_the_blocks):
-    """0 for the stem, 1 to the number of blocks for these, one more for the rest."""
-    if _STEM.match(path):
-        return 0
-    if block := _BLOCK.match(path):
-        return int(block[1]) + 1
-    if merging := _MERGING.match(path):
-        return sum(depths[: int(merging[1])]) + 1
-    return sum(depths) + (0 if path.startswith("encoder_norm/") and norm_is_of_the_blocks else 1)
 
 
 def decayed_paths(model, no_decay=NO_DECAY):

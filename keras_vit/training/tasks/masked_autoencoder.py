@@ -18,7 +18,7 @@ from keras_vit.layers.core.dense import make_dense
 from keras_vit.layers.core.dropout import ReplicaSeedGenerator
 from keras_vit.layers.vit.positions import sincos2d
 from keras_vit.metadata import metadata
-from keras_vit.models import ViTConfig, features
+from keras_vit.models import features
 from keras_vit.validation import check_rate
 
 _VARIANCE_EPSILON = 1e-6
@@ -75,7 +75,7 @@ class MaskedAutoencoder(keras.Model):
     ):
         super().__init__(name=name)
         config = metadata(encoder).config
-        if type(config) is not ViTConfig or config.norm_placement != "pre":
+        if not config.can_mask_patches:
             raise ValueError(f"encoder must be a Vision Transformer with pre-norm blocks. Received: {config!r}")
         patches = config.grid_size[0] * config.grid_size[1]
         self.num_visible = int(patches * (1 - check_rate(ratio, "ratio")))

@@ -137,10 +137,6 @@ class Layout:
             told.pop("activation", None)
         return {**inferred, **told}
 
-    def adapt_config(self, source, changes):
-        """The config of a model that is to be filled with the weights of `source`: that with some fields changed."""
-        return source.replace(**changes)
-
     def make_config(self, fields):
         """The config of inferred fields.
 

@@ -2,11 +2,10 @@
 
 import dataclasses
 
-from keras_vit.models import ConvNetConfig, SwinConfig, ViTConfig
+from keras_vit.models import ConvNetConfig, ViTConfig
 from keras_vit.weights.config import embedded
 from keras_vit.weights.layouts.base import HEADS, Layout, rule
 from keras_vit.weights.layouts.subtrees import behind
-from keras_vit.weights.layouts.swin import TIMM as SWIN
 
 _METADATA = "keras_vit>Metadata"
 
@@ -65,11 +64,6 @@ class KerasLayout(Layout):
                 "keras_vit.create_model(name, weights=path). Received: a file of Keras without a config"
             )
         return {}
-
-    def adapt_config(self, source, changes):
-        """The config with some fields changed; in Swin Transformers V2 the windows of training stay."""
-        adapt = SWIN.adapt_config if isinstance(source, SwinConfig) else super().adapt_config
-        return adapt(source, changes)
 
 
 def select_model(checkpoint, prefix):

@@ -13,7 +13,7 @@ from keras_vit.models import SwinConfig
 from keras_vit.weights.config.shapes import axes, count_classes, kernel_sizes, ratio_of_widths
 from keras_vit.weights.layouts.base import Layout, count_blocks, dense, norm, rule
 from keras_vit.weights.layouts.huggingface import body_prefix
-from keras_vit.weights.layouts.swin_windows import image_of_windows, told_sizes, trained_windows, window_of_coordinates
+from keras_vit.weights.layouts.swin_windows import image_of_windows, told_sizes, window_of_coordinates
 from keras_vit.weights.layouts.transforms import CONV_OIHW, TRANSPOSED
 
 
@@ -146,7 +146,7 @@ class Swin(Layout):
             if mask is not None and self.words is OFFICIAL:
                 found[f"{attention.removesuffix('.attn')}.attn_mask"] = mask
             if config.version == 2:
-                table = log_coordinates(window, trained_windows(config)[stage])
+                table = log_coordinates(window, config.trained_windows[stage])
                 found[f"{attention}.relative_coords_table"] = table.reshape(1, 2 * window[0] - 1, 2 * window[1] - 1, 2)
         return found
 
@@ -161,7 +161,7 @@ class Swin(Layout):
         """Raises a `ValueError` where a file's coordinates are those of another window of training."""
         if config.version == 1:
             return
-        for found, ours in zip(self._coordinates(checkpoint), trained_windows(config), strict=True):
+        for found, ours in zip(self._coordinates(checkpoint), config.trained_windows, strict=True):
             if found and (found, found) != ours:
                 raise ValueError(
                     "pretrained_window_sizes must be that of the weights; build the model with it. "
@@ -220,22 +220,8 @@ class Swin(Layout):
         trained = (fields.get("pretrained_window_sizes") or ())[: len(fields["depths"])]
         config = SwinConfig(**{**fields, "pretrained_window_sizes": trained if any(trained) else None})
         # Coordinates that are those of the model's own windows need no mention.
-        own = config.version == 2 and trained_windows(config) == config.windows
+        own = config.version == 2 and config.trained_windows == config.windows
         return config.replace(pretrained_window_sizes=None) if own else config
-
-    def adapt_config(self, source, changes):
-        """The config with some fields changed. In version 2 the windows of training stay those of `source`."""
-        config = source.replace(**changes)
-        # The coordinates inside a window of one token are zero, whatever the window of training was.
-        moved = any(new not in (old, (1, 1)) for new, old in zip(config.windows, source.windows, strict=True))
-        if source.version == 1 or "pretrained_window_sizes" in changes or not moved:
-            return config
-        if any(height != width for height, width in trained_windows(source)):
-            raise ValueError(
-                "pretrained_window_sizes must be passed for another window than that of the weights, if that is not "
-                f"square. Received: windows {source.windows}"
-            )
-        return config.replace(pretrained_window_sizes=tuple(height for height, _ in trained_windows(source)))
 
 
 def _rules_agree(config, other):

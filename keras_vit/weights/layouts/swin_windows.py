@@ -10,12 +10,6 @@ from keras_vit.weights.config.shapes import axes, window_of_table
 _FARTHEST = 5
 
 
-def trained_windows(config):
-    """`(h, w)` for each stage of version 2: the window whose farthest position is at 1."""
-    trained = config.pretrained_window_sizes or [0] * len(config.depths)
-    return tuple((t, t) if t else window for t, window in zip(trained, config.windows, strict=True))
-
-
 def window_of_coordinates(table):
     """The window of training that a file's coordinates `(1, 2 h - 1, 2 w - 1, 2)` tell, or 0 if they tell none."""
     if table.ndim != 4 or table.shape[0] != 1 or not table.size:
