@@ -35,9 +35,9 @@ class DataConfig:
         label_offset: int. Subtracted from the labels of TFRecords; 1 if they start at 1. Default 0.
         batch_size: int. Global batch size. Training drops the remainder of an epoch; evaluation keeps it as a short
             batch without padding, so that every example counts once.
-        validation_fraction: float in [0, 1). The part of the training split, drawn at random and the same in every
-            run, that is evaluated on instead of the test split, for choosing settings; of every class alike where the
-            labels are in memory, by the hash of an example's number in a stream. Default 0.
+        validation_fraction: float in [0, 1). Fraction of the training split that is evaluated instead of the test
+            split, to choose settings. Selected at random, the same in every run: stratified by class if the labels are
+            in memory, by a hash of the index of an example in a stream. Default 0.
         validation_split: str or `None`. A split or folder used instead of `validation_fraction`. Default `None`.
         train_fraction: float in (0, 1]. Fraction of the remaining training split that is used, selected at random, the
             same in every run; a smaller fraction is a subset of a larger one. Default 1.
@@ -46,10 +46,10 @@ class DataConfig:
             take no more than a gibibyte at the model's size and no random crop wants their full resolution.
         cache: str or `None`. For images that are not `in_memory`: `memory` keeps their encoded bytes, the path of a
             folder copies them there as TFRecords on first use. Default `None`.
-        shuffle_buffer: int. Examples among which the next one is drawn, where a split is read as a stream (TFDS and
-            TFRecords without `cache=memory`); the order of the files is shuffled too. Default 16384.
-        deterministic: bool. Whether a stream has the same order in every run. False may be faster on slow disks.
-            Default True.
+        shuffle_buffer: int. Size of the shuffle buffer of splits that are read as a stream (TFDS and TFRecords without
+            `cache=memory`); the order of the files is shuffled too. Default 16384.
+        deterministic: bool. Gives a stream the same order in every run. False may be faster on slow disks. Default
+            True.
         aug_repeats: int. Number of differently augmented copies of each image in a batch (timm `aug_repeats`; repeated
             augmentation, Hoffer et al., arXiv:1901.09335). The length of an epoch is unchanged. Default 1; DeiT: 3.
         class_weights: tuple of floats or `None`. Weight of every class in the training loss.

@@ -59,28 +59,28 @@ def load_recipe_module(name):
     Raises:
         ValueError: if there is no such file, it holds no recipe, or has no such arguments.
     """
-    wanted, _, arguments = str(name).rpartition(":")
-    if not wanted or "=" not in arguments:  # A colon may be part of a path.
-        wanted, arguments = str(name), ""
-    paths = [pathlib.Path(wanted), RECIPES / f"{wanted}.py"]
+    file_or_name, _, arguments = str(name).rpartition(":")
+    if not file_or_name or "=" not in arguments:  # A colon may be part of a path.
+        file_or_name, arguments = str(name), ""
+    paths = [pathlib.Path(file_or_name), RECIPES / f"{file_or_name}.py"]
     path = next((p for p in paths if p.is_file()), None)
     if path is None:
         raise ValueError(
-            f"unknown recipe{nearest(wanted, list_recipes())} Received: {wanted!r}, which is neither a file nor one of "
-            f"{list_recipes()}"
+            f"unknown recipe{nearest(file_or_name, list_recipes())} Received: {file_or_name!r}, which is neither a file "
+            f"nor one of {list_recipes()}"
         )
     spec = importlib.util.spec_from_file_location(f"keras_vit_recipe_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     with _importing_from(path.parent):
         spec.loader.exec_module(module)
     if arguments:
-        module.recipe = _made(module, path, arguments)
+        module.recipe = _call_make_recipe(module, path, arguments)
     if not isinstance(getattr(module, "recipe", None), Recipe):
         raise ValueError(f"a recipe file must define 'recipe', a keras_vit.config.Recipe. Received: {str(path)!r}")
     return module
 
 
-def _made(module, path, arguments):
+def _call_make_recipe(module, path, arguments):
     """Calls `make_recipe` with the arguments of `key=value,key=value`."""
     make = getattr(module, "make_recipe", None)
     pairs = [pair.partition("=") for pair in arguments.split(",")]

@@ -1,4 +1,4 @@
-"""Heads on frozen features: a linear classifier that costs one pass over the images."""
+"""Linear classification heads on frozen features, which need one pass over the images."""
 
 import math
 
@@ -12,13 +12,13 @@ _RATE, _DECAY, _BETA_1, _BETA_2 = 1e-2, 0.5, 0.9, 0.999
 
 
 def head_inputs(model):
-    """Builds the model that gives what the heads of another classify.
+    """Builds the model from images to the inputs of the heads.
 
     Args:
-        model: a model of this library with a classifier; it shares its weights.
+        model: a model of this library with a classifier; the new model shares its weights.
 
     Returns:
-        A `keras.Model` from images to a list of `(batch, features)`, one a head.
+        A `keras.Model` from images to a list of `(batch, features)`, one per head.
 
     Raises:
         ValueError: if the model has no head.
@@ -27,16 +27,15 @@ def head_inputs(model):
 
 
 def fit_heads(model, features, labels, seed=0):
-    """Fits the heads of a model to features that do not change, as multinomial logistic regression with weight decay.
+    """Fits the heads of a model to fixed features by multinomial logistic regression with weight decay.
 
-    Features are standardized while it learns; the kernel takes that over, so the model stays as it is but for the
-    weights of its heads.
+    Features are standardized during the fit; the kernels include the scaling, so only the weights of the heads change.
 
     Args:
         model: a model of this library with a classifier of logits.
-        features: list of float32 arrays `(examples, features)`, one a head, as `head_inputs` gives them.
+        features: list of float32 arrays `(examples, features)`, one per head, as `head_inputs` returns them.
         labels: int array `(examples,)`.
-        seed: int. Of the order of the examples.
+        seed: int. Seed of the order of the examples.
     """
     for layer, inputs in zip(_heads(model), features, strict=True):
         kernel, bias = _logistic_regression(np.asarray(inputs, "float32"), np.asarray(labels), layer.units, seed)
@@ -46,10 +45,10 @@ def fit_heads(model, features, labels, seed=0):
 
 
 def _logistic_regression(features, labels, num_classes, seed):
-    """`(kernel, bias)` of the features as they are; AdamW on minibatches, in NumPy: a graph would cost more."""
-    mean, deviation = features.mean(axis=0), features.std(axis=0)
-    deviation = np.where(deviation > 1e-6, deviation, 1.0).astype("float32")
-    inputs = np.c_[(features - mean) / deviation, np.ones(len(features), "float32")]  # the last column is the bias
+    """Fits `(kernel, bias)` for unscaled features with AdamW on minibatches, in NumPy, which is faster than a graph."""
+    mean, stddev = features.mean(axis=0), features.std(axis=0)
+    stddev = np.where(stddev > 1e-6, stddev, 1.0).astype("float32")
+    inputs = np.c_[(features - mean) / stddev, np.ones(len(features), "float32")]  # the last column is the bias
     targets, generator = np.eye(num_classes, dtype="float32")[labels], np.random.default_rng(seed)
     weights, first, second = np.zeros((3, inputs.shape[1], num_classes), "float32")
     size = min(_BATCH, len(inputs))
@@ -64,7 +63,7 @@ def _logistic_regression(features, labels, num_classes, seed):
         corrected = first / (1 - _BETA_1 ** (update + 1)), second / (1 - _BETA_2 ** (update + 1))
         weights[:-1] -= rate * _DECAY * weights[:-1]
         weights -= rate * corrected[0] / (np.sqrt(corrected[1]) + 1e-8)
-    kernel = weights[:-1] / deviation[:, None]
+    kernel = weights[:-1] / stddev[:, None]
     return kernel, weights[-1] - mean @ kernel
 
 
@@ -76,5 +75,5 @@ def _softmax(logits):
 def _heads(model):
     heads = [layer for layer in model.layers if layer.name in HEADS]
     if not heads:
-        raise ValueError(f"a model must have a classifier to fit its head. Received: model={model.name!r}")
+        raise ValueError(f"model must have a classifier. Received: model={model.name!r}")
     return heads
