@@ -8,6 +8,7 @@ from keras_vit.training.initialization.warm_start import freeze, initial_model, 
 from keras_vit.training.loop.checkpoint import restore
 from keras_vit.training.loop.checkpoint_callback import CheckpointCallback
 from keras_vit.training.loop.fit import compile_model, fit
+from keras_vit.training.loop.run_context import RunContext
 from keras_vit.training.optimizers.build import make_optimizer, make_schedule
 from keras_vit.training.optimizers.layer_decay import decayed_paths, layer_decay_scales
 from keras_vit.training.optimizers.optimizers import SGD, AdamW, Lamb, Lion, Muon
@@ -31,6 +32,7 @@ __all__ = [
     "Lion",
     "MaskedAutoencoder",
     "Muon",
+    "RunContext",
     "SigmoidCrossEntropy",
     "adapt_teacher",
     "compile_model",

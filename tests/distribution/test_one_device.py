@@ -67,8 +67,8 @@ def test_mirrored_takes_all_gpus_or_two_logical_cpus(runs):
     (worker,) = runs["mirrored"]
     gpus = len(tf.config.list_physical_devices("GPU"))
     kind = "GPU" if gpus else "CPU"
-    found = [str(name).rpartition("device:")[2] for name in worker["devices"]["devices"]]
-    assert found == [f"{kind}:{i}" for i in range(gpus or 2)]
+    names = [str(name).rpartition("device:")[2] for name in worker["devices"]["devices"]]
+    assert names == [f"{kind}:{i}" for i in range(gpus or 2)]
     one, ((kind, arrays),) = pairs(runs, "clipnorm", ["mirrored"])
     assert_same(one, arrays, kind, adam=True)
 

@@ -46,7 +46,7 @@ def test_a_name_is_one_strategy_in_a_process():
     assert distribution.strategy("cpu:1") is distribution.strategy("cpu:1")
 
 
-def test_a_tpu_that_is_not_there_is_told(monkeypatch):
+def test_a_missing_tpu_is_reported(monkeypatch):
     monkeypatch.setenv("TPU_NAME", "nowhere")
     monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", lambda name: _fail(name))
     with pytest.raises(ValueError, match=r"Received: TPU_NAME='nowhere' \(no such nowhere\)"):
@@ -142,9 +142,9 @@ def test_every_row_goes_to_one_replica_in_order(batch, workers, local):
     whole = list(batches.as_numpy_iterator())
     assert {len(part) for part in parts} == {len(whole) * local}
     for step, rows in enumerate(whole):
-        found = [part[step * local + i] for part in parts for i in range(local)]
-        np.testing.assert_array_equal(np.concatenate(found), rows)
-        sizes = [len(rows) for rows in found]
+        elements = [part[step * local + i] for part in parts for i in range(local)]
+        np.testing.assert_array_equal(np.concatenate(elements), rows)
+        sizes = [len(rows) for rows in elements]
         assert max(sizes) - min(sizes) <= 1
 
 

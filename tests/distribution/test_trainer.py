@@ -14,7 +14,7 @@ SEVERAL = KINDS[1:]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """What every case gave on every kind of device: `{kind: [a worker's {case: {name: array}}]}`."""
+    """The results of each case on each kind of device: `{kind: [{case: {name: array}} of each worker]}`."""
     return run_cases("distributed_fits", tmp_path_factory.mktemp("runs"), KINDS)
 
 
@@ -29,7 +29,7 @@ def test_weights_logs_and_logits_are_those_of_one_device(runs, case):
 
 @pytest.mark.parametrize("case", ["vit", "deit", "swin"])
 def test_the_cases_are_clipped(runs, case):
-    """Else they would not tell whether gradients are clipped before they are summed up."""
+    """Otherwise they would not show whether gradients are clipped before they are summed."""
     (worker,) = runs["one"]
     clipped, unclipped = worker[case], worker[f"unclipped_{case}"]
     assert max(np.abs(clipped[name] - unclipped[name]).max() for name in clipped if "kernel" in name) > 1e-3
@@ -37,7 +37,7 @@ def test_the_cases_are_clipped(runs, case):
 
 @pytest.mark.parametrize("case", ["vit", "deit", "swin", "recipe"])
 def test_the_cases_learn(runs, case):
-    """Else they would agree about nothing."""
+    """Otherwise their agreement would prove nothing."""
     one, _ = pairs(runs, case, SEVERAL)
     logs = one["logs of loss"]
     assert len(logs) == EPOCHS

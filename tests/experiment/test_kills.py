@@ -1,4 +1,4 @@
-"""Runs whose processes are killed at random moments and started again end as uninterrupted ones."""
+"""Runs that are killed at random moments and resumed end like uninterrupted ones."""
 
 import contextlib
 import json
@@ -33,13 +33,13 @@ recipe = RECIPE.replace(
     training=dataclasses.replace(RECIPE.training, early_stopping=4, save_steps={SAVE_STEPS}),
 )
 '''
-LIMIT = 600  # seconds, of machines that do much else
+LIMIT = 600  # seconds, for busy machines
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The folder of the runs; of every run the parts, dicts as `kill_runs` prints them; what was said."""
+    """The folder of the runs; the parts of each run, dicts as `kill_runs` prints them; the output."""
     folder = tmp_path_factory.mktemp("kills")
     (folder / "recipe.py").write_text(RECIPE)
     root = pathlib.Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def runs(tmp_path_factory):
         str(folder),
         *RUNS.values(),
     ]
-    (folder / "temporary").mkdir()  # What a killed process had there stays.
+    (folder / "temporary").mkdir()  # A killed process leaves files there.
     environment = {**os.environ, "TMPDIR": str(folder / "temporary")}
     process = subprocess.Popen(
         command,
@@ -60,15 +60,15 @@ def runs(tmp_path_factory):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,  # so that what it has started can be killed with it
+        start_new_session=True,  # so that its children can be killed too
     )
     try:
-        said, _ = process.communicate(timeout=LIMIT)
+        output, _ = process.communicate(timeout=LIMIT)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    parts = [json.loads(line) for line in said.splitlines() if line.startswith('{"run"')]
-    return folder, {name: [part for part in parts if part["run"] == name] for name in RUNS}, said
+    parts = [json.loads(line) for line in output.splitlines() if line.startswith('{"run"')]
+    return folder, {name: [part for part in parts if part["run"] == name] for name in RUNS}, output
 
 
 def _codes(runs, name):
@@ -76,12 +76,12 @@ def _codes(runs, name):
 
 
 def _assert_same(runs, parts, whole):
-    """The same state at the end, the same numbers of every epoch, and no part that went back or lost too much."""
-    folder, told, said = runs
-    places = [tuple(part["place"]) for part in told[parts]]
-    assert places == sorted(places), said
-    assert (0, 0) < places[-2] < places[-1] == (4, 0), said
-    _assert_little_is_lost(told[parts], said)
+    """The final state and the numbers of every epoch are equal; no part goes back or loses too much."""
+    folder, results, output = runs
+    positions = [tuple(part["position"]) for part in results[parts]]
+    assert positions == sorted(positions), output
+    assert (0, 0) < positions[-2] < positions[-1] == (4, 0), output
+    _assert_resumes_at_checkpoint(results[parts], output)
     first, second = (load_checkpoint(folder / name / "0" / "checkpoint.npz") for name in (parts, whole))
     for a, b in zip(first.values, second.values, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -94,18 +94,18 @@ def _assert_same(runs, parts, whole):
     assert (folder / parts / "0" / "average.weights.h5").exists()
 
 
-def _assert_little_is_lost(parts, said):
-    """A part goes on where the one before was saved: behind the last step that it has begun, or was killed in one."""
+def _assert_resumes_at_checkpoint(parts, output):
+    """Each part resumes at the last checkpoint of the one before, which a kill may leave some steps behind."""
     saved = 0
     for part in parts:
-        assert part["first"] == saved, said
+        assert part["first"] == saved, output
         saved = part["saved"]
         if -9 in part["codes"]:
-            done = part["begun"] - 1
-            assert done - SAVE_STEPS <= saved <= part["begun"], said
-            assert saved > part["first"], said
+            done = part["started"] - 1
+            assert done - SAVE_STEPS <= saved <= part["started"], output
+            assert saved > part["first"], output
         else:
-            assert saved == part["begun"], said
+            assert saved == part["started"], output
 
 
 def test_a_run_of_one_worker(runs):
@@ -115,7 +115,7 @@ def test_a_run_of_one_worker(runs):
 
 
 def test_a_run_of_two_workers(runs):
-    """Who is left ends by itself; a preempted one takes the other with it; the chief alone has a folder."""
+    """A surviving worker stops by itself; a preempted one stops the other too; only the chief has a folder."""
     assert _codes(runs, "two") == [[0, 0]], runs[2]
     assert _codes(runs, "two_in_parts") == [[75, -9], [-9, 75], [-9, -9], [75, 75], [0, 0]], runs[2]
     assert "lost a worker" in runs[2]

@@ -1,4 +1,4 @@
-"""An interrupted run goes on at the step where it was and ends as an uninterrupted one."""
+"""An interrupted run resumes at the step where it was saved and ends like an uninterrupted one."""
 
 import concurrent.futures
 import dataclasses
@@ -19,8 +19,8 @@ from keras_vit.training.loop.checkpoint_callback import CheckpointCallback
 from keras_vit.training.loop.preemption import Preempted, StopRequest
 from keras_vit.training.loop.run_lock import locked
 
-STEPS = 8  # of an epoch
-# All that has a state of its own: averages, accumulated gradients, a teacher beside, a choice of the best epoch.
+STEPS = 8  # in an epoch
+# Everything that has a state: averages, accumulated gradients, a teacher, a selection of the best epoch.
 EVERYTHING = RECIPE.replace(
     name="everything",
     model=RECIPE.model.replace(distillation_token=True),
@@ -51,7 +51,7 @@ def _assert_same(finished, whole):
 
 
 class _At(keras.callbacks.Callback):
-    """Does something once, behind a step or a batch of a validation."""
+    """Calls an action once, after a step or before a batch of a validation."""
 
     def __init__(self, action, step=None, validation=None):
         super().__init__()
@@ -70,7 +70,7 @@ class _At(keras.callbacks.Callback):
 
 @pytest.fixture
 def at(monkeypatch):
-    """Lets every `fit` of the test do something at a step; in front of the library's callbacks, as a signal comes."""
+    """Makes every `fit` of the test call an action at a step, before the callbacks of the library, like a signal."""
     original = keras.Model.fit
 
     def install(action, **where):
@@ -107,7 +107,7 @@ def _full(descriptor):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def _place(directory):
+def _position(directory):
     state = load_checkpoint(directory / "checkpoint.npz").state
     return state["epoch"], state["step"]
 
@@ -116,7 +116,7 @@ def _place(directory):
 def test_signals_wait_for_the_end_of_the_step_and_errors_cost_the_steps_since_the_last_save(
     uninterrupted, tmp_path, at, monkeypatch
 ):
-    """One run in seven parts. How often it is saved may change from one to the next."""
+    """One run in seven parts. The frequency of saves may change from one to the next."""
     rarely, often = (dataclasses.replace(RECIPE.training, save_steps=n, save_minutes=None) for n in (None, 3))
     fsync = os.fsync
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -132,7 +132,7 @@ def test_signals_wait_for_the_end_of_the_step_and_errors_cost_the_steps_since_th
         at(action, step=step)
         with pytest.raises(error):
             _run(tmp_path, RECIPE.replace(training=training))
-        assert _place(tmp_path) == saved
+        assert _position(tmp_path) == saved
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     at(_raise, step=None)
     finished = _run(tmp_path)
@@ -142,13 +142,13 @@ def test_signals_wait_for_the_end_of_the_step_and_errors_cost_the_steps_since_th
 
 
 class _Disk:
-    """In place of a `CheckpointWriter`: notes what it is given."""
+    """Replaces a `CheckpointWriter`; records the positions."""
 
     def __init__(self):
-        self.places = []
+        self.positions = []
 
     def write(self, values, state, metrics=()):
-        self.places.append((state["epoch"], state["step"]))
+        self.positions.append((state["epoch"], state["step"]))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ class _Disk:
 def test_steps_and_minutes_count_from_the_last_save_and_no_step_waits_for_the_disk(
     monkeypatch, every, busy_until, saved
 ):
-    """Ten steps of half a minute each, and an epoch that ends behind them."""
+    """Ten steps of half a minute each, then the end of the epoch."""
     seconds, disk = [0.0], _Disk()
     monkeypatch.setattr(time, "perf_counter", lambda: seconds[0])
     new = Checkpoint({"epoch": 0, "step": 0, "history": [], "seconds": 0.0, "code": []})
@@ -179,17 +179,17 @@ def test_steps_and_minutes_count_from_the_last_save_and_no_step_waits_for_the_di
         seconds[0] += 30
         saver.on_train_batch_end(batch)
     saver.on_epoch_end(0, {"loss": 1.0})
-    assert disk.places == [*((0, step) for step in saved), (1, 0)]
+    assert disk.positions == [*((0, step) for step in saved), (1, 0)]
     assert saver.history == [{"loss": 1.0, "wall_seconds": 300.0}]
 
 
-def test_everything_that_has_a_state_goes_on(everything, tmp_path, at):
-    """Within an epoch, between an update and the next, and within a validation."""
+def test_everything_with_a_state_resumes(everything, tmp_path, at):
+    """Within an epoch, between two updates, and within a validation."""
     for where, saved in (({"step": STEPS + 5}, (1, 5)), ({"validation": 2}, (2, STEPS))):
         at(_signal(signal.SIGTERM), **where)
         with pytest.raises(Preempted):
             _run(tmp_path, EVERYTHING)
-        assert _place(tmp_path) == saved
+        assert _position(tmp_path) == saved
     at(_raise, step=None)
     _assert_same(_run(tmp_path, EVERYTHING), everything)
 
@@ -207,7 +207,7 @@ def test_another_recipe_is_refused_with_the_difference(uninterrupted):
         _run(uninterrupted.directory, other)
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(tmp_path, at):
+def test_a_damaged_checkpoint_is_replaced_by_the_previous_one(tmp_path, at):
     at(_signal(signal.SIGTERM), step=STEPS + 1)
     with pytest.raises(Preempted):
         _run(tmp_path)
@@ -217,11 +217,11 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(tmp_path, at):
     message = r"checkpoint.npz', whose checksum.* epoch 1: '.*checkpoint.previous.npz'"
     with pytest.warns(UserWarning, match=message), pytest.raises(KeyboardInterrupt):
         _run(tmp_path)
-    assert _place(tmp_path) == (1, 0)
+    assert _position(tmp_path) == (1, 0)
     assert not previous_path(path).exists()
 
 
-def test_where_no_checkpoint_is_whole_the_run_does_not_begin_anew(tmp_path):
+def test_a_run_with_damaged_checkpoints_does_not_start_over(tmp_path):
     for name, message in (
         (
             "checkpoint.npz",
@@ -245,7 +245,7 @@ def test_a_run_in_a_directory_that_is_in_use_is_refused_and_removes_nothing(tmp_
 
 @pytest.mark.long
 def test_overwrite_starts_again(tmp_path):
-    """In a thread, which gets no signals, as some notebooks have it."""
+    """In a thread, which gets no signals, as in some notebooks."""
     (tmp_path / "checkpoint.npz").write_bytes(b"rubbish")
     (tmp_path / "tensorboard").mkdir()
     short = RECIPE.replace(training=dataclasses.replace(RECIPE.training, epochs=1, steps_per_epoch=1))
@@ -264,7 +264,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(tmp_path):
 
 
 def test_a_finished_run_gets_more_epochs(tmp_path):
-    """With a constant learning rate it ends as if it had been as long from the beginning, to the bit."""
+    """With a constant learning rate it equals a run of that length from the start."""
     optimizer = dataclasses.replace(RECIPE.optimizer, schedule="constant", warmup_epochs=0.0)
     short, long = (
         RECIPE.replace(optimizer=optimizer, training=dataclasses.replace(RECIPE.training, epochs=epochs))
@@ -291,7 +291,7 @@ def test_more_epochs_take_the_learning_rate_of_the_new_length(tmp_path):
     assert any("from 2 to 4 epochs" in line and "from 0 to 0.00075" in line for line in lines), lines
 
 
-def test_a_run_that_has_stopped_early_goes_on_when_it_may(tmp_path):
+def test_a_run_that_has_stopped_early_continues_with_another_patience(tmp_path):
     data = dataclasses.replace(RECIPE.data, validation_fraction=0.1)
     optimizer = dataclasses.replace(RECIPE.optimizer, learning_rate=1e-12)
     training = dataclasses.replace(RECIPE.training, epochs=3, early_stopping=1)

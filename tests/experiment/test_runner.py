@@ -385,7 +385,7 @@ def test_a_record_names_the_code_of_every_part(tmp_path, monkeypatch):
     assert again.record["earlier_code"] == [first]
 
 
-def test_several_labels_are_judged_by_the_likeliest_class():
+def test_the_accuracy_of_several_labels_is_that_of_the_likeliest_class():
     metric = make_accuracy(multi_label=True)
     targets = np.array([[0, 1, 1], [0, 1, 1], [0, 0, 0], [1, 0, 0]], "float32")
     logits = np.array([[0, 1, 2], [3, 1, 2], [3, 1, 2], [3, 1, 2]], "float32")
@@ -396,7 +396,7 @@ def test_several_labels_are_judged_by_the_likeliest_class():
 
 @pytest.fixture(scope="module")
 def unvalidated(tmp_path_factory):
-    """A run that is judged by the test split alone, which 64 does not divide."""
+    """A run without a validation split; 64 does not divide its test split."""
     recipe = RECIPE.replace(
         training=dataclasses.replace(RECIPE.training, label_smoothing=0.3, epochs=2),
         data=DataConfig(name="digits", batch_size=64),

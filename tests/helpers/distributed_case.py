@@ -1,4 +1,4 @@
-"""What the cases of `distributed_small.py` and `distributed_fits.py` have in common: their data, models and `fit`."""
+"""The data, the models and the `fit` that the cases of `distributed_small.py` and `distributed_fits.py` share."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from keras_vit.distribution import strategies as distribution
 from keras_vit.training import trained_model
 
 CLASSES, BATCH, EPOCHS = 3, 12, 3
-EXAMPLES = 3 * BATCH + 1  # of the last batch only one replica gets a row
+EXAMPLES = 3 * BATCH + 1  # One replica alone gets a row of the last batch.
 _random = np.random.default_rng(0)
 IMAGES = _random.normal(size=(EXAMPLES, 8, 8, 3)).astype("float32")
 TARGETS = np.eye(CLASSES, dtype="float32")[_random.integers(0, CLASSES, EXAMPLES)]
@@ -16,19 +16,19 @@ WEIGHTS = _random.uniform(0.2, 2.0, EXAMPLES).astype("float32")
 
 
 def batches(weighted=False):
-    """All examples, in order; the last batch is short."""
+    """Makes a dataset of all examples, in order; the last batch is short."""
     columns = (IMAGES, TARGETS, WEIGHTS) if weighted else (IMAGES, TARGETS)
     return tf.data.Dataset.from_tensor_slices(columns).batch(BATCH)
 
 
 def fill(model):
-    """The same weights in every process."""
+    """Fills a model with the same weights in every process."""
     for seed, weight in enumerate(model.weights):
         weight.assign(keras.random.normal(weight.shape, 0.0, 0.2, seed=seed))
 
 
 def compiled(model, optimizer, label_smoothing=0.0, steps_per_execution=1, metrics=True, weighted=False, xla=False):
-    """A model with the same weights in every process, compiled."""
+    """Compiles a model that has the same weights in every process."""
     fill(trained_model(model))
     model.compile(
         optimizer,
@@ -42,20 +42,20 @@ def compiled(model, optimizer, label_smoothing=0.0, steps_per_execution=1, metri
 
 
 def prepared(strategy, make):
-    """What `make` makes within the strategy's scope, prepared."""
+    """Makes a model within the scope of the strategy, and prepares it."""
     keras.utils.set_random_seed(1)
     with strategy.scope():
         model = make()
     return distribution.prepare(model)
 
 
-def fit(strategy, make, dataset, judges=False):
-    """A model and what can be told of its training: weights, logs of every epoch, and the logits of all examples."""
+def fit(strategy, make, dataset, validates=False):
+    """Trains a model; returns it, its weights, the logs of every epoch, and the logits of all examples."""
     model = prepared(strategy, make)
-    data = dataset if judges else None
+    data = dataset if validates else None
     history = model.fit(dataset, epochs=EPOCHS, validation_data=data, verbose=0, shuffle=False).history
     trained = trained_model(model)
-    if judges:  # A `Distiller` gives the logits of each head.
+    if validates:  # A `Distiller` returns the logits of each head.
         logits = np.concatenate(keras.tree.flatten(model.predict(dataset, verbose=0)), axis=-1)
     else:
         logits = trained(IMAGES, training=False).numpy()
@@ -65,7 +65,7 @@ def fit(strategy, make, dataset, judges=False):
 
 
 def pairs(runs, case, kinds):
-    """What a case gave on one device, and every worker of other kinds, from what `run_cases` returned."""
+    """The results of a case on one device, and those of every worker of other kinds, from `run_cases`."""
     (one,) = (worker[case] for worker in runs["one"])
     return one, [(kind, worker[case]) for kind in kinds for worker in runs[kind] if case in worker]
 
@@ -73,13 +73,13 @@ def pairs(runs, case, kinds):
 def assert_same(one, arrays, kind, but=(), adam=False):
     """Fails unless two dicts of arrays agree within 1e-4.
 
-    Where an optimizer is of Adam's kind, the biases of keys are left out: their true gradient is zero, and Adam divides
-    rounding by itself.
+    With an optimizer like Adam the biases of keys are left out: their true gradient is zero, and Adam normalizes the
+    rounding errors.
     """
     assert arrays.keys() == one.keys()
     for name in set(arrays) - set(but):
-        expected, found = (_without_keys(name, x[name]) if adam else x[name] for x in (one, arrays))
-        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0, err_msg=f"{kind}: {name}")
+        expected, actual = (_without_keys(name, x[name]) if adam else x[name] for x in (one, arrays))
+        np.testing.assert_allclose(actual, expected, atol=1e-4, rtol=0, err_msg=f"{kind}: {name}")
 
 
 def _without_keys(name, array):

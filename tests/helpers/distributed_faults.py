@@ -1,4 +1,4 @@
-"""What Keras alone does on several replicas: run beside the cases of `distributed_small.py`."""
+"""The behavior of Keras alone on several replicas, run beside the cases of `distributed_small.py`."""
 
 import keras
 import numpy as np
@@ -12,43 +12,43 @@ TARGETS = np.eye(3, dtype="float32")[_random.integers(0, 3, 41)]
 
 
 def cases(kind):
-    """The functions from a strategy to a dict of arrays."""
-    wanted = (builds, reduces) if kind.startswith("workers") else (clips, weighs, accumulates, repeats, compiles)
-    return {f"keras_{function.__name__}": function for function in wanted}
+    """Functions from a strategy to a dict of arrays, by name."""
+    functions = (builds, reduces) if kind.startswith("workers") else (clips, weighs, accumulates, repeats, compiles)
+    return {f"keras_{function.__name__}": function for function in functions}
 
 
 def clips(strategy):
-    """Gradients that are clipped, of batches that the replicas divide."""
+    """Clips gradients of batches that divide evenly."""
     return _weights(strategy, {"global_clipnorm": 0.1}, even=True)
 
 
 def weighs(strategy):
-    """A last batch of which the replicas get different numbers of rows."""
+    """Trains with a last batch that does not divide evenly."""
     return _weights(strategy, {})
 
 
 def accumulates(strategy):
-    """Gradients that are accumulated."""
+    """Accumulates gradients."""
     return {"error": failure(lambda: _weights(strategy, {"gradient_accumulation_steps": 2}, even=True))}
 
 
 def repeats(strategy):
-    """The rows of a batch that every replica gets."""
+    """Predicts on one batch, whose rows every replica gets."""
     return {"times": np.array(len(_model(strategy, {}).predict_on_batch(IMAGES)) / len(IMAGES))}
 
 
 def compiles(strategy):
-    """A step that XLA is to compile."""
+    """Compiles the step with XLA."""
     return {"error": failure(lambda: _weights(strategy, {}, even=True, xla=True))}
 
 
 def builds(strategy):
-    """Any `fit` of several workers."""
+    """Fits on several workers."""
     return {"error": failure(lambda: _weights(strategy, {}))}
 
 
 def reduces(strategy):
-    """And what comes next where `prepare` has mended that alone."""
+    """Fits on several workers with the first correction of `prepare` alone."""
 
     def fit():
         model = distribution.prepare(_model(strategy, {}))
@@ -59,7 +59,7 @@ def reduces(strategy):
 
 
 def failure(call):
-    """What a call says where it fails; an empty str where it does not."""
+    """The error of a call as text; empty if it succeeds."""
     try:
         call()
     except Exception as error:

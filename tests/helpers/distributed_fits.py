@@ -1,4 +1,4 @@
-"""What `test_distribution_fit.py` runs on one device and on several: see `distributed_runs.py`."""
+"""The cases of `tests/distribution/test_trainer.py`, run by `distributed_runs.py`."""
 
 import functools
 
@@ -24,7 +24,7 @@ VIT = ViTConfig(image_size=8, patch_size=4, hidden_dim=16, num_layers=1, num_hea
 SWIN = SwinConfig(
     image_size=8, patch_size=2, embed_dim=8, depths=(2,), num_heads=(2,), window_size=2, num_classes=CLASSES
 )
-MIXING = (0.9, 0.6, 0.75, 0.5)  # mixup's weights of the batches
+MIXING = (0.9, 0.6, 0.75, 0.5)  # the mixup weight of each batch
 RECIPE = Recipe(
     name="recipe",
     model=VIT.replace(num_channels=1, num_classes=10),
@@ -41,12 +41,12 @@ OPTIONS = {
     "ends_with_average": False,
     "gradient_accumulation_steps": 2,
 }
-NORMS = {"vit": 0.5, "deit": 0.3, "swin": 0.5}  # to which gradients are clipped
+NORMS = {"vit": 0.5, "deit": 0.3, "swin": 0.5}  # the norms to which gradients are clipped
 LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
 def cases(kind, folder):
-    """The functions from a strategy to a dict of arrays."""
+    """Functions from a strategy to a dict of arrays, by name."""
     if kind == "workers:3":
         return {"vit": functools.partial(vit, False), "deit": deit, "swin": swin}
     run = functools.partial(recipe, "multi_worker" if kind.startswith("workers") else kind, folder)
@@ -59,14 +59,14 @@ def cases(kind, folder):
 
 
 def vit(fused, strategy, norm=NORMS["vit"]):
-    """AdamW with all that it may have; as the small XLA programs of a CPU, or as plain operations."""
+    """Trains with all options of AdamW, in fused programs or in plain operations."""
 
     def make():
         optimizer = AdamW(1e-2, global_clipnorm=norm, **OPTIONS)
         return compiled(build_model(VIT), optimizer, label_smoothing=0.1)
 
     with fused_training(fused):
-        return _with_averages(*fit(strategy, make, batches(), judges=True))
+        return _with_averages(*fit(strategy, make, batches(), validates=True))
 
 
 def _with_averages(model, arrays):
@@ -76,7 +76,7 @@ def _with_averages(model, arrays):
 
 
 def mixed(data):
-    """Every batch with another weight of its images in the opposite order."""
+    """Mixes each batch with itself in reverse order, with a weight of its own."""
 
     def mix(weight, batch):
         return tuple(weight * x + (1 - weight) * tf.reverse(x, [0]) for x in batch)
@@ -86,12 +86,12 @@ def mixed(data):
 
 
 def deit(strategy, norm=NORMS["deit"]):
-    """A student with two heads, a teacher, and mixed images."""
+    """Distills a student with two heads on mixed images."""
 
     def make():
         return compiled(_distiller(), Lamb(1e-2, global_clipnorm=norm, **OPTIONS), label_smoothing=0.1)
 
-    return _with_averages(*fit(strategy, make, mixed(batches()), judges=True))
+    return _with_averages(*fit(strategy, make, mixed(batches()), validates=True))
 
 
 def _distiller(dtype=None):
@@ -101,17 +101,17 @@ def _distiller(dtype=None):
 
 
 def swin(strategy, norm=NORMS["swin"]):
-    """Whose bias tables have sparse gradients."""
+    """Trains a Swin Transformer, whose bias tables have sparse gradients."""
 
     def make():
         optimizer = SGD(0.05, momentum=0.9, nesterov=True, decay_peak=0.05, global_clipnorm=norm, **OPTIONS)
         return compiled(build_model(SWIN), optimizer, label_smoothing=0.1)
 
-    return _with_averages(*fit(strategy, make, mixed(batches()), judges=True))
+    return _with_averages(*fit(strategy, make, mixed(batches()), validates=True))
 
 
 def bfloat16(name, strategy):
-    """Ten epochs of one step each, so that the loss of every step is told."""
+    """Trains ten epochs of one step each, so that the history has the loss of every step."""
 
     def make():
         dtype = "mixed_bfloat16"
@@ -124,7 +124,7 @@ def bfloat16(name, strategy):
 
 
 def recipe(name, folder, strategy):
-    """`experiment.run`, under a strategy of this name: its losses, scores and weights, and the files it leaves."""
+    """Runs a recipe under a strategy; returns its losses, scores, weights and files."""
     run = experiment.run(RECIPE.replace(distribution=DistributionConfig(name=name)), folder, log=lambda text: None)
     files = [path.name for path in folder.iterdir()] if run.is_chief else []
     logs = {f"logs of {key}": np.array([epoch[key] for epoch in run.record["epochs"]]) for key in LOGGED}

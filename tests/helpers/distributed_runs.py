@@ -1,10 +1,10 @@
-"""Runs functions on one device, on logical devices, and on workers that are processes of their own on this machine.
+"""Runs functions on one device, on logical devices, and on workers in separate processes of this machine.
 
     python tests/helpers/distributed_runs.py MODULE FOLDER one cpu:2 workers:3
 
-MODULE defines `cases(kind, folder)`, a dict of functions from a strategy to a dict of arrays; the folder is one of all
-workers. What the functions return goes to `FOLDER/<kind>-<worker>/<case>.npz`. All processes are forked from this one,
-which has imported TensorFlow and not used it: that takes them no time.
+MODULE defines `cases(kind, folder)`, a dict of functions from a strategy to a dict of arrays; all workers share
+the folder. Results are saved as `FOLDER/<kind>-<worker>/<case>.npz`. All processes are forked from this one, which has
+imported TensorFlow without using it; that saves the time of the imports.
 """
 
 import contextlib
@@ -36,37 +36,37 @@ def run_cases(module, folder, kinds, limit=600):
         A dict from kind to a list, one a worker, of dicts from case to a dict of arrays.
 
     Raises:
-        RuntimeError: if one of the processes failed, with what it said.
+        RuntimeError: if one of the processes failed, with its output.
     """
     import numpy as np
 
     command = [sys.executable, __file__, module, str(folder), *kinds]
-    # A session of its own, so that its children can be killed with it.
+    # In its own session, so that its children can be killed too.
     process = subprocess.Popen(
         command, cwd=pathlib.Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
     try:
-        said, _ = process.communicate(timeout=limit)
+        output, _ = process.communicate(timeout=limit)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     if process.returncode:
-        raise RuntimeError(said[-6000:])
-    found = {kind: [] for kind in kinds}
+        raise RuntimeError(output[-6000:])
+    results = {kind: [] for kind in kinds}
     for kind in kinds:
         for path in sorted(folder.glob(f"{kind}-*")):
-            found[kind].append({file.stem: dict(np.load(file)) for file in path.glob("*.npz")})
-    return found
+            results[kind].append({file.stem: dict(np.load(file)) for file in path.glob("*.npz")})
+    return results
 
 
 @contextlib.contextmanager
 def cluster(workers):
-    """The environment of each of so many workers, on ports of this machine that stay theirs inside the context."""
+    """Environment variables for a number of workers, on ports that stay reserved inside the context."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(workers)]
         for sock in sockets:
-            # Bound, and not listening: no other program gets the port, and TensorFlow's server shares it.
+            # Bound but not listening: no other program gets the port, and the server of TensorFlow can share it.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(("127.0.0.1", 0))
         machines = {"worker": [f"127.0.0.1:{sock.getsockname()[1]}" for sock in sockets]}
@@ -76,7 +76,7 @@ def cluster(workers):
 
 
 def _run(module, folder, kind, name):
-    """All cases of a kind in this process."""
+    """Runs all cases of a kind in this process."""
     import numpy as np
 
     from keras_vit.distribution import strategies as distribution
@@ -123,7 +123,7 @@ def _main(name, folder, *kinds):
 
 
 def _wait(pids, kind):
-    """Until all processes have ended well. The others end with the first that fails: they would wait for it."""
+    """Waits until all processes have ended; kills the others when one fails, because they would wait for it."""
     end = time.monotonic() + LIMIT
     while pids:
         pid, status = os.waitpid(-1, os.WNOHANG)

@@ -1,4 +1,4 @@
-"""What `test_distribution_small.py` runs on one device and on several: see `distributed_runs.py`."""
+"""The cases of `tests/distribution/test_one_device.py`, run by `distributed_runs.py`."""
 
 import functools
 import os
@@ -15,11 +15,11 @@ from keras_vit.models import ViTConfig, build_model
 from keras_vit.training import SGD, MaskedAutoencoder
 
 RATE, SAMPLES, DRAWS = 0.25, 200, 5
-FILES = 5  # of file i there are i + 1 lines: what tells where a number comes from is its tens
+FILES = 5  # File i has i + 1 lines; the tens digit of a number is that of its file.
 
 
 def cases(kind, folder):
-    """The functions from a strategy to a dict of arrays."""
+    """Functions from a strategy to a dict of arrays, by name."""
     if kind == "cpu:1":
         return {"xla": xla, "uncompiled": uncompiled}
     if kind == "mirrored":
@@ -33,13 +33,13 @@ def cases(kind, folder):
     refused = {"xla": xla} if kind == "one" else {"refusals": refusals}
     if kind == "workers:2":
         few |= {f"by_{name}": functools.partial(of_files, name, folder) for name in ("file", "off")}
-    # Workers on which Keras fails at different times can wait for each other: those cases are among the long ones.
+    # Workers on which Keras fails at different times may wait for each other: those cases are in the long tests.
     faults = {} if kind.startswith("workers") else distributed_faults.cases(kind)
     return {**few, **smalls, "on_batch": on_batch, **refused, **faults}
 
 
 class OwnStep(keras.Model):
-    """A model with a step of its own, which tells what the replicas have to be averaged over."""
+    """A model with its own `train_step`, whose logs differ between replicas."""
 
     def train_step(self, data):
         x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
@@ -62,7 +62,7 @@ SMALL = {
 
 
 def small(name, strategy):
-    """Keras' own optimizers, a regulariser, weighted examples and a step of the model's own."""
+    """Trains with Keras' own optimizers, a regularizer, sample weights, and a model's own `train_step`."""
 
     def make():
         if name == "own_step":
@@ -71,22 +71,22 @@ def small(name, strategy):
         model.run_eagerly = name == "eager"
         return model
 
-    return fit(strategy, make, batches(weighted=True), judges=name == "overwritten")[1]
+    return fit(strategy, make, batches(weighted=True), validates=name == "overwritten")[1]
 
 
-class _OfOneMask(MaskedAutoencoder):
-    """Which hides the same patches in training and in evaluation, so that several devices do what one does."""
+class _ConstantMask(MaskedAutoencoder):
+    """Masks the same patches in training and in evaluation, on any number of devices."""
 
     def _noise(self, patches, training):
         return super()._noise(patches, False)
 
 
 def masked(strategy):
-    """A masked autoencoder: its weights, and the losses of training and evaluation."""
+    """Trains a masked autoencoder; returns its weights and losses."""
     config = ViTConfig(image_size=8, patch_size=2, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8, num_classes=0)
 
     def make():
-        model = _OfOneMask(build_model(config), decoder_dim=8, decoder_layers=1, decoder_heads=2)
+        model = _ConstantMask(build_model(config), decoder_dim=8, decoder_layers=1, decoder_heads=2)
         fill(model)
         model.compile(SGD(0.05, global_clipnorm=0.5, momentum=0.9))
         return model
@@ -104,20 +104,20 @@ def _dense(kind=keras.Model):
 
 
 def xla(strategy):
-    """A step that is one XLA program, of `fit`, `evaluate` and `predict`."""
+    """Runs `fit`, `evaluate` and `predict` with steps compiled by XLA."""
     optimizer = functools.partial(_optimizers.Adam, 0.05, global_clipnorm=0.1)
-    return fit(strategy, lambda: compiled(_dense(), optimizer(), xla=True), batches(), judges=True)[1]
+    return fit(strategy, lambda: compiled(_dense(), optimizer(), xla=True), batches(), validates=True)[1]
 
 
 class InPython(keras.layers.Layer):
-    """What no compiler knows."""
+    """A layer that XLA cannot compile."""
 
     def call(self, inputs):
         return tf.ensure_shape(tf.numpy_function(lambda x: x, [inputs], tf.float32), inputs.shape)
 
 
 def uncompiled(strategy):
-    """What is said where XLA is to compile what it cannot."""
+    """The errors of a model that XLA cannot compile."""
 
     def make():
         inputs = keras.Input((8, 8, 3))
@@ -132,12 +132,12 @@ def uncompiled(strategy):
 
 
 def devices(strategy):
-    """The names of the devices of this machine that train."""
+    """The names of the devices of the strategy."""
     return {"devices": np.array(strategy.extended.worker_devices)}
 
 
 def on_batch(strategy):
-    """`train_on_batch` and the like."""
+    """Runs `train_on_batch`, `test_on_batch` and `predict_on_batch`."""
     model = prepared(strategy, lambda: compiled(_dense(), _optimizers.SGD(0.3, global_clipnorm=0.1)))
     logs = [model.train_on_batch(IMAGES, TARGETS) for _ in range(3)]
     return {
@@ -148,7 +148,7 @@ def on_batch(strategy):
 
 
 def refusals(strategy):
-    """What is said about what cannot be right."""
+    """The errors of what several replicas cannot compute correctly."""
     with strategy.scope():
         models = {name: _dense() for name in ("sum", "weighted", "xla", "foreign")}
     outside = _dense()
@@ -176,7 +176,7 @@ def refusals(strategy):
 
 
 def masks(strategy):
-    """What became of ones, `(draws, replicas, samples)`, and the numbers of the replicas."""
+    """Dropout masks `(draws, replicas, samples)`, and the numbers of the replicas."""
     with strategy.scope():
         layer = Dropout(RATE, noise_shape=(None, 1), seed=1)
 
@@ -188,22 +188,22 @@ def masks(strategy):
 
         return tuple(strategy.gather(value, axis=0) for value in strategy.run(on_replica))
 
-    drawn, replicas = zip(*(draw() for _ in range(DRAWS)), strict=True)
-    return {"masks": np.stack(drawn)[..., 0], "replicas": np.stack(replicas)}
+    values, replicas = zip(*(draw() for _ in range(DRAWS)), strict=True)
+    return {"masks": np.stack(values)[..., 0], "replicas": np.stack(replicas)}
 
 
 def rows(strategy):
-    """The rows of a shuffled data set that the replicas of this worker get, and those that arrays are shuffled to."""
+    """The rows of a shuffled dataset that the replicas of this worker get."""
     numbers = tf.data.Dataset.range(23).shuffle(23)
     distributed = strategy.experimental_distribute_dataset(numbers.batch(7))
     return {f"batch {i}": _local(strategy, batch) for i, batch in enumerate(distributed)}
 
 
 def of_files(sharding, folder, strategy):
-    """The numbers of real files that the replicas of this worker get."""
+    """The numbers from files that the replicas of this worker get."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [str(folder / f"{i}.txt") for i in range(FILES)]
-    for i, name in enumerate(names):  # every worker writes the same
+    for i, name in enumerate(names):  # Every worker writes the same files.
         own = f"{name}-{os.getpid()}"
         with open(own, "w") as file:
             file.writelines(f"{10 * i + j}\n" for j in range(i + 1))

@@ -1,16 +1,16 @@
-"""Runs `keras_vit train` again and again, sends it signals at random moments, and prints how every part ended.
+"""Runs `keras_vit train` repeatedly, sends it signals at random moments, and prints the end of each part.
 
     python tests/helpers/kill_runs.py RECIPE FOLDER whole/2/- parts/2/1:KILL,0:KILL,01:KILL,1:TERM,-
 
-Two runs here, of two workers each on this machine. In the first part of the second one the worker of number 1 gets
-SIGKILL, in the next one the chief, then both; nobody in the last. One process imports everything and forks a child for
-every worker of a part, which saves as the recipe says. A line of the output is JSON: the run; the place of the
-last save, and as `saved` the steps of the run up to there; the steps up to where the chief began the part (`first`) and
-those that it had begun at its end (`begun`); the exit codes, negative for a signal that was not survived; the seconds.
-`FOLDER/parts/0` is the chief's folder, `FOLDER/parts/1` that of the other. A single worker has two replicas.
+This example has two runs of two workers each. In the first part of the second run, worker 1 gets SIGKILL; in the next
+part the chief, then both, then worker 1 SIGTERM; in the last part no signal is sent. One process imports everything and
+forks a child for each worker of a part. Each line of output is JSON: the run; the `position` of its last checkpoint and
+as `saved` its number of steps; the steps before the chief started the part (`first`) and those that it had started at
+the end (`started`); the exit codes, negative for a signal that killed the process; the seconds. `FOLDER/parts/0` is the
+folder of the chief, `FOLDER/parts/1` that of the other worker. A single worker has two replicas.
 
-The chief begins a step when every save is done but one that the step before asked for, which a signal may meet: so a
-part that is killed loses as many of the steps that were done as lie between two saves, at most.
+The chief starts a step when every checkpoint is written, except that of the step before, which a signal may interrupt:
+a killed part loses at most the steps between two checkpoints.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ import sys
 import time
 
 import keras
-import matplotlib.pyplot  # noqa: F401 - what a run imports, before the fork
+import matplotlib.pyplot  # noqa: F401 - imported by a run, here before the fork
 import sklearn.datasets  # noqa: F401
 from distributed_runs import cluster
 
@@ -37,11 +37,11 @@ _SECONDS = 120
 _RECORD = struct.Struct("ii")
 
 
-def _tell_steps(pipe):
-    """Makes every `fit` write a record when a step begins: the steps of the run before it, and those of an epoch."""
+def _report_steps(pipe):
+    """Makes `fit` write a record at the start of each step: the steps of the run before it, and those of an epoch."""
     original = keras.Model.fit
 
-    class Tell(keras.callbacks.Callback):
+    class Report(keras.callbacks.Callback):
         def __init__(self, saver):
             super().__init__()
             self.saver = saver
@@ -55,17 +55,17 @@ def _tell_steps(pipe):
 
     def fit(self, *arguments, **options):
         (saver,) = (callback for callback in options["callbacks"] if isinstance(callback, CheckpointCallback))
-        return original(self, *arguments, **{**options, "callbacks": [Tell(saver), *options["callbacks"]]})
+        return original(self, *arguments, **{**options, "callbacks": [Report(saver), *options["callbacks"]]})
 
     keras.Model.fit = fit
 
 
 def _child(recipe, folder, pipe, variables, is_chief):
-    """A worker of a part of the run, with the environment of its cluster; never returns."""
+    """Runs one worker of a part, with the environment variables of its cluster; never returns."""
     code = 1
     try:
         if is_chief:
-            _tell_steps(pipe)
+            _report_steps(pipe)
         os.environ.update(variables)
         strategy = "multi_worker" if variables else "cpu:2"
         arguments = ["train", recipe, "--out", folder, "--no-export"]
@@ -77,14 +77,14 @@ def _child(recipe, folder, pipe, variables, is_chief):
 
 
 def _part(recipe, folder, count, victims, number):
-    """What became of a part, of whose workers some get a signal in one of its first steps: see `_ended`."""
+    """Runs a part, some workers of which get a signal in one of its first steps; see `_wait`."""
     with cluster(count) if count > 1 else contextlib.nullcontext([{}]) as environments:
         children, reads = _children(recipe, folder, environments)
-        return _ended(children, reads, victims, number)
+        return _wait(children, reads, victims, number)
 
 
 def _children(recipe, folder, environments):
-    """The processes of the workers, and a pipe that gets a record for every step of the chief."""
+    """Starts the processes of the workers; returns them and a pipe with a record for each step of the chief."""
     reads, writes = os.pipe()
     children = []
     for index, variables in enumerate(environments):
@@ -97,9 +97,9 @@ def _children(recipe, folder, environments):
     return children, reads
 
 
-def _ended(children, reads, victims, number):
-    """The exit codes of processes, some of which get a signal, and the records that the chief has written."""
-    signal.alarm(_SECONDS)  # Ends this program; who started it ends the children.
+def _wait(children, reads, victims, number):
+    """Sends signals to some processes; returns the exit codes of all, and the records of the chief."""
+    signal.alarm(_SECONDS)  # Ends this program; its caller ends the children.
     steps, records = random.randint(4, 6), []
     while len(records) < steps and (record := os.read(reads, _RECORD.size)):
         records.append(_RECORD.unpack(record))
@@ -113,21 +113,21 @@ def _ended(children, reads, victims, number):
 
 
 def main(recipe, folder, *runs):
-    """Prints a line a part."""
+    """Prints a line for each part."""
     random.seed(0)
     for run in runs:
         name, count, plan = run.split("/")
         for item in plan.split(","):
             victims, _, number = item.partition(":")
             victims, number = ([int(v) for v in victims], getattr(signal, f"SIG{number}")) if number else ([], None)
-            begin = time.perf_counter()
+            start = time.perf_counter()
             codes, records = _part(recipe, os.path.join(folder, name), int(count), victims, number)
             saved = load_checkpoint(pathlib.Path(folder) / name / "0" / "checkpoint.npz")
             epoch, step = (saved.state["epoch"], saved.state["step"]) if saved else (0, 0)
             (first, of_epoch), (last, _) = records[0], records[-1]
-            told = {"run": name, "place": (epoch, step), "saved": epoch * of_epoch + step, "first": first}
-            told |= {"begun": last + 1, "codes": codes, "seconds": round(time.perf_counter() - begin, 1)}
-            print(json.dumps(told), flush=True)
+            result = {"run": name, "position": (epoch, step), "saved": epoch * of_epoch + step, "first": first}
+            result |= {"started": last + 1, "codes": codes, "seconds": round(time.perf_counter() - start, 1)}
+            print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The file of a run's state: whole after a kill, a full disk and a damaged byte, or not there."""
+"""The checkpoint file: complete or detected as damaged after a kill, a full disk and a changed byte."""
 
 import errno
 import multiprocessing
@@ -35,9 +35,9 @@ def test_what_is_saved_is_loaded(path):
     save_checkpoint(path, [*VALUES, small], _state(3), [np.float32(1 / 3)])
     saved = load_checkpoint(path)
     assert (saved.state, saved.path, saved.position) == (_state(3), path, (0, 3))
-    for found, value in zip(saved.values, [*VALUES, small.astype("float32")], strict=True):
-        assert found.dtype == value.dtype
-        np.testing.assert_array_equal(found, value)
+    for actual, value in zip(saved.values, [*VALUES, small.astype("float32")], strict=True):
+        assert actual.dtype == value.dtype
+        np.testing.assert_array_equal(actual, value)
     assert saved.metrics == [np.float32(1 / 3)]
     with np.load(path) as arrays:
         np.testing.assert_array_equal(arrays["00000"], VALUES[0])
@@ -61,7 +61,7 @@ def test_every_file_that_is_cut_short_or_too_long_is_found(path):
             load_checkpoint(path)
 
 
-def test_the_save_before_stands_in_for_a_damaged_one(path):
+def test_the_previous_checkpoint_replaces_a_damaged_one(path):
     for step in (1, 2):
         save_checkpoint(path, VALUES, _state(step))
     path.write_bytes(path.read_bytes()[:-9])

@@ -1,4 +1,4 @@
-"""One run at a time in a directory, and what signals do to it."""
+"""The lock of a directory, and signals during a run."""
 
 import concurrent.futures
 import ctypes

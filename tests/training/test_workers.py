@@ -1,4 +1,4 @@
-"""What several workers agree about, with threads in the place of processes."""
+"""Collective operations of several workers, with threads instead of processes."""
 
 import concurrent.futures
 import threading
@@ -8,11 +8,11 @@ import pytest
 from keras_vit.training.loop.run_lock import locked
 from keras_vit.training.loop.workers import StopSaveConsensus, Workers
 
-LIMIT = 30.0  # seconds, after which a worker that waits for another one fails
+LIMIT = 30.0  # seconds that a worker waits for another one
 
 
 class _Meeting:
-    """Where threads meet for the sum of their numbers."""
+    """Sums the numbers of several threads."""
 
     def __init__(self, count):
         self.count, self.meetings = count, 0
@@ -20,15 +20,15 @@ class _Meeting:
         self._numbers = [0] * count
 
     def workers(self, index):
-        """`Workers` as the thread of this number sees them."""
+        """`Workers` for the thread with this index."""
 
         def all_reduce_sum(number):
             self._numbers[index] = number
             self._barrier.wait()
-            found = sum(self._numbers)
+            total = sum(self._numbers)
             if self._barrier.wait() == 0:
                 self.meetings += 1
-            return found
+            return total
 
         def broadcast(content):
             length = all_reduce_sum(len(content) if index == 0 else 0)
@@ -37,14 +37,14 @@ class _Meeting:
         return Workers(index == 0, self.count, all_reduce_sum, broadcast)
 
     def run(self, function):
-        """What a function of `Workers` returns or raises on each of them."""
+        """Runs a function of `Workers` in each thread; returns its results or exceptions."""
         with concurrent.futures.ThreadPoolExecutor(self.count) as pool:
             futures = [pool.submit(function, self.workers(index)) for index in range(self.count)]
             return [future.exception() or future.result() for future in futures]
 
 
 class _Clock:
-    """Seconds that only the test moves."""
+    """A clock that the test sets."""
 
     now = 0.0
 
@@ -52,39 +52,39 @@ class _Clock:
         return self.now
 
 
-def _votes(meeting, wishes, seconds_a_step, forced=()):
-    """The steps behind which every worker is told to save and to end; `wishes(is_chief, step)` are what they want."""
+def _decisions(meeting, request, seconds_a_step, forced=()):
+    """The decisions `(step, save, stop)` of every worker; `request(is_chief, step)` returns its `(save, stop)`."""
 
     def work(workers):
-        clock, told = _Clock(), []
+        clock, decisions = _Clock(), []
         consensus = StopSaveConsensus(workers, clock=clock)
         for step in range(1, 41):
             clock.now += seconds_a_step
-            told.append((step, *consensus.after_steps(1, *wishes(workers.is_chief, step), force=step in forced)))
-        return [(step, save, end) for step, save, end in told if save or end]
+            decisions.append((step, *consensus.after_steps(1, *request(workers.is_chief, step), force=step in forced)))
+        return [(step, save, stop) for step, save, stop in decisions if save or stop]
 
     return meeting.run(work)
 
 
 def test_workers_are_asked_once_a_second_and_all_do_the_same():
     meeting = _Meeting(3)
-    told = _votes(meeting, lambda is_chief, step: (is_chief and step >= 7, not is_chief and step >= 22), 0.1)
-    # Behind the first step, at whose end the chief knows how long steps take, and then behind every tenth.
-    assert told == [[(11, True, False), (21, True, False), (31, True, True)]] * 3
+    decisions = _decisions(meeting, lambda is_chief, step: (is_chief and step >= 7, not is_chief and step >= 22), 0.1)
+    # After the first step, when the chief knows the duration of a step, and then after every tenth.
+    assert decisions == [[(11, True, False), (21, True, False), (31, True, True)]] * 3
     assert meeting.meetings == 4
 
 
 def test_what_is_due_by_steps_does_not_wait():
     meeting = _Meeting(2)
-    told = _votes(meeting, lambda is_chief, step: (is_chief and step == 8, False), 0.1, forced={8})
-    assert told == [[(8, True, False)]] * 2
+    decisions = _decisions(meeting, lambda is_chief, step: (is_chief and step == 8, False), 0.1, forced={8})
+    assert decisions == [[(8, True, False)]] * 2
 
 
 @pytest.mark.parametrize("seconds", [2.0, 0.0])
 def test_long_steps_ask_each_time_and_a_clock_that_stands_still_asks_too(seconds):
     meeting = _Meeting(2)
-    told = _votes(meeting, lambda is_chief, step: (False, step >= 20), seconds)
-    assert told == ([[(step, False, True) for step in range(20, 41)]] * 2 if seconds else [[]] * 2)
+    decisions = _decisions(meeting, lambda is_chief, step: (False, step >= 20), seconds)
+    assert decisions == ([[(step, False, True) for step in range(20, 41)]] * 2 if seconds else [[]] * 2)
     assert meeting.meetings == (40 if seconds else 1)
 
 
