@@ -66,7 +66,7 @@ def load_recipe_module(name):
     path = next((p for p in paths if p.is_file()), None)
     if path is None:
         raise ValueError(
-            f"unknown recipe{nearest(file_or_name, list_recipes())} Received: {file_or_name!r}, which is neither a file "
+            f"unknown recipe{nearest(file_or_name, list_recipes())} Received: {file_or_name!r}, neither a file "
             f"nor one of {list_recipes()}"
         )
     spec = importlib.util.spec_from_file_location(f"keras_vit_recipe_{path.stem}", path)
