@@ -8,10 +8,10 @@ import tensorflow as tf
 from keras_vit.cli.console import CONSOLE, say, warn
 from keras_vit.cli.predictor import classifier
 from keras_vit.config import DataConfig
-from keras_vit.data import evaluation_dataset, expected_end, iterators_end, load_source, plain_errors
+from keras_vit.data import close_iterators, evaluation_dataset, ignore_end_of_data, load_source, unwrap_tf_errors
 from keras_vit.data.labels import check_not_empty
 from keras_vit.data.sources.folder import ALL, find_image_folder
-from keras_vit.data.unreadable import left_out
+from keras_vit.data.unreadable import skipped_message
 from keras_vit.export.loaded_model import LoadedSavedModel
 from keras_vit.metadata import metadata, output
 from keras_vit.weights.hub.catalog import imagenet_ids, read_labels
@@ -50,7 +50,7 @@ def evaluate(options):
             _Count(name="images"),
         ],
     )
-    with iterators_end(), plain_errors(), expected_end(), warnings.catch_warnings():
+    with close_iterators(), unwrap_tf_errors(), ignore_end_of_data(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".* left out: ")  # They are listed below.
         try:
             results = model.evaluate(batches, return_dict=True, verbose="auto" if CONSOLE.is_terminal else 0)
@@ -61,7 +61,7 @@ def evaluate(options):
     measures = ", ".join(f"{name} {float(value):.4f}" for name, value in results.items())
     say(f"{source.name}, {split_name}: {count:,} images, {measures}")
     if skipped:
-        warn(left_out(skipped, limit=None))
+        warn(skipped_message(skipped, limit=None))
 
 
 def _split_name(options):

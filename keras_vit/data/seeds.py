@@ -29,7 +29,7 @@ def repeated(order, repeats):
     return order if repeats == 1 else tf.repeat(order, repeats)[: tf.shape(order)[0]]
 
 
-def apart(batch_size, repeats):
+def spread_repeats(batch_size, repeats):
     """The positions of a batch, rearranged so that the copies of repeated augmentation are far from each other.
 
     `RASampler` deals the copies to different devices; in one batch, side by side, mixup would mix an image with

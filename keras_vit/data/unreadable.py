@@ -43,7 +43,7 @@ def unreadable(names, reason=None):
     )
 
 
-def left_out(names, limit=_LISTED):
+def skipped_message(names, limit=_LISTED):
     """The text about unreadable images that are skipped, which lists `limit` of them; `None` lists all."""
     what = "image is" if len(names) == 1 else "images are"
     return f"{len(names):,} unreadable {what} left out: {_listed(names, limit)}"
@@ -54,7 +54,7 @@ def _listed(names, limit=_LISTED):
     return ", ".join(names[:limit]) + (f" and {more:,} more" if more else "")
 
 
-def plain_reason(error):
+def error_reason(error):
     """The first line of the message of a `tf.errors.OpError`, without TensorFlow's decoration."""
     return _DECORATION.sub("", error.message.partition("\n")[0])[:200]
 
@@ -77,7 +77,7 @@ def unreadable_reason(data, num_channels=3, limits=DATA):
     except UnreadableImage as error:
         return str(error)
     except tf.errors.OpError as error:
-        return plain_reason(error)
+        return error_reason(error)
     except UnicodeDecodeError:  # of an error that quotes the bytes
         return _REASONS[DAMAGED]
     if reason == SIZE:
@@ -177,7 +177,7 @@ def _spread(first, count, *result):
 
 
 @contextlib.contextmanager
-def plain_errors():
+def unwrap_tf_errors():
     """A context in which a `ValueError` of a `tf.data` stream comes out as such, without TensorFlow's stack."""
     try:
         yield
@@ -189,7 +189,7 @@ def plain_errors():
 
 
 @contextlib.contextmanager
-def expected_end():
+def ignore_end_of_data():
     """A context in which Keras may come to the end of a data set of unknown length without a warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Your input ran out of data")
@@ -197,7 +197,7 @@ def expected_end():
 
 
 @contextlib.contextmanager
-def iterators_end():
+def close_iterators():
     """A context whose iterators of `tf.data` are gone behind it, with their threads, also where an error leaves it.
 
     What an error has passed through is kept by its traceback, and Keras' iterators by each other. A thread of theirs

@@ -6,7 +6,7 @@ replica, in order, and the numbers of rows of two replicas differ by at most one
 
 import tensorflow as tf
 
-from keras_vit.data.pipeline.worker_shard import Part, rows_of
+from keras_vit.data.pipeline.worker_shard import WorkerShard, rows_of
 from keras_vit.validation import check_choice
 
 SHARDINGS = ("auto", "data", "file", "off")
@@ -109,10 +109,10 @@ def distribute_shards(strategy, make, batch_size=None, by_files=False):
 
     Args:
         strategy: `tf.distribute.Strategy`.
-        make: callable from a `keras_vit.data.Part`, or `None` for a single worker, to a `tf.data.Dataset` of the
+        make: callable from a `keras_vit.data.WorkerShard`, or `None` for a single worker, to a `tf.data.Dataset` of the
             worker's rows of each batch.
         batch_size: int or `None`. The rows of the global batch, if all batches have equally many.
-        by_files: bool. Passed on to the `Part`. Default False.
+        by_files: bool. Passed on to the `WorkerShard`. Default False.
 
     Returns:
         A dataset for `fit`: that of `make` for a single worker.
@@ -123,7 +123,7 @@ def distribute_shards(strategy, make, batch_size=None, by_files=False):
     local_replicas, rows = replicas // workers, rows_per_replica(batch_size, replicas)
 
     def worker_batches(context):
-        batches = make(Part(context.input_pipeline_id, workers, by_files))
+        batches = make(WorkerShard(context.input_pipeline_id, workers, by_files))
         return replica_batches(batches, local_replicas, 0, local_replicas, rows)
 
     return strategy.distribute_datasets_from_function(worker_batches)

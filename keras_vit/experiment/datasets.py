@@ -6,15 +6,15 @@ import os
 
 from keras_vit.config.from_weights import complete_from_weights
 from keras_vit.data import (
-    Part,
-    Service,
+    DataService,
+    WorkerShard,
     evaluation_dataset,
-    expected_end,
+    ignore_end_of_data,
     load_source,
-    plain_errors,
     steps_of_epoch,
     train_and_evaluation,
     training_dataset,
+    unwrap_tf_errors,
 )
 from keras_vit.distribution.strategies import distribute_shards
 
@@ -115,10 +115,10 @@ def training_data(recipe, split, context):
     by_files = sharding == "file" and workers.count > 1
     # A `tf.data` service needs a new job for every start of a run, the same one on all workers.
     job = workers.broadcast(os.urandom(8)).hex() if workers.count > 1 else None
-    service = Service(data.service, job) if data.service else None
+    service = DataService(data.service, job) if data.service else None
     if service:
-        service.check()
-    steps = settings.steps_per_epoch or steps_of_epoch(split, data.batch_size, Part(0, workers.count, by_files))
+        service.check_reachable()
+    steps = settings.steps_per_epoch or steps_of_epoch(split, data.batch_size, WorkerShard(0, workers.count, by_files))
 
     def dataset(first_epoch, first_step):
         def make(shard):
@@ -136,7 +136,7 @@ def training_data(recipe, split, context):
                 repeats=data.aug_repeats,
                 class_weights=data.class_weights,
                 skip_unreadable=data.skip_unreadable,
-                part=shard,
+                shard=shard,
                 service=service,
             )
             # An endless dataset spares the workers a question in every step: whether one of them is at its end.
@@ -168,7 +168,7 @@ def evaluation_data(recipe, split, strategy, skipped=None):
             recipe.data.batch_size,
             skip_unreadable=recipe.data.skip_unreadable,
             skipped=skipped,
-            part=shard,
+            shard=shard,
         )
         limit = recipe.training.evaluation_steps
         return batches.take(limit) if limit else batches
@@ -182,5 +182,5 @@ def reading_errors(recipe):
 
     If unreadable images are skipped, the length of an evaluation is unknown, and the end of the data no warning.
     """
-    with plain_errors(), expected_end() if recipe.data.skip_unreadable else contextlib.nullcontext():
+    with unwrap_tf_errors(), ignore_end_of_data() if recipe.data.skip_unreadable else contextlib.nullcontext():
         yield

@@ -18,7 +18,7 @@ from keras_vit.atomic import replaced
 from keras_vit.config import AugmentConfig, OptimizerConfig, Recipe, TrainingConfig, apply_overrides
 from keras_vit.config.from_weights import complete_from_weights
 from keras_vit.config.recipe import NO_SELECTION, upgrade_saved
-from keras_vit.data import evaluation_dataset, load_source, plain_errors, train_and_evaluation
+from keras_vit.data import evaluation_dataset, load_source, train_and_evaluation, unwrap_tf_errors
 from keras_vit.distribution.strategies import device_kind
 from keras_vit.experiment.fine_tuning_data import load_fine_tuning_data
 from keras_vit.experiment.runner import run
@@ -283,7 +283,7 @@ def _batches(split, recipe):
         recipe.data.batch_size,
         skip_unreadable=recipe.data.skip_unreadable,
     )
-    with plain_errors():
+    with unwrap_tf_errors():
         yield from batches.as_numpy_iterator()
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 from keras_vit.config import DataConfig
 from keras_vit.data import Source, Split
 from keras_vit.data.sources.folder import ALL, find_image_folder
-from keras_vit.data.sources.memory import find_unreadable
-from keras_vit.data.unreadable import left_out
+from keras_vit.data.sources.memory import find_unreadable_files
+from keras_vit.data.unreadable import skipped_message
 
 _VALIDATION_FRACTION = 0.2  # of the training images, if there is no validation split
 _NUM_SIZE_SAMPLES = 64  # images whose size is read
@@ -82,7 +82,7 @@ def load_fine_tuning_data(
 
 def _load_folder(path, batch_size, fraction):
     folder = find_image_folder(path)
-    unreadable = find_unreadable([file for split in folder.splits.values() for file in split.examples()[0]])
+    unreadable = find_unreadable_files([file for split in folder.splits.values() for file in split.examples()[0]])
     if unreadable:
         splits = {name: split.without(set(unreadable)) for name, split in folder.splits.items()}
         folder = dataclasses.replace(folder, splits=splits)
@@ -93,7 +93,7 @@ def _load_folder(path, batch_size, fraction):
             f"Received: {str(path)!r} with {', '.join(folder.splits)}"
         )
     if not len(folder.splits[training]):
-        raise ValueError(f"training images must be readable. Received: {left_out(unreadable)}")
+        raise ValueError(f"training images must be readable. Received: {skipped_message(unreadable)}")
     split, has_validation = folder.splits[training], "validation" in folder.splits
     files = [file for files in split.files.values() for file in files]
     config = _config(len(split), batch_size, None if has_validation else fraction or _VALIDATION_FRACTION)
@@ -108,7 +108,7 @@ def _load_folder(path, batch_size, fraction):
     )
     lines = [folder.describe()]
     if unreadable:
-        lines.append(f"  {left_out(unreadable, limit=None)}")
+        lines.append(f"  {skipped_message(unreadable, limit=None)}")
     if not has_validation:
         lines.append(
             f"  no validation split: {config.validation_fraction:.0%} of the training images are used for validation"

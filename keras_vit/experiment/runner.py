@@ -7,7 +7,7 @@ import pathlib
 import keras
 
 from keras_vit.config import Recipe
-from keras_vit.data import iterators_end, load_source
+from keras_vit.data import close_iterators, load_source
 from keras_vit.data.sources.synthetic import NAME as SYNTHETIC
 from keras_vit.distribution import strategies as distribution
 from keras_vit.distribution.tf_config import read_tf_config
@@ -68,7 +68,7 @@ def run(recipe, directory, overwrite=False, log=print, source=None):
         RuntimeError, OSError, KeyboardInterrupt, Preempted: as `keras_vit.training.fit`; `Preempted` also if another
             worker is lost.
     """
-    with open_context(recipe, directory, overwrite, log) as context, iterators_end():
+    with open_context(recipe, directory, overwrite, log) as context, close_iterators():
         return _run(recipe, source, context)
 
 

@@ -12,11 +12,11 @@ from keras_vit.config import AugmentConfig
 from keras_vit.data import Split, training_dataset
 from keras_vit.data.augment import augment
 from keras_vit.data.augment import policies as kerascv
-from keras_vit.data.augment.augment import affine, augment_batch, augment_image, changes_images, policy_of_batches
+from keras_vit.data.augment.augment import affine, augment_batch, augment_image, batch_policy, changes_images
 from keras_vit.data.augment.mixup import smooth_targets
 from keras_vit.data.augment.policies import parse_policy
 from keras_vit.data.augment.random_crop import crop_and_flip
-from keras_vit.data.pipeline import stages
+from keras_vit.data.pipeline import transforms
 from keras_vit.preprocessing import InputSpec
 
 RNG = np.random.default_rng(0)
@@ -251,9 +251,9 @@ def test_small_images_are_changed_together_as_they_would_be_alone(options, repea
     def batches():
         return list(training_dataset(split, 5, SPEC, 12, 2, 0, config, repeats=repeats)[0])
 
-    assert policy_of_batches(config, SPEC)
+    assert batch_policy(config, SPEC)
     together = batches()
-    monkeypatch.setattr(stages, "policy_of_batches", lambda *_: None)
+    monkeypatch.setattr(transforms, "batch_policy", lambda *_: None)
     for ours, alone in zip(together, batches(), strict=True):
         for a, b in zip(ours, alone, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -261,8 +261,8 @@ def test_small_images_are_changed_together_as_they_would_be_alone(options, repea
 
 def test_large_images_and_other_policies_are_changed_one_by_one():
     timm = AugmentConfig(policy="rand-m9")
-    assert policy_of_batches(timm, InputSpec(96)) is parse_policy("rand-m9")
-    assert policy_of_batches(timm, InputSpec(97)) is None
+    assert batch_policy(timm, InputSpec(96)) is parse_policy("rand-m9")
+    assert batch_policy(timm, InputSpec(97)) is None
     for policy in (None, "randaugment(2, 10)", "three_augment", "keras_cv"):
-        assert policy_of_batches(AugmentConfig(policy=policy), SPEC) is None
-    assert policy_of_batches(AugmentConfig(policy="rand-m9", color_jitter=0.4), SPEC), "jitter rests beside it"
+        assert batch_policy(AugmentConfig(policy=policy), SPEC) is None
+    assert batch_policy(AugmentConfig(policy="rand-m9", color_jitter=0.4), SPEC), "jitter rests beside it"

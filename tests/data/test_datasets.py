@@ -102,7 +102,7 @@ def test_an_epoch_cut_short_resumes_where_the_next_one_begins():
 
 
 def test_more_steps_than_an_epoch_has_raise():
-    with pytest.raises(ValueError, match=r"an epoch has 3 steps of 4 images at most. Received: steps_per_epoch=4"):
+    with pytest.raises(ValueError, match=r"steps_per_epoch must be at most 3.* Received: steps_per_epoch=4"):
         _training(_split(12), steps_per_epoch=4)
 
 

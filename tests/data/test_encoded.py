@@ -20,16 +20,16 @@ from keras_vit.config import AugmentConfig, DataConfig, Recipe, TrainingConfig
 from keras_vit.data import (
     EncodedFiles,
     Split,
+    close_iterators,
     evaluation_dataset,
-    iterators_end,
     load_source,
-    plain_errors,
     train_and_evaluation,
     training_dataset,
+    unwrap_tf_errors,
     write_tfrecords,
 )
-from keras_vit.data.seeds import apart, hashed
-from keras_vit.data.sources.arrays import drawn_part
+from keras_vit.data.seeds import hashed, spread_repeats
+from keras_vit.data.sources.arrays import stratified_mask
 from keras_vit.data.sources.tfrecords import count_records
 from keras_vit.experiment import runner as experiment
 from keras_vit.image_ops.resize import normalize
@@ -159,15 +159,15 @@ def test_a_validation_part_is_apart_and_the_same_in_every_run(config, fraction):
 
 def test_a_part_is_drawn_class_by_class():
     labels = np.repeat([0, 1, 2], [100, 50, 10])
-    part = drawn_part(labels, 0.2)
+    part = stratified_mask(labels, 0.2)
     np.testing.assert_allclose(np.bincount(labels[part]), [20, 10, 2], atol=1)
     assert part.sum() == 32
     assert len(np.unique(np.diff(np.flatnonzero(part[:100])))) > 2  # drawn, not every fifth
 
 
 def test_a_part_needs_an_image():
-    with pytest.raises(ValueError, match=r"must both hold an image. Received: fraction=0.01 of 10 images"):
-        drawn_part(np.zeros(10, "int64"), 0.01)
+    with pytest.raises(ValueError, match=r"fraction=0.01 of 10 images"):
+        stratified_mask(np.zeros(10, "int64"), 0.01)
 
 
 def test_the_hash_spreads_and_is_the_same_in_numpy_and_tensorflow():
@@ -277,7 +277,7 @@ def test_the_copies_of_an_image_are_changed_differently(folder):
 
 @pytest.mark.parametrize("batch_size", [6, 7, 16])
 def test_copies_are_dealt_apart(batch_size):
-    places = apart(batch_size, 3)
+    places = spread_repeats(batch_size, 3)
     assert sorted(places) == list(range(batch_size))
     of_copies = [[i for i, place in enumerate(places) if place // 3 == image] for image in range(batch_size // 3)]
     assert min(np.diff(places).min() for places in of_copies) >= batch_size // 3
@@ -304,9 +304,9 @@ def test_an_unreadable_image_is_named(broken):
     error = pytest.raises(
         ValueError, match=r"^every image must be readable.*unreadable: [^ ]*/a/[237].jpg \([^{\[]+\)$"
     )
-    with error, plain_errors():
+    with error, unwrap_tf_errors():
         list(_broken_batches(broken))
-    with pytest.raises(ValueError, match=r"/a/2.jpg \("), plain_errors():
+    with pytest.raises(ValueError, match=r"/a/2.jpg \("), unwrap_tf_errors():
         list(evaluation_dataset(broken, 1, RGB, 4))
 
 
@@ -365,7 +365,7 @@ def test_a_data_set_without_a_readable_image_stops(tmp_path):
         (tmp_path / "train" / "a" / f"{number}.png").write_bytes(b"none")
     split = _load(DataConfig(folder=str(tmp_path), in_memory=False))
     error = pytest.raises(ValueError, match="no image of the data set is readable")
-    with error, plain_errors(), pytest.warns(UserWarning, match="left out"):
+    with error, unwrap_tf_errors(), pytest.warns(UserWarning, match="left out"):
         list(_broken_batches(split, skip_unreadable=True))
 
 
@@ -374,7 +374,7 @@ def test_python_is_asked_once_about_a_stream_that_fails(broken):
     asked, name_of = [], broken.name_of
     broken.name_of = lambda number: asked.append(number) or name_of(number)
     batches = iter(_broken_batches(broken))
-    with pytest.raises(ValueError, match="must be readable"), plain_errors():
+    with pytest.raises(ValueError, match="must be readable"), unwrap_tf_errors():
         list(batches)
     time.sleep(0.2)
     assert len(asked) <= 2  # a gap of two images at most
@@ -390,14 +390,14 @@ def test_no_iterator_outlives_an_error():
         kept.append(weakref.ref(batches))
         raise KeyError
 
-    with pytest.raises(KeyError) as error, iterators_end():
+    with pytest.raises(KeyError) as error, close_iterators():
         read()
     assert error.tb is not None
     assert kept[0]() is None
 
 
 def test_other_errors_of_tensorflow_stay_as_they_are():
-    with pytest.raises(tf.errors.InvalidArgumentError), plain_errors():
+    with pytest.raises(tf.errors.InvalidArgumentError), unwrap_tf_errors():
         raise tf.errors.InvalidArgumentError(None, None, "not of the images")
 
 
@@ -405,7 +405,7 @@ def test_a_label_of_a_stream_that_is_no_class_is_refused(records):
     split = _load(DataConfig(tfrecords=str(records), in_memory=False))
     for skip in (False, True):
         error = pytest.raises(ValueError, match=r"labels must be in 0..0. Received: 1..1")
-        with error, plain_errors():
+        with error, unwrap_tf_errors():
             list(training_dataset(split, 1, RGB, 4, 1, 0, AugmentConfig(), skip_unreadable=skip)[0])
 
 
@@ -413,7 +413,7 @@ def test_a_broken_record_is_named_by_its_file(tmp_path):
     examples = [(_image(0), 0), (b"\xff\xd8\xff rubbish", 0), (_image(2), 0)]
     write_tfrecords(tmp_path, "train", examples, ["a"], shards=1)
     split = _load(DataConfig(tfrecords=str(tmp_path), in_memory=False))
-    with pytest.raises(ValueError, match=r"record 1 of .*train-00000-of-00001.tfrecord \("), plain_errors():
+    with pytest.raises(ValueError, match=r"record 1 of .*train-00000-of-00001.tfrecord \("), unwrap_tf_errors():
         list(evaluation_dataset(split, 1, RGB, 4))
 
 

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from keras_vit.config import AugmentConfig, DataConfig, Recipe, TrainingConfig
 from keras_vit.data import EncodedFiles, EncodedShards, Split, training_dataset
-from keras_vit.data.pipeline.tf_data_service import PIECE, Service
-from keras_vit.data.pipeline.worker_shard import Part
+from keras_vit.data.pipeline.tf_data_service import PIECE, DataService
+from keras_vit.data.pipeline.worker_shard import WorkerShard
 from keras_vit.experiment import runner as experiment
 from keras_vit.models import ViTConfig
 from keras_vit.preprocessing import InputSpec
@@ -64,7 +64,7 @@ def _numbers(batches):
 )
 def test_the_batches_are_those_that_the_run_would_make_itself(address, split, augment):
     own = list(_batches(split, augment))
-    served = list(_batches(split, augment, service=Service(address)))
+    served = list(_batches(split, augment, service=DataService(address)))
     assert len(own) == EPOCHS * COUNT // BATCH > 2 * PIECE
     assert sorted(_images([batch]) for batch in served) == sorted(_images([batch]) for batch in own)
     assert served[0][0].shape == own[0][0].shape
@@ -72,7 +72,7 @@ def test_the_batches_are_those_that_the_run_would_make_itself(address, split, au
 
 def test_a_stream_comes_whole_in_every_epoch(address):
     """With one epoch more, of which the run takes what it needs; the rest of the workers' batches is left out."""
-    numbers = _numbers(_batches(_stream(), service=Service(address)))
+    numbers = _numbers(_batches(_stream(), service=DataService(address)))
     counts = collections.Counter(numbers)
     assert set(counts) == set(range(COUNT))
     assert min(counts.values()) >= EPOCHS
@@ -81,7 +81,10 @@ def test_a_stream_comes_whole_in_every_epoch(address):
 
 
 def test_every_batch_goes_to_one_worker_of_the_run(address):
-    parts = [iter(_batches(Split(IMAGES, LABELS), part=Part(i, 2), service=Service(address, "run"))) for i in range(2)]
+    parts = [
+        iter(_batches(Split(IMAGES, LABELS), shard=WorkerShard(i, 2), service=DataService(address, "run")))
+        for i in range(2)
+    ]
     seen = [[], []]
     for _ in range(EPOCHS * COUNT // BATCH):  # in step, as the workers of a strategy are
         for own, part in zip(seen, parts, strict=True):
@@ -97,18 +100,21 @@ def test_every_batch_goes_to_one_worker_of_the_run(address):
 
 
 def test_a_run_that_goes_on_begins_near_its_step(address):
-    whole = list(_batches(Split(IMAGES, LABELS), service=Service(address)))
-    rest = list(_batches(Split(IMAGES, LABELS), first_epoch=1, first_step=PIECE + 3, service=Service(address)))
+    whole = list(_batches(Split(IMAGES, LABELS), service=DataService(address)))
+    rest = list(_batches(Split(IMAGES, LABELS), first_epoch=1, first_step=PIECE + 3, service=DataService(address)))
     assert len(whole) - len(rest) == COUNT // BATCH + PIECE
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"skip_unreadable": True}, "cannot name unreadable"), ({"part": Part(0, 3)}, "who must divide the global one")],
+    [
+        ({"skip_unreadable": True}, "skip_unreadable=True"),
+        ({"shard": WorkerShard(0, 3)}, "batch_size must be a multiple"),
+    ],
 )
 def test_what_a_service_cannot_do_is_explained(arguments, message):
     with pytest.raises(ValueError, match=message):
-        _batches(Split(IMAGES, LABELS), service=Service("grpc://nowhere:1"), **arguments)
+        _batches(Split(IMAGES, LABELS), service=DataService("grpc://nowhere:1"), **arguments)
 
 
 @pytest.mark.parametrize("service", ["localhost:5000", "http://localhost:5000", "grpc://localhost"])

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from keras_vit.config import AugmentConfig, DataConfig, DistributionConfig, Recipe
 from keras_vit.data import EncodedFiles, EncodedShards, Split, evaluation_dataset, training_dataset
-from keras_vit.data.pipeline.worker_shard import Part
+from keras_vit.data.pipeline.worker_shard import WorkerShard
 from keras_vit.experiment.datasets import training_data
 from keras_vit.models import ViTConfig
 from keras_vit.preprocessing import InputSpec
@@ -76,7 +76,7 @@ def test_the_rows_of_all_workers_are_the_batches_of_one(kind, workers, repeats, 
     split, settings = SPLITS[kind](), {"repeats": repeats, "first_epoch": 1, "first_step": 1}
     whole = _training(split, augment, **settings)
     assert len(whole) == 3
-    parts = [_training(split, augment, part=Part(i, workers), **settings) for i in range(workers)]
+    parts = [_training(split, augment, shard=WorkerShard(i, workers), **settings) for i in range(workers)]
     for batches in zip(whole, *parts, strict=True):
         for column, *rows in zip(*batches, strict=True):
             np.testing.assert_array_equal(np.concatenate(rows), column)
@@ -91,7 +91,7 @@ def test_a_worker_decodes_its_rows_and_those_that_they_are_mixed_with(augment, m
             return original(number)
 
     split.read = read
-    batches = _training(split, augment, part=Part(2, 3))
+    batches = _training(split, augment, shard=WorkerShard(2, 3))
     assert len(batches) == 8
     assert len(decoded) == 8 * made
 
@@ -100,14 +100,14 @@ def test_weights_and_class_weights_stay_with_their_rows():
     split = Split(IMAGES, LABELS, RNG.uniform(size=COUNT).astype("float32"))
     settings = {"augment": AugmentConfig(flip=True), "class_weights": (1.0, 2.0, 3.0, 4.0)}
     whole = _training(split, **settings)
-    parts = [_training(split, part=Part(i, 2), **settings) for i in range(2)]
+    parts = [_training(split, shard=WorkerShard(i, 2), **settings) for i in range(2)]
     for (_, _, weights), *rows in zip(whole, *parts, strict=True):
         np.testing.assert_array_equal(np.concatenate([w for _, _, w in rows]), weights)
 
 
 def test_by_files_every_worker_reads_others_and_all_have_as_many_steps():
     split, workers = _shards(files=5), 2
-    parts = [_training(split, AugmentConfig(), part=Part(i, workers, by_files=True)) for i in range(workers)]
+    parts = [_training(split, AugmentConfig(), shard=WorkerShard(i, workers, by_files=True)) for i in range(workers)]
     assert len({len(part) for part in parts}) == 1
     assert sum(len(part[0][0]) for part in parts) == BATCH
     epochs = [[_keys(part[: len(part) // 2]), _keys(part[len(part) // 2 :])] for part in parts]
@@ -115,18 +115,18 @@ def test_by_files_every_worker_reads_others_and_all_have_as_many_steps():
         seen = [key for part in epochs for key in part[epoch]]
         assert len(set(seen)) == len(seen) == len(parts[0]) // 2 * BATCH
     assert epochs[0][0] != epochs[0][1]
-    again = _training(split, AugmentConfig(), part=Part(0, workers, by_files=True))
+    again = _training(split, AugmentConfig(), shard=WorkerShard(0, workers, by_files=True))
     assert _keys(again) == _keys(parts[0])
 
 
 def test_by_files_a_run_goes_on_where_it_was():
     split, augment = _shards(files=5), AugmentConfig(**CROPS)
     for i in range(2):
-        part = Part(i, 2, by_files=True)
-        whole = _training(split, augment, part=part)
+        shard = WorkerShard(i, 2, by_files=True)
+        whole = _training(split, augment, shard=shard)
         steps = len(whole) // 2
         assert steps > 2
-        rest = _training(split, augment, part=part, first_epoch=1, first_step=1)
+        rest = _training(split, augment, shard=shard, first_epoch=1, first_step=1)
         assert len(rest) == steps - 1
         assert _keys(rest) == _keys(whole[steps + 1 :])
 
@@ -164,7 +164,7 @@ def test_by_files_workers_draw_other_changes():
     split = EncodedShards(
         ["a", "b"], [20, 20], lambda shard: tf.data.Dataset.range(20), lambda n: (png, tf.constant(0, tf.int64)), 1
     )
-    first, second = (_keys(_training(split, AugmentConfig(flip=True), part=Part(i, 2, True))) for i in range(2))
+    first, second = (_keys(_training(split, AugmentConfig(flip=True), shard=WorkerShard(i, 2, True))) for i in range(2))
     assert set(first) == set(second)
     assert len(set(first)) == 2
     mirrored = [[key == first[0] for key in keys] for keys in (first, second)]
@@ -175,7 +175,9 @@ def test_by_files_workers_draw_other_changes():
 def test_evaluation_deals_every_example_to_one_worker(kind, workers):
     split = SPLITS[kind]()
     whole = [tuple(x.numpy() for x in batch) for batch in evaluation_dataset(split, CLASSES, RGB, BATCH)]
-    parts = [list(evaluation_dataset(split, CLASSES, RGB, BATCH, part=Part(i, workers))) for i in range(workers)]
+    parts = [
+        list(evaluation_dataset(split, CLASSES, RGB, BATCH, shard=WorkerShard(i, workers))) for i in range(workers)
+    ]
     assert sorted(key for part in parts for key in _keys(part)) == sorted(_keys(whole))
     lengths = [len(_keys(part)) for part in parts]
     assert max(lengths) - min(lengths) <= 1
@@ -183,18 +185,18 @@ def test_evaluation_deals_every_example_to_one_worker(kind, workers):
 
 
 @pytest.mark.parametrize(
-    ("split", "part", "message"),
+    ("split", "shard", "message"),
     [
-        (SPLITS["memory"], Part(0, 10), "a row for every worker"),
-        (SPLITS["memory"], Part(0, 2, True), "a stream of as many files as workers"),
-        (_shards, Part(0, 6, True), "a stream of as many files as workers"),
-        (lambda: _shards(12, 3), Part(0, 3, True), None),
-        (lambda: _shards(5, 3), Part(0, 3, True), "the files of every worker must hold one batch"),
+        (SPLITS["memory"], WorkerShard(0, 10), "a row for every worker"),
+        (SPLITS["memory"], WorkerShard(0, 2, True), "a stream of as many files as workers"),
+        (_shards, WorkerShard(0, 6, True), "a stream of as many files as workers"),
+        (lambda: _shards(12, 3), WorkerShard(0, 3, True), None),
+        (lambda: _shards(5, 3), WorkerShard(0, 3, True), "the files of every worker must hold at least one batch"),
     ],
 )
-def test_what_cannot_be_divided_is_explained(split, part, message):
+def test_splits_that_cannot_be_sharded_are_refused(split, shard, message):
     if message is None:
-        assert len(_training(split(), AugmentConfig(), part=part)) == 2
+        assert len(_training(split(), AugmentConfig(), shard=shard)) == 2
         return
     with pytest.raises(ValueError, match=message):
-        _training(split(), AugmentConfig(), part=part)
+        _training(split(), AugmentConfig(), shard=shard)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_vit.config import DistributionConfig
-from keras_vit.data import Part
+from keras_vit.data import WorkerShard
 from keras_vit.distribution import strategies as distribution
 from keras_vit.distribution.datasets import SHARDINGS, replica_batches, with_sharding
 from keras_vit.distribution.tf_config import Cluster, read_tf_config
@@ -173,7 +173,7 @@ def test_without_several_workers_there_is_one_part():
     batches = tf.data.Dataset.range(3)
     assert distribution.distribute_shards(strategy, lambda part: seen.append(part) or batches, 3) is batches
     assert seen == [None]
-    assert Part(0, 2) != Part(0, 2, by_files=True)
+    assert WorkerShard(0, 2) != WorkerShard(0, 2, by_files=True)
     alone = distribution.make_workers(strategy)
     assert (alone.is_chief, alone.count, alone.all_reduce_sum(3), alone.broadcast(b"x")) == (True, 1, 3, b"x")
 

@@ -1,8 +1,7 @@
-"""Random changes of training images: stateless, so that a resumed run draws the same ones.
+"""Stateless augmentation of training images: a resumed run draws the same numbers.
 
-`augment_image` changes single uint8 images, `augment_batch` normalised batches. A recipe's `AugmentConfig` decides
-which of the two crops and mirrors: the first if it has a policy or colour jitter, which come after, else
-the second, where that costs least. So every pipeline calls both.
+`augment_image` augments single uint8 images, `augment_batch` normalized batches, and every pipeline calls both. With a
+policy or color jitter, `augment_image` crops and flips, since both must come first; otherwise `augment_batch` does.
 """
 
 import math
@@ -18,39 +17,37 @@ from keras_vit.data.augment.xla import is_small
 
 
 def changes_images(config):
-    """Whether `augment_image` does anything: a pipeline may leave it out otherwise."""
+    """Returns whether `augment_image` changes images at all."""
     return bool(config.policy or config.color_jitter)
 
 
-def policy_of_batches(config, input_spec):
-    """The policy of a config, if it can change the images of a batch together and these are small; else `None`.
+def batch_policy(config, input_spec):
+    """Returns the policy of a config if it can augment a batch of small images at once; else `None`.
 
-    It then has `draw(seed)`, of an image, and `apply(images, drawn, *moving_in(config, input_spec))`, and jitter rests.
-
-    Of a small image most of the time goes by between the operations, a hundred of them, and a batch needs each once.
-    Large ones are changed one by one, while they lie in the processor's cache.
+    Such a policy has `draw(seed)`, for one image, and `apply(images, drawn, fill, interpolation)`; it takes no color
+    jitter. Most of the time of a small image is the overhead of a hundred operations, which a batch pays once. Large
+    images are faster one by one, since each stays in the processor's cache.
     """
     policy = parse_policy(config.policy) if config.policy and is_small(input_spec.size) else None
     return policy if hasattr(policy, "apply") else None
 
 
-# Nothing in here needs AutoGraph, whose conversion would take longer than tracing.
+# AutoGraph has nothing to convert here, and its conversion would take longer than tracing.
 @tf.autograph.experimental.do_not_convert
 def augment_image(image, config, seed, input_spec):
-    """Padded crop, mirroring, policy and colour jitter of one image, if the config has a policy or jitter.
+    """Crops, flips, and applies the policy and color jitter of a config that has one of the two.
 
     Args:
         image: uint8 `(height, width, channels)`, its shape known.
         config: `AugmentConfig`.
         seed: int32 `(2,)`.
-        input_spec: `InputSpec`. The colour that moves in is its mean; its interpolation holds where the config has
-            none of its own.
+        input_spec: `InputSpec`. Its mean is the fill color; its interpolation is the default of the config's.
 
     Returns:
         uint8 of the same shape.
 
     Raises:
-        ValueError: if the policy's name cannot be read or it does not know the interpolation.
+        ValueError: if the policy is invalid or does not support the interpolation.
     """
     if not changes_images(config):
         return image
@@ -58,7 +55,7 @@ def augment_image(image, config, seed, input_spec):
     jitters = True
     if config.policy:
         policy = parse_policy(config.policy)
-        image = policy(image, seed, *moving_in(config, input_spec))
+        image = policy(image, seed, *fill_and_interpolation(config, input_spec))
         jitters = policy.jitters
     if config.color_jitter and jitters:
         image = color_jitter(image, config.color_jitter, seed)
@@ -66,43 +63,42 @@ def augment_image(image, config, seed, input_spec):
 
 
 def crop_image(image, config, seed):
-    """The padded crop and the mirroring of `augment_image`."""
+    """Applies the padded crop and the flip of `augment_image`."""
     if config.padding:
         fill = [config.fill] * image.shape[-1]
         return crop_and_flip(image[None], config.padding, config.padding_mode, fill, config.flip, seed)[0]
     return flip(image, seed) if config.flip else image
 
 
-def moving_in(config, input_spec):
-    """What a policy is told beside image and seed: the colour that moves in, and the interpolation."""
+def fill_and_interpolation(config, input_spec):
+    """Returns the fill color and the interpolation with which a policy moves pixels."""
     fill = tuple(min(255, round(255 * mean)) for mean in input_spec.mean)
     return fill, config.crop_interpolation or input_spec.interpolation
 
 
 @tf.autograph.experimental.do_not_convert
 def augment_batch(images, targets, config, seed, input_spec, rows=None):
-    """Affine change, padded crop, mirroring, erasing and mixing of one batch.
+    """Applies affine transform, padded crop, flip, random erasing and mixing to a batch.
 
     Args:
-        images: float32 `(batch, height, width, channels)`, normalised.
+        images: float32 `(batch, height, width, channels)`, normalized.
         targets: float32 `(batch, classes)`, one-hot rows.
         config: `AugmentConfig`.
         seed: int32 `(2,)`.
-        input_spec: `InputSpec` that normalised the images.
-        rows: `keras_vit.data.pipeline.worker_shard.Rows` where the images are those that a worker makes of a batch.
-            Default `None`.
+        input_spec: `InputSpec` that normalized the images.
+        rows: `BatchRows` if the images are the computed rows of a worker, or `None` for whole batches. Default `None`.
 
     Returns:
-        Images and targets, float32 of the same shapes; with `rows` the worker's own, as they are in the whole batch.
+        Images and targets, float32 of the same shapes; with `rows` the local rows, equal to those of the whole batch.
     """
     fill = [(config.fill / 255 - mean) / std for mean, std in zip(input_spec.mean, input_spec.std, strict=True)]
-    mirrors = config.flip and not changes_images(config)
+    flips = config.flip and not changes_images(config)
     padding = 0 if changes_images(config) else config.padding
     if config.shift or config.rotation or config.zoom or config.shear:
-        images = _affine(images, config, mirrors, fill, seed, rows)
-        mirrors = False
-    if padding or mirrors:
-        images = crop_and_flip(images, padding, config.padding_mode, fill, mirrors, seed, rows)
+        images = _affine(images, config, flips, fill, seed, rows)
+        flips = False
+    if padding or flips:
+        images = crop_and_flip(images, padding, config.padding_mode, fill, flips, seed, rows)
     if config.random_erasing_prob:
         images = random_erasing(images, config.random_erasing_prob, seed, rows)
     return _mix(images, targets, config, seed, rows)
@@ -116,7 +112,7 @@ def _mix(images, targets, config, seed, rows):
         return mix_weighted(images, targets, config, seed, rows)
     if mixes:
         images, targets = _mix_by_keras_cv(images, targets, config, seed)
-    return (rows.own(images), rows.own(targets)) if rows else (images, targets)
+    return (rows.local_rows(images), rows.local_rows(targets)) if rows else (images, targets)
 
 
 def _mix_by_keras_cv(images, targets, config, seed):
@@ -129,23 +125,23 @@ def _mix_by_keras_cv(images, targets, config, seed):
 
 
 def _uniform(shape, limit, seed, salt):
-    """Uniform numbers in [-limit, limit) from a seed and the number of the draw."""
+    """Draws uniform numbers in [-limit, limit) from a seed and the number of the draw."""
     return tf.random.stateless_uniform(shape, tf.random.fold_in(seed, salt), -limit, limit)
 
 
-def _affine_matrices(batch, size, config, mirrors, seed):
-    """`(batch, 8)`: a 2 x 2 matrix and offset an image, from output to input coordinates `(x, y)`, about the centre."""
+def _affine_matrices(batch, size, config, flips, seed):
+    """Draws `(batch, 8)`: a matrix and offset per image, from output to input `(x, y)`, about the center."""
     angle = _uniform([batch], config.rotation * math.pi / 180, seed, 1)
     zoom = 1 + _uniform([batch, 2], config.zoom, seed, 2)
     shear = _uniform([batch], config.shear, seed, 3)
     shift = _uniform([batch, 2], config.shift, seed, 4)
-    mirror = tf.ones([batch])
-    if mirrors:
-        mirror = tf.where(tf.random.stateless_uniform([batch], tf.random.fold_in(seed, 5)) < 0.5, -1.0, 1.0)
+    sign = tf.ones([batch])
+    if flips:
+        sign = tf.where(tf.random.stateless_uniform([batch], tf.random.fold_in(seed, 5)) < 0.5, -1.0, 1.0)
     cos, sin = tf.cos(angle), tf.sin(angle)
-    # rotation @ shear @ zoom, and the mirror image of x where it is drawn
-    xx, xy = cos * zoom[:, 0] * mirror, (cos * shear - sin) * zoom[:, 1]
-    yx, yy = sin * zoom[:, 0] * mirror, (sin * shear + cos) * zoom[:, 1]
+    # rotation @ shear @ zoom, with x flipped where sign is -1
+    xx, xy = cos * zoom[:, 0] * sign, (cos * shear - sin) * zoom[:, 1]
+    yx, yy = sin * zoom[:, 0] * sign, (sin * shear + cos) * zoom[:, 1]
     center_y, center_x = (size[0] - 1) / 2, (size[1] - 1) / 2
     offset_x = center_x - xx * center_x - xy * center_y + shift[:, 0]
     offset_y = center_y - yx * center_x - yy * center_y + shift[:, 1]
@@ -154,7 +150,7 @@ def _affine_matrices(batch, size, config, mirrors, seed):
 
 
 def affine(images, config, seed):
-    """Shifts, rotates, scales, shears and mirrors every image on its own, bilinear.
+    """Shifts, rotates, scales, shears and flips every image independently, bilinear.
 
     Args:
         images: uint8 or float tensor `(batch, height, width, channels)`.
@@ -170,14 +166,14 @@ def affine(images, config, seed):
     return _affine(images, config, config.flip, [config.fill] * images.shape[-1], seed)
 
 
-def _affine(images, config, mirrors, fill, seed, rows=None):
-    """As `affine`, of float images whose `fill` colour has one number a channel."""
+def _affine(images, config, flips, fill, seed, rows=None):
+    """Implements `affine` for float images, with a `fill` color of one number a channel."""
     batch, size = rows.total if rows else tf.shape(images)[0], images.shape[1:3]
-    matrices = _affine_matrices(batch, size, config, mirrors, seed)
-    # The operation knows one fill value for all channels, so the colour is made 0.
+    matrices = _affine_matrices(batch, size, config, flips, seed)
+    # The operation has one fill value for all channels, so shift the fill color to 0.
     shifted = tf.raw_ops.ImageProjectiveTransformV3(
         images=images - fill,
-        transforms=rows.drawn(matrices) if rows else matrices,
+        transforms=rows.sampled_rows(matrices) if rows else matrices,
         output_shape=list(size),
         fill_value=0.0,
         interpolation="BILINEAR",

@@ -1,4 +1,4 @@
-"""Mixing of the images of a batch: mixup and cutmix, with the target's weights equal to what the pixels show."""
+"""Mixup and CutMix of batches."""
 
 import tensorflow as tf
 
@@ -6,7 +6,7 @@ from keras_vit.data.augment.random_erasing import boxes_mask
 
 
 def smooth_targets(targets, smoothing):
-    """Moves `smoothing` (float in [0, 1)) of every one-hot row `(batch, classes)` to all classes alike.
+    """Spreads `smoothing` (float in [0, 1)) of every one-hot row `(batch, classes)` evenly over all classes.
 
     Source: timm `mixup_target`: off value smoothing / classes, on value 1 - smoothing + off value.
     """
@@ -16,46 +16,51 @@ def smooth_targets(targets, smoothing):
 
 
 def _beta(shape, alpha, seed):
-    """float32 draws of Beta(alpha, alpha); float64 in between, where gammas of a small alpha do not vanish."""
+    """Draws float32 numbers of Beta(alpha, alpha), in float64, since gammas of a small alpha underflow in float32."""
     gammas = tf.random.stateless_gamma((2, *shape), seed, alpha, dtype=tf.float64)
     return tf.cast(gammas[0] / (gammas[0] + gammas[1]), tf.float32)
 
 
 def mixup(images, targets, alpha, seed, rows=None):
-    """Mixes every image with its neighbour, all of a batch with one weight of at least a half from Beta(alpha, alpha).
+    """Mixes every image with its neighbor, with one weight a batch, at least 0.5, from Beta(alpha, alpha).
 
     Args:
         images: float tensor `(batch, ...)`.
         targets: float tensor `(batch, classes)`, one-hot rows.
         alpha: float; 0 changes nothing.
         seed: int32 tensor `(2,)`.
-        rows: `keras_vit.data.pipeline.worker_shard.Rows` where the images are a part of a batch. Default `None`.
+        rows: `BatchRows` if the images are the computed rows of a worker. Default `None`.
 
     Returns:
-        The mixed images and targets; with `rows` its own.
+        The mixed images and targets; with `rows` the local ones.
 
-    Source: Zhang et al., "mixup" (arXiv:1710.09412); the larger weight and the neighbour by a roll as in big_vision
+    Source: Zhang et al., "mixup" (arXiv:1710.09412); the larger weight and the neighbor by a roll as in big_vision
     `utils.get_mixup`.
     """
     if not alpha:
         return images, targets
     weight = _beta((), alpha, tf.random.fold_in(seed, 6))
     weight = tf.maximum(weight, 1 - weight)
-    pairs = ((rows.own(x), rows.mixed_with(x)) if rows else (x, tf.roll(x, 1, axis=0)) for x in (images, targets))
+    pairs = (_with_partners(x, rows, lambda x: tf.roll(x, 1, axis=0)) for x in (images, targets))
     return tuple(weight * x + (1 - weight) * partner for x, partner in pairs)
 
 
+def _with_partners(column, rows, reorder):
+    """Returns the local rows of a column and their mixup partners; `reorder` makes those of a whole batch."""
+    return (rows.local_rows(column), rows.mixup_partners(column)) if rows else (column, reorder(column))
+
+
 def cutmix_boxes(weights, centers, size):
-    """The boxes of cutmix: the side's share of the image is the root of `1 - weight`; the border cuts them.
+    """Computes the boxes of CutMix: each side is sqrt(1 - weight) of the image's, clipped at the border.
 
     Args:
-        weights: float32 `(n,)`, the part of the first image.
-        centers: float32 `(n, 2)` in [0, 1): the box's centre, vertically and horizontally.
+        weights: float32 `(n,)`, the target share of the first image.
+        centers: float32 `(n, 2)` in [0, 1): the box's center, vertically and horizontally.
         size: `(height, width)`.
 
     Returns:
-        int32 `(n, 4)`: top, left, height, width; and float32 `(n,)`, the weights that the boxes' areas really leave to
-        the first image.
+        int32 `(n, 4)`: top, left, height, width; and float32 `(n,)`, the first image's share of the pixels after
+        clipping.
 
     Source: Yun et al., "CutMix" (arXiv:1905.04899); timm `rand_bbox` and `cutmix_bbox_and_lam`.
     """
@@ -72,7 +77,7 @@ def cutmix_boxes(weights, centers, size):
 
 
 def blend(images, partners, weights):
-    """mixup: `weight * image + (1 - weight) * partner`.
+    """Applies mixup: `weight * image + (1 - weight) * partner`.
 
     Args:
         images, partners: float `(batch, height, width, channels)`.
@@ -86,7 +91,7 @@ def blend(images, partners, weights):
 
 
 def paste(images, partners, boxes):
-    """cutmix: the box of every image shows its partner.
+    """Applies CutMix: pastes the partner into the box of every image.
 
     Args:
         images, partners: float `(batch, height, width, channels)`.
@@ -96,12 +101,12 @@ def paste(images, partners, boxes):
         float of the shape of `images`.
     """
     mask = tf.cast(boxes_mask(boxes, images.shape[1:3])[..., None], images.dtype)
-    # Every weight is 0 or 1, so that pixels pass unchanged.
+    # Weights are 0 or 1, so pixels stay exact.
     return images * (1 - mask) + partners * mask
 
 
 def mix_weighted(images, targets, config, seed, rows=None):
-    """Mixup and cutmix as timm's `Mixup`, one weight a batch or one an image.
+    """Applies mixup or CutMix as timm's `Mixup`, with one weight a batch or one an image.
 
     Args:
         images: float32 `(batch, height, width, channels)`.
@@ -109,23 +114,23 @@ def mix_weighted(images, targets, config, seed, rows=None):
         config: `AugmentConfig`, of which mixup, cutmix, mixup_mode (`batch` or `sample`), mixup_prob and
             mixup_switch_prob are used. Partners come from the reversed batch.
         seed: int32 `(2,)`.
-        rows: `keras_vit.data.pipeline.worker_shard.Rows` where the images are a part of a batch. Default `None`.
+        rows: `BatchRows` if the images are the computed rows of a worker. Default `None`.
 
     Returns:
-        The mixed images and targets; with `rows` its own.
+        The mixed images and targets; with `rows` the local ones.
     """
-    weights, blended, boxes = _drawn(rows.total if rows else tf.shape(images)[0], images.shape[1:3], config, seed)
+    weights, blended, boxes = _sample_mix(rows.total if rows else tf.shape(images)[0], images.shape[1:3], config, seed)
     if rows and config.mixup_mode == "sample":
         weights, blended, boxes = (x[rows.first : rows.last] for x in (weights, blended, boxes))
-    pairs = ((rows.own(x), rows.mixed_with(x)) if rows else (x, tf.reverse(x, [0])) for x in (images, targets))
-    (images, partners), (targets, others) = pairs
+    pairs = (_with_partners(x, rows, lambda x: tf.reverse(x, [0])) for x in (images, targets))
+    (images, partners), (targets, partner_targets) = pairs
     mixed = _mix_images(images, partners, blended, boxes, config)
     weights = weights[:, None]
-    return mixed, weights * targets + (1 - weights) * others
+    return mixed, weights * targets + (1 - weights) * partner_targets
 
 
-def _drawn(batch, size, config, seed):
-    """`(weights, blended, boxes)`: what is left of the first image at last, by mixup alone, and what cutmix pastes."""
+def _sample_mix(batch, size, config, seed):
+    """Draws `(weights, blended, boxes)`: the first image's final weight, its weight in mixup, the CutMix boxes."""
     count = batch if config.mixup_mode == "sample" else 1
     uniform = tf.random.stateless_uniform((count, 4), tf.random.fold_in(seed, 9))
     mixes = uniform[:, 0] < config.mixup_prob
@@ -135,10 +140,10 @@ def _drawn(batch, size, config, seed):
     if config.mixup:
         weights = tf.where(mixes, _beta((count,), config.mixup, tf.random.fold_in(seed, 10)), weights)
     if config.cutmix:
-        drawn, corrected = cutmix_boxes(
+        sampled, corrected = cutmix_boxes(
             _beta((count,), config.cutmix, tf.random.fold_in(seed, 11)), uniform[:, 2:], size
         )
-        boxes = tf.where((mixes & pastes)[:, None], drawn, boxes)
+        boxes = tf.where((mixes & pastes)[:, None], sampled, boxes)
         blended = tf.where(pastes, 1.0, weights)
         weights = tf.where(mixes & pastes, corrected, blended)
     else:
@@ -147,7 +152,7 @@ def _drawn(batch, size, config, seed):
 
 
 def _mix_images(images, partners, blended, boxes, config):
-    """A batch with one weight runs only what it drew; images that differ in it pass both steps."""
+    """Mixes images: a batch with one weight runs only the sampled method, images with their own weights run both."""
     if config.mixup_mode == "batch":
         calls = [lambda: images, lambda: blend(images, partners, blended), lambda: paste(images, partners, boxes)]
         chosen = tf.where(boxes[0, 2] * boxes[0, 3] > 0, 2, tf.cast(blended[0] < 1, tf.int32))

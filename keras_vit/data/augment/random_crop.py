@@ -26,7 +26,7 @@ def crop_and_flip(images, padding, mode, color, flips, seed, rows=None):
     """
     batch, (height, width) = rows.total if rows else tf.shape(images)[0], images.shape[1:3]
     uniform = tf.random.stateless_uniform((batch, 3), tf.random.fold_in(seed, 12))
-    uniform = rows.drawn(uniform) if rows else uniform
+    uniform = rows.sampled_rows(uniform) if rows else uniform
     offsets = tf.cast(uniform[:, :2] * (2 * padding + 1), tf.int32)
     columns = tf.range(width)[None]
     if flips:

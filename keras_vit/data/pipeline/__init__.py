@@ -1,1 +1,1 @@
-"""From a source to batches: order of epochs, shards of workers, map functions."""
+"""Input pipelines: epoch order, worker shards, example transforms, batches."""

@@ -1,8 +1,8 @@
-"""The work of a training pipeline done by other machines: those of a `tf.data` service.
+"""Training pipelines that run on the workers of a `tf.data` service.
 
-The service's dispatcher deals out pieces of the run to its workers, each piece once. Every batch is one that the run
-would have made itself; of a stream every example comes once an epoch. But batches come as they are done: two runs
-differ in their order, and a run that goes on may see some of the last batches again.
+The dispatcher assigns every piece of the run to one worker. Every batch equals one that the run would have made
+itself; a stream gives every example once an epoch. Batches arrive as they are finished: their order differs between
+runs, and a resumed run may see some of the last batches again.
 """
 
 import dataclasses
@@ -10,45 +10,45 @@ import socket
 
 import tensorflow as tf
 
-from keras_vit.data.pipeline.epochs import Course
+from keras_vit.data.pipeline.epochs import EpochSchedule
 from keras_vit.data.seeds import shuffled
 from keras_vit.data.sources.encoded import BLOCK, CYCLE
 
-_ANSWER = 30.0  # seconds
-PIECE = 16  # batches that a worker of the service makes one after the other
+_TIMEOUT = 30.0  # seconds
+PIECE = 16  # consecutive batches that one worker of the service makes
 
 
 @dataclasses.dataclass(frozen=True)
-class Service:
-    """Where the work is done.
+class DataService:
+    """A `tf.data` service that makes the batches.
 
     Args:
         address: str. Of the dispatcher: `grpc://host:port`. Files must have the same paths on the service's workers.
-        job: str or `None`. A name that the workers of one run share, so that each batch goes to one of them; another
-            one for every start of a run. Default `None`: there is one worker.
+        job: str or `None`. Job name shared by the workers of one run, so that each batch goes to one of them; it must
+            be new at every start of a run. Default `None`: there is one worker.
     """
 
     address: str
     job: str | None = None
 
-    def check(self):
-        """Raises `ValueError` unless somebody answers at the address: TensorFlow would ask again for an hour, deaf."""
+    def check_reachable(self):
+        """Raises a `ValueError` unless the dispatcher answers; TensorFlow would retry silently for an hour."""
         host, _, port = self.address.partition("://")[2].rpartition(":")
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_TIMEOUT).close()
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"a tf.data service must answer at its address. Received: service={self.address!r} ({error})"
             ) from None
 
-    def does(self, dataset):
-        """A data set whose elements the service makes."""
-        kind = tf.data.experimental.service.ShardingPolicy.DYNAMIC
-        return dataset.apply(tf.data.experimental.service.distribute(kind, self.address, job_name=self.job))
+    def distribute(self, dataset):
+        """Lets the service compute the elements of a dataset."""
+        policy = tf.data.experimental.service.ShardingPolicy.DYNAMIC
+        return dataset.apply(tf.data.experimental.service.distribute(policy, self.address, job_name=self.job))
 
 
-class ServedCourse(Course):
-    """A `Course` in pieces, which a service deals out: the numbers of the outermost data set are what it divides."""
+class ServedSchedule(EpochSchedule):
+    """An `EpochSchedule` in pieces: a service divides the numbers of the outermost dataset among its workers."""
 
     is_served = True
 
@@ -63,47 +63,47 @@ class ServedCourse(Course):
         return tf.data.Dataset.range(first, self.epochs * pieces).flat_map(one_piece)
 
 
-def served_course(batch_size, steps, epochs, seed, first_epoch, first_step, repeats, part):
-    """The course of a run whose batches a service makes, each for one of the workers of a `Part`, if there is one.
+def served_schedule(batch_size, steps, epochs, seed, first_epoch, first_step, repeats, shard):
+    """Makes the schedule of a run whose batches a service makes, each for one worker of the run.
 
-    For several workers with one epoch more than the run has: one of them may fetch what another still needs.
+    With several workers it has one epoch more than the run, since one worker may fetch a batch that another needs.
 
     Raises:
         ValueError: if the workers do not divide the batch.
     """
-    count = part.count if part else 1
+    count = shard.count if shard else 1
     if batch_size % count:
         raise ValueError(
-            "a service makes batches of one size for all workers, who must divide the global one. "
+            "a service makes batches of one size: batch_size must be a multiple of the number of workers. "
             f"Received: batch_size={batch_size}, {count} workers"
         )
     epochs += count > 1
-    return ServedCourse(batch_size // count, steps * count, epochs, seed, first_epoch, first_step * count, repeats)
+    return ServedSchedule(batch_size // count, steps * count, epochs, seed, first_epoch, first_step * count, repeats)
 
 
-def served_stream(split, course):
-    """`(number, record)` of a stream; the files of all epochs are what is dealt out.
+def served_stream(split, schedule):
+    """Makes a dataset of `(number, record)` of a stream, in which a service divides the files of all epochs.
 
-    One epoch more than the run has: the last batches of the service's workers are not full, and left out.
+    It has one epoch more than the run, since the last, incomplete batch of every service worker is dropped.
 
     Args:
         split: `EncodedShards`.
-        course: `ServedCourse`.
+        schedule: `ServedSchedule`.
     """
     files, examples = len(split.shards), sum(split.counts)
-    # Of the function that is being traced: an order must not depend on TensorFlow's global seed.
+    # The seed of the traced function: the order must not depend on TensorFlow's global seed.
     tf.random.set_seed(1)
 
     def one_file(number):
-        epoch, place = number // files, number % files
-        shard = tf.gather(tf.constant(split.shards, tf.int64), shuffled(files, course.seed, epoch)[place])
-        records = split.records_of(shard)
+        epoch, index = number // files, number % files
+        file = tf.gather(tf.constant(split.shards, tf.int64), shuffled(files, schedule.seed, epoch)[index])
+        records = split.records_of(file)
         records = records.map(lambda example, record: (epoch * examples + example, record))
-        if course.repeats > 1:
-            records = records.flat_map(lambda *record: tf.data.Dataset.from_tensors(record).repeat(course.repeats))
+        if schedule.repeats > 1:
+            records = records.flat_map(lambda *record: tf.data.Dataset.from_tensors(record).repeat(schedule.repeats))
         return records
 
-    first = course.first_epoch * files + files * course.first_step // course.steps
-    numbers = tf.data.Dataset.range(first, (course.epochs + 1) * files)
+    first = schedule.first_epoch * files + files * schedule.first_step // schedule.steps
+    numbers = tf.data.Dataset.range(first, (schedule.epochs + 1) * files)
     records = numbers.interleave(one_file, cycle_length=min(CYCLE, files), block_length=BLOCK)
-    return records.shuffle(min(split.buffer, len(split)), seed=course.seed)
+    return records.shuffle(min(split.buffer, len(split)), seed=schedule.seed)

@@ -1,4 +1,4 @@
-"""What one of several workers makes of a run's batches: its rows of each, or batches of files of its own."""
+"""Shards of a training run: the rows of every batch, or the files, that one of several workers reads."""
 
 import dataclasses
 
@@ -7,13 +7,13 @@ import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """Which of several workers a data set is for.
+class WorkerShard:
+    """The share of one of several workers in a data set.
 
     Args:
-        index, count: ints. The worker's number, and how many there are.
-        by_files: bool. Whether it makes batches of its own, of its own files, instead of its rows of every batch.
-            Default False.
+        index, count: ints. The worker's number, and the number of workers.
+        by_files: bool. Whether the worker makes batches of its own, from its own files, instead of its rows of every
+            batch. Default False.
     """
 
     index: int
@@ -21,99 +21,102 @@ class Part:
     by_files: bool = False
 
 
-def rows_of(rows, part, parts):
-    """`(first, behind the last)` of the rows of a batch that one of several parts gets; tensors where one is given."""
-    return rows * part // parts, rows * (part + 1) // parts
+def rows_of(rows, index, count):
+    """`(start, stop)` of the rows of a batch that belong to shard `index` of `count`; tensors if one is given."""
+    return rows * index // count, rows * (index + 1) // count
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
-    """The rows of a batch that a worker makes: its own, and those that they are mixed with.
+class BatchRows:
+    """The rows of a batch that a worker computes: its local rows, and the rows that they are mixed with.
 
-    What is drawn for a batch is drawn for all of it, so that every row is that of the whole batch.
+    Random numbers are drawn for the whole batch and then selected, so that every row equals that of the whole batch.
 
     Args:
-        total: int. The rows of the whole batch.
-        first, last: ints. Its own are those from `first` to `last - 1`.
-        made: int32 array, sorted. What it makes.
-        partners: int32 array `(last - first,)`. What its own are mixed with.
+        total: int. Rows of the whole batch.
+        first, last: ints. The local rows are those from `first` to `last - 1`.
+        computed: int32 array, sorted. Rows that are computed.
+        partners: int32 array `(last - first,)`. The mixup partner of each local row.
     """
 
     total: int
     first: int
     last: int
-    made: np.ndarray
+    computed: np.ndarray
     partners: np.ndarray
 
-    def drawn(self, numbers):
-        """Of what was drawn for all rows of the batch, that of the rows that are made."""
-        return tf.gather(numbers, self.made)
+    def sampled_rows(self, numbers):
+        """Selects the computed rows from numbers that were drawn for the whole batch."""
+        return tf.gather(numbers, self.computed)
 
-    def own(self, column):
-        """Of the rows that are made, its own."""
-        return tf.gather(column, np.searchsorted(self.made, np.arange(self.first, self.last)))
+    def local_rows(self, column):
+        """Selects the local rows from the computed ones."""
+        return tf.gather(column, np.searchsorted(self.computed, np.arange(self.first, self.last)))
 
-    def mixed_with(self, column):
-        """Of the rows that are made, for each of its own the one that it is mixed with."""
-        return tf.gather(column, np.searchsorted(self.made, self.partners))
+    def mixup_partners(self, column):
+        """Selects the mixup partner of each local row from the computed rows."""
+        return tf.gather(column, np.searchsorted(self.computed, self.partners))
 
 
-def rows_to_make(batch_size, part, augment):
-    """The `Rows` of a `Part`.
+def rows_for_shard(batch_size, shard, augment):
+    """Lists the rows of a batch that a worker computes.
 
     Args:
         batch_size: int. Of the whole batch.
-        part: `Part`.
+        shard: `WorkerShard`.
         augment: `AugmentConfig`.
+
+    Returns:
+        `BatchRows`.
 
     Raises:
         ValueError: if there are fewer rows than workers.
     """
-    if batch_size < part.count:
+    if batch_size < shard.count:
         raise ValueError(
-            f"a batch needs a row for every worker. Received: batch_size={batch_size}, {part.count} workers"
+            f"a batch needs a row for every worker. Received: batch_size={batch_size}, {shard.count} workers"
         )
-    first, last = rows_of(batch_size, part.index, part.count)
-    own = np.arange(first, last)
+    first, last = rows_of(batch_size, shard.index, shard.count)
+    local = np.arange(first, last)
     if not (augment.mixup or augment.cutmix):
-        partners = own
-    elif augment.mixup_mode == "keras_cv":  # whose partners are drawn by keras-cv
+        partners = local
+    elif augment.mixup_mode == "keras_cv":  # keras-cv draws the partners itself
         partners = np.arange(batch_size)
     else:
-        partners = (own - 1) % batch_size if augment.mixup_mode == "big_vision" else batch_size - 1 - own
-    made = np.unique(np.concatenate([own, partners])).astype("int32")
-    return Rows(batch_size, first, last, made, partners.astype("int32"))
+        partners = (local - 1) % batch_size if augment.mixup_mode == "big_vision" else batch_size - 1 - local
+    computed = np.unique(np.concatenate([local, partners])).astype("int32")
+    return BatchRows(batch_size, first, last, computed, partners.astype("int32"))
 
 
-def by_files(split, batch_size, seed, part):
-    """What the worker of a `Part` reads where every worker has files of its own.
+def shard_by_files(split, batch_size, seed, shard):
+    """Gives a worker files of its own.
 
     Args:
         split: `EncodedShards`.
-        batch_size: int. Of all workers.
+        batch_size: int. Of all workers together.
         seed: int. Of the run.
-        part: `Part`.
+        shard: `WorkerShard`.
 
     Returns:
-        The worker's split, the size of its batches, a seed of its own, and the whole batches that every worker has.
+        The worker's split, its batch size, its seed, and the number of whole batches that every worker has.
 
     Raises:
-        ValueError: if the split is no stream of at least as many files as there are workers, or a worker's files hold
-            no batch.
+        ValueError: if the split is not a stream of at least as many files as workers, or a worker's files hold less
+            than a batch.
     """
     files = len(getattr(split, "shards", ()))
-    if files < part.count:
+    if files < shard.count:
         raise ValueError(
-            "a division by files needs a stream of as many files as workers. "
-            f"Received: {type(split).__name__} of {files} files, {part.count} workers"
+            "sharding by files needs a stream of as many files as workers. "
+            f"Received: {type(split).__name__} of {files} files, {shard.count} workers"
         )
-    sizes = [last - first for first, last in (rows_of(batch_size, index, part.count) for index in range(part.count))]
-    splits = [split.of_files(index, part.count) for index in range(part.count)]
-    steps = min(len(own) // max(size, 1) for own, size in zip(splits, sizes, strict=True))
+    sizes = [last - first for first, last in (rows_of(batch_size, index, shard.count) for index in range(shard.count))]
+    splits = [split.shard_files(index, shard.count) for index in range(shard.count)]
+    steps = min(len(local) // max(size, 1) for local, size in zip(splits, sizes, strict=True))
     if not steps or not all(sizes):
         raise ValueError(
-            "the files of every worker must hold one batch at least. "
-            f"Received: files with {[len(own) for own in splits]} images, batches of {sizes}"
+            "the files of every worker must hold at least one batch. "
+            f"Received: files with {[len(local) for local in splits]} images, batches of {sizes}"
         )
-    # The same numbers drawn for other images would make the workers' changes alike.
-    return splits[part.index], sizes[part.index], (seed + part.index * 1_000_003) % 2**31, steps
+    # With one seed for all, the workers would draw the same numbers for different images.
+    return splits[shard.index], sizes[shard.index], (seed + shard.index * 1_000_003) % 2**31, steps

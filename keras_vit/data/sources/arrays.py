@@ -1,4 +1,4 @@
-"""Arrays in memory: handed over, from an `.npz` file, or scikit-learn's digits."""
+"""Arrays in memory: passed in, read from an `.npz` file, or scikit-learn's digits."""
 
 import dataclasses
 import pathlib
@@ -26,66 +26,64 @@ class Split:
         return len(self.labels)
 
     def __getitem__(self, examples):
-        """A part of the split, by a slice or an index array."""
+        """Selects examples by a slice or an index array."""
         weights = None if self.weights is None else self.weights[examples]
         return Split(self.images[examples], self.labels[examples], weights)
 
     def example(self, input_spec):
-        """The first uint8 image, and its label."""
+        """Returns the first uint8 image and its label."""
         return self.images[0], self.labels[0]
 
     def divide(self, fraction):
-        """`(the rest, a part drawn at random)`, every class as far as possible with its share.
-
-        The draw is the same in every run. Multi-hot rows are drawn without regard to their classes.
+        """Divides the split into `(rest, random subset)`, stratified by class; the same in every run.
 
         Raises:
             ValueError: if one of the two would be empty.
         """
-        part = drawn_part(self.labels, fraction)
-        return self[~part], self[part]
+        mask = stratified_mask(self.labels, fraction)
+        return self[~mask], self[mask]
 
 
-def drawn_part(labels, fraction):
-    """A bool array that marks `fraction` of the examples, drawn at random with a constant seed, class by class.
+def stratified_mask(labels, fraction):
+    """Marks a random `fraction` of the examples, stratified by class, with a constant seed.
 
     Args:
-        labels: int array `(examples,)`, or rows, which are drawn without regard to classes.
+        labels: int array `(examples,)`, or multi-hot rows, which are not stratified.
         fraction: float in (0, 1).
 
     Returns:
         bool array `(examples,)`.
 
     Raises:
-        ValueError: if all examples or none are drawn.
+        ValueError: if all examples or none are marked.
     """
     count = round(len(labels) * fraction)
     if not 0 < count < len(labels):
         raise ValueError(
-            f"a part and its rest must both hold an image. Received: fraction={fraction} of {len(labels)} images"
+            f"both parts of a divided split need an image. Received: fraction={fraction} of {len(labels)} images"
         )
     generator = np.random.default_rng(0)
     order = generator.permutation(len(labels))
     if labels.ndim == 1:
-        # Every example's place within its class, as a share, then the smallest shares: each class gives its part.
-        shares = np.empty(len(labels))
+        # Rank every example within its class, as a fraction, and take the lowest ranks: each class gives its share.
+        ranks = np.empty(len(labels))
         for label in np.unique(labels):
             members = order[labels[order] == label]
-            shares[members] = (np.arange(len(members)) + generator.random()) / len(members)
-        order = np.argsort(shares, kind="stable")
-    part = np.zeros(len(labels), bool)
-    part[order[:count]] = True
-    return part
+            ranks[members] = (np.arange(len(members)) + generator.random()) / len(members)
+        order = np.argsort(ranks, kind="stable")
+    mask = np.zeros(len(labels), bool)
+    mask[order[:count]] = True
+    return mask
 
 
 def read_npz(path):
-    """The splits of an `.npz` file, whose arrays are named as in Keras' own data sets.
+    """Reads the splits of an `.npz` file, whose arrays are named as in Keras' own data sets.
 
     Args:
-        path: path. `x_<split>` are the images, `y_<split>` the labels, `w_<split>`, where it is there, the weights.
+        path: path. `x_<split>` are the images, `y_<split>` the labels, `w_<split>` the optional weights.
 
     Returns:
-        dict from the split's name to a tuple of arrays, as `array_source` takes it.
+        dict from the split's name to a tuple of arrays, as `array_source` expects it.
 
     Raises:
         ValueError: if there is no such file, or no split in it.
@@ -103,14 +101,14 @@ def read_npz(path):
 
 
 def array_splits(splits, num_classes, source):
-    """Checks arrays.
+    """Checks arrays and makes a reader of their splits.
 
     Args:
         splits, num_classes: as for `array_source`.
         source: str, for errors.
 
     Returns:
-        `(read, number of classes, number of channels)`, where `read` is a `Source`'s.
+        `(read, number of classes, number of channels)`, where `read` is that of a `Source`.
 
     Raises:
         ValueError: if the arrays do not fit each other.
@@ -134,7 +132,7 @@ def array_splits(splits, num_classes, source):
 
 
 def _checked(name, images, labels, weights=None):
-    """A `Split` of arrays that fit each other."""
+    """Converts arrays to a `Split`; raises a `ValueError` if they do not fit each other."""
     images, labels = np.asarray(images), np.asarray(labels)
     if images.dtype == np.uint16:  # as `InputSpec.resize`
         images = (images >> 8).astype("uint8")
@@ -161,12 +159,12 @@ def _checked(name, images, labels, weights=None):
 
 
 def digit_splits():
-    """1,797 handwritten digits, 8 x 8 pixels, split in halves as in scikit-learn's own example."""
+    """Loads 1,797 handwritten digits of 8 x 8 pixels, split in halves as in scikit-learn's example."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ValueError(
-            "the digits come with scikit-learn: pip install 'keras-vit-zoo[data] @ git+<this repository>'"
+            "the data set 'digits' needs scikit-learn: pip install 'keras-vit-zoo[data] @ git+<this repository>'"
         ) from error
     digits = load_digits()
     half = len(digits.target) // 2

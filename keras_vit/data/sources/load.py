@@ -8,7 +8,7 @@ import dataclasses
 import warnings
 
 from keras_vit.data.labels import check_kind, check_labels, check_not_empty
-from keras_vit.data.sources import synthetic as invented
+from keras_vit.data.sources import synthetic
 from keras_vit.data.sources.arrays import array_splits, digit_splits, read_npz
 from keras_vit.data.sources.encoded import EncodedFiles
 from keras_vit.data.sources.folder import describe_unused, find_split
@@ -123,8 +123,8 @@ def load_source(config, class_names=()):
         return _folder(config, class_names)
     if config.name == "digits":
         return array_source(digit_splits(), 10, "digits")
-    if config.name == invented.NAME:
-        return _encoded_source(invented.open_invented(config), config)
+    if config.name == synthetic.NAME:
+        return _encoded_source(synthetic.open_synthetic(config), config)
     return _encoded_source(open_tfds(config), config)
 
 
@@ -208,10 +208,10 @@ def _folder(config, class_names=()):
     return Source(str(config.folder), names, 3, read, encoded)
 
 
-def _encoded_source(opened, config):
-    """A `Source` of an `Opened` data set: what TFDS and TFRecords have in common."""
+def _encoded_source(dataset, config):
+    """A `Source` of an `EncodedDataset` data set: what TFDS and TFRecords have in common."""
 
     def read(name, input_spec):
-        return decode_split(opened.encoded(name), input_spec, config.skip_unreadable)
+        return decode_split(dataset.encoded(name), input_spec, config.skip_unreadable)
 
-    return Source(opened.name, opened.class_names, opened.num_channels, read, opened.encoded)
+    return Source(dataset.name, dataset.class_names, dataset.num_channels, read, dataset.encoded)

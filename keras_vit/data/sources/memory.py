@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_vit.data.augment.random_crop import prepare
 from keras_vit.data.sources.arrays import Split
-from keras_vit.data.unreadable import left_out, unreadable, unreadable_reason
+from keras_vit.data.unreadable import skipped_message, unreadable, unreadable_reason
 from keras_vit.image_ops.decode import DATA, VALID, decode
 
 _TOGETHER = 64  # images that come out of TensorFlow at a time
@@ -58,7 +58,7 @@ def decode_split(encoded, input_spec, skip_unreadable=False):
         names, reason = _unreadable(encoded, readable, input_spec.num_channels)
         if not skip_unreadable:
             raise unreadable(names, reason)
-        warnings.warn(left_out(names), stacklevel=2)
+        warnings.warn(skipped_message(names), stacklevel=2)
         images = images[readable]
     return Split(images, np.concatenate(labels) if labels else np.zeros(0, "int64"))
 
@@ -91,7 +91,7 @@ def read_images(paths, input_spec, limits=DATA):
     yield from map(error, names[following:])
 
 
-def find_unreadable(paths):
+def find_unreadable_files(paths):
     """Finds the image files that cannot be decoded, by decoding each of them once.
 
     Args:

@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from keras_vit.data.sources.encoded import EncodedShards, Opened
+from keras_vit.data.sources.encoded import EncodedDataset, EncodedShards
 from keras_vit.validation import nearest
 
 
@@ -15,7 +15,7 @@ def open_tfds(config):
         config: `DataConfig` with `name`.
 
     Returns:
-        An `Opened`.
+        An `EncodedDataset`.
 
     Raises:
         ValueError: if TFDS is not installed, the data set is unknown or has other features.
@@ -39,7 +39,7 @@ def open_tfds(config):
 
     encoded = functools.partial(_split, builder, config, {"image": tfds.decode.SkipDecoding()})
     channels = features["image"].shape[-1] or 3
-    return Opened(config.name, tuple(features["label"].names), channels, encoded)
+    return EncodedDataset(config.name, tuple(features["label"].names), channels, encoded)
 
 
 def _split(builder, config, decoders, name):

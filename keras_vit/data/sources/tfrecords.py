@@ -10,7 +10,7 @@ import struct
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.data.sources.encoded import EncodedShards, Opened
+from keras_vit.data.sources.encoded import EncodedDataset, EncodedShards
 
 IMAGE, LABEL = "image/encoded", "image/class/label"
 _HEADER = struct.Struct("<QI")  # length, checksum; behind the data comes another checksum
@@ -74,7 +74,7 @@ def open_tfrecords(config):
         config: `DataConfig`; `num_classes`, `multi_label`, `image_key`, `label_key` and `label_offset` count too.
 
     Returns:
-        An `Opened`. Images have three channels.
+        An `EncodedDataset`. Images have three channels.
 
     Raises:
         ValueError: if there are no files, or the number of classes is unknown.
@@ -86,7 +86,7 @@ def open_tfrecords(config):
             f"Received: {config.tfrecords!r}, num_classes=None"
         )
     names = tuple(names) if names is not None else tuple(str(i) for i in range(config.num_classes))
-    return Opened(str(config.tfrecords), names, 3, lambda split: _split(config, split, len(names)))
+    return EncodedDataset(str(config.tfrecords), names, 3, lambda split: _split(config, split, len(names)))
 
 
 def _known(config, split):
