@@ -1,4 +1,4 @@
-"""Files that a kill, a full disk or a power failure leaves whole: the old one or the new one."""
+"""Atomic file replacement: after a crash the old or the new file is complete."""
 
 import contextlib
 import os
@@ -37,14 +37,14 @@ def replaced(path, keep=None):
 
 
 def remove_partial(directory):
-    """Removes what a killed process had only begun to write."""
+    """Removes the incomplete files of a killed process."""
     for path in pathlib.Path(directory).glob(f"{_PREFIX}*"):
         path.unlink()
 
 
 def keep_names(directory):
-    """Makes the names of a directory outlast a power failure, where the file system knows how to."""
-    with contextlib.suppress(OSError):  # Windows opens no directories, and not every file system can.
+    """Syncs the names in a directory to disk, if the file system can."""
+    with contextlib.suppress(OSError):  # Windows cannot open directories, and some file systems cannot sync them.
         descriptor = os.open(directory, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The checks that every room shares. Pure Python; an error states the rule, then what came."""
+"""Argument checks in pure Python. An error states the rule, then the value received."""
 
 import dataclasses
 import difflib
@@ -9,7 +9,7 @@ import re
 # Strategies of tf.distribute by name, see `keras_vit.distribution.strategy`.
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "tpu", "cpu:<n>")
 
-# What other libraries call the fields of this one, where both mean the same.
+# Names in other libraries for fields of this one.
 SYNONYMS = {
     "attention_dropout": "attention_dropout_rate",
     "attn_drop_rate": "attention_dropout_rate",
@@ -34,10 +34,10 @@ SYNONYMS = {
     "reg_tokens": "num_registers",
     "wd": "weight_decay",
 }
-# Of two words, by `difflib`: `gpa` and `gap` have 0.67, `pretrained` and `drop_remainder` 0.58.
-_LEAST_LIKENESS = 0.65
-# The beginning of a long name, such as `vit_tiny`, is one that somebody would type.
-_SHORTEST_BEGINNING = 4
+# Similarity by `difflib`: `gpa` and `gap` have 0.67, `pretrained` and `drop_remainder` 0.58.
+_MIN_SIMILARITY = 0.65
+# Shortest prefix of a name, such as `vit_`, for which the name is suggested.
+_MIN_PREFIX = 4
 
 
 def as_pair(value, name):
@@ -133,7 +133,7 @@ def check_strategy(name):
 
 
 def replace_fields(instance, changes):
-    """A copy of a dataclass with some fields changed; an unknown one raises a `ValueError` with the nearest."""
+    """Copies a dataclass with some fields changed; an unknown one raises a `ValueError` with the nearest."""
     known = [field.name for field in dataclasses.fields(instance)]
     for name, value in changes.items():
         if name not in known:
@@ -147,8 +147,8 @@ def nearest(name, known):
     """Suggests a known name for an unknown one.
 
     Args:
-        name: what was given. Case plays no part.
-        known: iterable of names. One that `SYNONYMS` has for `name` goes before similar ones.
+        name: the unknown name; case is ignored.
+        known: iterable of names. The one that `SYNONYMS` has for `name` precedes similar ones.
 
     Returns:
         The end of an error: `. Did you mean 'x'?`, or a full stop where no name is similar.
@@ -157,7 +157,7 @@ def nearest(name, known):
     text = str(name).lower()
     candidate = next((word for word in (text, SYNONYMS.get(text)) if word in by_lower), None)
     if candidate is None:
-        candidate = next(iter(difflib.get_close_matches(text, by_lower, n=1, cutoff=_LEAST_LIKENESS)), None)
-    if candidate is None and len(text) >= _SHORTEST_BEGINNING:
+        candidate = next(iter(difflib.get_close_matches(text, by_lower, n=1, cutoff=_MIN_SIMILARITY)), None)
+    if candidate is None and len(text) >= _MIN_PREFIX:
         candidate = next((word for word in by_lower if word.startswith(text)), None)
     return "." if candidate is None else f". Did you mean {by_lower[candidate]!r}?"

@@ -1,4 +1,4 @@
-"""Images from files, arrays and TensorFlow Datasets to batches: `tf.data` only."""
+"""Data sets of images and their `tf.data` pipelines."""
 
 from keras_vit.data.pipeline.datasets import evaluation_dataset, steps_of_epoch, training_dataset
 from keras_vit.data.pipeline.tf_data_service import DataService

@@ -1,11 +1,11 @@
-"""From labels to the rows that a loss takes, and the weights beside them."""
+"""Checks of labels, one-hot targets and sample weights."""
 
 import numpy as np
 import tensorflow as tf
 
 
 def check_labels(labels, num_classes):
-    """Raises a `ValueError` where a label is no class: `tf.one_hot` would make a row of zeros of it.
+    """Raises a `ValueError` if a label is no class: `tf.one_hot` would silently make a row of zeros.
 
     Args:
         labels: int array `(examples,)`, or multi-hot rows `(examples, num_classes)`.
@@ -25,11 +25,11 @@ def check_labels(labels, num_classes):
 
 
 def check_kind(labels, multi_label):
-    """Raises a `ValueError` where labels are not of the kind that `DataConfig.multi_label` tells.
+    """Raises a `ValueError` unless labels are of the kind that `DataConfig.multi_label` declares.
 
     Args:
         labels: int array `(examples,)`, or rows `(examples, classes)`.
-        multi_label: bool. Whether rows may have several classes or none. Else they must add up to 1.
+        multi_label: bool. Whether rows may have several classes or none; otherwise they must sum to 1.
     """
     if multi_label and labels.ndim == 1:
         raise ValueError(f"multi_label needs rows, one column a class. Received: labels of shape {labels.shape}")
@@ -38,8 +38,8 @@ def check_kind(labels, multi_label):
     sums = np.asarray(labels, "float64").sum(axis=1)
     if not np.allclose(sums, 1, atol=1e-3):
         raise ValueError(
-            "rows of one class must add up to 1; data.multi_label=true is for those of several classes or none. "
-            f"Received: labels of shape {labels.shape} with rows that add up to {sums.min():g}..{sums.max():g}"
+            "rows of one class must sum to 1; set data.multi_label=true for several classes or none. "
+            f"Received: labels of shape {labels.shape} with rows that sum to {sums.min():g}..{sums.max():g}"
         )
 
 
@@ -50,26 +50,26 @@ def check_not_empty(count, name, split):
 
 
 def one_hot(labels, num_classes):
-    """float32 rows: of class numbers one-hot ones, of multi-hot rows themselves."""
+    """Converts class numbers to one-hot float32 rows; returns multi-hot rows as they are."""
     if labels.dtype.is_floating:
         return tf.cast(labels, tf.float32)
     return tf.one_hot(labels, num_classes)
 
 
 def check_weights(weighted, class_weights, multi_label, num_classes, augment):
-    """Raises a `ValueError` where weights of examples or classes have no meaning."""
+    """Raises a `ValueError` if sample or class weights do not fit the labels and the augmentation."""
     if class_weights is not None and len(class_weights) != num_classes:
         raise ValueError(
             f"class_weights must hold a number for each of the {num_classes} classes. Received: {len(class_weights)}"
         )
     if class_weights is not None and multi_label:
-        raise ValueError("class_weights weight examples of one class. Received: multi-label targets")
+        raise ValueError("class_weights need examples of one class each. Received: multi-label targets")
     if weighted and (augment.mixup or augment.cutmix):
-        raise ValueError("examples with weights of their own cannot be mixed. Received: mixup or cutmix with weights")
+        raise ValueError("examples with sample weights cannot be mixed. Received: mixup or cutmix with weights")
 
 
 def padding_weights(count, rows):
-    """The weights of a padded last batch's split: 0 for padding, and for every real example `rows / count`.
+    """Computes the sample weights of a padded split: 0 for padding, `rows / count` for every real example.
 
     Keras' losses divide by the rows of a batch, padding included, and `evaluate` averages the batches by their rows.
     With this weight, the same for every real example, that becomes the mean over the real ones; `weighted_metrics`
@@ -77,7 +77,7 @@ def padding_weights(count, rows):
 
     Args:
         count: int. Examples of the split.
-        rows: int. Those and the padding.
+        rows: int. Examples and padding.
 
     Returns:
         float32 array `(rows,)`.

@@ -1,4 +1,4 @@
-"""The order of an epoch and the seeds of its examples: functions of the run's seed, the epoch and a number."""
+"""Stateless seeds and shuffling: functions of the run's seed, the epoch and an example's number."""
 
 import numpy as np
 import tensorflow as tf
@@ -7,22 +7,22 @@ _MIX = (0x7FEB352D, 0x846CA68B)
 
 
 def epoch_seed(seed, epoch):
-    """int32 tensor `(2,)`, what the order of an epoch is drawn from."""
+    """Returns the seed of the order of an epoch, an int32 tensor `(2,)`."""
     return tf.stack([seed, tf.cast(epoch, tf.int32)])
 
 
 def augmentation_seed(seed, epoch, number):
-    """int32 tensor `(2,)`, what the changes of a batch or example of an epoch are drawn from."""
+    """Returns the seed of the augmentation of a batch or example of an epoch, an int32 tensor `(2,)`."""
     return tf.random.fold_in(tf.stack([seed, 1 + tf.cast(epoch, tf.int32)]), number)
 
 
 def shuffled(count, seed, epoch):
-    """All numbers below `count` in the order of an epoch, an int32 tensor."""
+    """Shuffles the numbers below `count` for an epoch, an int32 tensor."""
     return tf.random.experimental.stateless_shuffle(tf.range(count), seed=epoch_seed(seed, epoch))
 
 
 def repeated(order, repeats):
-    """Each number `repeats` times in a row, cut to the length that it had.
+    """Repeats each number `repeats` times in a row, truncated to the original length.
 
     Source: facebookresearch/deit `samplers.py`, `RASampler`; Hoffer et al., "Augment your batch" (arXiv:1901.09335).
     """
@@ -30,10 +30,9 @@ def repeated(order, repeats):
 
 
 def spread_repeats(batch_size, repeats):
-    """The positions of a batch, rearranged so that the copies of repeated augmentation are far from each other.
+    """Permutes the positions of a batch so that the copies of repeated augmentation are far apart.
 
-    `RASampler` deals the copies to different devices; in one batch, side by side, mixup would mix an image with
-    itself.
+    `RASampler` sends the copies to different devices. Adjacent in one batch, mixup would mix an image with itself.
 
     Returns:
         int32 array `(batch_size,)`, a permutation.
@@ -42,7 +41,7 @@ def spread_repeats(batch_size, repeats):
 
 
 def hashed(numbers):
-    """A number in [0, 2**32) for each of these, by which a stream is divided at random.
+    """Hashes numbers to [0, 2**32), to divide a stream at random.
 
     Args:
         numbers: int64 array or tensor, at least 0.

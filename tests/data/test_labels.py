@@ -210,7 +210,7 @@ def test_arrays_of_python_are_a_source():
     ("labels", "multi_label", "message"),
     [
         ([0, 1], True, r"multi_label needs rows, one column a class. Received: labels of shape \(2,\)"),
-        ([[1.0, 1.0], [0.0, 1.0]], False, r"rows of one class must add up to 1.* Received: .* add up to 1..2"),
+        ([[1.0, 1.0], [0.0, 1.0]], False, r"rows of one class must sum to 1.* Received: .* sum to 1..2"),
         ([[0.0, 1.0], [0.3, 0.7]], False, None),
         ([[1.0, 1.0], [0.0, 0.0]], True, None),
     ],
