@@ -107,7 +107,10 @@ class Layout:
         raise NotImplementedError
 
     def refuses(self, config):
-        """Why the layout cannot hold a model of this config, or `None`."""
+        """Gives the reason why the layout cannot hold a model of this config, or `None`.
+
+        A field of the config that the layout does not name is a reason.
+        """
         raise NotImplementedError
 
     def infer(self, shapes, hints):
@@ -199,12 +202,53 @@ def count(rules, config):
     return counted
 
 
-def differing(config, **allowed):
-    """Why a config is beyond a layout: the first field whose value is not among those allowed, or `None`."""
+# Fields of Vision Transformers that shapes tell, or that no file of weights depends on.
+_IN_EVERY_LAYOUT = frozenset(
+    [
+        "image_size",
+        "patch_size",
+        "drop_remainder",
+        "num_channels",
+        "hidden_dim",
+        "num_layers",
+        "num_heads",
+        "mlp_dim",
+        "num_classes",
+        "pre_logits_dim",
+        "pre_logits_activation",
+        "classifier_activation",
+        "layer_norm_epsilon",
+        "position_resize",
+        "dropout_rate",
+        "attention_dropout_rate",
+        "drop_path_rate",
+        "drop_path_schedule",
+    ]
+)
+
+
+def differing(config, held, **allowed):
+    """Gives the reason why a layout cannot hold a config, or `None`.
+
+    Args:
+        config: the config of the model.
+        held: names of the fields that the layout can hold with any value, beside those that every layout holds.
+        **allowed: for each other field the values that the layout can hold. A field without a name here is refused.
+    """
+    if unknown := unknown_field(config, _IN_EVERY_LAYOUT.union(held, allowed)):
+        return unknown
     for field, values in allowed.items():
         value = getattr(config, field)
         if value not in values:
             return f"{field}={value!r} cannot be written; it must be one of {sorted(values, key=str)}"
+    return None
+
+
+def unknown_field(config, known):
+    """Gives the reason why a config with a field outside `known` cannot be written, or `None`."""
+    for field in dataclasses.fields(config):
+        if field.name not in known:
+            return f"{field.name}={getattr(config, field.name)!r} cannot be written; the layout does not know the field"
     return None
 
 

@@ -99,6 +99,7 @@ class Flax(Layout):
             return "a model that takes the mean of the tokens has no class token"
         return differing(
             config,
+            ("class_token", "stem_depths", "stem_width", "stem_rule"),
             distillation_token=(False,),
             num_registers=(0,),
             layer_scale_init=(None,),

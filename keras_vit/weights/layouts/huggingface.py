@@ -76,6 +76,7 @@ class HuggingFace(Layout):
         swiglu = ("swiglu",) if self.dino else ()
         return differing(
             config,
+            ("distillation_token", "layer_scale_init", "qkv_bias"),
             **_COMMON,
             class_token=(True,),
             pooling=("token", "token_gap") if self.dino else ("token",),
@@ -185,6 +186,7 @@ class HuggingFaceTower(Layout):
     def refuses(self, config):
         return differing(
             config,
+            ("position_on_prefix",),
             **_COMMON,
             qkv_bias=(True,),
             class_token=(self.clip,),

@@ -11,7 +11,7 @@ import re
 from keras_vit.layers.swin.windows import log_coordinates, padded_size, relative_position_index, shift_mask
 from keras_vit.models import SwinConfig
 from keras_vit.weights.config.shapes import axes, count_classes, kernel_sizes, ratio_of_widths
-from keras_vit.weights.layouts.base import Layout, count_blocks, dense, norm, rule
+from keras_vit.weights.layouts.base import Layout, count_blocks, dense, norm, rule, unknown_field
 from keras_vit.weights.layouts.huggingface import body_prefix
 from keras_vit.weights.layouts.swin_windows import image_of_windows, told_sizes, window_of_coordinates
 from keras_vit.weights.layouts.transforms import CONV_OIHW, TRANSPOSED
@@ -33,6 +33,30 @@ class Names:
     final_norm: str
 
 
+_FIELDS = frozenset(
+    [
+        "image_size",
+        "patch_size",
+        "num_channels",
+        "embed_dim",
+        "depths",
+        "num_heads",
+        "window_size",
+        "mlp_ratio",
+        "num_classes",
+        "version",
+        "pretrained_window_sizes",
+        "qkv_bias",
+        "activation",
+        "layer_norm_epsilon",
+        "window_rule",
+        "position_resize",
+        "dropout_rate",
+        "attention_dropout_rate",
+        "drop_path_rate",
+        "classifier_activation",
+    ]
+)
 OFFICIAL = Names(
     patches="patch_embed.proj",
     embedding_norm="patch_embed.norm",
@@ -129,7 +153,7 @@ class Swin(Layout):
     def refuses(self, config):
         if config.window_rule != self.name and not _rules_agree(config, self.name):
             return f"window_rule={config.window_rule!r} treats this image size otherwise than {self.name!r}"
-        return None
+        return unknown_field(config, _FIELDS)
 
     def constants(self, config):
         """The constants of the graph that the source keeps in its files, by key."""

@@ -14,6 +14,12 @@ from keras_vit.weights.layouts.transforms import CONV_OIHW, TRANSPOSED
 
 BLOCK, OURS = "blocks.{i}", "encoder_block_{i}"
 
+# Fields that the keys of timm hold with any value.
+_HELD = (
+    *("class_token", "distillation_token", "num_registers", "pool_before_norm", "activation", "embedding_norm"),
+    *("qkv_bias", "qk_norm", "layer_scale_init", "position_on_prefix", "stem_depths", "stem_width", "stem_rule"),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Timm(Layout):
@@ -78,6 +84,7 @@ class Timm(Layout):
             return "registers behind a class token with a position cannot be written; timm folds it into cls_token"
         return differing(
             config,
+            _HELD,
             norm_placement=("pre",),
             position_embedding=("learned",),
             pooling=("token", "gap", "map"),

@@ -43,6 +43,7 @@ class Torchvision(Layout):
     def refuses(self, config):
         return differing(
             config,
+            (),
             class_token=(True,),
             distillation_token=(False,),
             num_registers=(0,),
