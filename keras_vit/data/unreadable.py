@@ -30,7 +30,7 @@ _DECORATION = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:.*")
 
 
 def unreadable(names, reason=None):
-    """The `ValueError` about images that cannot be read.
+    """Makes the `ValueError` about unreadable images.
 
     Args:
         names: sequence of str. Ten of them are listed.
@@ -44,7 +44,7 @@ def unreadable(names, reason=None):
 
 
 def skipped_message(names, limit=_LISTED):
-    """The text about unreadable images that are skipped, which lists `limit` of them; `None` lists all."""
+    """Describes skipped unreadable images, `limit` of them by name; `None` lists all."""
     what = "image is" if len(names) == 1 else "images are"
     return f"{len(names):,} unreadable {what} left out: {_listed(names, limit)}"
 
@@ -55,7 +55,7 @@ def _listed(names, limit=_LISTED):
 
 
 def error_reason(error):
-    """The first line of the message of a `tf.errors.OpError`, without TensorFlow's decoration."""
+    """Extracts the first line of the message of a `tf.errors.OpError`, without TensorFlow's decoration."""
     return _DECORATION.sub("", error.message.partition("\n")[0])[:200]
 
 
@@ -178,7 +178,7 @@ def _spread(first, count, *result):
 
 @contextlib.contextmanager
 def unwrap_tf_errors():
-    """A context in which a `ValueError` of a `tf.data` stream comes out as such, without TensorFlow's stack."""
+    """Re-raises a `ValueError` from inside a `tf.data` stream as such, without TensorFlow's stack."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -190,7 +190,7 @@ def unwrap_tf_errors():
 
 @contextlib.contextmanager
 def ignore_end_of_data():
-    """A context in which Keras may come to the end of a data set of unknown length without a warning."""
+    """Silences the warning of Keras at the end of a dataset of unknown length."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Your input ran out of data")
         yield
@@ -198,11 +198,10 @@ def ignore_end_of_data():
 
 @contextlib.contextmanager
 def close_iterators():
-    """A context whose iterators of `tf.data` are gone behind it, with their threads, also where an error leaves it.
+    """Closes the `tf.data` iterators of this context, with their threads, also after an error.
 
-    What an error has passed through is kept by its traceback, and Keras' iterators by each other. A thread of theirs
-    that calls Python when the interpreter ends, as those do that name an unreadable image, aborts or blocks the
-    process.
+    A traceback keeps the frames of an error alive, and Keras' iterators keep each other. A thread that calls Python at
+    interpreter exit, as those do that name an unreadable image, aborts or blocks the process.
     """
     try:
         yield
@@ -218,7 +217,7 @@ def close_iterators():
 
 
 def _clear(frame):
-    """Frees the variables of a frame that has ended, and of those around it, which Keras leaves out of tracebacks."""
+    """Clears a finished frame and its callers, which Keras removes from tracebacks."""
     while frame is not None:
         try:
             frame.clear()

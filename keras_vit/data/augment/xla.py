@@ -1,4 +1,4 @@
-"""Operations on large images as programs of XLA, which read every pixel once instead of once an operation."""
+"""XLA compilation of operations on large images, which then read every pixel once."""
 
 import functools
 import math
