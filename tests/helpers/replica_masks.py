@@ -36,4 +36,4 @@ if __name__ == "__main__":
     shape = (None, 1, 1)
     ours = masks(lambda: Dropout(RATE, noise_shape=shape, seed=1))
     theirs = masks(lambda: keras.layers.Dropout(RATE, noise_shape=shape, seed=1))
-    print(json.dumps({"ours": ours, "keras": theirs}))
+    print(json.dumps({"keras_vit": ours, "keras": theirs}))

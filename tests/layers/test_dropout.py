@@ -1,4 +1,4 @@
-"""Dropout and stochastic depth, alone and on several replicas."""
+"""Dropout and stochastic depth, on one replica and on several."""
 
 import json
 import pathlib
@@ -36,13 +36,13 @@ def test_drop_path_drops_whole_samples_and_scales_the_rest():
     assert abs(np.mean(per_sample[:, 0] == 0) - RATE) < 0.04
 
 
-def test_steps_draw_different_masks_and_a_seed_repeats_them():
+def test_masks_differ_between_steps_and_repeat_with_a_seed():
     x = np.ones((4, 64), "float32")
     first, second = Dropout(0.5, seed=3), Dropout(0.5, seed=3)
-    drawn = [np.array(first(x, training=True)) for _ in range(3)]
-    assert not np.array_equal(drawn[0], drawn[1])
-    assert not np.array_equal(drawn[1], drawn[2])
-    for expected in drawn:
+    outputs = [np.array(first(x, training=True)) for _ in range(3)]
+    assert not np.array_equal(outputs[0], outputs[1])
+    assert not np.array_equal(outputs[1], outputs[2])
+    for expected in outputs:
         np.testing.assert_array_equal(second(x, training=True), expected)
 
 
@@ -54,7 +54,7 @@ def test_rate_is_checked(rate):
 
 @pytest.fixture(scope="module")
 def replica_masks():
-    """`{"ours", "keras"}`: the outputs for ones, (step, replica, sample), in a process with four replicas."""
+    """`{"keras_vit", "keras"}`: the outputs for ones, (step, replica, sample), in a process with four replicas."""
     script = pathlib.Path(__file__).parents[1] / "helpers" / "replica_masks.py"
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -62,25 +62,25 @@ def replica_masks():
 
 
 def test_replicas_and_steps_draw_different_masks(replica_masks):
-    masks = replica_masks["ours"].reshape(-1, replica_masks["ours"].shape[-1])
+    masks = replica_masks["keras_vit"].reshape(-1, replica_masks["keras_vit"].shape[-1])
     assert len(masks) == 24
     assert len(np.unique(masks, axis=0)) == len(masks)
 
 
 def test_replicas_are_not_correlated(replica_masks):
-    masks = replica_masks["ours"].transpose(1, 0, 2).reshape(4, -1)
+    masks = replica_masks["keras_vit"].transpose(1, 0, 2).reshape(4, -1)
     correlations = np.corrcoef(masks)[np.triu_indices(4, 1)]
     assert np.abs(correlations).max() < 0.12
 
 
 def test_every_replica_keeps_the_rate_and_the_scale(replica_masks):
-    masks = replica_masks["ours"]
+    masks = replica_masks["keras_vit"]
     np.testing.assert_allclose(np.unique(masks), [0, 1 / (1 - RATE)], rtol=1e-6)
     np.testing.assert_allclose((masks == 0).mean(axis=(0, 2)), RATE, atol=0.06)
 
 
 def test_keras_own_dropout_repeats_its_mask_on_every_replica(replica_masks):
-    """The reason for `ReplicaSeedGenerator`: when this fails, Keras has fixed it and ours can be deleted."""
+    """The reason for `ReplicaSeedGenerator`: when this fails, Keras has fixed it and the class can be deleted."""
     masks = replica_masks["keras"]
     assert len(np.unique(masks[0], axis=0)) == 1
 

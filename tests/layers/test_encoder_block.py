@@ -48,17 +48,17 @@ def test_stochastic_depth_drops_whole_branches_and_scales_the_rest():
     block.mlp.dense_2.bias.assign(keras.ops.zeros_like(block.mlp.dense_2.bias))
     tokens = np.repeat(TOKENS[:1], 64, axis=0)
     branch = np.array(block(tokens, training=False) - tokens)
-    drawn = np.array(block(tokens, training=True) - tokens)
-    dropped = np.array([np.allclose(d, 0, atol=1e-6) for d in drawn])
+    trained = np.array(block(tokens, training=True) - tokens)
+    dropped = np.array([np.allclose(d, 0, atol=1e-6) for d in trained])
     assert 16 < dropped.sum() < 48
-    np.testing.assert_allclose(drawn[~dropped], 2 * branch[~dropped], atol=1e-4)
+    np.testing.assert_allclose(trained[~dropped], 2 * branch[~dropped], atol=1e-4)
 
 
 def test_both_branches_have_stochastic_depth_of_their_own():
     block = _block(drop_path_rate=0.5)
     tokens = np.repeat(TOKENS[:1], 64, axis=0)
-    drawn = np.round(np.array(block(tokens, training=True)), 3)
-    assert len(np.unique(drawn.reshape(64, -1), axis=0)) == 4
+    trained = np.round(np.array(block(tokens, training=True)), 3)
+    assert len(np.unique(trained.reshape(64, -1), axis=0)) == 4
 
 
 def test_every_norm_has_the_epsilon_of_the_family():

@@ -1,4 +1,4 @@
-"""Windows: partition, padding, and the constants, each beside a slow loop."""
+"""Windows: partition, padding, and the constants, each against a slow loop."""
 
 import numpy as np
 import pytest

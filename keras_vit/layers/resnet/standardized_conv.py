@@ -22,7 +22,7 @@ class StandardizedConv2D(keras.layers.Layer):
         filters: int. Channels of the output.
         kernel_size: int or `(h, w)`, pixels.
         strides: int or `(h, w)`, pixels. Default 1.
-        rule: how the source avoids a division by zero: `timm` divides by `sqrt(variance + 1e-8)`, `google` by
+        rule: source of the guard against a division by zero: `timm` divides by `sqrt(variance + 1e-8)`, `google` by
             `sqrt(variance) + 1e-5`. Default `timm`.
 
     Call arguments:

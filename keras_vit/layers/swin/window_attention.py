@@ -165,9 +165,8 @@ class WindowAttention(CompositeLayer):
         if window_mask is not None:
             # Once for all images: (windows, num_heads, tokens, tokens).
             bias = bias + ops.cast(window_mask, "float32")[:, None]
-        outputs, probabilities = attention(
-            query, key, value, bias, logit_scale, self.attention_dropout, training, return_attention
-        )
+        options = {"dropout": self.attention_dropout, "training": training, "return_attention": return_attention}
+        outputs, probabilities = attention(query, key, value, bias, logit_scale, **options)
         outputs = self.dropout(project_from_heads(self.projection, outputs), training=training)
         return (outputs, probabilities) if return_attention else outputs
 

@@ -130,9 +130,8 @@ class MultiHeadSelfAttention(CompositeLayer):
             query, key = self.query_norm(query) * scale, self.key_norm(key)
         else:
             query, key, value = project_to_heads(self.qkv, inputs, self.num_heads, (scale, 1, 1))
-        outputs, probabilities = attention(
-            query, key, value, None, None, self.attention_dropout, training, return_attention
-        )
+        options = {"dropout": self.attention_dropout, "training": training, "return_attention": return_attention}
+        outputs, probabilities = attention(query, key, value, **options)
         outputs = self.dropout(project_from_heads(self.projection, outputs), training=training)
         return (outputs, probabilities) if return_attention else outputs
 
