@@ -20,7 +20,7 @@ class Change:
     """The change that turns a file's array into that of a variable.
 
     Args:
-        note: str, what a user is told.
+        note: str, shown to the user.
         apply: callable of the file's array in our shape; gives the variable's.
     """
 
@@ -56,7 +56,7 @@ def find_source(config, layout, description, rules, shapes):
         rules: those of the model.
         shapes: dict from key to shape.
     """
-    told, own = (description.told, description.config is not None) if description else ({}, False)
+    told, own = (description.stated, description.config is not None) if description else ({}, False)
     patch_size = layout.patch_size or _kernel_patch(rules, shapes, config)
     sizes = {name: told[name] for name in ("image_size", "window_size") if name in told and hasattr(config, name)}
     # An image may have pixels beyond the last whole patch; where it has none, this changes nothing.

@@ -36,7 +36,7 @@ class Description:
     architecture: dict = dataclasses.field(default_factory=dict)
 
     @property
-    def told(self):
+    def stated(self):
         """dict of fields: of the config in the file, or else of the `config.json`."""
         return self.fields if self.config is None else vars(self.config)
 

@@ -60,7 +60,7 @@ def infer_config(checkpoint, layout, description, wanted=None, defaults=None):
         ValueError: if a key is missing without which nothing can be told, if what no file tells is unknown, or if
             the description contradicts the arrays.
     """
-    told, others = description.told, {**(wanted or {}), **(defaults or {})}
+    told, others = description.stated, {**(wanted or {}), **(defaults or {})}
     inferred = {
         **_infer(checkpoint, layout, {**(defaults or {}), **(wanted or {}), **told}),
         **layout.infer_values(checkpoint),
@@ -77,7 +77,7 @@ def infer_config(checkpoint, layout, description, wanted=None, defaults=None):
     _warn_of_square_table(checkpoint, inferred, {**(defaults or {}), **(wanted or {}), **told})
     known = {field.name for field in dataclasses.fields(layout.config_class)}
     others, told = ({name: v for name, v in group.items() if name in known} for group in (others, told))
-    return layout.make_config({**others, **layout.settle(inferred, told)})
+    return layout.make_config({**others, **layout.merge(inferred, told)})
 
 
 def _warn_of_square_table(checkpoint, inferred, hints):

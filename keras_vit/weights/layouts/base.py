@@ -126,7 +126,7 @@ class Layout:
         """Fields of the config that the values of a file's constants tell, as a dict."""
         return {}
 
-    def settle(self, inferred, told):
+    def merge(self, inferred, told):
         """Inferred fields beside those that a `config.json` tells, which wins wherever the arrays say nothing certain.
 
         A table of positions is certain, so an `image_size` that it does not fit is that of something else. Of the

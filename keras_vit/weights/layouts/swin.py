@@ -227,7 +227,7 @@ class Swin(Layout):
         trained = self._coordinates(checkpoint)
         return {"pretrained_window_sizes": trained} if any(trained) else {}
 
-    def settle(self, inferred, told):
+    def merge(self, inferred, told):
         """As for all layouts, but the size of an image, which no table tells for certain, is as told."""
         told = {name: value for name, value in told.items() if name == "image_size" or name not in inferred}
         return {**inferred, **told}
