@@ -63,3 +63,14 @@ def test_record_has_every_result(pytester):
     assert record["seconds"] >= 0.1
     assert "keras" in record["versions"]
     assert record["arguments"] == ["-p", "no:cacheprovider"]
+
+
+def test_every_long_test_is_there():
+    """A test that was renamed would run in `make test` again."""
+    folder = pathlib.Path(__file__).parent
+    lines = (folder / "long_tests.txt").read_text().splitlines()
+    entries = [line.split("[")[0].partition("::") for line in lines if line and not line.startswith("#")]
+    assert len(entries) > 100
+    for path, _, name in entries:
+        text = (folder.parent / path).read_text()
+        assert not name or f"def {name}(" in text, f"{path}::{name}"
