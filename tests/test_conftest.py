@@ -20,6 +20,7 @@ SKIPPED = "import pytest\n\ndef test_one():\n    pytest.skip('no camera')\n"
 )
 def test_strict_skips_fails_on_an_unlisted_skip(pytester, allowed, arguments, code):
     pytester.makeconftest(SOURCE.replace('pytest_plugins = ["pytester"]\n', ""))
+    pytester.path.joinpath("long_tests.txt").write_text("")
     pytester.path.joinpath("allowed_skips.txt").write_text(allowed)
     pytester.makepyfile(test_a=SKIPPED)
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider", *arguments)
@@ -51,6 +52,7 @@ def test_absent():
 
 def test_record_has_every_result(pytester):
     pytester.makeconftest(SOURCE.replace('pytest_plugins = ["pytester"]\n', ""))
+    pytester.path.joinpath("long_tests.txt").write_text("")
     pytester.makepyfile(test_a=MIXED)
     pytester.runpytest_inprocess("-p", "no:cacheprovider", "--record=results/all.json")
     record = json.loads(pytester.path.joinpath("results/all.json").read_text())
