@@ -331,10 +331,9 @@ def test_a_process_ends_where_an_image_is_unreadable(broken, tmp_path):
     answer = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=PROJECT)
     assert answer.returncode == 1, answer.stderr
     said = [line.partition(".")[0] for line in answer.stderr.splitlines() if line.startswith("keras_vit train: ")]
-    assert [line.partition(": ")[2][:30] for line in said] == [
-        "the warm-up of 4 updates",
-        "every image must be readable; ",
-    ]
+    warmup, unreadable = [line.partition(": ")[2] for line in said]
+    assert warmup.startswith("the warm-up of 4 updates")
+    assert unreadable.startswith("every image must be readable; ")
     assert "make_optimizer.py" not in answer.stderr
 
 
