@@ -420,7 +420,7 @@ def test_list_of_recipes_has_a_line_of_each(capsys):
     assert _main("list", "--recipes") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list_recipes()
-    assert any(re.fullmatch("vit_digits +A small Vision Transformer learns handwritten digits", line) for line in lines)
+    assert any(re.fullmatch("vit_digits +A small Vision Transformer on handwritten digits", line) for line in lines)
     assert _main("list", "ViT_D*", "--recipes") == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
 

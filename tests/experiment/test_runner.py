@@ -111,7 +111,7 @@ def test_early_stopping_ends_with_the_best_weights_also_when_resumed(tmp_path):
 
 
 def test_early_stopping_needs_a_validation_part():
-    with pytest.raises(ValueError, match="needs a validation part"):
+    with pytest.raises(ValueError, match="early_stopping=2"):
         apply_overrides(RECIPE, ["training.early_stopping=2", "data.validation_fraction=0"])
 
 

@@ -32,7 +32,7 @@ def test_every_weight_learns():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"depths": (1, 1)}, "must tell every stage"),
+        ({"depths": (1, 1)}, r"depths=\(1, 1\)"),
         ({"image_size": 10}, "multiple of 4"),
         ({"widths": (4, 0, 8)}, "widths"),
         ({"widths": 32}, r"widths must hold one int a stage. Received: widths=32"),
