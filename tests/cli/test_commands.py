@@ -638,7 +638,7 @@ def test_help_of_a_recipe_shows_what_it_does_and_its_fields(capsys):
     # A group that the recipe has not, with what it takes to make one.
     assert fields["distillation"] == "DistillationConfig or None = None"
     assert fields["distillation.teacher"] == "str or None = (required)"
-    assert "      int or `None`. Stops after so many epochs without a better validation accuracy" in out
+    assert "      int or `None`. Number of epochs without a better validation accuracy" in out
 
 
 def test_help_of_a_recipe_shows_the_values_of_the_command_line(capsys):
