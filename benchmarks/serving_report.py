@@ -95,7 +95,7 @@ def _number(value, form):
 
 
 def _stages(rows):
-    titles = ("parts of an answer to bytes", "batch", "whole, ms", "decode, resize, normalise, ms")
+    titles = ("parts of an answer to bytes", "batch", "whole, ms", "decode, resize, normalize, ms")
     titles += ("of that, bare decoding, ms", "model, ms", "preparing / model")
     lines = [f"| {' | '.join(titles)} |", "|---" + "|---:" * (len(titles) - 1) + "|"]
     for row in rows:
