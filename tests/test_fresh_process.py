@@ -46,7 +46,7 @@ again = keras.saving.get_registered_object("keras_vit>AdamW") is type(model.opti
 state = [int(model.optimizer.iterations), model.optimizer.weight_decay]
 print(json.dumps({{"registered": registered, "trained": trained, "told": told, "state": state, "again": again}}))
 """
-UNASKED = ("tensorflow_datasets", "keras_cv", "matplotlib", "sklearn", "rich")
+UNASKED = ("tensorflow_datasets", "keras_cv", "matplotlib", "sklearn", "rich", "huggingface_hub.errors")
 ROOMS = ("cli", "data", "distribution", "evaluation", "experiment", "export", "sharding", "training")
 
 

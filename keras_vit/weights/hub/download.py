@@ -1,6 +1,7 @@
 """Published files onto this machine: checked, cached, never half there.
 
-Repositories of the Hugging Face Hub go through `huggingface_hub` with its cache, tokens and offline mode.
+Repositories of the Hugging Face Hub go through `huggingface_hub` with its cache, tokens and offline mode. It is
+imported for a download alone, since it takes longer than all of this package.
 """
 
 import contextlib
@@ -8,9 +9,6 @@ import os
 import pathlib
 import re
 import time
-
-import huggingface_hub
-from huggingface_hub import constants, errors
 
 from keras_vit.origin import HUB
 from keras_vit.weights.files.folders import NAMES
@@ -80,6 +78,8 @@ def _from_hub(source, described):
 
 def _first_hub_file(repository, revision, newest):
     """The first file of weights that a repository has, by the usual names."""
+    from huggingface_hub import errors
+
     missing = None
     for name in HUB_NAMES:
         try:
@@ -92,6 +92,9 @@ def _first_hub_file(repository, revision, newest):
 
 
 def _hub_file(repository, file, revision, newest):
+    import huggingface_hub
+    from huggingface_hub import constants
+
     where = {"revision": revision, "cache_dir": constants.HF_HUB_CACHE}
     endpoint = os.environ.get("HF_ENDPOINT")
     what = f"{repository}/{file}" + (f"@{revision}" if revision else "")
@@ -122,6 +125,8 @@ def _hub_file(repository, file, revision, newest):
 
 def _with_retries(*arguments, **options):
     """`hf_hub_download`, tried again where the network fails: some versions go on at the next call only."""
+    import huggingface_hub
+
     for attempt in range(ATTEMPTS):
         time.sleep(attempt * PAUSE)
         try:
@@ -137,6 +142,8 @@ def _with_retries(*arguments, **options):
 @contextlib.contextmanager
 def _clear_errors(what):
     """The errors of `huggingface_hub` as Python's own, each with what to do."""
+    from huggingface_hub import errors
+
     try:
         yield
     except errors.GatedRepoError as error:

@@ -17,10 +17,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-import filelock
-from huggingface_hub import constants
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
 _CONNECT_TIMEOUT = 5  # seconds for a connection
 _PAUSE = 0.5  # seconds before the second and last attempt
 # Seconds in which a server that was reached, or was not, is not tried again.
@@ -88,13 +84,6 @@ _CHUNK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
 # Refusals of a client that may be accepted a little later.
 _PASSING = (http.client.REQUEST_TIMEOUT, http.client.TOO_EARLY, http.client.TOO_MANY_REQUESTS)
-_COLUMNS = (
-    TextColumn("{task.description}"),
-    BarColumn(),
-    DownloadColumn(),
-    TransferSpeedColumn(),
-    TimeRemainingColumn(),
-)
 
 
 def cache_folder():
@@ -105,6 +94,9 @@ def cache_folder():
 
 def fetch_url(url):
     """The `pathlib.Path` of a URL's file; errors as for `keras_vit.weights.download`."""
+    import filelock
+    from huggingface_hub import constants
+
     target = _place(url)
     if target.exists():
         return target
@@ -135,9 +127,18 @@ class _RefusedError(ConnectionError):
 
 
 def _fetch(url, target):
+    from rich import progress as bars
+
     check_reachable(url)
     part = target.with_name(f"{target.name}.part")
-    with Progress(*_COLUMNS) as progress:
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.DownloadColumn(),
+        bars.TransferSpeedColumn(),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns) as progress:
         task = progress.add_task(target.name, total=None)
         for attempt in range(ATTEMPTS):
             time.sleep(attempt * PAUSE)

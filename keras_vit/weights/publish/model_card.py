@@ -1,7 +1,5 @@
 """Model cards: what a model is, how its images are prepared, how good it is and who said so."""
 
-from huggingface_hub import ModelCardData
-
 _TEMPLATE = """# {name}
 
 {summary}
@@ -74,6 +72,8 @@ def front_matter(license_id, has_classes=True):
         license_id: str or `None`. SPDX identifier.
         has_classes: bool. Whether the output counts classes.
     """
+    from huggingface_hub import ModelCardData
+
     task = "image-classification" if has_classes else "image-feature-extraction"
     data = ModelCardData(
         license=license_id,

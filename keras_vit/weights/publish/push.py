@@ -5,8 +5,6 @@ import os
 import pathlib
 import tempfile
 
-import huggingface_hub
-
 from keras_vit.metadata import metadata
 from keras_vit.origin import portable_origin
 from keras_vit.weights.hub.catalog import catalog
@@ -59,6 +57,8 @@ def push_to_hub(model, repository, *, license_id=None, card=None, private=False,
     Raises:
         ValueError: if timm has no such model, with the reason. Nothing is uploaded then.
     """
+    import huggingface_hub
+
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(model, folder, license_id=license_id, card=card, repository=repository)
         api = huggingface_hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
