@@ -1,4 +1,4 @@
-"""Who takes part: plain data, so that listing the contenders imports no framework."""
+"""The contenders as plain data, so that listing them imports no framework."""
 
 import dataclasses
 import importlib.util
@@ -28,7 +28,7 @@ class Contender:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What every contender does.
+    """The task of every contender.
 
     Args:
         label: str. The model's name in the table.

@@ -50,12 +50,12 @@ COLUMNS = (
 
 
 def is_small(policy):
-    """Whether a policy is one of small images that lie in memory."""
+    """Returns whether a policy is one of small images that lie in memory."""
     return policy.startswith("32 px")
 
 
 def takes_part(contender, policy):
-    """Whether a contender has something of its own at a policy."""
+    """Returns whether a contender has its own program for a policy."""
     if is_small(policy):
         return contender.name in ("keras_vit", "timm")
     if policy in ("none", POLICIES[1]):

@@ -48,7 +48,7 @@ def augmented(task, padding):
 
 def recipe(task, padding=None, checkpointed=False, repeated=False):
     """Steps as `keras_vit train` takes them: its compiled model with clipping, schedule and exclusions, the
-    compiler chosen by the hardware, and batches that its own pipeline shuffles and normalises, or with `repeated` the
+    compiler chosen by the hardware, and batches that its own pipeline shuffles and normalizes, or with `repeated` the
     first of them again and again."""
     from keras_vit.config import DataConfig, OptimizerConfig, Recipe
     from keras_vit.models import ViTConfig

@@ -1,4 +1,4 @@
-"""What one fresh process does with the files of a model. Imported by a worker only, after its packages."""
+"""Loads or writes the files of a model in one fresh process. Imported by a worker only, after its packages."""
 
 import contextlib
 import os

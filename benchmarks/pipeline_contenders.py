@@ -45,7 +45,7 @@ def _passes(dataset):
 
 
 def keras_vit(task, **augment):
-    """`keras_vit.data.training_dataset`, normalised batches."""
+    """`keras_vit.data.training_dataset`, normalized batches."""
     on_one_core()
     from keras_vit import InputSpec
     from keras_vit.config import AugmentConfig
@@ -144,7 +144,7 @@ def keras_cv(task):
 
 
 def timm(task):
-    """timm's transforms on Pillow, collated by PyTorch's `DataLoader` in this process; normalised batches."""
+    """timm's transforms on Pillow, collated by PyTorch's `DataLoader` in this process; normalized batches."""
     on_one_core()
     import torch
     from PIL import Image

@@ -54,7 +54,7 @@ def options():
 
 
 def assumptions(arguments):
-    """What the projection assumes, as numbers and in words."""
+    """The assumptions of the projection, as numbers and in words."""
     words = (
         f"Assumed: every device computes {arguments.device_batch} images a step at {arguments.flops / 1e12:g} TFLOP/s; "
         "gradients are summed up as float32 by a ring, after all of them are computed, so that nothing overlaps; every "

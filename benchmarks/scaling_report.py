@@ -1,4 +1,4 @@
-"""What data parallelism costs: bytes of a step, and a projection from them whose assumptions are all named."""
+"""Cost of data parallelism: bytes of a step, and a projection from them with all its assumptions."""
 
 import report
 from flops import step_flops
@@ -15,7 +15,7 @@ COLUMNS = (
 
 
 def volume(model):
-    """What the replicas of a model sum up in a step.
+    """Sums over the replicas of a model in a step.
 
     Args:
         model: a `keras.Model`.
@@ -102,7 +102,7 @@ def markdown(record):
 
 
 def tables(record):
-    """What was measured, what was computed, and what is projected, with the assumptions of that."""
+    """The report: measured, computed and projected figures, with the assumptions of the projection."""
     lines = []
     for label in dict.fromkeys((row["model"], row["precision"]) for row in record["rows"]):
         rows = [row for row in record["rows"] if (row["model"], row["precision"]) == label]

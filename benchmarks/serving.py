@@ -1,7 +1,7 @@
 """Serving: the SavedModel of keras_vit beside KerasHub's export, ONNX Runtime and OpenVINO, interleaved in one run.
 
 Latency and images/s against the batch, from the bytes of photographs and from images that are ready; the time that
-decoding, resizing and normalising take beside the model's; the first answers of a fresh process with and without
+decoding, resizing and normalizing take beside the model's; the first answers of a fresh process with and without
 warm-up records; memory and size on disk. The weights are random. One client asks, one request at a time.
 
     KERAS_VIT_DATA=DIR python benchmarks/serving.py --json benchmarks/results/serving.json

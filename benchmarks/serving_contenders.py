@@ -1,6 +1,6 @@
 """Ways to serve one model: what each does with a batch of photographs. Imported by a worker only, after its packages.
 
-Those that take bytes decode, resize and normalise them; KerasHub's export, ONNX Runtime and OpenVINO in Python, with
+Those that take bytes decode, resize and normalize them; KerasHub's export, ONNX Runtime and OpenVINO in Python, with
 Pillow, as their users do. Those that take floats get images that are ready.
 """
 
@@ -98,7 +98,7 @@ def saved_model(task):
 
 
 def kerashub(task):
-    """What KerasHub's `model.export` has written."""
+    """A SavedModel written by KerasHub's `model.export`."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(task.config["files"]["kerashub"])
@@ -150,7 +150,7 @@ def stages(files, folder, input_spec, batch, calls):
 
     Returns:
         A dict: `total`, the signature `serving_default`; `preparing`, the part of its graph that decodes, resizes and
-        normalises; `model`, the Keras model as a function of images that are normalised; `decoding`, the bare decoding
+        normalizes; `model`, the Keras model as a function of images that are normalized; `decoding`, the bare decoding
         of the same JPEGs on all cores, below which no preparing gets.
     """
     import keras

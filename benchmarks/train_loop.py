@@ -1,7 +1,7 @@
 """The training loop with its data: keras_vit beside KerasHub and timm, interleaved in one run, on the CPU.
 
 Every contender trains the same model (class token, no dropout, softmax cross-entropy, AdamW) on images that lie in
-memory as bytes and are shuffled, cropped behind a padding of 4 pixels, mirrored and normalised anew in every step.
+memory as bytes and are shuffled, cropped behind a padding of 4 pixels, mirrored and normalized anew in every step.
 KerasHub's model gets its batches from the pipeline of keras_vit; timm's has the same changes as operations on whole
 batches in PyTorch. `keras_vit train` also clips and follows a schedule, as its recipes do.
 

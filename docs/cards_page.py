@@ -15,7 +15,7 @@ DOCS = pathlib.Path(__file__).parent
 MEASURE = "keras_vit evaluate {} --data imagenet2012 --split validation"
 UNMEASURED = "not measured here"
 _AUGREG = (
-    "from Google's study of augmentation and regularisation: trained on the 21,843 classes of ImageNet-21k, then on "
+    "from Google's study of augmentation and regularization: trained on the 21,843 classes of ImageNet-21k, then on "
     "ImageNet-1k at 224 pixels. Google trained with the tanh form of GELU; this is timm's file, and timm runs it with "
     "the exact one, as its published accuracy has it."
 )
@@ -173,7 +173,7 @@ def table():
         "```",
         "",
         "| name | parameters | MB | pixels | crop | interpolation | top-1, published | measured with keras_vit "
-        "| licence | paper |",
+        "| license | paper |",
         "|---|---:|---:|---:|---:|---|---|---|---|---|",
     ]
     for name, entry in sorted(catalog().items()):

@@ -99,7 +99,7 @@ def _outputs_and_losses(model):
 
 
 def _expects_probabilities(loss):
-    """Whether a loss as `compile` takes it, a name, a function or an object, is one of probabilities."""
+    """Returns whether a loss as `compile` takes it, a name, a function or an object, is one of probabilities."""
     if isinstance(loss, str):
         try:
             loss = keras.losses.get(loss)
@@ -114,7 +114,7 @@ def _expects_probabilities(loss):
 
 
 def _gives_logits(layer):
-    """Whether a layer ends without an activation; `False` too where it cannot be known."""
+    """Returns whether a layer ends without an activation; `False` if that is unknown."""
     if isinstance(layer, keras.Model):
         return len(layer.outputs or []) == 1 and _gives_logits(layer.layers[-1])
     if isinstance(layer, _PASSING):

@@ -1,4 +1,4 @@
-"""Where weights come from, as text that a file may carry to others."""
+"""The origin of weights, as text that a file may carry to other machines."""
 
 import pathlib
 import urllib.parse
@@ -7,7 +7,7 @@ HUB = ("hub:", "hf://", "hf-hub:", "hf_hub:")
 
 
 def is_remote(source):
-    """Whether a source is a repository of the Hub or a URL rather than a path."""
+    """Returns whether a source is a repository of the Hub or a URL rather than a path."""
     return str(source).startswith((*HUB, "https://", "http://"))
 
 

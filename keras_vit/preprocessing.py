@@ -29,14 +29,14 @@ _MOST_RESIZED_PIXELS = 2**26
 @keras.saving.register_keras_serializable(package="keras_vit")
 @dataclasses.dataclass(frozen=True)
 class InputSpec:
-    """Size, crop, interpolation and normalisation of a model's images.
+    """Size, crop, interpolation and normalization of a model's images.
 
-    An image is resized so that it covers `size / crop_fraction` with its proportions kept, the centre of
+    An image is resized so that it covers `size / crop_fraction` with its proportions kept, the center of
     `size` is cut out, and `(pixel / 255 - mean) / std` is fed to the model.
 
     Args:
         size: int or `(h, w)`, pixels. What the model takes.
-        crop_fraction: float in (0, 1], the part of the resized image that the centre crop keeps; `None`
+        crop_fraction: float in (0, 1], the part of the resized image that the center crop keeps; `None`
             squashes the whole image to `size`. Default 1.0.
         interpolation: `nearest`, `bilinear`, `bicubic` or `lanczos`, always antialiased. Default `bicubic`.
         mean, std: one float a channel, on the scale 0 to 1. Defaults 0.5: pixels become -1 to 1.
@@ -99,7 +99,7 @@ class InputSpec:
         return max(int(target_w * height / width), target_h), target_w
 
     def load(self, image):
-        """Resizes, crops and normalises one image.
+        """Resizes, crops and normalizes one image.
 
         Args:
             image: path, open file, `PIL.Image`, or uint8 or uint16 array `(h, w)` or `(h, w, channels)`. The image in a
@@ -116,7 +116,7 @@ class InputSpec:
         return self.normalize(self.resize(image))
 
     def resize(self, image):
-        """As `load`, without the normalisation: uint8 array `(*size, num_channels)`."""
+        """As `load`, without the normalization: uint8 array `(*size, num_channels)`."""
         image = _open(image, self.num_channels)
         if not isinstance(image, Image.Image):
             channels = [self._cropped(Image.fromarray(channel)) for channel in np.moveaxis(image, -1, 0)]

@@ -54,7 +54,7 @@ def model_parallel(config, shards, devices=None):
     Args:
         config: the model's `ViTConfig` or `SwinConfig`, whose widths the shards must divide.
         shards: int. Devices that one copy of the model is spread over.
-        devices: as for `data_parallel`. The devices of one copy stand side by side: name neighbours in this order.
+        devices: as for `data_parallel`. The devices of one copy stand side by side: name neighbors in this order.
 
     Returns:
         A `keras.distribution.ModelParallel` for `keras.distribution.set_distribution`, before the model is built.

@@ -1,4 +1,4 @@
-"""What every client does, whatever it speaks: batches, retries, deadlines, types."""
+"""Base of the clients of both protocols: batches, retries, deadlines, types."""
 
 import abc
 import os

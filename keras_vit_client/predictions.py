@@ -1,4 +1,4 @@
-"""What `keras_vit predict` does with answers: prints or writes them, and names the images without one."""
+"""Prints or writes the predictions of `keras_vit predict`, and names the images without one."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What goes to a server and comes from it: errors, states, signatures, arrays."""
+"""Values sent to a server and received from it: errors, states, signatures, arrays."""
 
 import os
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class ServerError(RuntimeError):
-    """What a server answered instead of a result.
+    """Error that a server returned instead of a result.
 
     Attributes:
         code: str, the name of the gRPC status: `INVALID_ARGUMENT`, `NOT_FOUND`, `UNAVAILABLE`, `DEADLINE_EXCEEDED`,

@@ -34,7 +34,7 @@ def test_crops_equal_the_goldens(image, recipe):
     folder = pathlib.Path(os.environ["KERAS_VIT_DATA"]).parent / "goldens" / "preprocess"
     expected, spec = np.load(folder / f"{image}__{recipe}.npz"), RECIPES[recipe]
     cropped = spec.resize(folder / f"{image}.JPEG")
-    # The goldens are Pillow 13's; older ones round some bilinear pixels to the neighbouring grey level.
+    # The goldens are Pillow 13's; older ones round some bilinear pixels to the neighboring gray level.
     levels = int(PIL.__version__.split(".")[0]) < 13 and spec.interpolation == "bilinear"
     np.testing.assert_allclose(cropped.astype(int), expected["cropped"].astype(int), rtol=0, atol=int(levels))
     every_8th = spec.load(folder / f"{image}.JPEG")[::8, ::8]
@@ -74,7 +74,7 @@ def test_an_image_of_the_size_of_the_model_is_left_alone():
     np.testing.assert_array_equal(InputSpec((6, 9)).resize(RAMP), RAMP)
 
 
-def test_the_centre_is_cut_out():
+def test_the_center_is_cut_out():
     np.testing.assert_array_equal(InputSpec((6, 3), interpolation="nearest").resize(RAMP), RAMP[:, 3:6])
     np.testing.assert_array_equal(InputSpec((2, 9), interpolation="nearest").resize(RAMP), RAMP[2:4])
 
@@ -100,7 +100,7 @@ def test_normalize_of_tensors_equals_that_of_arrays():
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])
-def test_other_colour_modes_become_rgb(mode, tmp_path):
+def test_other_color_modes_become_rgb(mode, tmp_path):
     image = Image.fromarray(np.repeat(RAMP[..., :1] // 128 * 255, 3, axis=-1)).convert(mode)
     image.save(tmp_path / ("image.tiff" if mode == "CMYK" else "image.png"))
     for source in (image, next(tmp_path.iterdir())):
@@ -109,13 +109,13 @@ def test_other_colour_modes_become_rgb(mode, tmp_path):
 
 
 @pytest.mark.parametrize("array", [RAMP[..., 0], RAMP[..., :1]], ids=["two axes", "three axes"])
-def test_grey_arrays_fit_grey_and_colour_models(array):
-    grey = InputSpec((6, 9), mean=(0.5,), std=(0.5,)).resize(array)
-    np.testing.assert_array_equal(grey, RAMP[..., :1])
+def test_gray_arrays_fit_gray_and_color_models(array):
+    gray = InputSpec((6, 9), mean=(0.5,), std=(0.5,)).resize(array)
+    np.testing.assert_array_equal(gray, RAMP[..., :1])
     np.testing.assert_array_equal(InputSpec((6, 9)).resize(array), np.repeat(RAMP[..., :1], 3, axis=-1))
 
 
-def test_colour_becomes_grey():
+def test_color_becomes_gray():
     red = np.zeros((4, 4, 3), "uint8")
     red[..., 0] = 255
     np.testing.assert_array_equal(InputSpec(4, mean=(0.5,), std=(0.5,)).resize(red), np.full((4, 4, 1), 76))

@@ -97,7 +97,7 @@ def _affine(dense, x):
 
 
 def _is_affine(dense):
-    """Whether a dense layer is a product and a bias only: neither quantized nor with LoRA."""
+    """Returns whether a dense layer is a product and a bias only: neither quantized nor with LoRA."""
     return dense.use_bias and dense.quantization_mode is None and not dense.lora_enabled
 
 

@@ -115,7 +115,7 @@ class DistillationConfig:
 
     Args:
         teacher: str: a `.keras` file, the directory of another run, a checkpoint, or a name of
-            `keras_vit list --pretrained`. It gets the student's images in its own size and normalisation. `None`
+            `keras_vit list --pretrained`. It gets the student's images in its own size and normalization. `None`
             stands for an untrained model like the student, which only a smoke run can want.
         teacher_mean, teacher_std: tuple of floats, one for all channels or one a channel, of pixels from 0 to 1. Asked
             of a `.keras` file that is not of this library: 0 and 1 / 255 where it takes pixels from 0 to 255.

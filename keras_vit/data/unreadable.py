@@ -86,7 +86,7 @@ def unreadable_reason(data, num_channels=3, limits=DATA):
 
 
 def _size_reason(data, limits):
-    """What an exported model says of the same image."""
+    """Returns the error of an exported model for the same image."""
     return f"must be {limits.size_rule}. Received: {len(data)} bytes"
 
 

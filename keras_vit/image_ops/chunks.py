@@ -230,7 +230,7 @@ def gif_frame(data, position):
 
     Args:
         data: scalar string tensor.
-        position: scalar int32 tensor, of the first block, behind the global colours.
+        position: scalar int32 tensor, of the first block, behind the global colors.
 
     Returns:
         A dict: `data`, a GIF of that frame alone, at the upper left corner; `top`, `left`, `height`, `width`, int32.
@@ -258,7 +258,7 @@ def gif_frame(data, position):
     with tf.control_dependencies([tf.debugging.Assert(kind == ord(","), ["a GIF must have a frame"])]):
         place = tf.cast(tf.io.decode_raw(tf.strings.substr(data, frame + 1, 9), tf.uint8), tf.int32)
     left, top, width, height = tf.unstack(tf.reduce_sum(tf.reshape(place[:8], (4, 2)) * [1, 256], 1))
-    first = frame + 11 + color_bytes(place[8])  # behind the colours and the width of the codes
+    first = frame + 11 + color_bytes(place[8])  # behind the colors and the width of the codes
     last, length = tf.while_loop(
         lambda position, length: length > 0,
         lambda position, length: (position + length + 1, byte(position + length + 1)),

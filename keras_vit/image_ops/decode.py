@@ -27,7 +27,7 @@ MAX_PIXELS = 2**25  # the cameras of 33 megapixels
 # WebP's limit. The resize needs memory for a side of the image times one of the model.
 MAX_SIDE = 2**14
 # Of an image while it is decoded, for each pixel, at most: a progressive JPEG of CMYK, four coefficients of two bytes
-# beside its colours; of others 6 to 9.
+# beside its colors; of others 6 to 9.
 BYTES_A_PIXEL = 11
 # As many images of a batch are decoded at the same time at most. A server computes as many batches at the same time as
 # it has cores, so images take PARALLEL * cores * BYTES_A_PIXEL * max_pixels bytes at most: see `server_memory`.
@@ -398,7 +398,7 @@ def _bmp(data, head, guard):
         return tf.io.decode_bmp(data)[..., :3], tf.constant(b""), tf.constant(VALID)
 
     def decode_palette():
-        # TensorFlow takes the numbers of the colours for greys.
+        # TensorFlow takes the numbers of the colors for grays.
         colors = tf.strings.substr(data, fields["palette"], 4 * fields["colors"])
         colors = tf.reshape(tf.io.decode_raw(colors, tf.uint8), (-1, 4))[:, 2::-1]
         image = tf.gather(colors, tf.cast(tf.io.decode_bmp(data)[..., 0], tf.int32))

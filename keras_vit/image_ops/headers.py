@@ -91,13 +91,13 @@ def bmp_fields(head):
 
 
 def gif_screen(head):
-    """`height` and `width` of the logical screen, and the position behind the global colours, int32."""
+    """`height` and `width` of the logical screen, and the position behind the global colors, int32."""
     width, height = head[6] + 256 * head[7], head[8] + 256 * head[9]
     return height, width, 13 + color_bytes(head[10])
 
 
 def color_bytes(flags):
-    """The bytes of a GIF's table of colours, from the byte that tells whether there is one and how large."""
+    """The bytes of a GIF's table of colors, from the byte that tells whether there is one and how large."""
     return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(2, flags & 7), 0)
 
 

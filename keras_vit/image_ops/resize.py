@@ -66,7 +66,7 @@ def resample(image, input_spec):
         return resample(image[None], input_spec)[0]
     size = tf.shape(image)[1:3]
     resized = _resized_size(size, input_spec)
-    # Python's and TensorFlow's `round` both go to the even neighbour.
+    # Python's and TensorFlow's `round` both go to the even neighbor.
     first = tf.round(tf.cast(resized - input_spec.size, tf.float64) / 2)
     if input_spec.interpolation == "nearest":
         rows, columns = (_nearest(first, size, resized, input_spec.size, axis) for axis in (0, 1))

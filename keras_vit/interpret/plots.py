@@ -28,12 +28,12 @@ def overlay(pixels, heat_map, path, title=""):
             "pictures of heat maps need matplotlib: pip install 'keras-vit-zoo[plots] @ git+<this repository>'"
         ) from error
     picture = np.asarray(pixels)
-    grey = {"cmap": "gray", "vmin": 0, "vmax": 255} if picture.shape[-1] == 1 else {}
+    gray = {"cmap": "gray", "vmin": 0, "vmax": 255} if picture.shape[-1] == 1 else {}
     picture = picture[..., 0] if picture.shape[-1] == 1 else picture
     figure = Figure(figsize=_SIZE, layout="constrained")
     extent = (0, picture.shape[1], picture.shape[0], 0)
     for axes, is_covered in zip(figure.subplots(1, 2), (False, True), strict=True):
-        axes.imshow(picture, extent=extent, **grey)
+        axes.imshow(picture, extent=extent, **gray)
         if is_covered:
             axes.imshow(heat_map, extent=extent, cmap="inferno", alpha=0.6, interpolation="bilinear")
         axes.set_axis_off()

@@ -176,7 +176,7 @@ class ViTConfig(ModelConfig):
         patch_bias: bool. Whether the projection of the patches has a bias (CLIP has none). Default True.
         embedding_norm: bool. Whether a norm follows the patch encoder (CLIP). Default False.
         qkv_bias: bool. Whether queries, keys and values have a bias. Default True.
-        qk_norm: bool. Whether queries and keys are normalised in each head. Default False.
+        qk_norm: bool. Whether queries and keys are normalized in each head. Default False.
         layer_norm_epsilon: float. Default 1e-6.
         layer_scale_init: float or `None`. Initial LayerScale; `None` leaves it away.
         position_embedding: `learned`, or fixed: `sincos2d` (big_vision) or `sincos2d_moco` (MoCo-v3, MAE).

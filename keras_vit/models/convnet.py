@@ -89,7 +89,7 @@ def build_convnet(config, input_spec=None, labels=None, origin=None, dtype=None,
         input_spec, labels, origin, dtype, name: as for `build_vit`.
 
     Returns:
-        A `keras.Model` from `(batch, height, width, channels)` images, normalised, to `(batch, num_classes)` logits,
+        A `keras.Model` from `(batch, height, width, channels)` images, normalized, to `(batch, num_classes)` logits,
         or to the representation `(batch, widths[-1])` where `num_classes` is 0.
 
     Source: the residual networks for CIFAR of He et al. (arXiv:1512.03385), as wide and shallow as in

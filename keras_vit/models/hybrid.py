@@ -32,7 +32,7 @@ class HybridConfig(ViTConfig):
             halves it. Default `()`: the root alone.
         stem_width: int, a multiple of 32. Channels of the root; those of a stage's output are 4, 8, 16 ... times as
             many. Default 64.
-        stem_rule: the source of the epsilons of weight standardisation and group norm: `timm` or `google`; see
+        stem_rule: the source of the epsilons of weight standardization and group norm: `timm` or `google`; see
             `keras_vit.layers.StandardizedConv2D`. Default `timm`.
 
     All other fields are those of `ViTConfig`.

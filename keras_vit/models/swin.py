@@ -249,7 +249,7 @@ def build_swin(config, input_spec=None, labels=None, origin=None, dtype=None, na
         name: str. The model's name.
 
     Returns:
-        A `keras.Model` from `(batch, height, width, channels)` images, normalised, to `(batch, num_classes)`
+        A `keras.Model` from `(batch, height, width, channels)` images, normalized, to `(batch, num_classes)`
         logits, or to the representation `(batch, embed_dim * 2 ** (stages - 1))` where `num_classes` is 0.
     """
     policy = keras.dtype_policies.get(dtype)

@@ -2,7 +2,7 @@
 
 Ti, S, B, L, H: Steiner et al., "How to train your ViT?" (arXiv:2106.10270), table 2, and Dosovitskiy et al.
 (arXiv:2010.11929), table 1. M: Touvron et al., "DeiT III" (arXiv:2204.07118), and timm. So400m: Alabdulmohsin et al.
-(arXiv:2305.13035), shape-optimised, as in big_vision `models/vit.py` `decode_variant`. g: Zhai et al., "Scaling Vision
+(arXiv:2305.13035), shape-optimized, as in big_vision `models/vit.py` `decode_variant`. g: Zhai et al., "Scaling Vision
 Transformers" (arXiv:2106.04560), table 2; DINOv2's (arXiv:2304.07193, appendix) and SigLIP 2's (arXiv:2502.14786) are
 others. bigG: OpenCLIP's `ViT-bigG-14`.
 """

@@ -33,7 +33,7 @@ def build_vit(config, input_spec=None, labels=None, origin=None, dtype=None, nam
         name: str. The model's name.
 
     Returns:
-        A `keras.Model` from `(batch, height, width, channels)` images, normalised, to `(batch, num_classes)`
+        A `keras.Model` from `(batch, height, width, channels)` images, normalized, to `(batch, num_classes)`
         logits, or to the representation where `num_classes` is 0.
     """
     policy = keras.dtype_policies.get(dtype)
@@ -45,7 +45,7 @@ def build_vit(config, input_spec=None, labels=None, origin=None, dtype=None, nam
 
 
 def default_input_spec(config):
-    """The preprocessing of a model with random weights: pixels to -1 .. 1, the whole image's centre."""
+    """The preprocessing of a model with random weights: pixels to -1 .. 1, the whole image's center."""
     return InputSpec.symmetric(config.image_size, config.num_channels)
 
 

@@ -23,7 +23,7 @@ class LoadReport:
         layout: str. The file's layout.
         used: tuple of keys that filled a variable.
         skipped: tuple of keys that `skip=` named.
-        unmodelled: tuple of keys that belong to something the model is not, such as a text tower.
+        unmodeled: tuple of keys that belong to something the model is not, such as a text tower.
         replaced: tuple of keys of a head with another number of classes.
         new: tuple of paths of variables that keep their initial values.
         notes: tuple of str: what was resized or adapted.
@@ -34,7 +34,7 @@ class LoadReport:
     layout: str
     used: tuple
     skipped: tuple = ()
-    unmodelled: tuple = ()
+    unmodeled: tuple = ()
     replaced: tuple = ()
     new: tuple = ()
     notes: tuple = ()
@@ -97,7 +97,7 @@ def fill(model, checkpoint, layout, selection, description=None, turned=None):
     layout = layout.bind(variables)
     table = layout.table(config)
     rules = expand(table, config, variables)
-    unmodelled = matching(checkpoint, layout.unmodelled) - {key for item in rules for key in item.theirs}
+    unmodeled = matching(checkpoint, layout.unmodeled) - {key for item in rules for key in item.theirs}
     # The whole table: a model without a head leaves one of the file away.
     heads = {key for item in table if is_head(item) for key in item.theirs}
     replaced = set() if _same_classes(rules, checkpoint, variables) else heads & set(checkpoint)
@@ -108,7 +108,7 @@ def fill(model, checkpoint, layout, selection, description=None, turned=None):
     skipped |= {key for item in rules if set(item.ours) <= untouched for key in item.theirs if key in checkpoint}
 
     unfilled = set(variables) - {name for item in rules for name in item.ours} - untouched
-    unused = set(checkpoint) - {key for item in rules for key in item.theirs} - left_out - unmodelled
+    unused = set(checkpoint) - {key for item in rules for key in item.theirs} - left_out - unmodeled
     source = find_source(config, layout, description, rules, checkpoint.shapes)
     filled = {path: variable for path, variable in variables.items() if path not in untouched}
     changes = _audit(checkpoint, layout, active, filled, (config, source), unused, unfilled, selection)
@@ -135,7 +135,7 @@ def fill(model, checkpoint, layout, selection, description=None, turned=None):
         warnings.warn(f"{checkpoint.path.name}: " + "; ".join(notes), stacklevel=_stacklevel())
     used = {key for item in active for key in item.theirs}
     new = set(variables) - {name for item in active for name in item.ours if name in filled}
-    names = (tuple(sorted(group)) for group in (used, skipped, unmodelled, replaced, new))
+    names = (tuple(sorted(group)) for group in (used, skipped, unmodeled, replaced, new))
     return LoadReport(layout.name, *names, tuple(notes), subtree.prefix, tuple(sorted(subtree.outside)))
 
 

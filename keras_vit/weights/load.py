@@ -59,7 +59,7 @@ def from_checkpoint(
     Args:
         path: of a file of safetensors, PyTorch, NumPy (`.npz`) or Keras (`.keras`), whatever its name; of the index of
             a model in several files; of a folder with one of them; or what `keras_vit.weights.download` takes, such as
-            `hub:organisation/repository`.
+            `hub:organization/repository`.
         config: `ViTConfig` or `SwinConfig` of the model, which is then taken as it is, or `None`.
         layout: one of `keras_vit.weights.LAYOUTS`, or `auto`.
         skip, new, prefix: as for `load_weights`. The architecture is that of the keys that are not skipped.

@@ -137,7 +137,7 @@ SwinV2Large = _swin_application("SwinV2Large", "swinv2_large_window12_192")
 
 
 def preprocess_input(images, model=None):
-    """Normalises pixels for a model.
+    """Normalizes pixels for a model.
 
     Args:
         images: array, or tensor of any library, `(..., height, width, channels)` of pixels 0 to 255, already of the

@@ -343,7 +343,7 @@ FINETUNE = {
     # 10,000 steps of 97 an epoch.
     "training": {**TRAINING, "epochs": 103, "head_zeroinit": True},
 }
-# mae `FINETUNE.md`, `main_finetune.py`; the pooling and normalisation of the weights.
+# mae `FINETUNE.md`, `main_finetune.py`; the pooling and normalization of the weights.
 FINETUNE_ADAMW = {
     **ALONE,
     "weights": IN21K,

@@ -146,7 +146,7 @@ def test_a_batch_without_augmentation_passes():
 @pytest.mark.parametrize(
     "config", [AugmentConfig(padding=2, fill=255), AugmentConfig(shift=3.0, fill=255)], ids=["crop", "affine"]
 )
-def test_what_moves_into_a_normalised_batch_has_the_fill_colour(config):
+def test_what_moves_into_a_normalized_batch_has_the_fill_color(config):
     black = np.zeros((8, 6, 7, 2), "uint8")
     _, images, _ = _batch(config, black)
     pixels = images.numpy() * (0.2, 0.3) * 255 + np.array([0.4, 0.5]) * 255
@@ -155,7 +155,7 @@ def test_what_moves_into_a_normalised_batch_has_the_fill_colour(config):
     np.testing.assert_allclose(pixels[..., 0], pixels[..., 1], atol=1e-3)
 
 
-def test_an_affine_change_of_a_normalised_batch_is_that_of_its_pixels():
+def test_an_affine_change_of_a_normalized_batch_is_that_of_its_pixels():
     config = AugmentConfig(shift=1.0, rotation=20.0, zoom=0.1, shear=0.1, flip=True, fill=30)
     _, images, _ = _batch(config)
     pixels = images.numpy() * (0.2, 0.3) * 255 + np.array([0.4, 0.5]) * 255

@@ -119,7 +119,7 @@ def test_erased_areas_are_distributed_as_timm_s():
         assert np.quantile(ours, quantile) == pytest.approx(np.quantile(reference, quantile), abs=0.03)
 
 
-def test_grey_of_torchvision():
+def test_gray_of_torchvision():
     expected = np.asarray(transforms.Grayscale(3)(Image.fromarray(IMAGE)))
     np.testing.assert_array_equal(grayscale(IMAGE), expected)
 

@@ -82,7 +82,7 @@ def test_evaluation_counts_every_example_once(batch_size):
     np.testing.assert_array_equal(labels, split.labels)
 
 
-def test_batches_are_normalised_as_by_the_input_spec():
+def test_batches_are_normalized_as_by_the_input_spec():
     split = Split(np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3)).astype("uint8"), np.zeros(5, "int64"))
     spec = InputSpec(size=8, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     batch, _ = next(iter(evaluation_dataset(split, 2, spec, 5)))
@@ -141,14 +141,14 @@ def test_a_shift_moves_the_picture_by_at_most_its_limit():
         assert abs(offsets.mean()) < 0.35
 
 
-def test_a_rotation_is_about_the_centre():
+def test_a_rotation_is_about_the_center():
     image = np.zeros((1, 9, 9, 1), "uint8")
     image[:, 4, 4] = 200
     changed = affine(np.repeat(image, 50, 0), AugmentConfig(rotation=90.0), SEED).numpy()
     np.testing.assert_allclose(changed[:, 4, 4], 200, atol=0.5)
 
 
-def test_what_moves_in_has_the_fill_colour():
+def test_what_moves_in_has_the_fill_color():
     changed = affine(np.zeros((20, 4, 4, 1), "uint8"), AugmentConfig(shift=3.0, fill=255), SEED).numpy()
     assert changed.max() == pytest.approx(255)
 

@@ -42,7 +42,7 @@ PROJECT = pathlib.Path(__file__).parents[2]
 
 
 def _image(number):
-    """One colour, by which the example is known again."""
+    """One color, by which the example is known again."""
     return np.full((8, 8, 3), number * 10, "uint8")
 
 
@@ -558,7 +558,7 @@ def test_every_second_image_is_mirrored_once(tmp_path):
     assert 20 < mirrored.sum() < 44
 
 
-def test_batches_are_normalised_as_by_the_input_spec():
+def test_batches_are_normalized_as_by_the_input_spec():
     images = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3)).astype("uint8")
     spec = InputSpec(size=(4, 6), mean=(0.1, 0.5, 0.3), std=(0.4, 0.2, 0.6))
     np.testing.assert_array_equal(normalize(tf.constant(images), spec), spec.normalize(images))

@@ -36,7 +36,7 @@ def test_every_image_is_mixed_by_a_weight_of_its_own(mixed):
     partners = targets.copy()
     partners[np.arange(len(numbers)), numbers.astype(int)] = 0
     assert np.all(np.count_nonzero(partners, axis=1) == 1)
-    # A permutation: neither the neighbour nor the mirrored place.
+    # A permutation: neither the neighbor nor the mirrored place.
     steps = (partners.argmax(1) - numbers.astype(int)) % COUNT
     assert len(np.unique(steps)) > COUNT / 4
 

@@ -78,7 +78,7 @@ def _batches(split, augment=None, **arguments):
 
 
 def _pixels(images):
-    """What was normalised, by which an example is known again."""
+    """What was normalized, by which an example is known again."""
     return np.round((images.numpy() + 1) * 127.5).astype("uint8")
 
 

@@ -124,7 +124,7 @@ def test_mixing_is_a_function_of_the_seed(mixing):
 def test_boxes_of_cutmix():
     centers = tf.constant([[0.5, 0.5], [0.0, 0.999], [0.5, 0.5]])
     boxes, weights = cutmix_boxes(tf.constant([0.75, 0.75, 1.0]), centers, (9, 20))
-    # sqrt(0.25) of 9 x 20 is 4 x 10, from centre - half to centre + half
+    # sqrt(0.25) of 9 x 20 is 4 x 10, from center - half to center + half
     np.testing.assert_array_equal(boxes, [[2, 5, 4, 10], [0, 14, 2, 6], [4, 10, 0, 0]])
     np.testing.assert_allclose(weights, [1 - 40 / 180, 1 - 12 / 180, 1.0], atol=1e-6)
 

@@ -13,7 +13,7 @@ RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling
 
 
 def _images():
-    """Noise, a smooth picture of few levels, one colour, one channel, and a large picture; its changes are compiled."""
+    """Noise, a smooth picture of few levels, one color, one channel, and a large picture; its changes are compiled."""
     rng = np.random.default_rng(0)
     rows, columns, channels = np.ogrid[:60, :140, 1:4]
     steps = (10 * rows + 5 * columns) * channels % 154 + 79
@@ -23,10 +23,10 @@ def _images():
         "noise": rng.integers(0, 256, (37, 45, 3), "uint8"),
         "smooth": smooth.astype("uint8"),
         "flat": np.full((9, 8, 3), (7, 80, 200), "uint8"),
-        "grey": rng.integers(20, 150, (31, 24, 1), "uint8"),
+        "gray": rng.integers(20, 150, (31, 24, 1), "uint8"),
         # In these two the last bit of a sum, or of a division, often decides.
         "large": np.concatenate([steps, rng.integers(79, 233, (61, 140, 3))]).astype("uint8"),
-        "large grey": np.repeat([1, 2], 112 * 56).reshape(112, 112, 1).astype("uint8"),
+        "large gray": np.repeat([1, 2], 112 * 56).reshape(112, 112, 1).astype("uint8"),
     }
 
 

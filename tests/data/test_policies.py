@@ -179,7 +179,7 @@ def test_color_jitter_stays_within_its_strength_and_draws_the_order():
     def one(number):
         return color_jitter(image, 0.3, tf.cast(tf.stack([5, number]), tf.int32))
 
-    # An image of one grey has no contrast and no saturation: what is left is brightness.
+    # An image of one gray has no contrast and no saturation: what is left is brightness.
     values = np.stack(list(tf.data.Dataset.range(300).map(one).as_numpy_iterator()))[:, 0, 0, 0]
     assert values.min() in (70, 71)
     assert values.max() in (129, 130)
@@ -231,7 +231,7 @@ def test_big_vision_autocontrast_uses_the_whole_range_of_every_channel():
     np.testing.assert_array_equal(stretched[..., 2], narrow[..., 2])
 
 
-def test_big_vision_moves_to_the_nearest_pixel_and_fills_with_grey():
+def test_big_vision_moves_to_the_nearest_pixel_and_fills_with_gray():
     moved = tpu_operations.transform(IMAGE, (1.0, 0.0, 3.4, 0.0, 1.0, 0.0)).numpy()
     np.testing.assert_array_equal(moved[:, :-3], IMAGE[:, 3:])
     np.testing.assert_array_equal(moved[:, -3:], 128)
@@ -240,7 +240,7 @@ def test_big_vision_moves_to_the_nearest_pixel_and_fills_with_grey():
     np.testing.assert_array_equal(turned, np.rot90(square))
 
 
-def test_cutout_greys_a_square_cut_at_the_border():
+def test_cutout_grays_a_square_cut_at_the_border():
     cut = tpu_operations.cutout(IMAGE, 4, (0.5, 0.0)).numpy()
     expected = IMAGE.copy()
     expected[6:14, :4] = 128

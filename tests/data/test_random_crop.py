@@ -60,13 +60,13 @@ def test_timm_draws_the_area_uniformly_and_the_ratio_by_its_logarithm():
     ("size", "expected"),
     [((10, 1000), (0, 493, 10, 13)), ((1000, 10), (493, 0, 13, 10))],
 )
-def test_windows_that_never_fit_become_the_centre(size, expected):
+def test_windows_that_never_fit_become_the_center(size, expected):
     """The window that timm 1.0.31 gives."""
     windows = _windows(size, AugmentConfig(crop_scale=(0.9, 1.0)), 5)
     np.testing.assert_array_equal(windows, [expected] * 5)
 
 
-def test_the_whole_image_is_the_centre_where_its_own_ratio_is_allowed():
+def test_the_whole_image_is_the_center_where_its_own_ratio_is_allowed():
     # One ratio that is not the image's, of its whole area: no window fits.
     config = AugmentConfig(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.3))
     windows = _windows((100, 115), config, 200)

@@ -142,7 +142,7 @@ def test_a_student_of_another_run(finished, token, tmp_path):
 
 
 def test_a_teacher_sees_the_images_in_its_own_way():
-    """The same pixels, whatever the student's normalisation; another size is resized."""
+    """The same pixels, whatever the student's normalization; another size is resized."""
     ours, theirs = InputSpec(8, mean=(0.2,), std=(0.5,)), InputSpec(8, mean=(0.6,), std=(0.1,))
     student = build_model(MODEL, ours)
     teacher = build_model(MODEL, theirs)

@@ -41,7 +41,7 @@ FAULTS = {
     "sums": ("scores", "probabilities sum to 0.9"),
     "labels": ("labels", "not the labels of class_ids"),
     "silent": ("bad images", "valid is True of nothing, text, SVG"),
-    "neighbours": ("bad images", "scores of the neighbours changes"),
+    "neighbors": ("bad images", "scores of the neighbors changes"),
     "lenient": ("strict", "there is no error"),
     "nameless": ("strict", "does not name the row: .*bad image"),
     "other logits": ("equals Keras", "outputs differ by"),
@@ -49,16 +49,16 @@ FAULTS = {
     "fast DCT": ("JPEG decoders", "dct_method='', not 'INTEGER_ACCURATE'"),
     "second best": ("equals Pillow", "image . is of another class than with Pillow's pixels"),
     "BGR": ("equals Pillow", "image . is of another class than with Pillow's pixels"),
-    "bilinear": ("equals Pillow", "answers for image . differ by .* where a grey level moves them"),
+    "bilinear": ("equals Pillow", "answers for image . differ by .* where a gray level moves them"),
 }
 
 
 @pytest.fixture(scope="module")
 def right(tmp_path_factory):
     """A version without a fault, with the files for a server."""
-    folder = tmp_path_factory.mktemp("models") / "colours"
+    folder = tmp_path_factory.mktemp("models") / "colors"
     path = write(folder / "1")
-    write_warmup(path, "colours", SIZES)
+    write_warmup(path, "colors", SIZES)
     write_server_files(folder, batch_sizes=SIZES)
     return path
 
@@ -66,7 +66,7 @@ def right(tmp_path_factory):
 @pytest.fixture
 def copied(right, tmp_path):
     """A copy to be damaged."""
-    return shutil.copytree(right.parent, tmp_path / "colours") / "1"
+    return shutil.copytree(right.parent, tmp_path / "colors") / "1"
 
 
 def _result(name, path, model=None):
@@ -158,16 +158,16 @@ DAMAGE = {
     "no fingerprint": ("fingerprint", _without("fingerprint.pb"), "there is no fingerprint.pb"),
     "another fingerprint": ("fingerprint", _of_other_weights, "of other weights"),
     "another graph": ("fingerprint", _replaced("saved_model.pb", b"green", b"greed"), "of other .*saved_model.pb"),
-    "broken records": ("warm-up", _replaced(WARMUP, b"colours", b"colourz"), "corrupted record"),
+    "broken records": ("warm-up", _replaced(WARMUP, b"colors", b"colorz"), "corrupted record"),
     "batches without a record": (
         "warm-up",
         _larger_batches,
         "no record is for classify with 16 images, .* and 4 others",
     ),
-    "another name": ("server files", _replaced(MODELS, b'"colours"', b'"other"'), "names other; .* is one of colours"),
+    "another name": ("server files", _replaced(MODELS, b'"colors"', b'"other"'), "names other; .* is one of colors"),
     "another place": (
         "server files",
-        _replaced(MODELS, b'"/models/colours"', b'"/nowhere"'),
+        _replaced(MODELS, b'"/models/colors"', b'"/nowhere"'),
         "where compose.yaml mounts",
     ),
     "an unknown field": ("server files", _replaced(BATCHING, b"num_batch_threads", b"threads"), "no field named"),

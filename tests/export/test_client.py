@@ -33,7 +33,7 @@ KINDS = {"rest": (rest_server, RestClient, "http://"), "grpc": (grpc_server, Grp
 
 @pytest.fixture(scope="module")
 def base_path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "colours"
+    path = tmp_path_factory.mktemp("models") / "colors"
     write_model(path / "1")
     write_model(path / "2", bias=[0.0, 9.0, 0.0, 0.0])
     return path
@@ -41,7 +41,7 @@ def base_path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def versions(base_path):
-    return ServedModel(base_path, "colours")
+    return ServedModel(base_path, "colors")
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def ask(kind, model):
 
         def make(**options):
             options = {"version": 1, "timeout": 10.0, **options}
-            return stack.enter_context(client(scheme + address, "colours", **options))
+            return stack.enter_context(client(scheme + address, "colors", **options))
 
         yield make
 
@@ -90,7 +90,7 @@ def test_images_are_classified(ask, tmp_path):
     file.write_bytes(GREEN)
     answers = ask().classify([RED, file, str(file), b"no image", bytearray(BLUE)])
     assert _best(answers) == ["red", "green", "green", None, "blue"]
-    # softmax of 4 for the colour, 1 for "grüngrau", 0 for the others
+    # softmax of 4 for the color, 1 for "grüngrau", 0 for the others
     total = np.exp(4) + np.exp(1) + 2
     assert answers[0][:2] == [("red", pytest.approx(np.exp(4) / total)), ("grüngrau", pytest.approx(np.exp(1) / total))]
     assert ask().classify([]) == []
@@ -137,7 +137,7 @@ def test_what_passes_is_tried_again(ask, model):
 @pytest.mark.parametrize("fault", ["cut", "half"])
 def test_a_lost_connection_is_tried_again(model, fault):
     model.faults = [None, fault, fault, fault]
-    with rest_server(model) as address, RestClient(f"http://{address}", "colours", version=1) as client:
+    with rest_server(model) as address, RestClient(f"http://{address}", "colors", version=1) as client:
         assert _best(client.classify([RED])) == ["red"]
     assert not model.faults
 
@@ -146,13 +146,13 @@ def test_a_connection_that_is_cut_in_a_call_comes_back(kind, model):
     """Between the client and the server, while this one computes: a proxy that ends, a network that is gone."""
     serve, client, scheme = KINDS[kind]
     with serve(model) as server, relay(server) as (address, cut):
-        with client(scheme + address, "colours", version=1, timeout=10.0) as asks:
+        with client(scheme + address, "colors", version=1, timeout=10.0) as asks:
             asks.signature("serving_default")
             # With REST the first is the end of what was idle, which is no retry.
             model.faults, model.requests = [cut] * 3, []
             assert _best(asks.classify([RED])) == ["red"]
             assert _predictions(model) == [1] * 4
-        with client(scheme + address, "colours", version=1, timeout=10.0, retries=0) as asks:
+        with client(scheme + address, "colors", version=1, timeout=10.0, retries=0) as asks:
             asks.signature("serving_default")
             model.faults = [cut] * 2
             with pytest.raises(ServerError) as error:
@@ -162,7 +162,7 @@ def test_a_connection_that_is_cut_in_a_call_comes_back(kind, model):
 
 def test_after_the_last_retry_the_server_s_words_come(ask, model):
     model.faults = [None, *[Refused("UNAVAILABLE", "queue is full")] * 9]
-    with pytest.raises(ServerError, match=r"colours.*: UNAVAILABLE: queue is full") as error:
+    with pytest.raises(ServerError, match=r"colors.*: UNAVAILABLE: queue is full") as error:
         ask(retries=2).classify([RED])
     assert error.value.code == "UNAVAILABLE"
     assert len(_predictions(model)) == 3
@@ -235,9 +235,9 @@ def test_a_bad_row_fails_only_its_own_request_of_a_merged_batch(ask, model):
 
 def test_threads_share_a_client(ask):
     client = ask()
-    colours = [RED, GREEN, BLUE] * 8
+    colors = [RED, GREEN, BLUE] * 8
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda image: _best(client.classify([image]))[0], colours))
+        answers = list(pool.map(lambda image: _best(client.classify([image]))[0], colors))
     assert answers == ["red", "green", "blue"] * 8
 
 
@@ -276,7 +276,7 @@ def test_a_client_waits_for_a_server_that_starts(kind, model):
     serve, client, scheme = KINDS[kind]
     (port,) = model_server.free_ports(1)
     ready = threading.Event()
-    with contextlib.ExitStack() as stack, client(f"{scheme}127.0.0.1:{port}", "colours", version=1, timeout=5) as asks:
+    with contextlib.ExitStack() as stack, client(f"{scheme}127.0.0.1:{port}", "colors", version=1, timeout=5) as asks:
         with pytest.raises(ServerError) as error:
             asks.status()
         assert error.value.code == "UNAVAILABLE"
@@ -337,7 +337,7 @@ def test_other_mistakes_have_clear_errors(ask):
 
 
 def test_a_proxy_s_answers_are_told_apart(model):
-    with rest_server(model) as address, RestClient(f"http://{address}", "colours", version=1) as client:
+    with rest_server(model) as address, RestClient(f"http://{address}", "colors", version=1) as client:
         client.signature("strict")
         for status, code in ((413, "RESOURCE_EXHAUSTED"), (429, "RESOURCE_EXHAUSTED"), (401, "UNAUTHENTICATED")):
             model.faults = [status]
@@ -356,7 +356,7 @@ def test_a_proxy_s_answers_are_told_apart(model):
 
 
 def test_rest_keeps_its_connection_and_survives_its_end(model):
-    with rest_server(model) as address, RestClient(f"http://{address}", "colours", version=1, retries=0) as client:
+    with rest_server(model) as address, RestClient(f"http://{address}", "colors", version=1, retries=0) as client:
         client.classify([RED])
         (kept,) = client._idle
         client.classify([GREEN])
@@ -383,17 +383,17 @@ def test_rest_sends_headers_and_the_standard_alphabet(model, monkeypatch):
     data = RED + b"\xfb\xff\xfe" * 5
     assert {"+", "/"} & set(base64.b64encode(data).decode())
     with rest_server(model) as address:
-        client = RestClient(f"http://{address}", "colours", label="stable", headers={"Authorization": "Bearer 1"})
+        client = RestClient(f"http://{address}", "colors", label="stable", headers={"Authorization": "Bearer 1"})
         assert _best(client.classify([data])) == ["red"]
         client.close()
     path, body, headers = seen[-1]
-    assert path == "/v1/models/colours/labels/stable:predict"
+    assert path == "/v1/models/colors/labels/stable:predict"
     assert json.loads(body)["inputs"]["image_bytes"] == [{"b64": base64.b64encode(data).decode()}]
     assert headers["Authorization"] == "Bearer 1"
 
 
 def test_https_asks_for_tls_and_a_certificate(model):
-    with rest_server(model) as address, RestClient(f"https://{address}", "colours", retries=0) as client:
+    with rest_server(model) as address, RestClient(f"https://{address}", "colors", retries=0) as client:
         assert client._context.verify_mode == ssl.CERT_REQUIRED
         # A server without TLS is no server to this client.
         with pytest.raises(ServerError) as error:
@@ -405,10 +405,10 @@ def test_a_url_makes_the_client(model):
     model.labels["canary"] = 1
     with rest_server(model) as rest, grpc_server(model) as rpc:
         for url in (
-            f"http://{rest}/v1/models/colours/versions/1",
-            f"http://{rest}/v1/models/colours/labels/canary/",
-            f"grpc://{rpc}/v1/models/colours/versions/1",
-            f"grpc://{rpc}/v1/models/colours/labels/canary",
+            f"http://{rest}/v1/models/colors/versions/1",
+            f"http://{rest}/v1/models/colors/labels/canary/",
+            f"grpc://{rpc}/v1/models/colors/versions/1",
+            f"grpc://{rpc}/v1/models/colors/labels/canary",
         ):
             with connect(url, timeout=5) as client:
                 assert type(client) is (GrpcClient if url.startswith("grpc") else RestClient)
@@ -438,7 +438,7 @@ def test_predict_asks_a_server_without_tensorflow(model, tmp_path):
     )
     files = [str(tmp_path / name) for name in ("red.png", "green.png", "bad.png")]
     with rest_server(model) as address:
-        url = f"http://{address}/v1/models/colours/versions/1"
+        url = f"http://{address}/v1/models/colors/versions/1"
         command = [sys.executable, "-c", script, "predict", *files, "--server", url, "--top-k", "2"]
         root = str(pathlib.Path(keras_vit_cli.__file__).parent)
         answer = subprocess.run(command, capture_output=True, text=True, cwd=root)
@@ -491,16 +491,16 @@ def real_server(tmp_path):
     """The real server with version 1 and its warm-up records; gives the folder and both addresses."""
     if model_server.BINARY is None:
         pytest.skip(model_server.WHY_NOT)
-    base = tmp_path / "colours"
-    write_warmup(write_model(base / "1"), "colours", (1, 2, 4), feature="image_bytes")
-    with model_server.model_server(base, "colours", log=tmp_path / "server.log") as (rest, rpc):
+    base = tmp_path / "colors"
+    write_warmup(write_model(base / "1"), "colors", (1, 2, 4), feature="image_bytes")
+    with model_server.model_server(base, "colors", log=tmp_path / "server.log") as (rest, rpc):
         yield base, {"rest": f"http://{rest}", "grpc": rpc}
 
 
 @pytest.mark.slow
 def test_the_real_server_answers_alike(real_server, tmp_path):
     base, addresses = real_server
-    clients = {kind: KINDS[kind][1](addresses[kind], "colours", max_batch_size=4) for kind in KINDS}
+    clients = {kind: KINDS[kind][1](addresses[kind], "colors", max_batch_size=4) for kind in KINDS}
     for client in clients.values():
         assert client.wait_until_ready(60) == (1, "AVAILABLE", "")
         assert _best(client.classify([RED, GREEN, BLUE, RED, GREEN])) == ["red", "green", "blue", "red", "green"]

@@ -22,9 +22,9 @@ from keras_vit.export.versions import version_folders as versions
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A folder with a SavedModel, its warm-up records and metadata."""
-    base = tmp_path_factory.mktemp("models") / "colours"
+    base = tmp_path_factory.mktemp("models") / "colors"
     path = write_model(base / "7")
-    write_warmup(path, "colours", (1,))
+    write_warmup(path, "colors", (1,))
     (path / "assets.extra" / "keras_vit.json").write_text(json.dumps({"version": 7, "labels": ["a"]}))
     return path
 
@@ -90,7 +90,7 @@ def test_a_version_is_called_as_its_folder_and_tells_what_is_new_in_it(source, t
 
 
 def test_the_highest_version_of_a_folder_is_the_source(model, tmp_path):
-    write_server_files(model.parent, "colours")
+    write_server_files(model.parent, "colors")
     publish_version(model.parent, tmp_path / "served")
     # And the server's files come along, where there are none.
     assert _names(tmp_path / "served") == ["1", *_names(model.parent)[1:]]

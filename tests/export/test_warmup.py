@@ -50,12 +50,12 @@ def test_what_is_no_saved_model_is_refused(tmp_path, content):
 
 
 def test_there_is_a_record_for_each_signature_and_batch_size(model):
-    assert write_warmup(model, "colours", (1, 2, 5), image_size=(12, 10)) == 15
+    assert write_warmup(model, "colors", (1, 2, 5), image_size=(12, 10)) == 15
     logs = read_warmup(model)
     kinds = [log.WhichOneof("log_type") for log in logs]
     assert kinds == ["classify_log"] * 3 + ["predict_log"] * 12
     requests = [getattr(log, kind).request for log, kind in zip(logs, kinds, strict=True)]
-    assert {request.model_spec.name for request in requests} == {"colours"}
+    assert {request.model_spec.name for request in requests} == {"colors"}
     assert [request.model_spec.signature_name for request in requests] == [n for n in SIGNATURES for _ in range(3)]
     assert [len(request.input.example_list.examples) for request in requests[:3]] == [1, 2, 5]
     shapes = {r.model_spec.signature_name: tf.make_ndarray(next(iter(r.inputs.values()))).shape for r in requests[3:]}
@@ -68,7 +68,7 @@ def test_there_is_a_record_for_each_signature_and_batch_size(model):
 
 
 def test_the_images_have_the_size_that_a_signature_tells(model):
-    write_warmup(model, "colours", (1,))
+    write_warmup(model, "colors", (1,))
     (log,) = [log for log in read_warmup(model) if log.predict_log.request.model_spec.signature_name == "images"]
     assert tf.make_ndarray(log.predict_log.request.inputs["images"]).shape == (1, 8, 6, 3)
 
@@ -110,7 +110,7 @@ def _classify_request(signature, *examples):
     ],
 )
 def test_a_record_that_fails_is_named(model, log, message):
-    write_warmup(model, "colours", (1,))
+    write_warmup(model, "colors", (1,))
     _write(model, [read_warmup(model)[0], log])
     with pytest.raises(ValueError, match=f"(?s)a warm-up record must run.*{message}"):
         replay_warmup(model)
@@ -136,7 +136,7 @@ def test_records_that_a_server_would_refuse_or_pass_over_are_refused(tmp_path, l
 
 @pytest.mark.parametrize("cut", [None, -3])
 def test_a_file_that_is_no_tfrecord_is_refused(model, cut):
-    write_warmup(model, "colours", (1,))
+    write_warmup(model, "colors", (1,))
     file = model / WARMUP_FILE
     file.write_bytes(b"some text that is no record" if cut is None else file.read_bytes()[:cut])
     with pytest.raises(ValueError, match="must be a TFRecord of PredictionLog"):
@@ -149,12 +149,12 @@ def test_a_file_that_is_no_tfrecord_is_refused(model, cut):
 @pytest.mark.parametrize("sizes", [(), (0, 1), (2, 1), (1, 1), (1.5,), range(1, 300)])
 def test_batch_sizes_must_increase_and_be_few(model, sizes):
     with pytest.raises(ValueError, match=r"batch_sizes must|1 to 1000 warm-up records"):
-        write_warmup(model, "colours", sizes)
+        write_warmup(model, "colors", sizes)
     assert not (model / WARMUP_FILE).exists()
 
 
 def test_without_the_extra_the_error_names_it(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis.prediction_log_pb2", None)
-    for call in (lambda: write_warmup(model, "colours"), lambda: replay_warmup(model)):
+    for call in (lambda: write_warmup(model, "colors"), lambda: replay_warmup(model)):
         with pytest.raises(ImportError, match=r"keras-vit-zoo\[serving\]"):
             call()

@@ -13,14 +13,14 @@ from keras_vit.image_ops.decode import decode as safely_decoded
 from keras_vit.image_ops.resize import resize
 from keras_vit.preprocessing import InputSpec
 
-LABELS = ("red", "green", "blue", "/m/0grey")  # the last as in Open Images
+LABELS = ("red", "green", "blue", "/m/0gray")  # the last as in Open Images
 SPEC = InputSpec(size=8, crop_fraction=None)
 FEATURE = "image_bytes"
 _STRINGS = [tf.TensorSpec((None,), tf.string, name="image_bytes")]
 
 
 class Weights:
-    """The numbers of the model, and what it computes in NumPy: pixels, normalised, to logits."""
+    """The numbers of the model, and what it computes in NumPy: pixels, normalized, to logits."""
 
     def __init__(self):
         random = np.random.default_rng(0)
@@ -105,7 +105,7 @@ class Faulty(tf.Module):
             scores, ids = scores[:, 1:], ids[:, 1:]
         names = LABELS[1:] + LABELS[:1] if self.fault == "labels" else LABELS
         scores = scores[:, ::-1] if self.fault == "unsorted" else scores
-        keep = tf.reduce_all(valid) & valid if self.fault == "neighbours" else valid
+        keep = tf.reduce_all(valid) & valid if self.fault == "neighbors" else valid
         return {
             "scores": tf.where(keep[:, None], scores, 0),
             "classes": tf.gather(tf.constant(names), ids),

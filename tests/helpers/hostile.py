@@ -46,7 +46,7 @@ def interlaced_png(image):
 
 
 def with_alpha(seed):
-    """A picture whose alpha is another picture, with colours where nothing is seen."""
+    """A picture whose alpha is another picture, with colors where nothing is seen."""
     image = picture(seed)
     image.putalpha(picture(seed + 50, mode="L"))
     return image

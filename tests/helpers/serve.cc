@@ -2,7 +2,7 @@
 //
 //   serve MODEL FOLDER
 //
-// FOLDER holds serialised TensorProtos named <signature>/<input>.in.pb. For every signature that has a folder, all
+// FOLDER holds serialized TensorProtos named <signature>/<input>.in.pb. For every signature that has a folder, all
 // outputs are written beside them as <output>.out.pb, or `error.txt` where the call fails; `signatures.txt` lists all
 // signatures of the model. The exit code is 0 unless the model cannot be loaded or a file cannot be read.
 

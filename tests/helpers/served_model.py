@@ -12,8 +12,8 @@ LABELS = ("red", "green", "blue", "grüngrau")
 _MAGIC = (b"\xff\xd8", b"\x89P")
 
 
-class Colours(tf.Module):
-    """Tells the colour of an image. A row that is no JPEG or PNG is not valid; a cut one fails its whole batch."""
+class Colors(tf.Module):
+    """Tells the color of an image. A row that is no JPEG or PNG is not valid; a cut one fails its whole batch."""
 
     def __init__(self, bias=0.0):
         self.kernel = tf.Variable(np.concatenate([4 * np.eye(3), np.ones((3, 1))], axis=1), dtype=tf.float32)
@@ -30,23 +30,23 @@ class Colours(tf.Module):
     def _read(self, image_bytes):
         return tf.map_fn(self._mean, image_bytes, fn_output_signature=(tf.float32, tf.bool))
 
-    def _best(self, colours):
-        scores, ids = tf.math.top_k(tf.nn.softmax(colours @ self.kernel + self.bias), 3)
+    def _best(self, colors):
+        scores, ids = tf.math.top_k(tf.nn.softmax(colors @ self.kernel + self.bias), 3)
         return scores, tf.gather(tf.constant(LABELS), ids), ids
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
     def serving_default(self, image_bytes):
-        colours, valid = self._read(image_bytes)
-        scores, classes, ids = self._best(colours)
+        colors, valid = self._read(image_bytes)
+        scores, classes, ids = self._best(colors)
         scores = tf.where(valid[:, None], scores, 0)
         return {"scores": scores, "classes": classes, "class_ids": ids, "valid": valid}
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
     def strict(self, image_bytes):
-        colours, valid = self._read(image_bytes)
+        colors, valid = self._read(image_bytes)
         check = tf.debugging.Assert(tf.reduce_all(valid), ["no image in row", tf.where(~valid)])
         with tf.control_dependencies([check]):
-            scores, classes, ids = self._best(colours)
+            scores, classes, ids = self._best(colors)
         return {"scores": scores, "classes": classes, "class_ids": ids}
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.float32, name="images")])
@@ -67,7 +67,7 @@ class Colours(tf.Module):
 
 def write_model(path, bias=0.0):
     """Writes it to a folder, with the method name that the Classify API asks for."""
-    model = Colours(bias)
+    model = Colors(bias)
     names = ("serving_default", "strict", "images", "embeddings", "classify")
     tf.saved_model.save(model, str(path), signatures={name: getattr(model, name) for name in names})
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(path))
@@ -77,8 +77,8 @@ def write_model(path, bias=0.0):
     return path
 
 
-def picture(colour, format="PNG", size=(6, 8)):
-    """The bytes of an image of one colour."""
+def picture(color, format="PNG", size=(6, 8)):
+    """The bytes of an image of one color."""
     buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, format)
+    Image.new("RGB", size, color).save(buffer, format)
     return buffer.getvalue()

@@ -12,7 +12,7 @@ COMMIT = "0" * 39 + "1"
 
 
 class WeightServer(http.server.ThreadingHTTPServer):
-    """Serves `files`, a dict from path to bytes; `/organisation/repository/resolve/...` as the Hub does.
+    """Serves `files`, a dict from path to bytes; `/organization/repository/resolve/...` as the Hub does.
 
     Attributes:
         cuts: list of ints. For each of the next GETs, after how many bytes the connection is cut.

@@ -1,4 +1,4 @@
-"""Encoded images in the graph: as Pillow reads them, or refused, and never to the harm of their neighbours."""
+"""Encoded images in the graph: as Pillow reads them, or refused, and never to the harm of their neighbors."""
 
 import functools
 import io
@@ -46,7 +46,7 @@ def _decode(data, **options):
 
 
 def _difference(pixels, image, spec=SPEC):
-    """The largest from what Pillow makes of an image, in grey levels."""
+    """The largest from what Pillow makes of an image, in gray levels."""
     return np.abs(pixels.astype(int) - spec.resize(image)).max()
 
 
@@ -54,15 +54,15 @@ def _difference(pixels, image, spec=SPEC):
 FILES = {
     "jpeg": lambda: encode(picture(1), "JPEG"),
     "progressive jpeg": lambda: encode(picture(2), "JPEG", progressive=True),
-    "grey jpeg": lambda: encode(picture(3, mode="L"), "JPEG"),
+    "gray jpeg": lambda: encode(picture(3, mode="L"), "JPEG"),
     "cmyk jpeg": lambda: encode(picture(4, mode="CMYK"), "JPEG"),
-    "jpeg of full colour": lambda: encode(picture(5, (97, 61)), "JPEG", subsampling=0),
+    "jpeg of full color": lambda: encode(picture(5, (97, 61)), "JPEG", subsampling=0),
     "png": lambda: encode(picture(6)),
     "png of one bit": lambda: encode(picture(7, mode="1")),
-    "grey png": lambda: encode(picture(8, mode="L")),
+    "gray png": lambda: encode(picture(8, mode="L")),
     "palette png": lambda: encode(picture(9).quantize(13)),
     "png with alpha": lambda: encode(with_alpha(10)),
-    "grey png with alpha": lambda: encode(with_alpha(11).convert("LA")),
+    "gray png with alpha": lambda: encode(with_alpha(11).convert("LA")),
     "palette png with transparency": lambda: encode(picture(12).quantize(13), transparency=3),
     "interlaced png": lambda: hostile.interlaced_png(picture(13)),
     "png with text": lambda: hostile.small_png([hostile.text_chunk(99)]),
@@ -71,7 +71,7 @@ FILES = {
     "webp with alpha": lambda: encode(with_alpha(16), "WEBP", lossless=True, exact=True),
     "bmp": lambda: encode(picture(19), "BMP"),
     "palette bmp": lambda: encode(picture(20).quantize(13), "BMP"),
-    "grey bmp": lambda: encode(picture(21, mode="L"), "BMP"),
+    "gray bmp": lambda: encode(picture(21, mode="L"), "BMP"),
     "bmp with alpha": lambda: encode(with_alpha(22), "BMP"),
     "gif": lambda: encode(picture(23).quantize(13), "GIF"),
     "animated gif": lambda: encode(picture(24).quantize(99), "GIF", save_all=True, append_images=[picture(25)]),
@@ -91,18 +91,18 @@ def test_every_kind_of_file_is_what_pillow_sees():
     assert max(differences) <= 1, dict(zip(FILES, differences, strict=True))
 
 
-def test_models_of_one_channel_see_the_grey_of_pillow():
+def test_models_of_one_channel_see_the_gray_of_pillow():
     spec = InputSpec.symmetric((24, 32), 1)
     data = [make() for make in FILES.values()]
     pixels, reasons = _decode(data, input_spec=spec)
     assert not reasons.any()
     images = [Image.open(io.BytesIO(d)) for d in data]
     differences = [_difference(row, image, spec) for row, image in zip(pixels, images, strict=True)]
-    # Colours become grey before the resize there, and behind it here.
-    grey = [difference for difference, image in zip(differences, images, strict=True) if image.mode in ("L", "1")]
+    # Colors become gray before the resize there, and behind it here.
+    gray = [difference for difference, image in zip(differences, images, strict=True) if image.mode in ("L", "1")]
     assert max(differences) <= 2, dict(zip(FILES, differences, strict=True))
-    assert len(grey) == 4
-    assert max(grey) <= 1
+    assert len(gray) == 4
+    assert max(gray) <= 1
 
 
 def test_photographs_are_what_pillow_sees():
@@ -161,11 +161,11 @@ def test_a_truncated_exif_segment_means_upright():
     assert not reasons.any()
 
 
-def _with_neighbours(data, **options):
+def _with_neighbors(data, **options):
     """The answers to strings between valid ones; fails unless these get what they get alone."""
-    neighbours = [encode(picture(1), "JPEG"), encode(picture(2))]
-    expected, _ = _decode(neighbours, **options)
-    batch = [neighbours[0], *data, neighbours[1]]
+    neighbors = [encode(picture(1), "JPEG"), encode(picture(2))]
+    expected, _ = _decode(neighbors, **options)
+    batch = [neighbors[0], *data, neighbors[1]]
     pixels, reasons = _decode(batch, **options)
     np.testing.assert_array_equal(pixels[[0, -1]], expected)
     assert reasons[0] == reasons[-1] == VALID
@@ -175,7 +175,7 @@ def _with_neighbours(data, **options):
 
 def test_damaged_files_are_refused_one_by_one():
     files = hostile.damaged()
-    _, reasons = _with_neighbours(list(files.values()))
+    _, reasons = _with_neighbors(list(files.values()))
     found = dict(zip(files, reasons, strict=True))
     strangers = ("empty", "text", "svg", "tiff", "signature alone", "a riff of another kind", "compressed bmp")
     assert {name for name, reason in found.items() if reason == FORMAT} == set(strangers)
@@ -184,7 +184,7 @@ def test_damaged_files_are_refused_one_by_one():
 
 @pytest.mark.parametrize("name", hostile.BOMBS)
 def test_bombs_are_refused_unseen(name):
-    _, (reason,) = _with_neighbours([hostile.BOMBS[name]()])
+    _, (reason,) = _with_neighbors([hostile.BOMBS[name]()])
     assert reason == SIZE
 
 
@@ -196,7 +196,7 @@ def test_what_a_decoder_would_unpack_in_vain_is_left_out():
         hostile.small_png(before=[hostile.chunk(b"iCCP", b"a\0\0" + hostile.zeros(400_000_000))]),
         hostile.gif_frames(500),
     ]
-    pixels, reasons = _with_neighbours(data)
+    pixels, reasons = _with_neighbors(data)
     assert not reasons.any()
     assert not pixels.any()  # They are black.
 
@@ -204,7 +204,7 @@ def test_what_a_decoder_would_unpack_in_vain_is_left_out():
 def test_files_cut_short_anywhere_are_refused():
     for make in (FILES[name] for name in ("jpeg", "progressive jpeg", "png", "webp", "bmp", "gif", "interlaced png")):
         whole = make()
-        _, reasons = _with_neighbours([whole[: len(whole) * part // 16] for part in range(16)])
+        _, reasons = _with_neighbors([whole[: len(whole) * part // 16] for part in range(16)])
         assert (reasons != VALID).all()
 
 
@@ -213,15 +213,15 @@ def test_files_of_a_hundred_megabytes_are_answered():
     starts = [b"", b"\xff\xd8\xff", hostile.PNG_SIGNATURE + hostile.small_png()[8:33], b"BM", b"GIF89a"]
     starts.append(b"RIFF\xf8\xe0\xf5\x05WEBP")
     for start in starts:
-        _, (reason,) = _with_neighbours([start + bytes(size - len(start))])
+        _, (reason,) = _with_neighbors([start + bytes(size - len(start))])
         assert reason != VALID
     scans = encode(picture(0), "JPEG")[:-2] + b"\xff\xda" * (size // 2)
-    assert _with_neighbours([scans])[1] == SIZE
+    assert _with_neighbors([scans])[1] == SIZE
     # Zeros behind its end, which the decoder would not look at.
     webp = FILES["webp"]()
-    assert _with_neighbours([webp + bytes(size - len(webp))])[1] == SIZE
+    assert _with_neighbors([webp + bytes(size - len(webp))])[1] == SIZE
     blocks = b"GIF89a\x08\0\x08\0\0\0\0!\xfe" + b"\x01a" * (size // 2)
-    assert _with_neighbours([blocks])[1] == DAMAGED
+    assert _with_neighbors([blocks])[1] == DAMAGED
 
 
 @pytest.mark.slow
@@ -232,7 +232,7 @@ def test_fuzzed_files_harm_nobody():
     files, refused = [FILES[name]() for name in names], 0
     for _ in range(20):
         batch = [_mutated(files[rng.integers(len(files))], rng) for _ in range(100)]
-        _, reasons = _with_neighbours(batch)
+        _, reasons = _with_neighbors(batch)
         refused += (reasons != VALID).sum()
     # Most are broken, and some hits are harmless.
     assert 500 < refused < 2000

@@ -31,7 +31,7 @@ def _noise(size):
 @pytest.mark.parametrize("crop_fraction", [None, 0.9])
 def test_the_nearest_pixels_are_those_of_pillow(crop_fraction):
     spec = InputSpec(size=(24, 32), crop_fraction=crop_fraction, interpolation="nearest")
-    # Sizes for which no centre lies between two pixels, where the two choose differently.
+    # Sizes for which no center lies between two pixels, where the two choose differently.
     for size in ((41, 31), (97, 89), (11, 13)):
         pixels = _noise(size)
         np.testing.assert_array_equal(resize(tf.constant(pixels), spec), spec.resize(pixels))

@@ -30,7 +30,7 @@ def _fused(attention, fusion="mean", discard_ratio=0.0):
 
 
 def _reference_rollout(maps, queries, fusion="mean", discard_ratio=0.0):
-    """Multiplies the normalised `A + I` of all blocks, the last one leftmost, and takes the rows of `queries`."""
+    """Multiplies the normalized `A + I` of all blocks, the last one leftmost, and takes the rows of `queries`."""
     result = []
     for image in range(len(maps[0])):
         total = np.eye(maps[0].shape[-1])

@@ -172,7 +172,7 @@ def test_large_masks_and_indices_are_computed(version, monkeypatch):
     assert max(c.size for c in constants) <= 7 * 7 * 2
 
 
-def test_windows_see_their_neighbours_only_after_the_shift():
+def test_windows_see_their_neighbors_only_after_the_shift():
     model, changed = tiny_swin(), IMAGES.copy()
     changed[:, :4, :4] += 1  # the first patch of the first window
     before, after = (features(model, ["encoder_block_0", "encoder_block_1"])(x) for x in (IMAGES, changed))

@@ -83,7 +83,7 @@ def test_what_cannot_be_is_refused(model):
         initialize(build_model(swin.replace(num_classes=2)), "mimetic")
 
 
-def test_local_heads_attend_to_one_neighbour_and_branches_begin_with_zero():
+def test_local_heads_attend_to_one_neighbor_and_branches_begin_with_zero():
     config = CONFIG.replace(image_size=32, hidden_dim=192, num_heads=6, class_token=False, pooling="gap")
     model = build_model(config)
     initialize(model, "local", seed=2)
@@ -94,7 +94,7 @@ def test_local_heads_attend_to_one_neighbour_and_branches_begin_with_zero():
         attention = np.mean(maps[f"encoder_block_{block}"], axis=0)[:, inner]  # (heads, 36, 64)
         moves = np.array(inner)[:, None] + [8 * row + column for row in (-1, 0, 1) for column in (-1, 0, 1)]
         of_moves = np.take_along_axis(attention, moves[None], axis=2).mean(axis=1)  # (heads, 9)
-        # Heads that look at different neighbours, each at one of them, with most of what there is.
+        # Heads that look at different neighbors, each at one of them, with most of what there is.
         assert len(set(of_moves.argmax(axis=1))) == config.num_heads
         assert np.all(of_moves.max(axis=1) > 0.4)
         assert np.all(np.sort(of_moves, axis=1)[:, -2] < 0.6 * of_moves.max(axis=1))

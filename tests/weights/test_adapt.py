@@ -109,7 +109,7 @@ def test_in_version_2_the_window_of_training_stays_that_of_the_file(swin):
     )
     model = from_checkpoint(path, image_size=96, window_size=12)
     assert keras_vit.metadata(model).config.pretrained_window_sizes == (6, 6)
-    # Coordinates of neighbours are the same, so their biases are.
+    # Coordinates of neighbors are the same, so their biases are.
     small, large = (m.get_layer("encoder_block_0").attention for m in (source, model))
     inner = np.asarray(large.position_bias()).reshape(1, 12, 12, 12, 12)[:, :6, :6, :6, :6]
     np.testing.assert_allclose(inner, np.asarray(small.position_bias()).reshape(inner.shape), atol=1e-5)

@@ -77,7 +77,7 @@ def test_unknown_names_help():
         catalog_entry("deit_tini_patch16_224.fb_in1k")
 
 
-def test_other_channels_have_the_mean_of_the_colours():
+def test_other_channels_have_the_mean_of_the_colors():
     entry = catalog_entry(NAME)
     spec = entry.input_spec_for(entry.config(num_channels=1, image_size=(32, 64)))
     assert spec.size == (32, 64)

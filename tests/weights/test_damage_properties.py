@@ -211,5 +211,5 @@ def test_constants_of_the_graph_may_be_missing(layout, family, folder):
     assert all(re.search(BUFFERS, key) for key in set(tensors) - set(ours))
     model, weights = model_and_weights(config)
     forget(model)
-    assert load_weights(model, path).unmodelled == ()
+    assert load_weights(model, path).unmodeled == ()
     assert_holds(model, weights)

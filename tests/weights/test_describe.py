@@ -251,7 +251,7 @@ def test_a_crop_of_hugging_face_cuts_from_the_size_that_it_names(size, larger):
         ({"preprocessor_config": "x"}, "a preprocessor_config.json must hold an object"),
         ({"config": {"hidden_act": []}}, r"config.json.*an activation must be one of"),
         ({"config": {"image_size": "big"}}, r"config.json.*image_size must be a positive int"),
-        ({"config": {"use_absolute_embeddings": True}}, r"config.json.*absolute positions are not modelled"),
+        ({"config": {"use_absolute_embeddings": True}}, r"config.json.*absolute positions are not modeled"),
         ({"config": {"id2label": {"a": "b"}}}, r"a config.json must hold what its writers put there"),
         ({"config": {"architecture": 3}}, r"a config.json must hold what its writers put there"),
         ({"config": {**TIMM, "pretrained_cfg": {"mean": "x"}}}, r"a config.json must hold what its writers put there"),
@@ -387,7 +387,7 @@ def test_a_classifier_of_siglip_stands_on_the_mean_and_leaves_the_pooling_aside(
     images = np.random.default_rng(0).uniform(-1, 1, (1, 16, 16, 3)).astype("float32")
     np.testing.assert_array_equal(again(images), model(images))
     report = load_weights(again, tmp_path / "y.npz")
-    assert set(report.unmodelled) == set(pooling)
+    assert set(report.unmodeled) == set(pooling)
 
 
 GIANT = {"architecture": "vit_giant_patch14_dinov2"}

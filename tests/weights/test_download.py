@@ -41,7 +41,7 @@ def test_sources_are_told_apart():
     assert parse_hub("hub:a/b.c-d") == ("a/b.c-d", None, None)
     assert parse_hub("hf://a/b@v1.0/sub/c.bin") == ("a/b", "v1.0", "sub/c.bin")
     assert parse_hub("hf://a/b@refs/pr/1/c.bin") == ("a/b", "refs/pr/1", "c.bin")
-    with pytest.raises(ValueError, match=r"hub:organisation/repository.*Received: 'hub:alone'"):
+    with pytest.raises(ValueError, match=r"hub:organization/repository.*Received: 'hub:alone'"):
         parse_hub("hub:alone")
 
 

@@ -52,7 +52,7 @@ def test_same_layout_in_and_out_is_identical_bit_for_bit(case):
     # A mask token is made anew; stacked blocks are used one by one but written as they came.
     constants = set(layout.constants(keras_vit.metadata(model).config))
     assert constants <= set(checkpoint)
-    assert set(written) == set(checkpoint) - (set(report.unmodelled) - constants)
+    assert set(written) == set(checkpoint) - (set(report.unmodeled) - constants)
     for key, value in written.items():
         source = checkpoint[key]
         if key in constants:
@@ -116,9 +116,9 @@ def test_a_swin_is_not_written_where_the_source_would_run_it_otherwise(tmp_path)
         save_weights(tiny_vit(), tmp_path / "x.safetensors", "microsoft")
 
 
-def test_what_is_not_modelled_is_listed():
+def test_what_is_not_modeled_is_listed():
     report = load_weights(load("huggingface/clip_vision")[0], _checkpoint("huggingface/clip_vision").path)
-    assert set(report.unmodelled) == {
+    assert set(report.unmodeled) == {
         "logit_scale",
         "text_model.final_layer_norm.bias",
         "text_model.final_layer_norm.weight",
@@ -126,7 +126,7 @@ def test_what_is_not_modelled_is_listed():
         "vision_model.embeddings.position_ids",
         "visual_projection.weight",
     }
-    assert load_weights(load("dinov2/dinov2_reg4")[0], _checkpoint("dinov2/dinov2_reg4").path).unmodelled == (
+    assert load_weights(load("dinov2/dinov2_reg4")[0], _checkpoint("dinov2/dinov2_reg4").path).unmodeled == (
         "mask_token",
     )
 

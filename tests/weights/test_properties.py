@@ -122,7 +122,7 @@ def _check_round_trips(config, folder):
             assert_holds(model, weights)
             assert read_config(path) == config
         assert report.new == report.skipped == report.replaced == report.notes == ()
-        assert all(re.search(BUFFERS, key) for key in report.unmodelled)
+        assert all(re.search(BUFFERS, key) for key in report.unmodeled)
         # Every further layout lies between two times of the first one.
         if first is None:
             first = layout, {key: value.tobytes() for key, value in _arrays(path).items()}

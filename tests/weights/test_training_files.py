@@ -239,7 +239,7 @@ def test_a_decoder_of_mae_is_left_aside(model, tensors, tmp_path):
     read = from_checkpoint(tmp_path / "mae.pth", num_heads=2, image_size=(16, 24))
     config = keras_vit.metadata(read).config
     assert (config.num_classes, config.position_resize) == (0, "bicubic")
-    assert set(load_weights(read, tmp_path / "mae.pth").unmodelled) == set(decoder)
+    assert set(load_weights(read, tmp_path / "mae.pth").unmodeled) == set(decoder)
 
 
 @pytest.mark.parametrize("key", ["decoder.decoder_embed.weight", "decoder.mask_token", "decoder.0.weight"])
@@ -249,7 +249,7 @@ def test_a_decoder_of_pretraining_by_hugging_face_is_left_aside(key, tmp_path):
     save_weights(written, path, "huggingface")
     tensors = {f"vit.{key.removeprefix('vit.')}": value for key, value in safetensors.numpy.load_file(path).items()}
     safetensors.numpy.save_file({**tensors, key: np.ones((8, 16), "float32")}, path)
-    assert load_weights(tiny_vit(num_classes=0), path).unmodelled == (key,)
+    assert load_weights(tiny_vit(num_classes=0), path).unmodeled == (key,)
     safetensors.numpy.save_file({**tensors, "encoder_of_another": np.ones((8, 16), "float32")}, path)
     with pytest.raises(ValueError, match="encoder_of_another"):
         load_weights(tiny_vit(num_classes=0), path)

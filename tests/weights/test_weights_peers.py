@@ -1,6 +1,6 @@
 """Full-size models beside timm and transformers themselves, every parameter drawn anew (`make test-peers`).
 
-Fresh initialisations would hide wrong blocks behind zero biases and tiny LayerScales. Both ways: the reference's
+Fresh initializations would hide wrong blocks behind zero biases and tiny LayerScales. Both ways: the reference's
 weights into ours, whose outputs must agree, and back, where they must be identical.
 """
 

@@ -1,4 +1,4 @@
-"""Colour operations on uint8 images, bit by bit those of Pillow 13.
+"""Color operations on uint8 images, bit by bit those of Pillow 13.
 
 An image is uint8 `(height, width, 1 or 3)`; every function returns the same type and shape. Arguments may be
 tensors, so that they can be drawn. All but the blur also take a batch of images, with one argument for all or
@@ -98,7 +98,7 @@ def _blend(degenerate, image, factor):
 
 @compiled
 def color(image, factor):
-    """Saturation: 0 is grey, 1 the image. Source: Pillow `ImageEnhance.Color`."""
+    """Saturation: 0 is gray, 1 the image. Source: Pillow `ImageEnhance.Color`."""
     return _blend(_gray(image), image, factor)
 
 
@@ -168,14 +168,14 @@ def _blur(image, inner, near, far):
 
 
 def _box_weights(radius):
-    """uint32 weights, 2 ** 24 together, of a pixel, of its neighbours and of theirs."""
+    """uint32 weights, 2 ** 24 together, of a pixel, of its neighbors and of theirs."""
     variance = radius * radius / _BLUR_PASSES
     length = tf.cast(tf.sqrt(12 * tf.cast(variance, tf.float64) + 1), tf.float32)
     whole = tf.floor((length - 1) / 2)
     edge = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
     inner = tf.cast(2**24 / ((whole + edge) * 2 + 1), tf.int64)
     outer = (2**24 - (2 * tf.cast(whole, tf.int64) + 1) * inner) // 2
-    # With a radius below one the neighbours are the box's edge, else they belong to its inside.
+    # With a radius below one the neighbors are the box's edge, else they belong to its inside.
     near = tf.where(whole > 0, inner, outer)
     far = tf.where(whole > 0, outer, 0)
     return [tf.cast(weight, tf.uint32) for weight in (inner, near, far)]

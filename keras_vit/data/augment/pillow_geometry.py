@@ -32,12 +32,12 @@ def _of_images(operation):
 
 @_of_images
 def rotate(image, degrees, fill, interpolation):
-    """Turns an image about its centre, counterclockwise.
+    """Turns an image about its center, counterclockwise.
 
     Args:
         image: uint8 `(height, width, channels)`, or a batch of them.
         degrees: float scalar; of a batch also `(batch,)`, one an image.
-        fill: sequence of ints, one a channel. The colour that moves in.
+        fill: sequence of ints, one a channel. The color that moves in.
         interpolation: `bilinear` or `bicubic`.
 
     Returns:
@@ -96,18 +96,18 @@ def _size(image):
 
 
 def _grid(image):
-    """Centres of the pixels: float64 `(height, 1)` and `(1, width)`."""
+    """Centers of the pixels: float64 `(height, 1)` and `(1, width)`."""
     y, x = (tf.cast(tf.range(size), tf.float64) + 0.5 for size in _size(image))
     return y[:, None], x[None]
 
 
 def _split(terms, images, axis):
-    """Where every pixel is read along an axis, of the terms of its coordinate there.
+    """Computes the position that every pixel is read from along an axis, from the terms of its coordinate.
 
     The terms are products that were rounded outside: a program that multiplied them itself would not (see `rounded`).
 
     Returns:
-        `(batch, height, width)` each: the pixel centre before it, int32, the distance from that, float64, and whether
+        `(batch, height, width)` each: the pixel center before it, int32, the distance from that, float64, and whether
         it lies inside the image.
     """
     height, width = _size(images)
@@ -138,7 +138,7 @@ def _looked_up(images, fill):
 
 
 def _interpolate(values, distance):
-    """Between the second and third of four neighbours, or the two of two; float64 `(pixels, channels)` each."""
+    """Between the second and third of four neighbors, or the two of two; float64 `(pixels, channels)` each."""
     if len(values) == 2:
         v1, v2 = values
         return v1 + rounded((v2 - v1) * distance)

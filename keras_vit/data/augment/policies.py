@@ -66,7 +66,7 @@ def _layer(name, arguments):
 
 @dataclasses.dataclass(frozen=True)
 class ThreeAugment:
-    """DeiT-III's 3-augment: one of grey, solarised from 128 and blurred (radius 0.1 to 2 pixels), each a third.
+    """DeiT-III's 3-augment: one of gray, solarized from 128 and blurred (radius 0.1 to 2 pixels), each a third.
 
     Source: Touvron et al., "DeiT III" (arXiv:2204.07118), deit `augment.py`, `new_data_aug_generator`.
     """
@@ -128,7 +128,7 @@ def parse_policy(text):
 
     Returns:
         A function `(uint8 image, seed, fill, interpolation) -> uint8 image`, whose attribute `jitters` says whether
-        colour jitter stays active beside it. The same text gives the same object.
+        color jitter stays active beside it. The same text gives the same object.
 
     Raises:
         ValueError: if it is none.

@@ -1,4 +1,4 @@
-"""RandAugment in its two published flavours: timm's and that of big_vision.
+"""RandAugment in its two published flavors: timm's and that of big_vision.
 
 Both draw an operation a layer with replacement and run only that one. What they differ in is everything else: the
 operations' arithmetic, whether they grow with the magnitude, whether a layer may pass, and the noise of the magnitude.
@@ -19,7 +19,7 @@ from keras_vit.validation import check_choice
 
 
 class Draw(typing.NamedTuple):
-    """What is drawn for one operation.
+    """Random numbers for one operation.
 
     Args:
         level: float64 scalar, the magnitude over 10.
@@ -233,7 +233,7 @@ class TimmRandAugment:
     jitters = False
 
     def draw(self, seed):
-        """What is drawn for an image, for `apply`: nested tuples of tensors, which a batch stacks."""
+        """Draws the random numbers of an image for `apply`: nested tuples of tensors, which a batch stacks."""
         return draw_layers(seed, _TIMM_CHOICES, self)
 
     def apply(self, image, drawn, fill, interpolation):
@@ -266,7 +266,7 @@ class TPURandAugment:
     jitters = False
 
     def __call__(self, image, seed, fill, interpolation):
-        """The changed image; this flavour fills with grey and takes the nearest pixel, whatever it is handed."""
+        """The changed image; this flavor fills with gray and takes the nearest pixel, whatever it is handed."""
         del fill, interpolation
         functions = tpu_library_operations().values()
         return apply_layers(image, *draw_layers(seed, len(functions), self), functions)

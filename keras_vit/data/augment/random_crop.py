@@ -126,7 +126,7 @@ def crop_window(size, seed, config):
         size: int32 tensor `(height, width)` of the image.
         seed: int32 tensor `(2,)`.
         config: `AugmentConfig`. With `crop_sampling="timm"` the area is uniform in `crop_scale` and the logarithm of
-            the aspect ratio uniform in `crop_ratio`; after ten windows that do not fit, the largest centred one of an
+            the aspect ratio uniform in `crop_ratio`; after ten windows that do not fit, the largest centered one of an
             allowed ratio. With `inception` TensorFlow's `sample_distorted_bounding_box` draws: the ratio uniform,
             then the height uniform among those that give an allowed area; after 100 attempts the whole image.
 
@@ -161,9 +161,11 @@ def _timm_window(size, seed, scale, ratio):
     sides = tf.stack([height, width])
     fits = tf.reduce_all(windows <= sides, 1)
     first = tf.argmax(fits, output_type=tf.int32)
-    centred = tf.stack([tf.minimum(height, tf.round(width / ratio[0])), tf.minimum(width, tf.round(height * ratio[1]))])
+    centered = tf.stack(
+        [tf.minimum(height, tf.round(width / ratio[0])), tf.minimum(width, tf.round(height * ratio[1]))]
+    )
     drawn = fits[first]
-    window = tf.where(drawn, windows[first], centred)
+    window = tf.where(drawn, windows[first], centered)
     offsets = tf.where(drawn, tf.floor(draws[2 * ATTEMPTS :] * (sides - window + 1)), tf.floor((sides - window) / 2))
     return tf.cast(tf.concat([offsets, window], 0), tf.int32)
 

@@ -1,6 +1,6 @@
 """Image operations of TensorFlow's AutoAugment library (tensorflow/tpu, EfficientNet), the ones big_vision trains with.
 
-They look like Pillow's and differ in their arithmetic: luma of `tf.image`, nearest neighbours, grey where
+They look like Pillow's and differ in their arithmetic: luma of `tf.image`, nearest neighbors, gray where
 nothing is, and two accidents that published models were trained with, kept and named here. Only what differs is
 here; the rest is in `operations`.
 
@@ -88,7 +88,7 @@ def sharpness(image, factor):
 
 
 def transform(image, matrix):
-    """Reads output pixel `(x, y)` at the pixel nearest to `(a x + b y + c, d x + e y + f)`; grey outside.
+    """Reads output pixel `(x, y)` at the pixel nearest to `(a x + b y + c, d x + e y + f)`; gray outside.
 
     Args:
         image: uint8 `(height, width, channels)`.
@@ -110,7 +110,7 @@ def transform(image, matrix):
 
 
 def rotate(image, degrees):
-    """Turns an image about its centre, counterclockwise, to the nearest pixels."""
+    """Turns an image about its center, counterclockwise, to the nearest pixels."""
     angle = tf.cast(degrees, tf.float32) * (math.pi / 180)
     cos, sin = tf.cos(angle), tf.sin(angle)
     bottom, right = (size - 1.0 for size in image.shape[:2])
@@ -120,7 +120,7 @@ def rotate(image, degrees):
 
 
 def cutout(image, half, uniform):
-    """Greys a square of `2 * half` pixels about a point, cut at the border.
+    """Grays a square of `2 * half` pixels about a point, cut at the border.
 
     Args:
         image: uint8 `(height, width, channels)`.

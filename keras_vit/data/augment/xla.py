@@ -9,7 +9,7 @@ _SMALL = 96**2  # pixels of an image
 
 
 def is_small(size):
-    """Whether an image of `(height, width)` pixels fits into the processor's nearest cache, so that calls cost most."""
+    """Returns whether an image of `(height, width)` pixels fits into the first-level cache, so that calls dominate."""
     return math.prod(size) <= _SMALL
 
 

@@ -330,12 +330,12 @@ def _subfolders(path):
 
 
 def _holds_only_folders(path):
-    """Whether a folder has subfolders and no images beside them."""
+    """Returns whether a folder has subfolders and no images beside them."""
     return bool(_subfolders(path)) and not _holds_images(path)
 
 
 def _holds_images(path):
-    """Whether images lie in a folder itself."""
+    """Returns whether a folder itself holds images."""
     return any(_reason(p) is None for p in path.iterdir() if p.is_file())
 
 

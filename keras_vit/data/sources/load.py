@@ -1,4 +1,4 @@
-"""Where images come from: TensorFlow Datasets, folders of classes, TFRecords, arrays, scikit-learn's digits.
+"""Sources of images: TensorFlow Datasets, folders of classes, TFRecords, arrays, scikit-learn's digits.
 
 Every source ends in splits of one kind: decoded images in memory, prepared once by the model's `InputSpec`, where they
 are few, or encoded ones that are decoded when a step wants them.
@@ -89,7 +89,7 @@ class Source:
 
 
 def _fits(encoded, input_spec, augment):
-    """Whether a split may be decoded once for all, at the model's size."""
+    """Returns whether a split may be decoded once, at the size of the model."""
     height, width = input_spec.size
     if len(encoded) * height * width * input_spec.num_channels > MEMORY_LIMIT:
         return False

@@ -90,7 +90,7 @@ def open_tfrecords(config):
 
 
 def _known(config, split):
-    """What `write_tfrecords` has noted of a split; an empty dict for files of others."""
+    """Reads the description that `write_tfrecords` wrote for a split; an empty dict for files of other programs."""
     path = pathlib.Path(config.tfrecords) / f"{split}.json"
     return json.loads(path.read_text()) if "{split}" not in config.tfrecords and path.exists() else {}
 
@@ -126,7 +126,7 @@ def _shards(paths, counts, parse, config):
 
 
 def _parser(config, num_classes):
-    """From a serialised example to `(encoded image, label)`."""
+    """From a serialized example to `(encoded image, label)`."""
     kind = tf.io.VarLenFeature(tf.int64) if config.multi_label else tf.io.FixedLenFeature([], tf.int64)
     features = {config.image_key: tf.io.FixedLenFeature([], tf.string), config.label_key: kind}
 

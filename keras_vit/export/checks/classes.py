@@ -103,7 +103,7 @@ def bad_images_are_marked(exported):
         if value.dtype.kind == "f":
             require(not found[1:-1].any(), f"{key} of a bad image is not zero")
         same = difference(found[[0, -1]], value) <= exported.tolerance
-        require(same, f"{key} of the neighbours changes")
+        require(same, f"{key} of the neighbors changes")
     return f"{len(BAD)} kinds"
 
 

@@ -12,7 +12,7 @@ from keras_vit.export.checks.base import NotApplicable, require
 from keras_vit.export.servable.functional import flat
 from keras_vit.image_ops.pillow_reader import read_picture
 
-# Grey levels that the pixels may be away from Pillow's, by the number of channels: one is made of three, each rounded.
+# Gray levels that the pixels may be away from Pillow's, by the number of channels: one is made of three, each rounded.
 _LEVELS = {3: 1, 1: 2}
 _DRAWS = 3
 _BATCH = 8
@@ -62,13 +62,13 @@ def bytes_are_prepared_as_by_pillow(exported):
         # How much better Pillow's pixels make another class than the best of the bytes; closer ones may change places.
         behind = expected[:, -1] - expected[:, 0]
         other = (behind / bounds).argmax()
-        told = f"which is {behind[other]:.2g} behind, where a grey level moves answers by {moved[other]:.2g}"
+        told = f"which is {behind[other]:.2g} behind, where a gray level moves answers by {moved[other]:.2g}"
         require(behind[other] <= bounds[other], f"image {other} is of another class than with Pillow's pixels, {told}")
     differences = np.abs(found - expected).max(axis=1)
     worst = (differences / bounds).argmax()
-    told = f"by {differences[worst]:.2g}, where a grey level moves them by {moved[worst]:.2g}"
+    told = f"by {differences[worst]:.2g}, where a gray level moves them by {moved[worst]:.2g}"
     require(differences[worst] <= bounds[worst], f"the answers for image {worst} differ {told}")
-    told = f"within {differences.max():.1g}; a grey level moves answers by {moved.max():.1g}"
+    told = f"within {differences.max():.1g}; a gray level moves answers by {moved.max():.1g}"
     if not exported.is_classifier:
         return f"{len(pictures)} images, {told}"
     same = int((expected[:, 0] == expected[:, -1]).sum())

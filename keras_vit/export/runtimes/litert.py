@@ -18,7 +18,7 @@ LABELS = "labels.txt"
 def litert_model(model, path, labels=None, *, quantize=None, images=None):
     """Writes a model as a LiteRT file, with LiteRT's built-in operations only.
 
-    Its signature `serving_default` takes `images`, float32 `(batch, h, w, channels)`, normalised, and gives `logits`,
+    Its signature `serving_default` takes `images`, float32 `(batch, h, w, channels)`, normalized, and gives `logits`,
     float32 `(batch, num_classes)`; `probabilities` where the model ends in a softmax or sigmoid, `representation`
     without a classifier. The batch may be of any size, which makes the interpreter resize its input. As with
     TensorFlow Lite's associated files, a zip archive at the end of the file holds `keras_vit.json`, how images are

@@ -17,7 +17,7 @@ _MAX_BYTES = 2**31 - 2**24  # A protobuf message holds less than 2 GB.
 def onnx_model(model, path, labels=None):
     """Writes a model as an ONNX file.
 
-    Input `images`, float32 `(batch, h, w, channels)`, normalised as the file's metadata says; output `logits`,
+    Input `images`, float32 `(batch, h, w, channels)`, normalized as the file's metadata says; output `logits`,
     float32 `(batch, num_classes)`; `probabilities` where the model ends in a softmax or sigmoid, `representation`
     without a classifier. The batch may be of any size. The file is checked by `onnx.checker` and, where it is
     installed, in ONNX Runtime, and appears whole or not at all; an older one is replaced.

@@ -10,7 +10,7 @@ from keras_vit.export.runtimes.base import RuntimeFile, beside, check_suffix, di
 def openvino_model(model, path, labels=None):
     """Writes a model for OpenVINO: a `.xml` file and its weights beside it as `.bin`.
 
-    Input `images`, float32 `(batch, h, w, channels)`, normalised as the file's `rt_info` says under `keras_vit`; output
+    Input `images`, float32 `(batch, h, w, channels)`, normalized as the file's `rt_info` says under `keras_vit`; output
     `logits`, float32 `(batch, num_classes)`; `probabilities` where the model ends in a softmax or sigmoid,
     `representation` without a classifier. The batch may be of any size. The weights stay float32; on CPUs with
     bfloat16 OpenVINO nevertheless computes in it unless `INFERENCE_PRECISION_HINT` is `f32`, as here, where the file is

@@ -46,7 +46,7 @@ class Servable:
 
     @property
     def is_classifier(self):
-        """Whether the model returns scores of classes."""
+        """Returns whether the model returns scores of classes."""
         return self.has_head and self.options.activation != "linear"
 
     def signatures(self):

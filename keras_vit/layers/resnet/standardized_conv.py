@@ -12,7 +12,7 @@ RULES = ("timm", "google")
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class StandardizedConv2D(keras.layers.Layer):
-    """A convolution with weight standardisation: the kernel of each filter has mean 0 and variance 1.
+    """A convolution with weight standardization: the kernel of each filter has mean 0 and variance 1.
 
     Padding is TensorFlow's `SAME`: with strides it depends on the size of the image, and the odd pixel goes to the
     right and to the bottom. There is no bias, as a norm follows. The kernel is standardized in float32 under every

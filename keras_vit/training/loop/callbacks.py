@@ -54,7 +54,7 @@ def best_epoch(history):
 
 
 def is_stalled(history, patience):
-    """Whether `patience` epochs have passed since the best one; always `False` if `patience` is `None`."""
+    """Returns whether `patience` epochs have passed since the best one; always `False` if `patience` is `None`."""
     best = best_epoch(history)
     return patience is not None and best is not None and len(history) - 1 - best >= patience
 

@@ -39,7 +39,7 @@ class CheckpointWriter:
         self._job, self._unsaved = None, ()
 
     def is_busy(self):
-        """Whether a checkpoint is being written."""
+        """Returns whether a checkpoint is being written."""
         return self._job is not None and not self._job.done()
 
     def write(self, values, state, metrics=()):
@@ -86,7 +86,7 @@ class CheckpointWriter:
 
 
 def all_finite(arrays):
-    """Whether arrays hold neither NaN nor infinity."""
+    """Returns whether arrays hold neither NaN nor infinity."""
     return all(np.isfinite(array).all() for array in arrays)
 
 

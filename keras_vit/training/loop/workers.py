@@ -121,5 +121,5 @@ class StopSaveConsensus:
         return requests % _STOP > 0, requests >= _STOP
 
     def any_stops(self, stop):
-        """Whether any worker asks to stop, always with an all-reduce."""
+        """Returns whether any worker asks to stop, always with an all-reduce."""
         return self.workers.all_reduce_sum(1 if stop else 0) > 0

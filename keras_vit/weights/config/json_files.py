@@ -81,7 +81,7 @@ def _with_defaults(content):
 
 def _transformers(content):
     if content.get("use_absolute_embeddings"):
-        raise ValueError("absolute positions are not modelled in Swin Transformers. Received: use_absolute_embeddings")
+        raise ValueError("absolute positions are not modeled in Swin Transformers. Received: use_absolute_embeddings")
     fields = {ours: content[theirs] for theirs, ours in _TRANSFORMERS.items() if theirs in content}
     if "CLIPVisionModelWithProjection" in (content.get("architectures") or ()):
         fields |= {"num_classes": content["projection_dim"], "head_bias": False}
@@ -160,7 +160,7 @@ def timm_content(content):
 def transformers_input_spec(content):
     """The `InputSpec` of Hugging Face's `preprocessor_config.json`, or `None` for an empty object.
 
-    Where Hugging Face squashes an image before it cuts the centre out, as for DeiT, proportions are kept here, as
+    Where Hugging Face squashes an image before it cuts the center out, as for DeiT, proportions are kept here, as
     in DeiT's own evaluation; of square images both make the same.
 
     Source: transformers 4.x `image_processing_{vit,deit,clip,siglip,bit}.py`.

@@ -33,7 +33,7 @@ class CatalogEntry:
 
     Args:
         name: str, `architecture.tag`.
-        source: `hub:organisation/repository` or a URL; what `download` takes.
+        source: `hub:organization/repository` or a URL; what `download` takes.
         layout: str, one of `keras_vit.weights.LAYOUTS`.
         fields: read-only mapping. Fields of the config that differ from the architecture's, `num_classes` always.
         input_spec: `InputSpec`. How the weights want their images.

@@ -24,7 +24,7 @@ def download(source, described=True):
     """Fetches a file unless it is in the cache.
 
     Args:
-        source: `hub:organisation/repository` with, optionally, `@revision` and `/file` behind it
+        source: `hub:organization/repository` with, optionally, `@revision` and `/file` behind it
             (`hf://`, `hf-hub:` and `hf_hub:` are the same); without a file the first that is there of
             `model.safetensors`, `pytorch_model.bin`, either in several files, and OpenCLIP's. Or an `http(s)://` URL.
         described: bool. Whether `config.json` and `preprocessor_config.json` are fetched beside a file of the Hub, and
@@ -55,7 +55,7 @@ def parse_hub(source):
     """
     match = re.fullmatch(r"(?:hub:|hf://|hf-hub:|hf_hub:)([\w.-]+/[\w.-]+)(?:@(refs/pr/\d+|[^/]+))?(?:/(.+))?", source)
     if not match:
-        raise ValueError(f"a Hub source is hub:organisation/repository[@revision][/file]. Received: {source!r}")
+        raise ValueError(f"a Hub source is hub:organization/repository[@revision][/file]. Received: {source!r}")
     return match.groups()
 
 

@@ -83,7 +83,7 @@ class Layout:
 
     Attributes:
         name: str, what `layout=` takes.
-        unmodelled: patterns of keys that belong to something else, such as a text tower.
+        unmodeled: patterns of keys that belong to something else, such as a text tower.
         square_positions: bool. Whether the source's tables of positions are square, be the image or not.
         spare_position: bool. Whether a table may begin with an entry that belongs to no token.
         config_class: the class of its models' configs.
@@ -91,7 +91,7 @@ class Layout:
     """
 
     name: ClassVar[str]
-    unmodelled: ClassVar[tuple] = ()
+    unmodeled: ClassVar[tuple] = ()
     square_positions: ClassVar[bool] = False
     spare_position: ClassVar[bool] = False
     config_class: ClassVar[type] = ViTConfig

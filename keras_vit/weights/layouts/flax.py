@@ -60,7 +60,7 @@ class Flax(Layout):
     pooling: str = "MAPHead_0/"
     # Where models without a class token had an entry for it all the same, big_vision drops it (`fix_old_checkpoints`).
     spare_position = True
-    unmodelled = (r"^opt/state/", r"^params/(t|b)$", r"^(params/|opt/target/)?txt/", r"(^|/)step$")
+    unmodeled = (r"^opt/state/", r"^params/(t|b)$", r"^(params/|opt/target/)?txt/", r"(^|/)step$")
 
     def table(self, config):
         ours, theirs = "encoder_block_{i}", f"{_BLOCK}{{i}}/"

@@ -30,7 +30,7 @@ class HuggingFace(Layout):
     dino: bool = False
     name = "huggingface"
     # ViTMAEForPreTraining and ViTForMaskedImageModeling have a decoder of pretraining, which belongs to no classifier.
-    unmodelled = (r"(^|\.)embeddings\.mask_token$", r"^decoder\.")
+    unmodeled = (r"(^|\.)embeddings\.mask_token$", r"^decoder\.")
 
     @property
     def square_positions(self):
@@ -141,7 +141,7 @@ class HuggingFaceTower(Layout):
     _texts = (r"^text_model\.", r"^logit_(scale|bias)$", r"^(text|visual)_projection\.", r"position_ids$")
 
     @property
-    def unmodelled(self):
+    def unmodeled(self):
         """Patterns of keys: the tower of the texts and, beside a classifier, the attention pooling."""
         return (*self._texts, rf"^{re.escape(self.prefix)}head\.") if self.classifies else self._texts
 

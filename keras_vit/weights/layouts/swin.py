@@ -105,7 +105,7 @@ class Swin(Layout):
     buffers: bool = False
     position_resize: str = "bicubic"
     config_class = SwinConfig
-    unmodelled = (r"\.relative_position_index$", r"\.attn_mask$", r"\.relative_coords_table$")
+    unmodeled = (r"\.relative_position_index$", r"\.attn_mask$", r"\.relative_coords_table$")
 
     def _blocks(self, config):
         """`(stage, number in the stage, number in the model)` of every block."""

@@ -30,7 +30,7 @@ class Timm(Layout):
         layer_scale: pattern of the LayerScale's key with `{n}`, 1 or 2.
         registers: key of the register tokens.
         swiglu: prefixes of the gated MLP's two layers.
-        unmodelled: patterns of keys without counterpart.
+        unmodeled: patterns of keys without counterpart.
         position_resize: how the source resizes positions.
         square_positions: as for `Layout`.
     """
@@ -39,7 +39,7 @@ class Timm(Layout):
     layer_scale: str = "ls{n}.gamma"
     registers: str = "reg_token"
     swiglu: tuple = ("fc1", "fc2")
-    unmodelled: tuple = ()
+    unmodeled: tuple = ()
     position_resize: str = "bicubic_antialias"
     square_positions: bool = False
 
@@ -144,14 +144,14 @@ TIMM = Timm()
 # facebookresearch/deit models_v2.py: LayerScale under other names; positions without antialias.
 DEIT = Timm(name="deit", layer_scale="gamma_{n}", position_resize="bicubic")
 # facebookresearch/mae models_mae.py: with the decoder of pretraining, which belongs to no classifier.
-MAE = Timm(unmodelled=(r"^decoder_", r"^mask_token$"), position_resize="bicubic")
+MAE = Timm(unmodeled=(r"^decoder_", r"^mask_token$"), position_resize="bicubic")
 # facebookresearch/dinov2 vision_transformer.py: a mask token for training alone, SwiGLU packed as w12 and w3; a table
 # is taken for square even where an image that is not has as many patches.
 DINOV2 = Timm(
     name="dinov2",
     registers="register_tokens",
     swiglu=("w12", "w3"),
-    unmodelled=("mask_token",),
+    unmodeled=("mask_token",),
     position_resize="bicubic_offset",
     square_positions=True,
 )

@@ -56,7 +56,7 @@ def describe_input(spec):
     how = (
         f"the whole image squashed to {height} x {width}"
         if spec.crop_fraction is None
-        else f"resized to cover {' x '.join(map(str, spec.resized_size(spec.size)))}, centre of {height} x {width}"
+        else f"resized to cover {' x '.join(map(str, spec.resized_size(spec.size)))}, center of {height} x {width}"
     )
     return f"{how}, {spec.interpolation}; mean {_numbers(spec.mean)}, std {_numbers(spec.std)} of pixels 0 .. 1"
 
@@ -117,7 +117,7 @@ def model_card(
         data: str. What the accuracies are of.
         command: str. What measures it.
         load: str. The Python expression that gives the model.
-        repository: `organisation/name` on the Hub for the section on timm, or `None`.
+        repository: `organization/name` on the Hub for the section on timm, or `None`.
 
     Returns:
         str.

@@ -24,7 +24,7 @@ def save_pretrained(model, folder, *, license_id=None, card=None, repository=Non
         folder: where; made if it is not there.
         license_id: str or `None`. SPDX identifier of the license; `None`: that of the weights, where it is known.
         card: str or `None`: a card of your own instead of the generated one.
-        repository: `organisation/name` on the Hub for the generated card, or `None`.
+        repository: `organization/name` on the Hub for the generated card, or `None`.
 
     Raises:
         ValueError: if timm has no such model, with the reason.
@@ -43,7 +43,7 @@ def push_to_hub(model, repository, *, license_id=None, card=None, private=False,
 
     Args:
         model: a model of keras_vit.
-        repository: str, `organisation/name`; made if it does not exist. A card that is there stays unless `card` is
+        repository: str, `organization/name`; made if it does not exist. A card that is there stays unless `card` is
             given.
         license_id: str or `None`. As for `save_pretrained`.
         card: str or `None`. As for `save_pretrained`.
