@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_vit.backend.keras_private import outermost_layer
+from keras_vit.calibration import Calibration
 from keras_vit.composition import compose, find_layers, front_error
 from keras_vit.loss_check import check_loss
 from keras_vit.origin import portable_origin
@@ -34,6 +35,9 @@ class ModelMetadata:
             part alone.
         license: str or `None`. License of these weights, an SPDX identifier where there is one; `None` if unknown.
             It stays with a model that is trained further.
+        calibration: `keras_vit.calibration.Calibration` or `None`. What makes its probabilities as certain as they are
+            right; it does not change the outputs. A head of one's own with another number of outputs has none.
+            Calibrate a model again after further training.
     """
 
     config: object
@@ -41,6 +45,7 @@ class ModelMetadata:
     labels: tuple | None = None
     origin: str | None = None
     license: str | None = None
+    calibration: Calibration | None = None
 
     def __post_init__(self):
         spec, config = self.input_spec, self.config
@@ -67,7 +72,7 @@ class Metadata(keras.layers.Layer):
     """Identity that carries a `ModelMetadata` in its config.
 
     Args:
-        config, input_spec, labels, origin, license: the fields of `ModelMetadata`.
+        config, input_spec, labels, origin, license, calibration: the fields of `ModelMetadata`.
 
     Call arguments:
         images: tensor of any shape.
@@ -77,9 +82,9 @@ class Metadata(keras.layers.Layer):
         `images`, unchanged.
     """
 
-    def __init__(self, config, input_spec, labels=None, origin=None, license=None, **kwargs):
+    def __init__(self, config, input_spec, labels=None, origin=None, license=None, calibration=None, **kwargs):
         super().__init__(**kwargs)
-        self.content = ModelMetadata(config, input_spec, labels, origin, license)
+        self.content = ModelMetadata(config, input_spec, labels, origin, license, calibration)
         self.built = True
 
     def call(self, images, training=False):
@@ -110,8 +115,9 @@ class Metadata(keras.layers.Layer):
             "labels": None if content.labels is None else list(content.labels),
             # What is saved may go to others, who have no use for the folders of this machine.
             "origin": portable_origin(content.origin),
-            # Absent where it is unknown, so that such files also load where the field does not exist yet.
+            # Absent where there is none, so that such files also load where the field does not exist yet.
             **({} if content.license is None else {"license": content.license}),
+            **({} if content.calibration is None else {"calibration": content.calibration.get_config()}),
         }
 
     @classmethod
@@ -119,6 +125,8 @@ class Metadata(keras.layers.Layer):
         config = dict(config)
         for field in ("config", "input_spec"):
             config[field] = keras.saving.deserialize_keras_object(config[field])
+        if config.get("calibration"):
+            config["calibration"] = Calibration(**config["calibration"])
         return cls(**config)
 
 
@@ -174,11 +182,14 @@ def composed_metadata(parts):
     """The same of a `Composition`."""
     content = parts.marker.content
     labels, units = content.labels, describe_output(parts, content.config).units
+    calibration = content.calibration
     if labels and content.config.num_classes and units is not None and not fits(labels, units):
         labels = None
-    if parts.front is None and labels == content.labels:
+    if calibration is not None and calibration.outputs != units:
+        calibration = None
+    if parts.front is None and (labels, calibration) == (content.labels, content.calibration):
         return content
-    content = dataclasses.replace(content, labels=labels)
+    content = dataclasses.replace(content, labels=labels, calibration=calibration)
     if parts.front is not None:
         # The whole model may take images of another size than the one inside.
         object.__setattr__(content, "input_spec", _outer_spec(parts))
@@ -189,9 +200,13 @@ def _is_plain(model, layer):
     """Returns whether the images of a model go straight to its metadata, and its own heads end it."""
     if not any(inside is layer for inside in model.layers) or not hasattr(model, "operations"):
         return False
-    labels, outputs = layer.content.labels, model.outputs
-    if labels and layer.content.config.num_classes and len(outputs) == 1 and not fits(labels, outputs[0].shape[-1]):
-        return False
+    content, outputs = layer.content, model.outputs
+    if content.config.num_classes and len(outputs) == 1:
+        units = outputs[0].shape[-1]
+        if (content.labels and not fits(content.labels, units)) or (
+            content.calibration is not None and content.calibration.outputs != units
+        ):
+            return False
     return layer.input is model.inputs[0] and len(model.inputs) == 1
 
 
