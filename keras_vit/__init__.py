@@ -83,7 +83,7 @@ __all__ = [
 register_lazy_classes()
 
 # Rooms, and names of rooms, that are imported on first use.
-_ON_DEMAND = ("config", "data", "distribution", "experiment", "export", "sharding", "training")
+_ON_DEMAND = ("config", "data", "distribution", "evaluation", "experiment", "export", "sharding", "training")
 _ON_DEMAND_NAMES = {"fine_tune": "experiment", "list_recipes": "config", "load_recipe": "config"}
 
 

@@ -20,6 +20,8 @@ from keras_vit.config.from_weights import complete_from_weights
 from keras_vit.config.recipe import NO_SELECTION, upgrade_saved
 from keras_vit.data import evaluation_dataset, load_source, train_and_evaluation, unwrap_tf_errors
 from keras_vit.distribution.strategies import device_kind
+from keras_vit.evaluation.figures import confusion_figure
+from keras_vit.evaluation.per_class import classification_report, markdown_report
 from keras_vit.experiment.fine_tuning_data import load_fine_tuning_data
 from keras_vit.experiment.runner import run
 from keras_vit.metadata import metadata
@@ -28,7 +30,6 @@ from keras_vit.training.loop.hardware import choose_precision
 from keras_vit.training.loop.run_lock import clear_directory, locked
 from keras_vit.training.reports import plot
 from keras_vit.training.reports import run_record as record
-from keras_vit.training.reports.per_class import classification_report, markdown_report
 from keras_vit.training.tasks.linear_head import fit_heads, head_inputs
 from keras_vit.weights.key_selection import KeySelection
 from keras_vit.weights.publish.push import license_of, shown_origin
@@ -48,7 +49,7 @@ class FineTuningResult:
         model: the `keras.Model` with the weights of the best validation accuracy. Its metadata has the classes, the
             preprocessing, the origin and the license.
         report: dict of JSON types: the data, the settings, `validation` and, with a test split, `test` (see
-            `keras_vit.training.reports.per_class.classification_report`), `kept`, the seconds and the versions.
+            `keras_vit.evaluation.per_class.classification_report`), `kept`, the seconds and the versions.
         history: list of dicts, one for each epoch of all layers.
         directory: `pathlib.Path` with `model.keras`, `report.json`, `report.md`, `confusion.png`, `curve.png`.
     """
@@ -350,7 +351,10 @@ def _save_report(report, directory, run_record, log):
     text = f"# {report['data']['name']}\n\n{split}: {report[split]['examples']:,} images, "
     text += f"accuracy {report[split]['accuracy']:.1%}\n\n{markdown_report(report[split])}\n"
     (directory / "report.md").write_text(text, encoding="utf-8")
-    plot.confusion_matrix(report[split], directory / "confusion.png", log)
+    try:
+        confusion_figure(report[split]).savefig(directory / "confusion.png", dpi=120)
+    except ImportError as error:
+        log(f"no plot of the confusion matrix: {error}")
     if run_record is None:
         return
     plot.training_curve(run_record, directory / "curve.png", log)

@@ -18,7 +18,6 @@ import keras_vit
 from keras_vit.experiment.fine_tuning_data import load_fine_tuning_data
 from keras_vit.models import ViTConfig, build_model
 from keras_vit.preprocessing import InputSpec
-from keras_vit.training.reports.per_class import classification_report, markdown_report
 from keras_vit.training.tasks.linear_head import fit_heads, head_inputs
 from keras_vit_cli import main
 
@@ -246,14 +245,3 @@ def test_heads_learn_what_is_linear_in_their_features(token):
     for name, inputs in zip(("head", "head_dist"), features, strict=False):
         answers = keras.ops.convert_to_numpy(model.get_layer(name)(inputs)).argmax(-1)
         assert np.mean(answers == labels) > 0.9
-
-
-def test_a_report_counts_by_class():
-    report = classification_report([0, 0, 1, 1, 1], [0, 1, 1, 1, 0], ["a", "b", "c"])
-    assert report["accuracy"] == pytest.approx(0.6)
-    assert report["confusion_matrix"] == [[1, 1, 0], [1, 2, 0], [0, 0, 0]]
-    a, b, c = report["classes"]
-    assert (a["recall"], a["precision"], a["taken_for"]) == (0.5, 0.5, ["b", 1])
-    assert (b["examples"], b["recall"]) == (3, pytest.approx(2 / 3))
-    assert (c["recall"], c["precision"], c["taken_for"]) == (None, None, None)
-    assert "| b | 3 | 66.7% | 66.7% | a (1) |" in markdown_report(report)

@@ -1,1 +1,1 @@
-"""Progress bar, run record, plots and per-class reports."""
+"""Progress bar, run record and the plot of a run."""

@@ -1,4 +1,4 @@
-"""Plots of the training curve and the confusion matrix of a run."""
+"""Plot of the training curve of a run."""
 
 
 def training_curve(record, path, log=print):
@@ -32,40 +32,5 @@ def training_curve(record, path, log=print):
             axes.axhline(value, color="C1", linestyle="--", label=f"{name}, at the end: {value:.4f}")
     axes.legend()
     figure.suptitle(f"{record['recipe']}, seed {record['seed']}: {record['model']['parameters']:,} parameters")
-    figure.savefig(path, dpi=120)
-    return path
-
-
-def confusion_matrix(report, path, log=print):
-    """Draws the confusion matrix, normalized by the true class.
-
-    Args:
-        report: a `classification_report`.
-        path: of the PNG.
-        log: callable for a line where matplotlib is missing.
-
-    Returns:
-        `path`, or `None` where matplotlib is missing.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        log("no plot of the confusion matrix: pip install matplotlib")
-        return None
-    counts, names = report["confusion_matrix"], [row["name"] for row in report["classes"]]
-    side = min(3 + 0.4 * len(names), 20)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    axes = figure.subplots()
-    shares = [[count / max(sum(row), 1) for count in row] for row in counts]
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, label="fraction of the true class")
-    axes.set(xlabel="predicted", ylabel="true", title=f"{report['examples']:,} images, {report['accuracy']:.1%} right")
-    if len(names) <= 60:
-        axes.set_xticks(range(len(names)), names, rotation=90)
-        axes.set_yticks(range(len(names)), names)
-    if len(names) <= 20:
-        for i, row in enumerate(counts):
-            for j, count in enumerate(row):
-                axes.text(j, i, f"{count}", ha="center", va="center", color="white" if shares[i][j] > 0.5 else "black")
     figure.savefig(path, dpi=120)
     return path

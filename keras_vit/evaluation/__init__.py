@@ -1,0 +1,27 @@
+"""What a trained model is worth: metrics, calibration, and reports with figures."""
+
+import importlib
+
+# Names by the module that has them, imported on first use. A module is called otherwise than its function, which it
+# would hide.
+_MODULES = {
+    "Classifier": "classifier",
+    "MultiLabelReport": "reports",
+    "SingleLabelReport": "reports",
+    "calibrate": "temperature_scaling",
+    "evaluate": "classification",
+    "expected_calibration_error": "metrics",
+}
+
+__all__ = [*_MODULES]  # noqa: PLE0604
+
+
+def __getattr__(name):
+    """Imports the module of a name on first use."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)
