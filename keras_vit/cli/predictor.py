@@ -1,11 +1,13 @@
 """Classification of image files with a Keras model."""
 
 import dataclasses
+import functools
 import itertools
 
 import keras
 import numpy as np
 
+from keras_vit.calibration import check_activation
 from keras_vit.data import UnreadableFile, read_images
 from keras_vit.export.saved_models import PREDICT_BATCH
 from keras_vit.image_ops.decode import ASKED
@@ -66,13 +68,16 @@ def best_classes(model, outputs, top, activation=None):
     Returns:
         For every image a list of `(class name, score)`, best first; of a regression of `(name, value)`, all of them.
     """
-    found, labels = output(model), metadata(model).labels
-    kind = score_activation(model, found, labels, activation)
+    found, content = output(model), metadata(model)
+    labels, calibration = content.labels, content.calibration
+    kind = score_activation(model, found, labels, check_activation(calibration, activation))
     outputs = keras.ops.convert_to_numpy(outputs)
     if kind == "linear":
         names = labels or [str(number) for number in range(found.units)]
         return [[(name, float(value)) for name, value in zip(names, row, strict=True)] for row in outputs]
     apply = {None: keras.ops.convert_to_tensor, "softmax": keras.ops.softmax, "sigmoid": keras.ops.sigmoid}[kind]
+    if calibration is not None:
+        apply = functools.partial(calibration.probabilities, from_logits=kind is not None)
     scores = keras.ops.convert_to_numpy(apply(outputs))
     rows = decode_predictions(scores, top=top, labels=class_names(labels, found.units))
     return [[(name, score) for _, name, score in row] for row in rows]

@@ -10,6 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_vit import models
+from keras_vit.calibration import Calibration
 from keras_vit.export.servable.description import read_description
 from keras_vit.export.versions import newest
 from keras_vit.metadata import ModelMetadata
@@ -72,7 +73,14 @@ class LoadedSavedModel:
             spec.replace(mean=(0.0,) * channels, std=(1 / 255,) * channels),
             labels if labels is None else tuple(labels),
             self.description["weights"]["origin"],
+            calibration=self.calibration,
         )
+
+    @property
+    def calibration(self):
+        """`keras_vit.calibration.Calibration` that its probabilities have, or `None`."""
+        content = self.description.get("calibration")
+        return None if content is None else Calibration(**content)
 
     def check_signature(self, name, what):
         """Raises a `ValueError` unless there is a signature; `what` completes "the SavedModel must"."""

@@ -15,7 +15,7 @@ from keras_vit.atomic import keep_names
 from keras_vit.backend.export_mode import portable_graph
 from keras_vit.export.servable.functional import check_backend, flat_composition, is_quantized, with_compute_dtype
 from keras_vit.export.servable.labels import model_labels
-from keras_vit.metadata import composition, describe_front, folded_spec, metadata
+from keras_vit.metadata import composed_metadata, composition, describe_front, folded_spec, metadata
 from keras_vit.origin import portable_origin
 from keras_vit.outputs import describe_output, score_activation
 from keras_vit.preprocessing import InputSpec
@@ -57,6 +57,8 @@ class Source:
         labels: tuple of str or `None`. Of a single output perhaps those of both classes, the second one last.
         input_spec: `InputSpec`. How its images are prepared.
         front: str or `None`. Description of the layers in front of the model that are left out.
+        calibration: dict or `None`. The calibration of the model: probabilities have it, for logits it says how to make
+            calibrated probabilities of them.
     """
 
     model: keras.Model
@@ -64,6 +66,7 @@ class Source:
     labels: tuple | None
     input_spec: InputSpec
     front: str | None = None
+    calibration: dict | None = None
 
     @property
     def signature(self):
@@ -98,6 +101,7 @@ class Source:
             "front": self.front,
             "preprocessing": "resize and crop as input_spec says, then (pixel / 255 - mean) / std",
             "labels": None if self.labels is None else [*self.labels],
+            **({} if self.calibration is None else {"calibration": self.calibration}),
             "origin": portable_origin(content.origin),
             "license": license_of(content),
         }
@@ -136,7 +140,13 @@ def source(model, labels=None, max_bytes=None):
     if not output.has_head:
         return Source(prepared, "representation", None, spec)
     name = "probabilities" if output.activation in ("softmax", "sigmoid") else _name_of_values(model, output, labels)
-    return Source(prepared, name, labels, spec, describe_front(model))
+    calibration = composed_metadata(parts).calibration
+    if calibration is None:
+        return Source(prepared, name, labels, spec, describe_front(model))
+    if name == "probabilities":
+        calibrated = calibration.probabilities(prepared.output, from_logits=False)
+        prepared = keras.Model(prepared.input, calibrated, name=prepared.name)
+    return Source(prepared, name, labels, spec, describe_front(model), calibration.get_config())
 
 
 def _name_of_values(model, output, labels):

@@ -34,6 +34,8 @@ def describe(servable, functions, error):
         "input_spec": options.input_spec.get_config(),
         "front": servable.front,
         "labels": None if options.labels is None else list(options.labels),
+        # Absent where there is none, as in files of before.
+        **({} if servable.calibration is None else {"calibration": servable.calibration.get_config()}),
         "weights": {
             "origin": portable_origin(content.origin),
             "license": license_of(content) if options.license is None else options.license,
@@ -95,7 +97,7 @@ def read_description(path):
 
     Returns:
         Dict with `name`, `version`, `model`, `family`, `config`, `input_spec`, `labels`, `weights`, `options`,
-        `difference`, `signatures`, `libraries`.
+        `difference`, `signatures`, `libraries`; of a calibrated model also `calibration`.
 
     Raises:
         ValueError: if the file is missing or not JSON.

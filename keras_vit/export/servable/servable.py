@@ -2,12 +2,13 @@
 
 import dataclasses
 
+from keras_vit.calibration import check_activation
 from keras_vit.export.servable.functional import check_backend, flat_composition, with_compute_dtype, without_lora
 from keras_vit.export.servable.labels import model_labels, served_labels
 from keras_vit.export.servable.options import ExportOptions
 from keras_vit.export.servable.quantization import QuantizedWeights
 from keras_vit.export.servable.signatures import Servable
-from keras_vit.metadata import composition, describe_front, folded_spec, metadata
+from keras_vit.metadata import composed_metadata, composition, describe_front, folded_spec, metadata
 from keras_vit.outputs import describe_output, score_activation
 
 
@@ -35,7 +36,9 @@ def make_servable(model, options=None):
     if options.labels is not None and not output.has_head:
         raise ValueError(f"a model without a classifier has no labels. Received: model={flat.name!r}")
     labels = model_labels(parts, output, options.labels)
-    activation = score_activation(model, output, labels, options.activation) if output.has_head else None
+    calibration = composed_metadata(parts).calibration if output.has_head else None
+    wanted = check_activation(calibration, options.activation)
+    activation = score_activation(model, output, labels, wanted) if output.has_head else None
     served = without_lora(flat) if options.dtype is None else with_compute_dtype(flat, options.dtype)
     return Servable(
         model=served,
@@ -50,6 +53,7 @@ def make_servable(model, options=None):
         ),
         has_head=output.has_head,
         front=describe_front(model),
+        calibration=calibration,
         is_inexact=options.weights != "float32" or _has_other_dtypes(served, flat),
     )
 

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
+from keras_vit.calibration import Calibration
 from keras_vit.export.servable.errors import assert_readable, checked_images
 from keras_vit.export.servable.functional import with_representation
 from keras_vit.export.servable.options import ExportOptions
@@ -29,6 +30,7 @@ class Servable:
             that classes are named by their numbers; `activation` of `None` that the model returns probabilities.
         has_head: bool. Whether the model has weights after its representation.
         front: str or `None`. Description of the layers in front of the model that are left out.
+        calibration: `keras_vit.calibration.Calibration` of the probabilities, or `None`.
         is_inexact: bool. Whether it stores or computes in other dtypes than the original model.
     """
 
@@ -37,6 +39,7 @@ class Servable:
     options: ExportOptions
     has_head: bool
     front: str | None = None
+    calibration: Calibration | None = None
     is_inexact: bool = False
 
     @property
@@ -177,7 +180,9 @@ class Servable:
         return tf.ensure_shape(resized, (None, *size, self.input_spec.num_channels))
 
     def probabilities(self, outputs):
-        """Returns the probabilities of the classes; for a single output that of the second class."""
+        """Returns the probabilities of the classes, calibrated; for a single output that of the second class."""
+        if self.calibration is not None:
+            return self.calibration.probabilities(outputs, from_logits=self.options.activation is not None)
         activations = {None: tf.identity, "softmax": tf.nn.softmax, "sigmoid": tf.sigmoid}
         return activations[self.options.activation](outputs)
 
