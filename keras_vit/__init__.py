@@ -36,7 +36,7 @@ from keras_vit.zoo.applications import (
     decode_predictions,
     preprocess_input,
 )
-from keras_vit.zoo.create import create_model, list_models, load_model
+from keras_vit.zoo.create import backbone, create_model, list_models, load_model
 
 __all__ = [
     "DeiTBase",
@@ -60,6 +60,7 @@ __all__ = [
     "ViTSmall",
     "ViTTiny",
     "__version__",
+    "backbone",
     "create_model",
     "decode_predictions",
     "features",

@@ -4,6 +4,7 @@ from keras_vit.layers.core.dropout import Dropout
 from keras_vit.layers.core.layer_scale import LayerScale
 from keras_vit.layers.core.mlp import MLP
 from keras_vit.layers.core.normalization import GroupNormalization, LayerNormalization
+from keras_vit.layers.core.token_map import TokenMap
 from keras_vit.layers.resnet.bottleneck import Bottleneck, ResNetRoot, ResNetStage
 from keras_vit.layers.resnet.standardized_conv import StandardizedConv2D
 from keras_vit.layers.swin.block import SwinBlock
@@ -32,6 +33,7 @@ __all__ = [
     "ResNetStage",
     "StandardizedConv2D",
     "SwinBlock",
+    "TokenMap",
     "TokenPooling",
     "TransformerEncoder",
     "WindowAttention",

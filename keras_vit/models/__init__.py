@@ -1,5 +1,6 @@
 """Configs and the functional models that are built from them."""
 
+from keras_vit.models.backbone import Backbone, build_backbone
 from keras_vit.models.build import build_model
 from keras_vit.models.config import ModelConfig, ViTConfig
 from keras_vit.models.convnet import ConvNetConfig, build_convnet
@@ -13,11 +14,13 @@ from keras_vit.models.vit import build_vit
 __all__ = [
     "SIZES",
     "VARIANTS",
+    "Backbone",
     "ConvNetConfig",
     "HybridConfig",
     "ModelConfig",
     "SwinConfig",
     "ViTConfig",
+    "build_backbone",
     "build_convnet",
     "build_hybrid",
     "build_model",

@@ -32,6 +32,34 @@ _BLOCK = re.compile(r"encoder_block_(\d+)/")
 _MERGING = re.compile(r"patch_merging_(\d+)/")
 
 
+def int_if_square(pair):
+    """An int for two equal sides, else the pair."""
+    return pair[0] if pair[0] == pair[1] else pair
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureMap:
+    """A stage of a model as a map of features.
+
+    Args:
+        channels: int.
+        grid_size: `(h, w)` of the map.
+        stride: int, pixels of an image to one position of the map; `(h, w)` where they differ.
+        num_prefix_tokens: int. Tokens in front of those of the map.
+        is_map: bool. Whether the stage is `(batch, h, w, channels)` already, rather than tokens.
+        norm: str or `None`. The norm that `backbone(..., norm=True)` applies to it.
+        indexed: bool. Whether an index counts it: the blocks of a ViT, the stages of a Swin Transformer.
+    """
+
+    channels: int
+    grid_size: tuple
+    stride: int | tuple
+    num_prefix_tokens: int = 0
+    is_map: bool = False
+    norm: str | None = None
+    indexed: bool = False
+
+
 class ModelConfig:
     """Base of the frozen dataclasses that describe an architecture: changed by copy, read and written as JSON.
 
@@ -103,6 +131,14 @@ class ModelConfig:
     def norm_follows_pooling(self):
         """bool. Whether the final norm belongs to the head rather than to the encoder."""
         return False
+
+    def feature_maps(self):
+        """Dict from the names of stages to `FeatureMap`, in the order of the forward pass.
+
+        Raises:
+            ValueError: if the family has no stages of this library.
+        """
+        raise ValueError(f"feature maps need a Vision Transformer. Received: {type(self).__name__}")
 
     def adapt(self, **changes):
         """A copy with some fields changed, for a model that takes over the weights of this one.
@@ -320,6 +356,17 @@ class ViTConfig(ModelConfig):
     @property
     def norm_follows_pooling(self):
         return self.pool_before_norm
+
+    def feature_maps(self):
+        stride = int_if_square(self.patch_size)
+        norm = "encoder_norm" if self.norm_placement == "pre" and not self.pool_before_norm else None
+        tokens = FeatureMap(self.hidden_dim, self.grid_size, stride, self.num_prefix_tokens)
+        block = dataclasses.replace(tokens, norm=norm, indexed=True)
+        maps = {"patch_encoder": tokens}
+        if self.embedding_norm:
+            maps["embedding_norm"] = tokens
+        maps |= {f"encoder_block_{i}": block for i in range(self.num_layers)}
+        return maps | ({norm: tokens} if norm else {})
 
     def sharded_widths(self):
         return {"hidden_dim": self.hidden_dim, "mlp_dim": self.mlp_dim}

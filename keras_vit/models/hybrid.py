@@ -8,7 +8,7 @@ from keras_vit.layers import ResNetRoot, ResNetStage
 from keras_vit.layers.resnet.standardized_conv import RULES
 from keras_vit.loss_check import check_loss_at_compile
 from keras_vit.metadata import LAYER_NAME, Metadata
-from keras_vit.models.config import ViTConfig
+from keras_vit.models.config import FeatureMap, ViTConfig, int_if_square
 from keras_vit.models.vit import classify, default_input_spec, encode
 from keras_vit.validation import check_choice, check_divides, check_positive
 
@@ -66,6 +66,17 @@ class HybridConfig(ViTConfig):
     @property
     def has_flexible_grid(self):
         return False
+
+    def feature_maps(self):
+        stride = int_if_square(tuple(self.stem_stride * side for side in self.patch_size))
+        tokens = {name: dataclasses.replace(item, stride=stride) for name, item in super().feature_maps().items()}
+        stem = {}
+        for stage in range(len(self.stem_depths)):
+            depths = self.stem_depths[: stage + 1]
+            grid = tuple(-(-side // stem_stride(depths)) for side in self.image_size)
+            channels = 4 * self.stem_width * 2**stage
+            stem[f"stem_stage_{stage}"] = FeatureMap(channels, grid, stem_stride(depths), is_map=True)
+        return stem | tokens
 
     def multiply_adds(self):
         raise ValueError(f"the operations of hybrids are not counted. Received: config={self!r}")

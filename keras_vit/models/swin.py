@@ -10,7 +10,7 @@ from keras_vit.layers.core.resample import BIAS_METHODS
 from keras_vit.layers.swin.windows import MASK_VALUE, WINDOW_RULES, window_and_shift, window_and_shift_by_height
 from keras_vit.loss_check import check_loss_at_compile
 from keras_vit.metadata import LAYER_NAME, Metadata
-from keras_vit.models.config import ACTIVATIONS, CLASSIFIER_ACTIVATIONS, ModelConfig
+from keras_vit.models.config import ACTIVATIONS, CLASSIFIER_ACTIVATIONS, FeatureMap, ModelConfig, int_if_square
 from keras_vit.models.flops import block_multiply_adds
 from keras_vit.models.heads import classifier
 from keras_vit.models.vit import default_input_spec
@@ -187,6 +187,20 @@ class SwinConfig(ModelConfig):
     @property
     def stage_depths(self):
         return self.depths
+
+    def feature_maps(self):
+        maps, last = {}, len(self.depths) - 1
+        for stage, (depth, channels) in enumerate(zip(self.depths, self.hidden_dims, strict=True)):
+            stride = int_if_square(tuple(side * 2**stage for side in self.patch_size))
+            tokens = FeatureMap(channels, self.resolutions[stage], stride)
+            if not stage:
+                maps["patch_encoder"] = tokens
+            first = sum(self.depths[:stage])
+            maps |= {f"encoder_block_{first + i}": tokens for i in range(depth)}
+            # The final norm has the width of the last stage alone.
+            norm = "encoder_norm" if stage == last else None
+            maps[f"stage_{stage}"] = dataclasses.replace(tokens, norm=norm, indexed=True)
+        return maps | {"encoder_norm": tokens}
 
     def adapt(self, **changes):
         """A copy with some fields changed, for a model that takes over the weights of this one.

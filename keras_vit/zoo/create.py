@@ -10,7 +10,7 @@ import zipfile
 import keras
 
 from keras_vit.metadata import Metadata, ModelMetadata
-from keras_vit.models import VARIANTS, build_model
+from keras_vit.models import VARIANTS, build_backbone, build_model
 from keras_vit.models.aliases import resolve_aliases
 from keras_vit.origin import is_remote
 from keras_vit.validation import nearest
@@ -180,6 +180,44 @@ def load_model(name, **overrides):
         f"({', '.join(SUFFIXES)}), a folder with model.safetensors, hub:organization/repository, or a name of "
         f"`keras_vit list` or `keras_vit list --pretrained`{nearest(text, [*catalog(), *VARIANTS])} Received: {text!r}"
     )
+
+
+def backbone(model, indices=(-4, -3, -2, -1), norm=True, prefix="drop", layout="NHWC", **overrides):
+    """Loads or takes a model as a backbone, which gives feature maps for segmentation, detection and the like.
+
+    The backbone ends at the last stage that is asked for: later blocks and the head are not part of it. It shares its
+    layers and weights with `model`.
+
+    Args:
+        model: `keras.Model`, or whatever `load_model` takes.
+        indices: which stages, in the order of the outputs: ints that count the blocks of a ViT or the stages of a Swin
+            Transformer, from the end where they are negative; names of layers, for example `encoder_block_3`,
+            `stem_stage_0`, `patch_encoder`; or an int n, the last n. Default: the last four.
+        norm: bool. Whether the model's final norm is applied to each block of a ViT, and to the last stage of a Swin
+            Transformer, the only one that it fits. A ViT whose norm follows the pooling has none to apply.
+        prefix: `drop`, or `return`: then `[map, prefix]` stands for each map of a model with tokens in front of those
+            of the patches (class token, distillation token, registers), `prefix` being `(batch, prefix, channels)`.
+        layout: `NHWC`: `(batch, h, w, channels)`; or `tokens`: `(batch, h * w, channels)`.
+        **overrides: as for `load_model`, for example `image_size=(384, 512)`.
+
+    Returns:
+        A `keras_vit.models.Backbone`, a functional `keras.Model` from images to the list of maps, or to the map itself
+        where it is one. `feature_info` describes them in the same order: `name`, `index`, `channels`, `stride` and
+        `grid_size` of each.
+
+    Raises:
+        ValueError: on a stage that the model does not have, with the nearest; otherwise as `load_model`.
+
+    Source: the maps are those of timm's `forward_intermediates` (timm 1.0.31).
+    """
+    if isinstance(model, keras.Model):
+        if overrides:
+            raise ValueError(
+                f"fields change a model that is loaded by name. Received: a model, {model.name!r}, and {overrides}"
+            )
+    else:
+        model = load_model(model, **overrides)
+    return build_backbone(model, indices, norm, prefix, layout)
 
 
 def _load_keras_file(file):

@@ -113,6 +113,7 @@ CASES = {
     "LayerNormalization": (lambda **k: layers.LayerNormalization(epsilon=1e-3, **k), TOKENS, 2, ()),
     "LayerScale": (lambda **k: layers.LayerScale(0.3, **k), TOKENS, 1, ()),
     "Dropout": (lambda **k: layers.Dropout(0.4, noise_shape=(None, 1, 16), seed=7, **k), TOKENS, 0, ()),
+    "TokenMap": (lambda **k: layers.TokenMap((1, 5), 1, **k), TOKENS, 0, ()),
     "TokenPooling_token": (lambda **k: layers.TokenPooling("token", index=2, **k), TOKENS, 0, ()),
     "TokenPooling_gap": (lambda **k: layers.TokenPooling("gap", num_prefix_tokens=2, **k), TOKENS, 0, ()),
     "TokenPooling_both": (lambda **k: layers.TokenPooling("token_gap", num_prefix_tokens=1, **k), TOKENS, 0, ()),

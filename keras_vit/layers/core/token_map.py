@@ -1,0 +1,49 @@
+"""Tokens as a map of features."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_vit.validation import as_pair
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class TokenMap(keras.layers.Layer):
+    """Lays tokens out as a map, `(batch, h, w, channels)`; tokens in front of those of the patches are dropped.
+
+    Args:
+        grid_size: `(h, w)`, patches of an image, row by row.
+        num_prefix_tokens: int. Tokens in front, for example the class token. Default 0.
+
+    Call arguments:
+        tokens: tensor `(batch, prefix + h * w, channels)`.
+
+    Returns:
+        Tensor `(batch, h, w, channels)`.
+
+    Raises:
+        ValueError: if the number of tokens is not that of prefix and grid.
+    """
+
+    def __init__(self, grid_size, num_prefix_tokens=0, **kwargs):
+        super().__init__(**kwargs)
+        self.grid_size = as_pair(grid_size, "grid_size")
+        self.num_prefix_tokens = num_prefix_tokens
+
+    def build(self, input_shape):
+        count = self.num_prefix_tokens + math.prod(self.grid_size)
+        if len(input_shape) != 3 or input_shape[1] not in (None, count):
+            raise ValueError(
+                f"tokens must have the shape (batch, {count}, channels) for grid_size={self.grid_size} and "
+                f"num_prefix_tokens={self.num_prefix_tokens}. Received: shape={tuple(input_shape)}"
+            )
+
+    def call(self, tokens):
+        return ops.reshape(tokens[:, self.num_prefix_tokens :], (-1, *self.grid_size, tokens.shape[-1]))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], *self.grid_size, input_shape[2])
+
+    def get_config(self):
+        return {**super().get_config(), "grid_size": self.grid_size, "num_prefix_tokens": self.num_prefix_tokens}
