@@ -127,10 +127,10 @@ def _stages(indices, maps, indexed):
 
 def _as_layout(x, item, layout, name):
     """A stage as a map, or as tokens without those in front."""
+    if layout == "NHWC" and not item.is_map:
+        return TokenMap(item.grid_size, item.num_prefix_tokens, dtype=x.dtype, name=f"{name}_map")(x)
     if layout == "NHWC":
-        return (
-            x if item.is_map else TokenMap(item.grid_size, item.num_prefix_tokens, dtype=x.dtype, name=f"{name}_map")(x)
-        )
+        return x
     if item.is_map:
         return keras.layers.Reshape((-1, item.channels), name=f"{name}_tokens")(x)
     return x[:, item.num_prefix_tokens :]
