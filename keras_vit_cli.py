@@ -234,9 +234,42 @@ def _version():
     return runpy.run_path(str(file))["__version__"] if file.exists() else "unknown"
 
 
-def _command(commands, name, text):
-    """Adds a command with `text` in the list of commands and in its own help."""
-    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+def _command(commands, name, text, example=None):
+    """Adds a command with `text` in the list of commands and in its own help, which ends with an example."""
+    epilog = None if example is None else f"Example: {example}"
+    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog)
+
+
+def _json_argument(parser):
+    """Adds `--json`."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _labeled_arguments(parser):
+    """Adds the options that name a data set with labels."""
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--data", metavar="NAME", help="digits, or a TFDS data set such as imagenet2012")
+    data.add_argument("--folder", metavar="DIR", help="a folder of images: <split>/<class>/... or <class>/...")
+    data.add_argument(
+        "--arrays", metavar="FILE", help="an .npz file with x_<split> and y_<split>, class numbers or rows of 0 and 1"
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="directory of TFDS data sets")
+    parser.add_argument(
+        "--split",
+        metavar="NAME",
+        help="train, validation, test or all (default: test, or all images of a folder without splits; of imagenet2012 "
+        "validation, which has the labels)",
+    )
+    parser.add_argument(
+        "--multi-label",
+        action="store_true",
+        help="an image of --arrays may have several classes (default: by its rows)",
+    )
+    parser.add_argument("--batch-size", metavar="N", type=_positive, default=128, help="batch size (default 128)")
+    _device_argument(parser)
+    parser.add_argument(
+        "--skip-unreadable", action="store_true", help="skip unreadable images and list them instead of stopping"
+    )
 
 
 def _parser():
@@ -258,23 +291,60 @@ def _parser():
     train = _command(commands, "train", "train a recipe, evaluate it and export it as a SavedModel")
     _recipe_arguments(train)
 
-    evaluate = _command(commands, "evaluate", "measure the accuracy of a model on a data set")
+    evaluate = _command(
+        commands,
+        "evaluate",
+        "measure the accuracy, the calibration and the mistakes of a model on a data set",
+        "keras_vit evaluate runs/flowers --folder photos --split val --to report",
+    )
     evaluate.add_argument("model", help=f"the folder of a SavedModel, {_MODEL}")
-    data = evaluate.add_mutually_exclusive_group(required=True)
-    data.add_argument("--data", metavar="NAME", help="digits, or a TFDS data set such as imagenet2012")
-    data.add_argument("--folder", metavar="DIR", help="a folder of images: <split>/<class>/... or <class>/...")
-    evaluate.add_argument("--data-dir", metavar="DIR", help="directory of TFDS data sets")
+    _labeled_arguments(evaluate)
     evaluate.add_argument(
-        "--split",
-        metavar="NAME",
-        help="train, validation, test or all (default: test, or all images of a folder without splits; the labels of "
-        "imagenet2012 are in validation)",
+        "--real",
+        metavar="FILE",
+        help="real.json with the labels of ImageNet ReaL, for a --folder of ImageNet's validation images",
     )
-    evaluate.add_argument("--batch-size", metavar="N", type=_positive, default=128, help="batch size (default 128)")
-    _device_argument(evaluate)
     evaluate.add_argument(
-        "--skip-unreadable", action="store_true", help="skip unreadable images and list them instead of stopping"
+        "--choose-from",
+        choices=("all", "present"),
+        help="classes among which the model chooses: all, or those that have images (default: all, but the 200 of "
+        "ImageNet-A and ImageNet-R)",
     )
+    evaluate.add_argument(
+        "--threshold",
+        metavar="P",
+        type=float,
+        default=0.5,
+        help="with several classes an image, the probability from which on one counts as found (default 0.5)",
+    )
+    _json_argument(evaluate)
+    evaluate.add_argument(
+        "--to",
+        metavar="DIR",
+        help="also write report.json, predictions.csv and the figures as PNG files to this folder",
+    )
+    evaluate.add_argument("--predictions", metavar="FILE", help="also write a .csv file with a row for each image")
+
+    calibrate = _command(
+        commands,
+        "calibrate",
+        "fit the temperature of a model's probabilities on held-out images, and store it in the model",
+        "keras_vit calibrate runs/flowers --folder photos --split val",
+    )
+    calibrate.add_argument("model", help=_MODEL)
+    _labeled_arguments(calibrate)
+    calibrate.add_argument(
+        "--activation", choices=("softmax", "sigmoid"), help="output activation, if the model does not define it"
+    )
+    calibrate.add_argument(
+        "--no-bias", action="store_true", help="with several classes an image, fit the temperature alone, no biases"
+    )
+    calibrate.add_argument(
+        "--to",
+        metavar="FILE",
+        help="the calibrated model, a .keras file (default: the .keras file or the training run itself)",
+    )
+    _json_argument(calibrate)
 
     predict = _command(commands, "predict", "classify images with any model")
     predict.add_argument("images", nargs="+", help=_IMAGES)
@@ -294,9 +364,12 @@ def _parser():
         help="output activation, if the model does not define it; linear for the values of a regression",
     )
     _limit_argument(predict)
-    predict.add_argument(
+    form = predict.add_mutually_exclusive_group()
+    form.add_argument(
         "--to", metavar="FILE", help="write the predictions to a .csv, .json or .jsonl file instead of printing them"
     )
+    form.add_argument("--json", dest="form", action="store_const", const="json", help="print JSON")
+    form.add_argument("--csv", dest="form", action="store_const", const="csv", help="print a table of CSV")
 
     export = _command(commands, "export", "export a model as a SavedModel for TF Serving, or for another runtime")
     export.add_argument("model", help=_MODEL)
@@ -377,6 +450,25 @@ def _parser():
     kind = models.add_mutually_exclusive_group()
     kind.add_argument("--pretrained", action="store_true", help="published weights, with size, accuracy and license")
     kind.add_argument("--recipes", action="store_true", help="the library's recipes, for `keras_vit train`")
+    _json_argument(models)
+
+    info = _command(
+        commands,
+        "info",
+        "describe a model: config, parameters, arithmetic, memory, preprocessing, labels, license, origin",
+        "keras_vit info vit_small_patch16_224.augreg_in21k_ft_in1k",
+    )
+    info.add_argument("name", help=f"a name of `keras_vit list`, the folder of a SavedModel, {_MODEL}")
+    _json_argument(info)
+
+    doctor = _command(
+        commands,
+        "doctor",
+        "describe this installation and this machine, for a report of a problem",
+        "keras_vit doctor --json",
+    )
+    _json_argument(doctor)
+    _device_argument(doctor)
     return parser
 
 
@@ -506,8 +598,9 @@ def _commands(options):
         from keras_vit_client import command
 
         return command
-    # Listing names needs neither data sets nor exports.
-    return importlib.import_module("keras_vit.cli.list" if options.command == "list" else "keras_vit.cli.commands")
+    # Listing and describing names needs neither data sets nor exports.
+    module = options.command if options.command in ("list", "info") else "commands"
+    return importlib.import_module(f"keras_vit.cli.{module}")
 
 
 def check_package():

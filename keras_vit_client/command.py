@@ -10,7 +10,7 @@ def predict(options):
     check_target(options.to)
     images = find_images(options.images)
     with connect(options.server) as client:
-        report(images, _answers(client, images), options.top_k, options.to)
+        report(images, _answers(client, images), options.top_k, options.to, form=options.form)
 
 
 def _answers(client, images):

@@ -4,12 +4,13 @@ import csv
 import json
 import os
 import pathlib
+import sys
 
 SUFFIXES = (".csv", ".json", ".jsonl")
 
 
-def report(images, answers, top, to=None, say=print):
-    """Prints the best classes of images as they come, or writes them to a file.
+def report(images, answers, top, to=None, say=print, form=None):
+    """Prints the best classes of images as they come, or writes them to a file or as a table.
 
     Args:
         images: paths.
@@ -19,6 +20,7 @@ def report(images, answers, top, to=None, say=print):
         to: path of a `.csv`, `.json` or `.jsonl` file, or `None`: lines are printed. It is also written where `answers`
             ends early, with those that have come.
         say: callable for lines of text.
+        form: `json` or `csv`, which is printed at the end instead of lines; `None` for lines. Not with `to`.
 
     Raises:
         ValueError: if images have no answer, with all of their names; on another ending of `to`.
@@ -31,13 +33,15 @@ def report(images, answers, top, to=None, say=print):
             best = [] if is_failed else answer[:top]
             if is_failed:
                 failed.append((image, answer))
-            elif to is None:
+            elif to is None and form is None:
                 say(f"{image}: " + ", ".join(f"{name} {score:.3f}" for name, score in best))
-            if to is not None:
+            if to is not None or form is not None:
                 rows.append((str(image), best, answer if is_failed else None))
     finally:
         if to is not None:
             _write(pathlib.Path(to), rows)
+        elif form is not None:
+            _write_rows(sys.stdout, f".{form}", rows)
     if to is not None:
         say(f"{len(rows) - len(failed):,} {'image' if len(rows) - len(failed) == 1 else 'images'} classified: {to}")
     if failed:
@@ -56,22 +60,27 @@ def _write(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with open(partial, "w", newline="", encoding="utf-8") as file:
-        if path.suffix.lower() == ".csv":
-            most = max((len(best) for _, best, _ in rows), default=0)
-            writer = csv.writer(file)
-            columns = [f"{kind}_{rank}" for rank in range(1, most + 1) for kind in ("class", "score")]
-            writer.writerow(["image", *columns, "error"])
-            for image, best, error in rows:
-                cells = [cell for pair in best for cell in pair]
-                writer.writerow([image, *cells, *[""] * (2 * most - len(cells)), error or ""])
-        else:
-            items = [_item(*row) for row in rows]
-            if path.suffix.lower() == ".json":
-                json.dump(items, file, indent=1, ensure_ascii=False)
-                file.write("\n")
-            else:
-                file.writelines(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
+        _write_rows(file, path.suffix.lower(), rows)
     os.replace(partial, path)
+
+
+def _write_rows(file, suffix, rows):
+    """Writes the rows of `_write` to an open file in the format of a suffix."""
+    if suffix == ".csv":
+        most = max((len(best) for _, best, _ in rows), default=0)
+        writer = csv.writer(file, lineterminator="\n" if file is sys.stdout else "\r\n")
+        columns = [f"{kind}_{rank}" for rank in range(1, most + 1) for kind in ("class", "score")]
+        writer.writerow(["image", *columns, "error"])
+        for image, best, error in rows:
+            cells = [cell for pair in best for cell in pair]
+            writer.writerow([image, *cells, *[""] * (2 * most - len(cells)), error or ""])
+        return
+    items = [_item(*row) for row in rows]
+    if suffix == ".json":
+        json.dump(items, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+    else:
+        file.writelines(json.dumps(item, ensure_ascii=False) + "\n" for item in items)
 
 
 def _item(image, best, error):

@@ -2,10 +2,12 @@
 
 from keras_vit.cli.check import check
 from keras_vit.cli.console import say
-from keras_vit.cli.evaluate import evaluate
+from keras_vit.cli.doctor import doctor
+from keras_vit.cli.evaluate import calibrate, evaluate
 from keras_vit.cli.explain import explain
 from keras_vit.cli.export import export
 from keras_vit.cli.finetune import finetune
+from keras_vit.cli.info import info
 from keras_vit.cli.list import list
 from keras_vit.cli.predict import predict
 from keras_vit.cli.publish import publish, rollback
@@ -17,13 +19,16 @@ from keras_vit.zoo.create import load_model
 
 # The functions that `keras_vit_cli.main` calls.
 __all__ = [
+    "calibrate",
     "check",
     "check_device",
     "convert",
+    "doctor",
     "evaluate",
     "explain",
     "export",
     "finetune",
+    "info",
     "list",
     "predict",
     "publish",

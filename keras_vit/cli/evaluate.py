@@ -1,118 +1,123 @@
-"""`keras_vit evaluate`: loss and accuracy of a model on a data set."""
+"""`keras_vit evaluate` and `keras_vit calibrate`: how good a classifier is, and how sure it may be."""
 
-import warnings
+import json
+import pathlib
 
-import keras
-import tensorflow as tf
+from keras_vit.atomic import replaced
+from keras_vit.cli.console import say
+from keras_vit.cli.labeled_images import open_classifier, open_images
+from keras_vit.evaluation.classification import evaluate as evaluate_classifier
+from keras_vit.evaluation.temperature_scaling import calibrate as fit_calibration
+from keras_vit.metadata import metadata
+from keras_vit.zoo.create import is_saved_model, model_file
 
-from keras_vit.cli.console import CONSOLE, say, warn
-from keras_vit.cli.predictor import classifier
-from keras_vit.config import DataConfig
-from keras_vit.data import close_iterators, evaluation_dataset, ignore_end_of_data, load_source, unwrap_tf_errors
-from keras_vit.data.labels import check_not_empty
-from keras_vit.data.sources.folder import ALL, find_image_folder
-from keras_vit.data.unreadable import skipped_message
-from keras_vit.export.loaded_model import LoadedSavedModel
-from keras_vit.metadata import metadata, output
-from keras_vit.weights.hub.catalog import imagenet_ids, read_labels
-from keras_vit.zoo.create import is_saved_model, load_model
+_WORST = 3  # classes and confusions in the summary
 
 
 def evaluate(options):
-    """Prints loss and accuracy of a model on a split of a data set."""
-    split_name = _split_name(options)
-    config = DataConfig(
-        name=options.data,
-        folder=options.folder,
-        batch_size=options.batch_size,
-        train_split=split_name,
-        data_dir=options.data_dir,
-        skip_unreadable=options.skip_unreadable,
-    )
-    loaded = LoadedSavedModel(options.model) if is_saved_model(options.model) else load_model(options.model)
-    content = loaded.metadata if isinstance(loaded, LoadedSavedModel) else metadata(loaded)
-    names = [] if content.labels is None else [content.labels]
-    source = load_source(config, [*names, imagenet_ids()] if names == [read_labels("imagenet1k")] else names)
-    model, num_classes, has_logits = _classifier(loaded, source.class_names)
-    _check_classes(content, num_classes, source)
-    spec, skipped = content.input_spec, []
-    # Arrays are in memory anyway.
-    load = source.split if source.encoded is None else lambda name, spec: source.encoded(name)
-    split, skip = load(split_name, spec), options.skip_unreadable and source.encoded is not None
-    check_not_empty(len(split), source.name, split_name)
-    batches = evaluation_dataset(split, num_classes, spec, options.batch_size, skip_unreadable=skip, skipped=skipped)
-    model.compile(
-        loss=keras.losses.CategoricalCrossentropy(from_logits=has_logits),
-        metrics=[
-            keras.metrics.CategoricalAccuracy(name="accuracy"),
-            # With five classes or fewer the right one is always among the best five.
-            *([keras.metrics.TopKCategoricalAccuracy(5, name="top-5")] if num_classes > 5 else []),
-            _Count(name="images"),
-        ],
-    )
-    with close_iterators(), unwrap_tf_errors(), ignore_end_of_data(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".* left out: ")  # They are listed below.
-        try:
-            results = model.evaluate(batches, return_dict=True, verbose="auto" if CONSOLE.is_terminal else 0)
-        except (ValueError, tf.errors.OpError):
-            check_not_empty(len(split) - len(skipped), source.name, split_name)
-            raise
-    count = int(results.pop("images"))
-    measures = ", ".join(f"{name} {float(value):.4f}" for name, value in results.items())
-    say(f"{source.name}, {split_name}: {count:,} images, {measures}")
-    if skipped:
-        warn(skipped_message(skipped, limit=None))
+    """Prints, and writes where that is wanted, what a model achieves on a split of a data set."""
+    classifier, _, baked = open_classifier(options.model)
+    data = open_images(options, classifier)
+    with data.reading() as advance:
+        report = evaluate_classifier(
+            classifier,
+            data.batches,
+            class_names=data.class_names,
+            multi_label=data.multi_label,
+            label_sets=data.label_sets,
+            classes=data.classes,
+            threshold=options.threshold,
+            names=data.names,
+            progress=advance,
+        )
+    applied = classifier.calibration or baked
+    written = report.save(options.to) if options.to else []
+    if options.predictions:
+        written.append(report.save_predictions(options.predictions))
+    if options.json:
+        content = {"model": str(options.model), "data": data.name, "split": data.split_name, "choice": data.choice}
+        content |= report.to_dict() | {"calibration": applied and applied.get_config()}
+        print(json.dumps(content, indent=1, ensure_ascii=False))
+        return
+    if written:
+        say("written: " + ", ".join(str(path) for path in written))
+    _print_summary(report, data, applied)
 
 
-def _split_name(options):
-    """Returns the split to evaluate on: `--split`, else `test`; all images of a folder without splits.
+def _print_summary(report, data, calibration):
+    """Prints the details, and the measures as the last line."""
+    if data.choice:
+        left_out = f"; {report.left_out:,} images without a label are left out" if report.left_out else ""
+        say(f"{data.choice}{left_out}")
+    if calibration is not None:
+        say(f"probabilities are calibrated: {calibration.describe()}")
+    key = report.class_measure
+    known = sorted((row for row in report.classes if row[key] is not None), key=lambda row: row[key])
+    if len(known) > 1:
+        worst = (f"{row['name']} {row[key]:.3f} of {row['examples']:,} images" for row in known[:_WORST])
+        say(f"lowest {key.replace('_', ' ')}: {', '.join(worst)}")
+    if confusions := report.confusions():
+        pairs = (f"{row['label']} taken for {row['predicted']} ({row['images']:,})" for row in confusions[:_WORST])
+        say(f"most frequent mistakes: {', '.join(pairs)}")
+    measures, (low, high) = report.measures(), report.interval
+    say(
+        f"{next(iter(measures))} {low:.4f} to {high:.4f} with 95 % confidence (bootstrap), ECE {report.ece:.4f}, "
+        f"{report.images_per_second:,.1f} images/s"
+    )
+    named = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
+    say(f"{data.name}, {data.split_name}: {report.images:,} images, {named}")
+
+
+def calibrate(options):
+    """Fits a calibration on a split of a data set and stores it in the model's file."""
+    target = _target(options)
+    classifier, model, _ = open_classifier(options.model, options.activation)
+    data = open_images(options, classifier)
+    with data.reading() as advance:
+        report = fit_calibration(
+            model,
+            data.batches,
+            multi_label=True if data.multi_label else None,
+            bias=not options.no_bias,
+            activation=options.activation,
+            progress=advance,
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(target) as partial:
+        model.save(partial)
+    if options.json:
+        content = {"model": str(options.model), "data": data.name, "split": data.split_name, "file": str(target)}
+        print(json.dumps(content | report.to_dict(), indent=1, ensure_ascii=False))
+        return
+    before, after = report.before, report.after
+    say(
+        f"{data.name}, {data.split_name}: {report.images:,} images, {metadata(model).calibration.describe()}; "
+        f"ECE {before['ece']:.4f} before, {after['ece']:.4f} after; NLL {before['nll']:.4f} before, "
+        f"{after['nll']:.4f} after, on these images"
+    )
+    say(f"stored in {target}: predict, evaluate and export use it")
+
+
+def _target(options):
+    """Returns the path of the calibrated model.
 
     Raises:
-        ValueError: if no `--split` is given and the folder has splits, but no `test`.
+        ValueError: if it cannot be known, or is no `.keras` file.
     """
-    if options.split or not options.folder:
-        return options.split or "test"
-    try:
-        names = [*find_image_folder(options.folder, min_classes=1).splits]
-    except ValueError:  # Loading the folder raises the same error.
-        return "test"
-    if names == [ALL]:
-        return ALL
-    if "test" not in names:
+    if is_saved_model(options.model):
         raise ValueError(
-            f"--split must name a split of the folder, which has no test split: --split {names[-1]}. "
-            f"Received: no --split for {str(options.folder)!r}, which has {', '.join(names)}"
+            "a SavedModel cannot be changed; calibrate the model that it was exported from, and export it again. "
+            f"Received: {str(options.model)!r}, a SavedModel"
         )
-    return "test"
-
-
-def _classifier(loaded, class_names):
-    """Returns `(model with one output per class, number of classes, whether outputs are logits)`."""
-    if isinstance(loaded, LoadedSavedModel):
-        return loaded.keras_model(), loaded.num_classes, loaded.has_logits
-    model, has_probabilities = classifier(loaded, class_names)
-    return model, max(output(loaded).units, 2), not has_probabilities
-
-
-class _Count(keras.metrics.Sum):
-    """Number of examples."""
-
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        super().update_state(keras.ops.ones(keras.ops.shape(y_true)[0]))
-
-
-def _check_classes(content, num_classes, source):
-    """Raises a `ValueError` unless a data set has the classes of the model, by name or as WordNet ids."""
-    names, labels = source.class_names, content.labels
-    if labels is not None and labels != names and not (names == imagenet_ids() and labels == read_labels("imagenet1k")):
+    if options.to is not None:
+        path = pathlib.Path(options.to)
+        if path.suffix != ".keras":
+            raise ValueError(f"--to must end in .keras. Received: --to {options.to}")
+        return path
+    found = model_file(options.model)
+    if found is None:
         raise ValueError(
-            f"the data set must have the classes of the model. Received: {_shortened(names)} for {_shortened(labels)}"
+            "--to FILE.keras must say where the calibrated model goes, unless the model is a .keras file or the folder "
+            f"of a training run, which is changed. Received: {str(options.model)!r} without --to"
         )
-    if num_classes != len(names):
-        raise ValueError(
-            f"the data set must have as many classes as the model. Received: {len(names)} for num_classes={num_classes}"
-        )
-
-
-def _shortened(names):
-    return f"{len(names)} classes, {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    return found

@@ -12,7 +12,7 @@ from keras_vit.data import UnreadableFile, read_images
 from keras_vit.export.saved_models import PREDICT_BATCH
 from keras_vit.image_ops.decode import ASKED
 from keras_vit.image_ops.resize import normalize
-from keras_vit.metadata import composition, has_classifier, metadata, output
+from keras_vit.metadata import has_classifier, metadata, output
 from keras_vit.outputs import class_names, score_activation
 from keras_vit.zoo.applications import decode_predictions
 
@@ -24,36 +24,6 @@ def check_head(model):
             "the model has no classifier. "
             f"Received: {model.name!r} with num_classes={metadata(model).config.num_classes}"
         )
-
-
-def classifier(model, labels=None, activation=None):
-    """Returns a model with one output per class: a single output becomes two.
-
-    Args:
-        model: `keras.Model`.
-        labels: class names that are expected, or `None`: the model's own. Two of them make a single output a logit.
-        activation: as for `score_activation`.
-
-    Returns:
-        `model`, or a model of its layers from the same images to two outputs, and whether it gives probabilities.
-
-    Raises:
-        ValueError: unless a model ends in scores of classes.
-    """
-    check_head(model)
-    found = output(model)
-    labels = metadata(model).labels or labels
-    kind = score_activation(model, found, labels, activation)
-    if kind == "linear":
-        raise ValueError(f"the model must have classes; it is a regression. Received: {model.name!r}")
-    if found.units != 1:
-        return model, kind is None
-    parts = composition(model)
-    (second,) = keras.tree.flatten(parts.outputs)
-    # Logits of two classes, of which one is 0, have the same probabilities.
-    first = 1 - second if kind is None else keras.ops.zeros_like(second)
-    both = keras.layers.Concatenate(dtype="float32", name="both_classes")([first, second])
-    return parts.with_front(both, model.name), kind is None
 
 
 def best_classes(model, outputs, top, activation=None):

@@ -62,7 +62,7 @@ def read_labels(targets, classifier, kind):
         kind: `single`, one class an image; `multi`, several; `sets`, several that count as right.
 
     Returns:
-        int64 array `(batch,)` of `single`, else bool rows `(batch, classes)`.
+        int64 array `(batch,)` of `single`, else bool rows `(batch, classes)`; class numbers become rows of one class.
 
     Raises:
         ValueError: if they do not fit the classes of the model.
@@ -70,14 +70,14 @@ def read_labels(targets, classifier, kind):
     count = classifier.num_classes
     if targets.ndim == 2 and targets.shape[1] == 1 and count > 1:
         targets = targets[:, 0]
-    if targets.ndim == 1 and kind == "single":
+    if targets.ndim == 1:
         numbers = targets.astype("int64")
         if (numbers != targets).any() or (len(numbers) and (numbers.min() < 0 or numbers.max() >= count)):
             raise ValueError(
                 f"labels must be classes of the model, in 0..{count - 1}. "
                 f"Received: {targets.min()}..{targets.max()} for model={classifier.name!r}"
             )
-        return numbers
+        return numbers if kind == "single" else np.eye(count, dtype=bool)[numbers]
     if targets.ndim != 2 or targets.shape[1] != count:
         raise ValueError(
             f"rows of labels must have a column for each of the {count} classes of the model. "

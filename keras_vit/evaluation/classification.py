@@ -1,5 +1,6 @@
 """Evaluates a classifier on a data set, batch by batch."""
 
+import dataclasses
 import heapq
 import time
 
@@ -44,7 +45,8 @@ def evaluate(
         multi_label: bool. Whether an image may have several classes or none. Default `None`: for rows of labels by the
             model's activation, `sigmoid` or `softmax`.
         label_sets: bool. Whether each class of a row counts as right for an image of one class, as in ImageNet ReaL;
-            images without any are left out. Default False.
+            images without any are left out. Or a sequence with the numbers of these classes for each image, in order,
+            in place of the labels of `dataset`. Default False.
         classes: numbers of the classes to choose among, or `None`: all. For data sets with a part of the model's
             classes; the probabilities are those of these classes alone.
         activation: `softmax` or `sigmoid`, or `None`: by the model.
@@ -69,6 +71,8 @@ def evaluate(
         )
     if not 0 < threshold < 1:
         raise ValueError(f"threshold must be in (0, 1). Received: threshold={threshold!r}")
+    sets = None if isinstance(label_sets, bool) else list(label_sets)
+    label_sets = label_sets if sets is None else True
     if multi_label and (label_sets or classes is not None):
         raise ValueError(
             "label_sets and classes are for images of one class. "
@@ -83,7 +87,10 @@ def evaluate(
             if is_multi is None:
                 is_multi = targets.ndim == 2 and classifier.activation == "sigmoid" and classifier.units > 1
                 is_multi = is_multi and not label_sets and selection is None
+            classifier = _for_kind(classifier, is_multi)
             scorer = _MultiLabel(threshold) if is_multi else _SingleLabel(label_sets, selection)
+        if sets is not None:
+            targets = _rows(sets[count : count + len(targets)], len(targets), classifier.num_classes)
         logits = classifier.logits(classifier.predict(images))
         labels = read_labels(targets, classifier, scorer.kind)
         keep = scorer.kept(labels, weights)
@@ -107,6 +114,37 @@ def evaluate(
     calibration = classifier.calibration and classifier.calibration.get_config()
     common = {"images_per_second": clock.speed, "calibration": calibration}
     return scorer.report(class_names, found, count, shown.sorted(classifier.input_spec), common)
+
+
+def _for_kind(classifier, is_multi_label):
+    """Returns a classifier whose probabilities are of independent classes where an image may have several.
+
+    Raises:
+        ValueError: if it is calibrated for one class an image.
+    """
+    if not is_multi_label:
+        return classifier
+    if classifier.calibration is not None and classifier.calibration.activation != "sigmoid":
+        raise ValueError(
+            "the model is calibrated for one class an image; calibrate it again, with multi_label=True. "
+            f"Received: model={classifier.name!r}, multi_label=True"
+        )
+    return dataclasses.replace(classifier, activation="sigmoid")
+
+
+def _rows(sets, count, num_classes):
+    """Makes rows of 0 and 1 of the class numbers of each image of a batch."""
+    if len(sets) != count:
+        raise ValueError("label_sets must have an entry for each image. Received: fewer than there are images")
+    rows = np.zeros((count, num_classes), "uint8")
+    for row, classes in zip(rows, sets, strict=True):
+        classes = np.asarray(classes, "int64")
+        if len(classes) and not 0 <= classes.min() <= classes.max() < num_classes:
+            raise ValueError(
+                f"label_sets must have classes of the model, in 0..{num_classes - 1}. Received: {classes.tolist()}"
+            )
+        row[classes] = 1
+    return rows
 
 
 def _check_classes(classes, classifier):

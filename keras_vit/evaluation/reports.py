@@ -42,6 +42,12 @@ class Mistake:
 class _Report:
     """Base of the reports: writes them."""
 
+    class_measure = "recall"  # by which the worst classes are found
+
+    def confusions(self, count=_CONFUSIONS):
+        """Lists the most frequent confusions, as dicts with `label`, `predicted` and `images`; none are known here."""
+        return []
+
     def to_json(self):
         """Returns the report as JSON text, all but figures and the predictions of single images."""
         return json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
@@ -162,7 +168,6 @@ class SingleLabelReport(_Report):
         }
 
     def confusions(self, count=_CONFUSIONS):
-        """Lists the most frequent confusions, as dicts with `label`, `predicted` and `images`."""
         if self.confusion_matrix is None:
             return []
         wrong = self.confusion_matrix.copy()
@@ -210,8 +215,10 @@ class MultiLabelReport(_Report):
         mistakes: tuple of `Mistake`.
         predictions: dict of `image`, an array `(images,)`, `labels`, bool `(images, classes)`, and `probabilities`,
             float32 of the same shape.
-        class_names, images_per_second, calibration: as for `SingleLabelReport`.
+        class_names, images_per_second, calibration, left_out: as for `SingleLabelReport`.
     """
+
+    class_measure = "average_precision"
 
     images: int
     mean_average_precision: float

@@ -70,8 +70,8 @@ def calibrate(model, dataset, *, multi_label=None, bias=True, activation=None, b
     Args:
         model: a model of keras_vit with classes, or one built around one. Its metadata is changed.
         dataset: as for `keras_vit.evaluation.evaluate`.
-        multi_label: bool. Whether an image may have several classes or none. Default `None`: for rows of labels by the
-            model's activation.
+        multi_label: bool. Whether the classes of an image are independent of each other, so that it may have several
+            or none. Default `None`: by the model's activation, `sigmoid` or `softmax`.
         bias: bool. Whether each class gets a bias, with several labels an image. Default True.
         activation: `softmax` or `sigmoid`, or `None`: by the model.
         batch_size: int. For a pair of arrays.
@@ -85,8 +85,15 @@ def calibrate(model, dataset, *, multi_label=None, bias=True, activation=None, b
             all of one class, or every image right, or a class that all images have or none.
     """
     classifier = dataclasses.replace(classifier_of(model, activation), calibration=None)
+    if multi_label is None:
+        multi_label = classifier.activation == "sigmoid" and classifier.units > 1
     if multi_label and classifier.units == 1:
         raise ValueError(f"multi_label needs a model of two outputs or more. Received: model={classifier.name!r}")
+    if classifier.units > 1 and not classifier.from_logits and multi_label != (classifier.activation == "sigmoid"):
+        raise ValueError(
+            "multi_label must be as the model ends: in a sigmoid for independent classes, else in a softmax. "
+            f"Received: multi_label={multi_label} for a model that ends in {classifier.activation}"
+        )
     logits, labels = _collect(classifier, dataset, multi_label, batch_size, progress)
     if labels.ndim == 2:
         inverse, biases = _fit_sigmoid(logits, labels, bias, classifier.class_names)
@@ -105,13 +112,8 @@ def calibrate(model, dataset, *, multi_label=None, bias=True, activation=None, b
 
 def _collect(classifier, dataset, multi_label, batch_size, progress):
     """Returns float32 logits `(images, classes)` and labels, class numbers or bool rows."""
-    logits, labels, kind = [], [], None
+    logits, labels, kind = [], [], "multi" if multi_label else "single"
     for images, targets, weights in image_batches(dataset, classifier.input_spec, batch_size):
-        if kind is None:
-            is_multi = multi_label
-            if is_multi is None:
-                is_multi = targets.ndim == 2 and classifier.activation == "sigmoid" and classifier.units > 1
-            kind = "multi" if is_multi else "single"
         keep = np.ones(len(targets), bool) if weights is None else weights > 0
         logits.append(classifier.logits(classifier.predict(images))[keep])
         labels.append(read_labels(targets, classifier, kind)[keep])

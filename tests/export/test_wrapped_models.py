@@ -10,7 +10,8 @@ from tiny import tiny_vit
 from wrappers import PIXELS, WRAPPERS
 
 import keras_vit
-from keras_vit.cli.predictor import best_classes, classifier
+from keras_vit.cli.predictor import best_classes
+from keras_vit.evaluation.classifier import classifier_of
 from keras_vit.export import check, onnx_model, read_description, saved_model
 from keras_vit.export import predict as saved_model_predict
 from keras_vit.export.loaded_model import LoadedSavedModel
@@ -171,9 +172,9 @@ def test_a_single_logit_tells_two_classes_apart(ending, backbone, tmp_path):
     scores = [{name: score for _, name, score in row} for row in decoded]
     assert [row["yes"] for row in scores] == pytest.approx(list(map(float, second[:, 0])), abs=1e-6)
     assert [row["no"] + row["yes"] for row in scores] == pytest.approx([1] * len(scores))
-    both, gives_probabilities = classifier(model)
-    scores = np.array(both(images))
-    np.testing.assert_allclose(scores if gives_probabilities else tf.nn.softmax(scores), expected, atol=1e-5)
+    classifier = classifier_of(model)
+    logits = classifier.logits(classifier.predict(images))
+    np.testing.assert_allclose(tf.nn.softmax(logits), expected, atol=1e-5)
     loaded = LoadedSavedModel(path)
     scores = loaded.keras_model()(PIXELS)
     np.testing.assert_allclose(tf.nn.softmax(scores) if loaded.has_logits else scores, expected, atol=1e-4)
@@ -198,7 +199,7 @@ def test_a_regression_is_served_as_it_is(units, backbone, tmp_path):
         assert all(result.passed is not False for result in check(path, model).results)
     assert [value for _, value in best_classes(model, expected, 1)[0]] == pytest.approx(list(map(float, expected[0])))
     with pytest.raises(ValueError, match="it is a regression"):
-        classifier(model)
+        classifier_of(model)
     assert runtimes.source(model).output == "values"
     if units == 1:
         with pytest.raises(ValueError, match="a regression has no classes"):

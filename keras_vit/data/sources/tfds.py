@@ -7,15 +7,18 @@ import tensorflow as tf
 from keras_vit.data.sources.encoded import EncodedDataset, EncodedShards
 from keras_vit.validation import nearest
 
+# The labels of ImageNet ReaL, which TFDS calls imagenet2012_real.
+_SETS = "real_label"
+
 
 def open_tfds(config):
-    """Any image data set of TensorFlow Datasets with the features `image` and `label`.
+    """Any image data set of TensorFlow Datasets with the features `image` and `label`, or ImageNet ReaL.
 
     Args:
         config: `DataConfig` with `name`.
 
     Returns:
-        An `EncodedDataset`.
+        An `EncodedDataset`; of ReaL, whose images have any number of labels, with rows of 0 and 1.
 
     Raises:
         ValueError: if TFDS is not installed, the data set is unknown or has other features.
@@ -32,14 +35,26 @@ def open_tfds(config):
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
         raise ValueError(f"unknown data set{nearest(config.name, known)} Received: name={config.name!r}") from None
     features = builder.info.features
-    if not {"image", "label"} <= set(features) or not hasattr(features["label"], "names"):
+    label = _SETS if _SETS in features else "label"
+    classes = dict(features.items()).get(label)
+    classes = getattr(classes, "feature", classes)  # of the elements of a sequence
+    if "image" not in features or not hasattr(classes, "names"):
         raise ValueError(
             f"a data set must have 'image' and 'label', a class. Received: {config.name!r} with {sorted(features)}"
         )
 
     encoded = functools.partial(_split, builder, config, {"image": tfds.decode.SkipDecoding()})
     channels = features["image"].shape[-1] or 3
-    return EncodedDataset(config.name, tuple(features["label"].names), channels, encoded)
+    return EncodedDataset(config.name, tuple(classes.names), channels, encoded)
+
+
+def _pair(example, features):
+    """Returns `(image, label)` of an example: a class, or a row of 0 and 1 of several."""
+    if _SETS not in features:
+        return example["image"], example["label"]
+    classes = tf.one_hot(example[_SETS], features[_SETS].feature.num_classes)
+    # Without a label the sum is a row of zeros.
+    return example["image"], tf.minimum(tf.reduce_sum(classes, axis=0), 1)
 
 
 def _split(builder, config, decoders, name):
@@ -55,14 +70,13 @@ def _split(builder, config, decoders, name):
         ) from error
 
     def parse(serialized):
-        example = features.deserialize_example(serialized, decoders=decoders)
-        return example["image"], example["label"]
+        return _pair(features.deserialize_example(serialized, decoders=decoders), features)
 
     settings = (config.shuffle_buffer, config.deterministic)
     files = _files(builder, name)
     if not files:
         # Another file format, or a mock: TFDS reads, and the buffer alone shuffles.
-        pairs = dataset.map(lambda example: (example["image"], example["label"]))
+        pairs = dataset.map(lambda example: _pair(example, features))
         count = int(dataset.cardinality())
         return EncodedShards([f"{config.name}, {name}"], [count], lambda shard: pairs, lambda pair: pair, *settings)
     paths, skips, takes = (list(column) for column in zip(*files, strict=True))
