@@ -13,7 +13,17 @@ from keras_vit.layers.core.normalization import LayerNormalization
 from keras_vit.validation import check_heads, check_positive
 
 
-def attention(query, key, value, bias=None, logit_scale=None, dropout=None, training=False, return_attention=False):
+def attention(
+    query,
+    key,
+    value,
+    bias=None,
+    logit_scale=None,
+    dropout=None,
+    training=False,
+    return_attention=False,
+    attention_offset=None,
+):
     """Computes `softmax(query @ key^T) @ value`, the softmax in float32.
 
     Args:
@@ -26,13 +36,15 @@ def attention(query, key, value, bias=None, logit_scale=None, dropout=None, trai
         dropout: `Dropout` of the probabilities, or `None`.
         training: bool.
         return_attention: bool. Default False.
+        attention_offset: tensor of the shape of the probabilities that is added to them, or `None`. Zeros change
+            nothing, and the gradient with respect to them is that with respect to the probabilities.
 
     Returns:
         Tensor `(batch, heads, queries, head_dim)`, and the probabilities before dropout
         `(batch, heads, queries, keys)`, which may be `None` unless `return_attention`.
     """
     drops = training and isinstance(dropout, Dropout) and dropout.rate > 0
-    if bias is None and not drops and not return_attention:
+    if bias is None and not drops and not return_attention and attention_offset is None:
         outputs = flash_attention(query, key, value)
         if outputs is not None:
             return outputs, None
@@ -40,6 +52,8 @@ def attention(query, key, value, bias=None, logit_scale=None, dropout=None, trai
     if bias is not None:
         logits = _add_bias(logits, bias, logit_scale)
     probabilities = softmax(logits, value.dtype)
+    if attention_offset is not None:
+        probabilities = probabilities + ops.cast(attention_offset, probabilities.dtype)
     weights = dropout(probabilities, training=True) if drops else probabilities
     return ops.matmul(weights, value), probabilities
 
@@ -80,6 +94,7 @@ class MultiHeadSelfAttention(CompositeLayer):
         inputs: tensor `(batch, tokens, hidden_dim)`.
         training: bool.
         return_attention: bool. Default False.
+        attention_offset: as for `attention`. Default `None`.
 
     Returns:
         Tensor `(batch, tokens, hidden_dim)`; with `return_attention` a pair with the probabilities
@@ -123,7 +138,7 @@ class MultiHeadSelfAttention(CompositeLayer):
             for norm in (self.query_norm, self.key_norm):
                 norm.build((None, self.num_heads, None, hidden_dim // self.num_heads))
 
-    def call(self, inputs, training=False, return_attention=False):
+    def call(self, inputs, training=False, return_attention=False, attention_offset=None):
         scale = 1 / math.sqrt(inputs.shape[-1] // self.num_heads)
         if self.qk_norm:
             query, key, value = project_to_heads(self.qkv, inputs, self.num_heads, (1, 1, 1))
@@ -131,11 +146,12 @@ class MultiHeadSelfAttention(CompositeLayer):
         else:
             query, key, value = project_to_heads(self.qkv, inputs, self.num_heads, (scale, 1, 1))
         options = {"dropout": self.attention_dropout, "training": training, "return_attention": return_attention}
+        options["attention_offset"] = attention_offset
         outputs, probabilities = attention(query, key, value, **options)
         outputs = self.dropout(project_from_heads(self.projection, outputs), training=training)
         return (outputs, probabilities) if return_attention else outputs
 
-    def compute_output_spec(self, inputs, training=False, return_attention=False):
+    def compute_output_spec(self, inputs, training=False, return_attention=False, attention_offset=None):
         return attention_output_spec(inputs, self.num_heads, self.compute_dtype, return_attention)
 
     def get_config(self):

@@ -36,6 +36,7 @@ class TransformerEncoder(CompositeLayer):
         tokens: tensor `(batch, tokens, hidden_dim)`.
         training: bool.
         return_attention: bool. Default False. Affects the returned values only, neither weights nor config.
+        attention_offset: tensor of the shape of the probabilities that is added to them, or `None`, the default.
 
     Returns:
         Tensor of the shape of `tokens`; with `return_attention` a pair with the attention probabilities
@@ -103,10 +104,13 @@ class TransformerEncoder(CompositeLayer):
             self.attention_scale.build(input_shape)
             self.mlp_scale.build(input_shape)
 
-    def call(self, tokens, training=False, return_attention=False):
+    def call(self, tokens, training=False, return_attention=False, attention_offset=None):
         is_pre_norm = self.norm_placement == "pre"
         x = self.attention_norm(tokens) if is_pre_norm else tokens
-        x = self.attention(x, training=training, return_attention=return_attention)
+        options = {"training": training, "return_attention": return_attention}
+        if attention_offset is not None:
+            options["attention_offset"] = attention_offset
+        x = self.attention(x, **options)
         x, probabilities = x if return_attention else (x, None)
         tokens = tokens + self.attention_drop_path(self._scale(x, "attention_scale"), training=training)
         tokens = tokens if is_pre_norm else self.attention_norm(tokens)
@@ -119,7 +123,7 @@ class TransformerEncoder(CompositeLayer):
     def _scale(self, x, name):
         return x if self.layer_scale_init is None else getattr(self, name)(x)
 
-    def compute_output_spec(self, tokens, training=False, return_attention=False):
+    def compute_output_spec(self, tokens, training=False, return_attention=False, attention_offset=None):
         return attention_output_spec(tokens, self.num_heads, self.compute_dtype, return_attention)
 
     def get_config(self):

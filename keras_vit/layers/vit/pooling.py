@@ -73,9 +73,12 @@ class AttentionPooling(CompositeLayer):
     Call arguments:
         tokens: tensor `(batch, tokens, hidden_dim)`.
         training: bool.
+        return_attention: bool. Default False.
+        attention_offset: tensor of the shape of the probabilities that is added to them, or `None`, the default.
 
     Returns:
-        Tensor `(batch, hidden_dim)`.
+        Tensor `(batch, hidden_dim)`; with `return_attention` a pair with the attention probabilities
+        `(batch, num_heads, 1, tokens)`, without those of the prefix.
 
     Source: big_vision `models/vit.py` `MAPHead`; Zhai et al., arXiv:2106.04560, section 3.1; timm
     `VisionTransformer.pool`, which cuts the prefix off. In big_vision no model has both a MAP head and a class token.
@@ -103,19 +106,29 @@ class AttentionPooling(CompositeLayer):
         for layer in (self.query, self.key_value, self.projection, self.norm, self.mlp):
             layer.build((None, None, hidden_dim))
 
-    def call(self, tokens, training=False):
+    def call(self, tokens, training=False, return_attention=False, attention_offset=None):
         tokens = tokens[:, self.num_prefix_tokens :]
         scale = 1 / math.sqrt(tokens.shape[-1] // self.num_heads)
         probe = ops.cast(self.probe, self.compute_dtype)
         (query,) = project_to_heads(self.query, probe, self.num_heads, (scale,))
         query = ops.repeat(query, ops.shape(tokens)[0], axis=0)
         key, value = project_to_heads(self.key_value, tokens, self.num_heads, (1, 1))
-        x = project_from_heads(self.projection, attention(query, key, value)[0])  # (batch, 1, hidden_dim)
+        options = {"return_attention": return_attention, "attention_offset": attention_offset}
+        x, probabilities = attention(query, key, value, **options)
+        x = project_from_heads(self.projection, x)  # (batch, 1, hidden_dim)
         x = x + self.mlp(self.norm(x), training=training)
-        return x[:, 0]
+        return (x[:, 0], probabilities) if return_attention else x[:, 0]
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], input_shape[2])
+
+    def compute_output_spec(self, tokens, training=False, return_attention=False, attention_offset=None):
+        batch, length, hidden_dim = tokens.shape
+        outputs = keras.KerasTensor((batch, hidden_dim), dtype=self.compute_dtype)
+        if not return_attention:
+            return outputs
+        shape = (batch, self.num_heads, 1, None if length is None else length - self.num_prefix_tokens)
+        return outputs, keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def get_config(self):
         return {
