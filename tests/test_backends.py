@@ -8,13 +8,14 @@ import pathlib
 import signal
 import sys
 
+import golden
 import keras
 import numpy as np
 import pytest
 
 from keras_vit import features, metadata
 from keras_vit.config import DataConfig, OptimizerConfig, Recipe, TrainingConfig
-from keras_vit.interpret import attention_maps, rollout
+from keras_vit.interpret import attention_maps, grad_cam, integrated_gradients, relevance, rollout
 from keras_vit.models import ViTConfig, build_vit
 from keras_vit.training import compile_model, fit
 from keras_vit.training.loop import fit as run_module
@@ -107,6 +108,24 @@ def test_heat_maps_follow_the_attention(case):
     expected = relevance[:, queries, -height * width :].mean(axis=1)
     expected = (expected / expected.sum(axis=1, keepdims=True)).reshape(-1, height, width)
     np.testing.assert_allclose(rollout(model, images), expected, rtol=1e-3)
+
+
+def test_explanations_of_a_class_follow_its_score(case):
+    model, images, logits = case
+    attributions = integrated_gradients(model, images, 1, steps=64)
+    gained = logits[:, 1] - _numpy(model(np.zeros_like(images)))[:, 1]
+    np.testing.assert_allclose(attributions.sum(axis=(1, 2, 3)), gained, atol=1e-3)
+    for maps in (relevance(model, images, 1), grad_cam(model, images, 1)):
+        assert maps.shape == (3, *metadata(model).config.grid_size)
+        assert maps.min() >= 0
+        assert maps.std() > 0
+
+
+def test_relevance_equals_the_golden():
+    model, images, _ = golden.load("timm/vit_token_nonsquare")
+    with np.load(golden.GOLDENS / "interpret" / "vit_token_nonsquare.npz") as file:
+        expected = file["relevance_class_to_patches"]
+        np.testing.assert_allclose(relevance(model, images, file["target"]), expected, atol=1e-5)
 
 
 def test_attention_changes_no_output(case):

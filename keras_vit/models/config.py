@@ -140,6 +140,34 @@ class ModelConfig:
         """
         raise ValueError(f"feature maps need a Vision Transformer. Received: {type(self).__name__}")
 
+    @property
+    def activation_stage(self):
+        """str. The last stage whose every patch or position has an effect on the outputs: that of Grad-CAM."""
+        return f"stage_{len(self.depths) - 1}"
+
+    @property
+    def token_stage(self):
+        """str. The stage with the final tokens of the patches."""
+        return "encoder_norm"
+
+    @property
+    def patch_pitch(self):
+        """`(h, w)`, pixels from a patch of the first encoder block to the next."""
+        return self.patch_size
+
+    @property
+    def kernel_layer(self):
+        """str. The layer whose kernel is applied to the pixels."""
+        return "patch_encoder"
+
+    def attention_grids(self):
+        """For each encoder block `(h, w)` of the patches that attend to each other, and of their distance in pixels."""
+        return []
+
+    def token_grid(self, tokens):
+        """`(h, w)`, the patches of a stage with this number of tokens, prefix included."""
+        raise ValueError(f"a stage must have tokens. Received: {type(self).__name__}")
+
     def adapt(self, **changes):
         """A copy with some fields changed, for a model that takes over the weights of this one.
 
@@ -344,6 +372,23 @@ class ViTConfig(ModelConfig):
     @property
     def has_global_attention(self):
         return True
+
+    @property
+    def activation_stage(self):
+        # Of a pooled token the other tokens of the last block have no effect.
+        last = self.num_layers - (2 if self.pooling == "token" else 1)
+        return "patch_encoder" if last < 0 else f"encoder_block_{last}"
+
+    @property
+    def token_stage(self):
+        has_norm = self.norm_placement == "pre" and not self.pool_before_norm
+        return "encoder_norm" if has_norm else f"encoder_block_{self.num_layers - 1}"
+
+    def attention_grids(self):
+        return [(self.grid_size, self.patch_pitch)] * self.num_layers
+
+    def token_grid(self, tokens):
+        return self.grid_size
 
     @property
     def can_mask_patches(self):

@@ -92,6 +92,14 @@ class HybridConfig(ViTConfig):
         return tuple(-(-side // self.stem_stride) for side in self.image_size)
 
     @property
+    def patch_pitch(self):
+        return tuple(side * self.stem_stride for side in self.patch_size)
+
+    @property
+    def kernel_layer(self):
+        return "stem_root"
+
+    @property
     def grid_size(self):
         """`(h, w)`, the patches of an image."""
         return tuple(s // p for s, p in zip(self.feature_size, self.patch_size, strict=True))

@@ -161,6 +161,16 @@ class SwinConfig(ModelConfig):
         grid = tuple(s // p for s, p in zip(self.image_size, self.patch_size, strict=True))
         return tuple(tuple(-(-side // 2**stage) for side in grid) for stage in range(len(self.depths)))
 
+    def attention_grids(self):
+        return [
+            (window, tuple(side * 2**stage for side in self.patch_size))
+            for stage, (window, depth) in enumerate(zip(self.windows, self.depths, strict=True))
+            for _ in range(depth)
+        ]
+
+    def token_grid(self, tokens):
+        return next(grid for grid in self.resolutions if math.prod(grid) == tokens)
+
     @property
     def windows(self):
         """`(h, w)` for each stage: `window_size`, or less on a small grid."""
