@@ -27,6 +27,7 @@ _MODEL = (
 )
 _VERSIONS = "folder of a SavedModel, or of numbered versions, of which the highest is used"
 _IMAGES = "image files, folders (with their subfolders) or patterns such as 'photos/**/*.jpg'"
+_METHODS = ("rollout", "relevance", "grad_cam", "integrated_gradients", "smooth_grad")
 _LAYOUTS = ("big_vision", "deit", "dinov2", "google", "huggingface", "microsoft", "timm", "torchvision")
 _FORMATS = ("jpeg", "png", "webp", "bmp", "gif")
 _ACTIVATIONS = ("softmax", "sigmoid", "linear")
@@ -403,14 +404,52 @@ def _parser():
     )
     _serving_arguments(export)
 
-    explain = _command(commands, "explain", "draw the image patches that a model attends to")
+    explain = _command(
+        commands,
+        "explain",
+        "draw what a model attends to, or why it finds a class",
+        "keras_vit explain photo.jpg --model model.keras --method relevance --class dog --to maps",
+    )
     explain.add_argument("images", nargs="+", help=_IMAGES)
     explain.add_argument("--model", required=True, help=f"the folder of a SavedModel, {_MODEL}")
     explain.add_argument(
         "--to", metavar="DIR", default=".", help="output folder for NAME_explained.png (default: the current folder)"
     )
+    explain.add_argument(
+        "--method",
+        choices=_METHODS,
+        default="rollout",
+        help="rollout of the attention (default), the same for every class; or a method that explains a class: "
+        "relevance (not for Swin Transformers), grad_cam, integrated_gradients, smooth_grad",
+    )
+    explain.add_argument(
+        "--class",
+        dest="class_name",
+        metavar="CLASS",
+        help="class to explain, by its label or number (default: the best class of each image)",
+    )
     _limit_argument(explain)
     _device_argument(explain)
+
+    inspect = _command(
+        commands,
+        "inspect",
+        "draw what a model has learned: positions, filters, attention distances, tokens",
+        "keras_vit inspect model.keras --figure pca --image photos --to pictures",
+    )
+    inspect.add_argument("model", help=_MODEL)
+    inspect.add_argument(
+        "--figure",
+        choices=("positions", "filters", "distance", "pca"),
+        required=True,
+        help="similarity of the position embeddings; principal components of the patch embedding; attention distance "
+        "of each head in pixels; principal components of the tokens as colors",
+    )
+    inspect.add_argument("--image", metavar="IMAGE", nargs="+", default=[], help=f"for distance and pca: {_IMAGES}")
+    inspect.add_argument(
+        "--to", metavar="DIR", default=".", help="output folder for MODEL_FIGURE.png (default: the current folder)"
+    )
+    _device_argument(inspect)
 
     check = _command(commands, "check", "check a SavedModel before serving it; exit code 1 if a check fails")
     check.add_argument("path", help=_VERSIONS)

@@ -8,6 +8,7 @@ from keras_vit.cli.explain import explain
 from keras_vit.cli.export import export
 from keras_vit.cli.finetune import finetune
 from keras_vit.cli.info import info
+from keras_vit.cli.inspect import inspect
 from keras_vit.cli.list import list
 from keras_vit.cli.predict import predict
 from keras_vit.cli.publish import publish, rollback
@@ -29,6 +30,7 @@ __all__ = [
     "export",
     "finetune",
     "info",
+    "inspect",
     "list",
     "predict",
     "publish",

@@ -1,4 +1,4 @@
-"""`keras_vit explain`: pictures of the image patches that a model attends to."""
+"""`keras_vit explain`: pictures of what a model attends to, and of why it finds a class."""
 
 import os
 import pathlib
@@ -8,24 +8,56 @@ from keras_vit.cli.predictor import best_classes, check_no_limit, prediction_lim
 from keras_vit.data import UnreadableFile, read_images
 from keras_vit.export.loaded_model import LoadedSavedModel
 from keras_vit.image_ops.decode import DATA
-from keras_vit.interpret import rollout_model
-from keras_vit.interpret.plots import overlay
+from keras_vit.interpret import (
+    grad_cam,
+    integrated_gradients,
+    pixel_heat_map,
+    relevance,
+    rollout_model,
+    smooth_grad,
+)
+from keras_vit.interpret.class_scores import ClassScores
+from keras_vit.interpret.plots import heat_map_figure
+from keras_vit.interpret.taps import inner_images
 from keras_vit.metadata import has_classifier, metadata
 from keras_vit.zoo.create import is_saved_model, load_model
 from keras_vit_client.image_files import find_images
 
+# Methods that explain a class, from a model, normalized images and classes to heat maps.
+CLASS_METHODS = {
+    "relevance": relevance,
+    "grad_cam": grad_cam,
+    "integrated_gradients": lambda model, x, classes: pixel_heat_map(integrated_gradients(model, x, classes)),
+    "smooth_grad": lambda model, x, classes: pixel_heat_map(smooth_grad(model, x, classes)),
+}
+
 
 def explain(options):
-    """Draws one picture per image of the patches that the classifier attends to.
+    """Draws one picture per image: the patches that the classifier attends to, or why it finds a class.
 
     Raises:
-        ValueError: if the model has no attention rollout; if images cannot be read, naming all of them.
+        ValueError: if the model has no such explanation; on an unknown class; if images cannot be read, naming all of
+            them.
     """
     images = find_images(options.images)
+    if options.class_name is not None and options.method == "rollout":
+        raise ValueError(
+            "rollout is the same for every class; explain a class with "
+            f"--method {', '.join(CLASS_METHODS)}. Received: --class {options.class_name}"
+        )
     is_saved = is_saved_model(options.model)
     if is_saved:
         check_no_limit(options.max_pixels)
-    spec, explain_image = _of_saved_model(options.model) if is_saved else _of_model(load_model(options.model))
+        if options.method != "rollout":
+            raise ValueError(
+                "a SavedModel has rollout only; pass the Keras model that it was exported from as --model. "
+                f"Received: --method {options.method}"
+            )
+        spec, explain_image = _of_saved_model(options.model)
+    else:
+        model = load_model(options.model)
+        by_class = options.method != "rollout"
+        spec, explain_image = _of_class(model, options.method, options.class_name) if by_class else _of_model(model)
     limits = DATA if is_saved else prediction_limits(options.max_pixels)
     pictures, failures = _picture_paths(images, pathlib.Path(options.to)), []
     with counted("images", len(images)) as advance:
@@ -36,7 +68,9 @@ def explain(options):
             else:
                 heat_map, title = answer
                 picture.parent.mkdir(parents=True, exist_ok=True)
-                say(f"{image}: {title + ', ' if title else ''}{overlay(pixels, heat_map, picture, title)}")
+                figure = heat_map_figure(pixels, {options.method.replace("_", " "): heat_map}, title)
+                figure.savefig(picture, dpi=120)
+                say(f"{image}: {title + ', ' if title else ''}{picture}")
             advance(1)
     if failures:
         raise ValueError(
@@ -52,6 +86,23 @@ def _of_model(model):
         answer = maps.predict_on_batch(spec.normalize(pixels)[None])
         title = _best(model, answer["outputs"]) if has_classifier(model) else ""
         return answer["heat_map"][0], title
+
+    return spec, explain_image
+
+
+def _of_class(model, method, name):
+    """Returns the same as `_of_model` for a method that explains a class: by name or number, or the best one."""
+    spec, scores = metadata(model).input_spec, ClassScores(model)
+    chosen = None if name is None else int(name) if name.isdigit() and name not in scores.names else name
+    if chosen is not None:
+        scores.number(chosen)  # an unknown class is reported before any image is read
+
+    def explain_image(image, pixels):
+        x = spec.normalize(pixels)[None]
+        inside = inner_images(scores.parts, x)
+        (number,) = scores.numbers(chosen, inside)
+        probability = scores.probabilities(inside)[0, number]
+        return CLASS_METHODS[method](model, x, [int(number)])[0], f"{scores.names[number]} {probability:.3f}"
 
     return spec, explain_image
 

@@ -309,6 +309,38 @@ def test_explain_draws_what_the_model_looks_at(trained, tmp_path, capsys):
     assert Image.open(tmp_path / "maps" / "b_explained.png").size[0] > 400
 
 
+def test_explain_draws_why_the_model_finds_a_class(trained, tmp_path, capsys):
+    Image.new("L", (8, 8), 100).save(tmp_path / "a.png")
+    command = ("explain", tmp_path / "a.png", "--model", trained / "model.keras", "--to", tmp_path)
+    for method in ("relevance", "grad_cam"):
+        assert _main(*command, "--method", method, "--class", "7") == 0
+        assert re.search(r"a.png: 7 0\.\d{3}, .*a_explained.png", capsys.readouterr().out)
+        (tmp_path / "a_explained.png").unlink()
+    for options, message in (
+        (("--method", "relevance", "--class", "77"), r"Received: class=77"),
+        (("--method", "relevance", "--class", "sevn"), r"unknown class.* Received: class='sevn'"),
+        (("--class", "7"), r"--method relevance, .* Received: --class 7"),
+    ):
+        assert _main(*command, *options) == 1
+        assert re.search(message, capsys.readouterr().err)
+    saved = ("explain", tmp_path / "a.png", "--model", trained / "saved_model", "--to", tmp_path)
+    assert _main(*saved, "--method", "relevance") == 1
+    assert "Received: --method relevance" in capsys.readouterr().err
+    assert not (tmp_path / "a_explained.png").exists()
+
+
+def test_inspect_draws_what_the_model_has_learned(trained, tmp_path, capsys):
+    Image.new("L", (8, 8), 100).save(tmp_path / "a.png")
+    for figure in ("positions", "filters", "distance", "pca"):
+        images = ("--image", tmp_path / "a.png") if figure in ("distance", "pca") else ()
+        assert _main("inspect", trained / "model.keras", "--figure", figure, *images, "--to", tmp_path / "views") == 0
+        (path,) = (tmp_path / "views").glob(f"*_{figure}.png")
+        assert str(path) in capsys.readouterr().out
+        assert min(Image.open(path).size) > 100
+    assert _main("inspect", trained / "model.keras", "--figure", "pca") == 1
+    assert "--image photo.jpg. Received: no --image" in capsys.readouterr().err
+
+
 def test_export_chooses_the_format_by_the_ending(trained, tmp_path, capsys):
     assert _main("export", trained / "model.keras", "--to", tmp_path / "digits.onnx") == 0
     answer = capsys.readouterr().out
