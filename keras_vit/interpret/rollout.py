@@ -138,7 +138,8 @@ def rollout_model(model, fusion="mean", discard_ratio=0.0):
     if not config.has_global_attention or not blocks:
         raise ValueError(
             "a rollout needs blocks in which every token attends to every other, as a Vision Transformer's; those of a "
-            "Swin Transformer attend inside windows. "
+            "Swin Transformer attend inside windows. Explain its classes with grad_cam, integrated_gradients or "
+            "smooth_grad. "
             f"Received: model={model.name!r} with a {type(config).__name__}"
         )
     is_rollout = config.pooling in ("token", "token_gap")
