@@ -142,12 +142,39 @@ def rewrite(page, parts, arguments):
     return 0
 
 
+def calibration_table(path):
+    """A table of what a calibration changed, from its record."""
+    record = json.loads(path.read_text())
+    test, images, accuracy = record["test"], record["images"], record["model"]["test_accuracy"]
+    rows = [
+        f"| {name} | {test[key]['ece']:.4f} | {test[key]['nll']:.4f} |"
+        for name, key in (("before", "before"), (f"after, temperature {record['temperature']:.3f}", "after"))
+    ]
+    speeds = record["images_per_second"]
+    return "\n".join(
+        [
+            f"A model of the recipe `{record['recipe']}` after {record['model']['epochs']} epochs ({accuracy:.1%} "
+            f"right on all test images), calibrated on {images['calibration']} of the test images and measured on "
+            f"the other {images['test']} (`recipes/results/{path.name}`, by `benchmarks/calibration.py`):",
+            "",
+            "| | ECE | negative log-likelihood |",
+            "|---|---:|---:|",
+            *rows,
+            "",
+            f"In the same run `evaluate` made {speeds['evaluate']:,} images/s and Keras' `predict` "
+            f"{speeds['predict']:,} on the same batches, on {record['hardware']['cores']} CPU cores.",
+        ]
+    )
+
+
 def main(arguments):
     """Rewrites or checks the pages; returns the exit code."""
     results, benchmarks = recipe_table(ROOT / "recipes" / "results"), benchmark_table(RECORDS)
     codes = [rewrite(ROOT / "README.md", {"results": results, "benchmarks": benchmarks}, arguments)]
     for name, (page, marker) in PAGES.items():
         codes.append(rewrite(page, {marker: record_tables(RECORDS / f"{name}.json")}, arguments))
+    calibration = calibration_table(ROOT / "recipes" / "results" / "calibration_digits.json")
+    codes.append(rewrite(ROOT / "docs" / "evaluation.md", {"calibration": calibration}, arguments))
     return max(codes)
 
 

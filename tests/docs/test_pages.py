@@ -92,7 +92,8 @@ def test_the_page_of_weights_says_what_the_library_does(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/commands.md", "docs/weights.md", "docs/models.md", "docs/serving.md"]
+    "page",
+    ["README.md", "docs/commands.md", "docs/weights.md", "docs/models.md", "docs/serving.md", "docs/evaluation.md"],
 )
 def test_the_files_that_a_page_names_exist(page):
     text = (ROOT / page).read_text()
