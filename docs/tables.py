@@ -145,7 +145,8 @@ def rewrite(page, parts, arguments):
 def calibration_table(path):
     """A table of what a calibration changed, from its record, or what makes one."""
     if not path.exists():
-        return f"Not measured yet: `python benchmarks/calibration.py RUN --json recipes/results/{path.name}` measures it."
+        place = f"recipes/results/{path.name}"
+        return f"Not measured yet: `python benchmarks/calibration.py RUN --json {place}` writes the record."
     record = json.loads(path.read_text())
     test, images, accuracy = record["test"], record["images"], record["model"]["test_accuracy"]
     rows = [
