@@ -75,7 +75,7 @@ def test_a_report_is_printed_and_written(pets, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r".*photos, val: 12 images, accuracy 0\.\d{4}, loss \d+\.\d{4}", lines[-1])
     assert re.fullmatch(
-        r"accuracy 0\.\d+ to [01]\.\d+ with 95 % confidence.*, ECE 0\.\d{4}, [\d,.]+ images/s", lines[1]
+        r"accuracy 0\.\d+ to [01]\.\d+ with 95 % confidence.*, ECE 0\.\d{4}, [\d,.]+ images/s", lines[-2]
     )
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert names == {"report.json", "predictions.csv", "confusion.png", "reliability.png", "mistakes.png"}
