@@ -1,4 +1,4 @@
-"""Public checkpoints of the family, from every layout into our models and out again, strictly."""
+"""Loads checkpoints of every layout into models, strictly, and writes them again."""
 
 from keras_vit.weights.assign import LoadReport
 from keras_vit.weights.hub.catalog import catalog_entry, find_entries

@@ -12,16 +12,16 @@ from keras_vit.weights.layouts.transforms import PATCH_AXES
 
 KERNEL, POSITIONS = "patch_encoder/projection/kernel", "patch_encoder/position_embedding"
 BIASES = "/attention/relative_position_bias_table"
-ROOT = "stem_root/convolution/kernel"  # sees the channels of the image where there is a ResNet
+ROOT = "stem_root/convolution/kernel"  # in a hybrid the ResNet, not the patch kernel, takes the image
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """The change that turns a file's array into that of a variable.
+    """A change from a file's array to the value of a variable.
 
     Args:
         note: str, shown to the user.
-        apply: callable of the file's array in our shape; gives the variable's.
+        apply: callable of the file's array, with our order of axes, that returns the variable's.
     """
 
     note: str
@@ -29,7 +29,7 @@ class Change:
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class OriginalSizes:
     """Sizes of the model that a file was written from, as far as they are known.
 
     Args:
@@ -46,30 +46,30 @@ class Source:
     spare: bool = False
 
 
-def find_source(config, layout, description, rules, shapes):
-    """The `Source` of a file: from what is told of it, and the rest as in the model that is filled.
+def original_sizes(config, layout, description, rules, shapes):
+    """Finds the `OriginalSizes` of a file: as stated in it or beside it, and the rest as in the model to load.
 
     Args:
-        config: of the model.
+        config: of the model to load.
         layout: `Layout` of the file.
         description: `Description` of the file, or `None`.
-        rules: those of the model.
+        rules: list of `Rule` of the model.
         shapes: dict from key to shape.
     """
-    told, own = (description.stated, description.config is not None) if description else ({}, False)
+    stated, own = (description.stated, description.config is not None) if description else ({}, False)
     patch_size = layout.patch_size or _kernel_patch(rules, shapes, config)
-    sizes = {name: told[name] for name in ("image_size", "window_size") if name in told and hasattr(config, name)}
+    sizes = {name: stated[name] for name in ("image_size", "window_size") if name in stated and hasattr(config, name)}
     # An image may have pixels beyond the last whole patch; where it has none, this changes nothing.
     sizes |= {"drop_remainder": True} if hasattr(config, "drop_remainder") else {}
     sizes |= {"patch_size": patch_size} if patch_size else {}
     try:
         known = config.replace(**sizes)
-    except ValueError:  # what is told is of something else
+    except ValueError:  # the stated sizes belong to something else
         known = config
-    # Of a source's files a table is as the source takes it, whatever is told; of ours it is as the config in it says.
+    # In another library's file the table is as that library reads it, whatever is stated; in ours as the config says.
     square = layout.square_positions and not own
     grid_size, windows = layout.grid_size or getattr(known, "grid_size", None), getattr(known, "windows", None)
-    return Source(patch_size, grid_size, windows, square, layout.spare_position)
+    return OriginalSizes(patch_size, grid_size, windows, square, layout.spare_position)
 
 
 def _kernel_patch(rules, shapes, config):
@@ -80,55 +80,55 @@ def _kernel_patch(rules, shapes, config):
     return tuple(shape[axis] for axis in PATCH_AXES[kernel.transform]) if len(shape) == 4 else None
 
 
-def find_change(path, shape, wanted, config, source):
-    """The change that an array needs.
+def find_change(path, shape, target, config, source):
+    """Finds the change that turns a file's array into the value of a variable.
 
     Args:
         path: of the variable.
         shape: of the file's array in our order of axes.
-        wanted: shape of the variable.
+        target: shape of the variable.
         config: the config of the model.
-        source: `Source` of the file.
+        source: `OriginalSizes` of the file.
 
     Returns:
-        A `Change`, or `None` if the array is the variable's as it is.
+        A `Change`, or `None` if the array fits as it is.
 
     Raises:
         ValueError: if no change makes it fit.
     """
     if path == KERNEL:
-        return _kernel_change(shape, wanted, config, source.patch_size)
+        return _kernel_change(shape, target, config, source.patch_size)
     if path == ROOT and len(shape) == 4:
-        return _root_change(shape, wanted)
+        return _root_change(shape, target)
     if path == POSITIONS and len(shape) == 3:
-        return _position_change(shape, wanted, config, source)
+        return _position_change(shape, target, config, source)
     if path.endswith(BIASES) and len(shape) == 2:
-        return _bias_change(path, shape, wanted, config, source)
-    _check_same(shape, wanted)
+        return _bias_change(path, shape, target, config, source)
+    _check_same(shape, target)
     return None
 
 
-def _check_same(found, wanted):
-    if found != wanted:
-        raise ValueError(f"sizes must be those of the variable. Received: {found} for {wanted}")
+def _check_same(shape, target):
+    if shape != target:
+        raise ValueError(f"sizes must be those of the variable. Received: {shape} for {target}")
 
 
-def _root_change(shape, wanted):
-    _check_same((*shape[:2], shape[3]), (*wanted[:2], wanted[3]))
-    if shape == wanted:
+def _root_change(shape, target):
+    _check_same((*shape[:2], shape[3]), (*target[:2], target[3]))
+    if shape == target:
         return None
     return Change(
-        f"kernels of the stem of {shape[2]} channels are adapted to {wanted[2]}",
-        lambda array: adapt_channels(array, wanted[2]),
+        f"kernels of the stem of {shape[2]} channels are adapted to {target[2]}",
+        lambda array: adapt_channels(array, target[2]),
     )
 
 
-def _kernel_change(shape, wanted, config, old_patch):
+def _kernel_change(shape, target, config, old_patch):
     if old_patch is None:
         raise ValueError("a patch kernel must have four axes")
-    _check_same(shape[1:], wanted[1:])
+    _check_same(shape[1:], target[1:])
     patch = config.patch_size
-    channels, new_channels = shape[0] // math.prod(old_patch), wanted[0] // math.prod(patch)
+    channels, new_channels = shape[0] // math.prod(old_patch), target[0] // math.prod(patch)
     if new_channels != config.num_channels:  # those of a ResNet's features
         _check_same(channels, new_channels)
     notes = []
@@ -139,15 +139,15 @@ def _kernel_change(shape, wanted, config, old_patch):
 
     def apply(array):
         kernel = resample_kernel(array.reshape(*old_patch, channels, -1), patch)
-        return adapt_channels(kernel, new_channels).reshape(wanted)
+        return adapt_channels(kernel, new_channels).reshape(target)
 
     return Change("; ".join(notes), apply) if notes else None
 
 
 def adapt_channels(kernel, num_channels):
-    """A patch kernel `(ph, pw, c, hidden_dim)` for another number of channels: summed for one, else tiled.
+    """Adapts a patch kernel `(ph, pw, c, hidden_dim)` to another number of channels: summed for one, else tiled.
 
-    Source: timm `adapt_input_conv`.
+    OriginalSizes: timm `adapt_input_conv`.
     """
     channels = kernel.shape[2]
     if num_channels == channels:
@@ -158,17 +158,19 @@ def adapt_channels(kernel, num_channels):
     return tiled * (channels / num_channels)
 
 
-def _position_change(shape, wanted, config, source):
-    _check_same((shape[0], shape[2]), (wanted[0], wanted[2]))
+def _position_change(shape, target, config, source):
+    _check_same((shape[0], shape[2]), (target[0], target[2]))
     prefix = (int(config.class_token) + int(config.distillation_token)) * config.position_on_prefix
-    grid, found = grid_of_table(shape[1], prefix, (source.grid_size, config.grid_size), source.square, source.spare)
-    if source.spare and found > prefix:
-        note = "the entry of a class token, which the model has not, is left out of the positions"
-        rest = _position_change((1, shape[1] - 1, shape[2]), wanted, config, source)
+    grid, table_prefix = grid_of_table(
+        shape[1], prefix, (source.grid_size, config.grid_size), source.square, source.spare
+    )
+    if source.spare and table_prefix > prefix:
+        note = "the entry of the class token is left out of the positions, as the model has none"
+        rest = _position_change((1, shape[1] - 1, shape[2]), target, config, source)
         if rest is None:
             return Change(note, lambda array: array[:, 1:])
         return Change(f"{note}; {rest.note}", lambda array: rest.apply(array[:, 1:]))
-    _check_same(found, prefix)
+    _check_same(table_prefix, prefix)
     if grid == config.grid_size:
         return None
     method = config.position_resize
@@ -178,8 +180,8 @@ def _position_change(shape, wanted, config, source):
     )
 
 
-def _bias_change(path, shape, wanted, config, source):
-    _check_same(shape[1], wanted[1])
+def _bias_change(path, shape, target, config, source):
+    _check_same(shape[1], target[1])
     block = int(path.split("/")[0].rpartition("_")[2])
     stage = next(s for s in range(len(config.depths)) if block < sum(config.depths[: s + 1]))
     window = config.windows[stage]

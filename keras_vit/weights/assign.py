@@ -1,4 +1,4 @@
-"""Arrays of a checkpoint into the variables of a model: all that fit, or none at all."""
+"""Assigns the arrays of a checkpoint to the variables of a model: all of them, or none."""
 
 import dataclasses
 import inspect
@@ -8,11 +8,11 @@ import keras
 import numpy as np
 
 from keras_vit.metadata import metadata
-from keras_vit.weights.adapt import find_change, find_source
+from keras_vit.weights.adapt import find_change, original_sizes
 from keras_vit.weights.key_selection import matching
 from keras_vit.weights.layouts.base import HEADS, expand, is_head, weights_by_path
 from keras_vit.weights.layouts.transforms import SAME, TRANSPOSED, check_exact
-from keras_vit.weights.transpose import is_turned, turned_matrix
+from keras_vit.weights.transpose import is_single_transpose, transpose_matrix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,20 +21,20 @@ class LoadReport:
 
     Args:
         layout: str. The file's layout.
-        used: tuple of keys that filled a variable.
+        used: tuple of keys that were loaded.
         skipped: tuple of keys that `skip=` named.
-        unmodeled: tuple of keys that belong to something the model is not, such as a text tower.
+        ignored: tuple of keys of parts that the model does not have, such as a text tower.
         replaced: tuple of keys of a head with another number of classes.
         new: tuple of paths of variables that keep their initial values.
-        notes: tuple of str: what was resized or adapted.
-        prefix: str. What stands in the file in front of the keys that were read.
-        outside: tuple of keys of the file that are not behind it: of other models, of an optimizer, of other layers.
+        notes: tuple of str. What was resized or adapted.
+        prefix: str in front of the keys in the file.
+        outside: tuple of keys of the file without that prefix: of other models, an optimizer or other layers.
     """
 
     layout: str
     used: tuple
     skipped: tuple = ()
-    unmodeled: tuple = ()
+    ignored: tuple = ()
     replaced: tuple = ()
     new: tuple = ()
     notes: tuple = ()
@@ -43,13 +43,13 @@ class LoadReport:
 
 
 def raise_difference(path, layout, unused, unfilled, misshapen, selection, prefix=""):
-    """Raises a `ValueError` that lists all of it, if there is any.
+    """Raises a `ValueError` that lists all differences, if there are any.
 
     Args:
         path: of the file.
         layout: str.
-        unused: keys that nothing takes.
-        unfilled: dict from path of a variable to the keys that are missing.
+        unused: keys without a variable.
+        unfilled: dict from path of a variable to its missing keys.
         misshapen: dict from key or path to a pair of shapes, the file's and the model's.
         selection: `KeySelection`, whose arguments the error advises.
         prefix: str in front of the keys in the file.
@@ -62,25 +62,25 @@ def raise_difference(path, layout, unused, unfilled, misshapen, selection, prefi
     raise ValueError(
         f"a checkpoint must fit the model, key by key; {selection.argument('skip')}[...] leaves out keys of the file, "
         f"{selection.argument('new')}[...] variables of the model. Received: {str(path)!r}, read as layout {layout!r}"
-        f"{f' behind {prefix!r}' if prefix else ''}:\n" + "\n".join(lines)
+        f"{f' with prefix {prefix!r}' if prefix else ''}:\n" + "\n".join(lines)
     )
 
 
-_SHOWN = 8  # names in a message
+_MAX_NAMES = 8  # names in a message
 # The axis of a head's kernel that counts the classes: PyTorch's is the first.
 _OUTPUTS = {TRANSPOSED: 0, SAME: -1}
 
 
-def fill(model, checkpoint, layout, selection, description=None, turned=None):
-    """Fills a model; where it raises, nothing of the model is changed.
+def assign_weights(model, checkpoint, layout, selection, description=None, transposed=None):
+    """Assigns the arrays of a checkpoint to a model. On an error the model is unchanged.
 
     Args:
         model: a model of keras_vit.
-        checkpoint: `Checkpoint` of a model, as `find_model` gives it.
+        checkpoint: `Checkpoint` of a model, as returned by `find_model`.
         layout: its `Layout`.
         selection: `KeySelection`; keys to leave out are as the file has them or with one a block.
         description: `Description` of the file, or `None`.
-        turned: what `turning` gave for the same file.
+        transposed: dict that `transpose_in_background` yielded for the same file, or `None`.
 
     Returns:
         A `LoadReport`.
@@ -97,8 +97,8 @@ def fill(model, checkpoint, layout, selection, description=None, turned=None):
     layout = layout.bind(variables)
     table = layout.table(config)
     rules = expand(table, config, variables)
-    unmodeled = matching(checkpoint, layout.unmodeled) - {key for item in rules for key in item.theirs}
-    # The whole table: a model without a head leaves one of the file away.
+    ignored = matching(checkpoint, layout.ignored) - {key for item in rules for key in item.theirs}
+    # The whole table: a model without a head still ignores the head of the file.
     heads = {key for item in table if is_head(item) for key in item.theirs}
     replaced = set() if _same_classes(rules, checkpoint, variables) else heads & set(checkpoint)
     headless = not heads & set(checkpoint)
@@ -108,25 +108,25 @@ def fill(model, checkpoint, layout, selection, description=None, turned=None):
     skipped |= {key for item in rules if set(item.ours) <= untouched for key in item.theirs if key in checkpoint}
 
     unfilled = set(variables) - {name for item in rules for name in item.ours} - untouched
-    unused = set(checkpoint) - {key for item in rules for key in item.theirs} - left_out - unmodeled
-    source = find_source(config, layout, description, rules, checkpoint.shapes)
+    unused = set(checkpoint) - {key for item in rules for key in item.theirs} - left_out - ignored
+    source = original_sizes(config, layout, description, rules, checkpoint.shapes)
     filled = {path: variable for path, variable in variables.items() if path not in untouched}
-    changes = _audit(checkpoint, layout, active, filled, (config, source), unused, unfilled, selection)
+    changes = _find_changes(checkpoint, layout, active, filled, (config, source), unused, unfilled, selection)
     layout.check_constants(checkpoint, config)
     # All arrays are read before the first variable changes, one at a time, so that no copy of the model is needed.
     for key in (key for item in active for key in item.theirs):
         check_exact(checkpoint[key], key)
     for item in active:
-        _assign(item, checkpoint, filled, config, changes, turned or {})
+        _assign(item, checkpoint, filled, config, changes, transposed or {})
 
     notes = list(dict.fromkeys(change.note for change in changes.values()))
     subtree = checkpoint.subtree
-    if told := subtree.note(outside, selection):
-        notes.insert(0, told)
+    if note := subtree.note(outside, selection):
+        notes.insert(0, note)
     if untouched:
         names = sorted(untouched)
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        notes.append(f"left as in the model, by {selection.argument('new')}: {', '.join(names[:_SHOWN])}{more}")
+        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+        notes.append(f"left as in the model, by {selection.argument('new')}: {', '.join(names[:_MAX_NAMES])}{more}")
     if headless and any(path.startswith(HEADS) for path in filled):
         notes.append("the head is new: the file has none")
     if replaced and config.num_classes:  # No head at all is what was asked for.
@@ -135,7 +135,7 @@ def fill(model, checkpoint, layout, selection, description=None, turned=None):
         warnings.warn(f"{checkpoint.path.name}: " + "; ".join(notes), stacklevel=_stacklevel())
     used = {key for item in active for key in item.theirs}
     new = set(variables) - {name for item in active for name in item.ours if name in filled}
-    names = (tuple(sorted(group)) for group in (used, skipped, unmodeled, replaced, new))
+    names = (tuple(sorted(group)) for group in (used, skipped, ignored, replaced, new))
     return LoadReport(layout.name, *names, tuple(notes), subtree.prefix, tuple(sorted(subtree.outside)))
 
 
@@ -148,10 +148,10 @@ def _stacklevel():
 
 
 def find_skipped(checkpoint, selection):
-    """The keys that `skip=` names: of the model, and of what else is in the file.
+    """Finds the keys that `skip=` matches: those of the model, and the others of the file.
 
-    A pattern may be of keys with what stands in front of them in the file or without; what names a stack names all
-    blocks in it.
+    A pattern may match keys with or without their prefix in the file; one that matches stacked blocks matches every
+    block.
     """
     subtree = checkpoint.subtree
     full = {subtree.prefix + key: key for key in checkpoint}
@@ -167,7 +167,7 @@ def find_skipped(checkpoint, selection):
 def _same_classes(rules, checkpoint, variables):
     """Returns whether the file's head is as wide as the model's.
 
-    A head that contradicts itself, or has other axes than a head, is left to the audit.
+    A head that contradicts itself, or has other axes than a head, is reported by `_find_changes`.
     """
     heads = {item.ours[0]: item for item in rules if is_head(item)}
     widths = set()
@@ -180,16 +180,16 @@ def _same_classes(rules, checkpoint, variables):
     return bool(heads) and (len(widths) != 1 or widths <= {None, variables["head/kernel"].shape[-1]})
 
 
-def _audit(checkpoint, layout, active, variables, configs, unused, unfilled, selection):
-    """Raises one error with all that does not fit; gives the `Change` of every variable that needs one.
+def _find_changes(checkpoint, layout, active, variables, configs, unused, unfilled, selection):
+    """Finds the `Change` of every variable that needs one; raises one error that lists all differences.
 
     Args:
-        checkpoint, layout: as for `fill`.
+        checkpoint, layout: as for `assign_weights`.
         active: the rules that are applied.
         variables: dict from path to variable.
-        configs: the model's config, and what is known of the file's.
+        configs: the model's config, and the `OriginalSizes` of the file.
         unused: keys that nothing takes.
-        unfilled: paths of variables that nothing fills.
+        unfilled: paths of variables without a key.
         selection: `KeySelection`, for messages.
     """
     unfilled = {path: ["a key that this layout has not"] for path in unfilled}
@@ -199,26 +199,26 @@ def _audit(checkpoint, layout, active, variables, configs, unused, unfilled, sel
         if missing:
             unfilled |= dict.fromkeys([path for path in item.ours if path in variables], missing)
             continue
-        # Zeros that take no memory tell the shape behind the transform.
+        # Broadcast zeros, which take no memory, give the shape after the transform.
         blanks = [np.broadcast_to(np.float32(0), checkpoint.shapes[key]) for key in item.theirs]
-        wanted = {path: tuple(variables[path].shape) for path in item.ours if path in variables}
+        targets = {path: tuple(variables[path].shape) for path in item.ours if path in variables}
         try:
             for path, blank in zip(item.ours, item.load(blanks, configs[0]), strict=True):
-                if path not in wanted:
+                if path not in targets:
                     continue
-                change = find_change(path, blank.shape, wanted[path], *configs)
+                change = find_change(path, blank.shape, targets[path], *configs)
                 if change is not None:
                     changes[path] = change
         except (ValueError, IndexError, TypeError):
-            ours = ", ".join(f"{path} {shape}" for path, shape in wanted.items())
+            ours = ", ".join(f"{path} {shape}" for path, shape in targets.items())
             misshapen[item.theirs[0]] = (checkpoint.shapes[item.theirs[0]], ours)
     raise_difference(checkpoint.path, layout.name, unused, unfilled, misshapen, selection, checkpoint.subtree.prefix)
     return changes
 
 
-def _assign(item, checkpoint, variables, config, changes, turned):
-    if is_turned(item) and item.ours[0] not in changes and item.theirs[0] in turned:
-        tensor = turned.pop(item.theirs[0]).result()
+def _assign(item, checkpoint, variables, config, changes, transposed):
+    if is_single_transpose(item) and item.ours[0] not in changes and item.theirs[0] in transposed:
+        tensor = transposed.pop(item.theirs[0]).result()
         if tensor is not None:
             variables[item.ours[0]].assign(tensor)
             return
@@ -231,10 +231,10 @@ def _assign(item, checkpoint, variables, config, changes, turned):
 
 
 def _set(variable, value):
-    """Assigns an array; a transposed matrix is turned by the backend, which is many times faster than NumPy."""
+    """Assigns an array; the backend transposes many times faster than NumPy."""
     if keras.config.backend() == "jax":
         value = np.copy(value)  # JAX may keep an array as it is, and this one may be a view of the file
     if value.ndim == 2 and value.T.flags.c_contiguous and not value.flags.c_contiguous:
-        variable.assign(turned_matrix(value.T))
+        variable.assign(transpose_matrix(value.T))
     else:
         variable.assign(value)

@@ -6,15 +6,13 @@ import json
 import re
 
 from keras_vit.preprocessing import InputSpec
-from keras_vit.weights.config import embedded
-from keras_vit.weights.config import json_files as hints
-from keras_vit.weights.config import json_files as input_hints
-from keras_vit.weights.layouts.keras_layout import read_description
+from keras_vit.weights.config import json_files, safetensors_metadata
+from keras_vit.weights.layouts.keras_layout import read_keras_metadata
 
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """Everything that a checkpoint states about its model.
+    """Facts that a checkpoint states about its model.
 
     Args:
         fields: dict of fields of the config, from a `config.json`.
@@ -52,46 +50,46 @@ class Description:
 
 
 def describe(checkpoint, preprocessing=True):
-    """The `Description` of a checkpoint. What the file says of itself goes before what lies beside it.
+    """Collects the `Description` of a checkpoint. The file's own metadata win over the files beside it.
 
-    Read are `config.json`, as timm and Hugging Face write it, `preprocessor_config.json`, as Hugging Face does,
-    `open_clip_config.json`, and the license in the head of a model card, `README.md`; without a config, the name of the
-    model that a training program wrote into the file.
+    It reads `config.json` (timm, Hugging Face), `preprocessor_config.json` (Hugging Face), `open_clip_config.json`, and
+    the license in the front matter of a model card, `README.md`; without a config, the name of the model that a
+    training program wrote into the file.
 
     Args:
-        checkpoint: `Checkpoint` of a model, as `find_model` gives it.
-        preprocessing: bool. Whether the files beside it are asked for the preprocessing. Default True.
+        checkpoint: `Checkpoint` of a model, as returned by `find_model`.
+        preprocessing: bool. Whether to read the preprocessing too. Default True.
 
     Raises:
         ValueError: if one of them is malformed.
     """
     if checkpoint.content is not None and checkpoint.content.kind == "keras":
-        found = read_description(checkpoint)
-        if found is None:
+        content = read_keras_metadata(checkpoint)
+        if content is None:
             return Description()
-        return Description({}, found.config, found.input_spec, found.labels, found.origin, found.license)
-    written = embedded.read(checkpoint)
-    if written is not None:
-        return Description({}, *written, license=_license(checkpoint.path, {}, checkpoint.metadata))
+        return Description({}, content.config, content.input_spec, content.labels, content.origin, content.license)
+    own = safetensors_metadata.read(checkpoint)
+    if own is not None:
+        return Description({}, *own, license=_license(checkpoint.path, {}, checkpoint.metadata))
     path = checkpoint.path.with_name("config.json")
     content = _read_json(path)
     if not content:
         path = checkpoint.path.with_name("open_clip_config.json")
-        content = _checked(path, input_hints.timm_content, _read_json(path))
+        content = _checked(path, json_files.open_clip_to_timm, _read_json(path))
     architecture = {} if content or checkpoint.content is None else checkpoint.content.architecture
     preprocessor_path = checkpoint.path.with_name("preprocessor_config.json")
     preprocessor = _read_json(preprocessor_path)
     if not preprocessing:
         spec = None
     elif "architecture" in content:
-        spec = _checked(path, input_hints.timm_input_spec, content)
+        spec = _checked(path, json_files.timm_input_spec, content)
     else:
-        spec = _checked(preprocessor_path, input_hints.transformers_input_spec, preprocessor)
+        spec = _checked(preprocessor_path, json_files.transformers_input_spec, preprocessor)
     if architecture:
-        fields = _checked(checkpoint.path, hints.config_fields, architecture)
+        fields = _checked(checkpoint.path, json_files.config_fields, architecture)
     else:
-        fields = _checked(path, hints.config_fields, content)
-    labels = _checked(path, input_hints.labels, content)
+        fields = _checked(path, json_files.config_fields, content)
+    labels = _checked(path, json_files.labels, content)
     license = _license(checkpoint.path, content, checkpoint.metadata)
     return Description(fields, None, spec, labels, license=license, architecture=architecture)
 
@@ -135,6 +133,4 @@ def _checked(path, read, content):
     try:
         return read(content)
     except (ValueError, TypeError, AttributeError, KeyError, ArithmeticError) as error:
-        raise ValueError(
-            f"a {path.name} must hold what its writers put there. Received: {str(path)!r}: {error}"
-        ) from error
+        raise ValueError(f"a {path.name} must be as its library writes it. Received: {str(path)!r}: {error}") from error

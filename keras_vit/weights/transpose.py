@@ -1,4 +1,4 @@
-"""Matrices that a file has the other way round, turned while the model is being built."""
+"""Transposes the kernels of a checkpoint in a background thread while the model is built."""
 
 import concurrent.futures
 import contextlib
@@ -7,40 +7,44 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_vit.weights.layouts.base import count, is_head
+from keras_vit.weights.layouts.base import expand_blocks, is_head
 from keras_vit.weights.layouts.transforms import TRANSPOSED
 
 
 @contextlib.contextmanager
-def turning(checkpoint, layout, config, dtype=None):
-    """While the model is being built in its context, the matrices are turned that a file has the other way round.
+def transpose_in_background(checkpoint, layout, config, dtype=None):
+    """Transposes kernels that the file stores as (out, in) while the model is built in this context.
 
-    Building is Python's work and turning the backend's, so that two cores share them. TensorFlow only: JAX turns
-    asynchronously, and PyTorch turns as it copies.
+    Building runs in Python and transposing in the backend, so that two cores share the work. TensorFlow only: JAX
+    transposes asynchronously, and PyTorch while it copies.
 
     Args:
-        checkpoint, layout: as for `fill`.
-        config: of the model to be filled.
-        dtype: of the model, as for `keras.layers.Layer`. Variables of less than float32 are left to `fill`, which
-            needs one float32 matrix at a time.
+        checkpoint, layout: as for `assign_weights`.
+        config: of the model to load.
+        dtype: of the model, as for `keras.layers.Layer`. Variables in lower precision are left to
+            `assign_weights`, which needs one float32 matrix at a time.
 
     Yields:
-        Dict from key to the future of a tensor or `None`, for `fill`. At the end of the context all are done.
+        Dict from key to the future of a tensor or `None`, for `assign_weights`. All are done when the context ends.
     """
     if keras.config.backend() != "tensorflow" or _variable_dtype(dtype) != "float32":
         yield {}
         return
     checkpoint = layout.unpack(checkpoint)
-    keys = [item.theirs[0] for item in count(layout.table(config), config) if is_turned(item) and not is_head(item)]
+    keys = [
+        item.theirs[0]
+        for item in expand_blocks(layout.table(config), config)
+        if is_single_transpose(item) and not is_head(item)
+    ]
 
-    def turn(key):
+    def transpose(key):
         array = checkpoint[key]
-        with keras.device("cpu"):  # Scopes of devices do not reach into threads; on the host it fits in any case.
-            return turned_matrix(array) if array.dtype == np.float32 else None
+        with keras.device("cpu"):  # Device scopes do not reach into threads; host memory is large enough.
+            return transpose_matrix(array) if array.dtype == np.float32 else None
 
     pool = concurrent.futures.ThreadPoolExecutor(1)
     try:
-        yield {key: pool.submit(turn, key) for key in keys if key in checkpoint}
+        yield {key: pool.submit(transpose, key) for key in keys if key in checkpoint}
     except BaseException:
         pool.shutdown(cancel_futures=True)
         raise
@@ -51,11 +55,11 @@ def _variable_dtype(dtype):
     return (keras.dtype_policies.get(dtype) if dtype else keras.config.dtype_policy()).variable_dtype
 
 
-def is_turned(item):
-    """Returns whether a rule is one matrix on both sides, turned."""
+def is_single_transpose(item):
+    """Returns whether a rule is one matrix on both sides, transposed."""
     return item.transform is TRANSPOSED and len(item.ours) == len(item.theirs) == 1
 
 
-def turned_matrix(array):
-    """The tensor of a transposed array: the backend turns many times faster than NumPy."""
+def transpose_matrix(array):
+    """Transposes a matrix in the backend, many times faster than NumPy; returns a tensor."""
     return ops.transpose(ops.convert_to_tensor(array))

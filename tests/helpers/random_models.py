@@ -63,17 +63,17 @@ def read(path, **wanted):
     return load_weights(model_and_weights(read_config(path, **wanted))[0], path)
 
 
-def hints_for(config, layout):
+def known_fields_of(config, layout):
     """What the arrays of a file in this layout cannot tell, but for the pooling."""
     if isinstance(config, SwinConfig):
         names = ["image_size", "window_size", "window_rule", "pretrained_window_sizes"]
         return {name: getattr(config, name) for name in names if getattr(config, name) is not None}
-    hints = {} if layout in ("google", "big_vision") else {"num_heads": config.num_heads}
+    fields = {} if layout in ("google", "big_vision") else {"num_heads": config.num_heads}
     if not config.head_bias:
-        hints["num_classes"] = config.num_classes  # CLIP's projection is in its files anyway
+        fields["num_classes"] = config.num_classes  # CLIP's projection is in its files anyway
     stride = getattr(config, "stem_stride", 1)
     whole = tuple(grid * side * stride for grid, side in zip(config.grid_size, config.patch_size, strict=True))
     square = config.grid_size[0] == config.grid_size[1]
     if not square or config.position_embedding != "learned" or config.image_size != whole:
-        hints["image_size"] = config.image_size
-    return hints
+        fields["image_size"] = config.image_size
+    return fields

@@ -11,7 +11,7 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 from random_configs import SWINS, VITS, examples, swin, vit
-from random_models import BUFFERS, assert_holds, error_of, fill, forget, hints_for, model_and_weights, read
+from random_models import BUFFERS, assert_holds, error_of, fill, forget, known_fields_of, model_and_weights, read
 
 from keras_vit.weights import LAYOUTS, load_weights
 from keras_vit.weights.layouts.base import expand
@@ -158,7 +158,7 @@ def test_a_dropped_key_is_noticed_even_if_the_architecture_is_read_off_the_file(
     key = data.draw(st.sampled_from(sorted(keys)), "key")
     path = _write(folder, _damage(tensors, key, "dropped"))
     with pytest.raises(ValueError, match="Received: "):
-        read(path, **hints_for(config, layout))
+        read(path, **known_fields_of(config, layout))
 
 
 HEADS = [(layout, "swin" if layout == "microsoft" else "token") for layout in LAYOUTS if layout != "big_vision"]
@@ -171,7 +171,7 @@ def test_half_a_head_is_an_error(layout, family, folder):
     heads = [key for key in ours if _is_head(ours[key])]
     assert len(heads) == (4 if family == "distilled" else 2)
     for key in heads:
-        error = error_of(read, _write(folder, _damage(tensors, key, "dropped")), **hints_for(config, layout))
+        error = error_of(read, _write(folder, _damage(tensors, key, "dropped")), **known_fields_of(config, layout))
         assert error is not None, key
         assert _names(error, key, ours[key])
 
@@ -195,7 +195,7 @@ def test_half_a_head_is_an_error(layout, family, folder):
 )
 def test_what_the_architecture_is_read_off_is_named_where_it_is_wrong(layout, key, damage, folder):
     config, tensors, ours = _files(layout)["token"]
-    error = error_of(read, _write(folder, _damage(tensors, key, damage)), **hints_for(config, layout))
+    error = error_of(read, _write(folder, _damage(tensors, key, damage)), **known_fields_of(config, layout))
     assert error is not None
     assert _names(error, key, ours[key]), error
 
@@ -211,5 +211,5 @@ def test_constants_of_the_graph_may_be_missing(layout, family, folder):
     assert all(re.search(BUFFERS, key) for key in set(tensors) - set(ours))
     model, weights = model_and_weights(config)
     forget(model)
-    assert load_weights(model, path).unmodeled == ()
+    assert load_weights(model, path).ignored == ()
     assert_holds(model, weights)

@@ -56,10 +56,10 @@ def test_hub_file_comes_with_its_config_and_is_fetched_once(server):
 
 
 def test_a_file_of_the_cache_alone_asks_nobody(server):
-    path = download("hub:timm/small", described=False)
+    path = download("hub:timm/small", with_config=False)
     assert not path.with_name("config.json").exists()
     before = len(server.requests)
-    assert download("hub:timm/small", described=False) == path
+    assert download("hub:timm/small", with_config=False) == path
     assert len(server.requests) == before
 
 
@@ -101,7 +101,7 @@ def test_url_goes_on_where_the_connection_was_cut(server):
 
 def test_hub_file_survives_a_cut_connection(server):
     server.cuts = [100_000]
-    assert download("hub:timm/small", described=False).read_bytes() == CONTENT
+    assert download("hub:timm/small", with_config=False).read_bytes() == CONTENT
     assert len(gets(server)) == 2
 
 
@@ -115,7 +115,7 @@ def test_hub_file_that_is_cut_too_often(server):
 
 def test_url_that_is_cut_too_often_keeps_its_part_for_the_next_call(server):
     server.cuts = [10_000] * 5
-    with pytest.raises(ConnectionError, match=r"failed 5 times.*goes on at 50,000 bytes"):
+    with pytest.raises(ConnectionError, match=r"failed 5 times.*resumes at 50,000 bytes"):
         download(f"{server.url}/bucket/S_16.npz")
     assert download(f"{server.url}/bucket/S_16.npz").read_bytes() == CONTENT
     assert gets(server)[-1][1] == "bytes=50000-"
@@ -171,7 +171,7 @@ def test_offline_mode_uses_the_cache_alone(server, monkeypatch):
 
 def test_refusals_that_stay_are_not_repeated(server):
     server.status = 400
-    with pytest.raises(ConnectionError, match=r"is refused \(HTTP 400\)"):
+    with pytest.raises(ConnectionError, match=r"was rejected \(HTTP 400\)"):
         download(f"{server.url}/bucket/S_16.npz")
     assert len(gets(server)) == 1
 

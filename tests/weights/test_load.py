@@ -52,7 +52,7 @@ def test_same_layout_in_and_out_is_identical_bit_for_bit(case):
     # A mask token is made anew; stacked blocks are used one by one but written as they came.
     constants = set(layout.constants(keras_vit.metadata(model).config))
     assert constants <= set(checkpoint)
-    assert set(written) == set(checkpoint) - (set(report.unmodeled) - constants)
+    assert set(written) == set(checkpoint) - (set(report.ignored) - constants)
     for key, value in written.items():
         source = checkpoint[key]
         if key in constants:
@@ -118,7 +118,7 @@ def test_a_swin_is_not_written_where_the_source_would_run_it_otherwise(tmp_path)
 
 def test_what_is_not_modeled_is_listed():
     report = load_weights(load("huggingface/clip_vision")[0], _checkpoint("huggingface/clip_vision").path)
-    assert set(report.unmodeled) == {
+    assert set(report.ignored) == {
         "logit_scale",
         "text_model.final_layer_norm.bias",
         "text_model.final_layer_norm.weight",
@@ -126,7 +126,7 @@ def test_what_is_not_modeled_is_listed():
         "vision_model.embeddings.position_ids",
         "visual_projection.weight",
     }
-    assert load_weights(load("dinov2/dinov2_reg4")[0], _checkpoint("dinov2/dinov2_reg4").path).unmodeled == (
+    assert load_weights(load("dinov2/dinov2_reg4")[0], _checkpoint("dinov2/dinov2_reg4").path).ignored == (
         "mask_token",
     )
 
@@ -295,7 +295,7 @@ def test_other_channels_are_summed_or_tiled_as_timm_does(channels):
 
 def test_what_no_file_tells_comes_from_a_config_beside_it_or_is_asked_for(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(LEGACY.read_bytes())
-    with pytest.raises(ValueError, match="attention heads cannot be told from this file; pass num_heads="):
+    with pytest.raises(ValueError, match="attention heads cannot be inferred from this file; pass num_heads="):
         from_checkpoint(tmp_path / "model.safetensors")
     content = {"num_attention_heads": 8, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-3}
     (tmp_path / "config.json").write_text(json.dumps(content))
@@ -490,12 +490,12 @@ def test_what_a_file_leaves_new_is_random_and_clones_are_too(tmp_path):
 def test_garbage_waits_while_a_model_is_loaded(enabled, fails, monkeypatch):
     inside = []
 
-    def fill(*arguments):
+    def assign(*arguments):
         inside.append(gc.isenabled())
         if fails:
             raise ValueError("it fails")
 
-    monkeypatch.setattr(load_module, "fill", fill)
+    monkeypatch.setattr(load_module, "assign_weights", assign)
     if not enabled:
         gc.disable()
     try:
@@ -517,7 +517,7 @@ def test_of_a_model_around_ours_the_inner_one_is_written(tmp_path):
         ]
     ):
         path = tmp_path / f"{number}.safetensors"
-        with pytest.warns(UserWarning, match=r"written is the model inside, '.*'; left out: .*own_head/bias, "):
+        with pytest.warns(UserWarning, match=r"only the inner model '.*' is written; left out: .*own_head/bias, "):
             save_weights(model, path)
         loaded = from_checkpoint(path)
         assert all(np.array_equal(a, b) for a, b in zip(loaded.weights, inner.weights, strict=True))

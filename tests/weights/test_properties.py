@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from random_configs import VITS, examples, swin, swin_configs, vit, vit_configs
-from random_models import BUFFERS, assert_holds, error_of, fill, forget, hints_for, model_and_weights, read_config
+from random_models import BUFFERS, assert_holds, error_of, fill, forget, known_fields_of, model_and_weights, read_config
 
 import keras_vit
 from keras_vit.models import HybridConfig, SwinConfig
@@ -100,7 +100,7 @@ def _check_arrays_alone(model, layout, folder):
     if path is None:
         assert config.pooling == ("token" if config.pool_before_norm else "gap"), layout
     else:
-        assert _told(read_config(path, **hints_for(config, layout))) == _told(config), layout
+        assert _told(read_config(path, **known_fields_of(config, layout))) == _told(config), layout
 
 
 def _check_round_trips(config, folder):
@@ -122,7 +122,7 @@ def _check_round_trips(config, folder):
             assert_holds(model, weights)
             assert read_config(path) == config
         assert report.new == report.skipped == report.replaced == report.notes == ()
-        assert all(re.search(BUFFERS, key) for key in report.unmodeled)
+        assert all(re.search(BUFFERS, key) for key in report.ignored)
         # Every further layout lies between two times of the first one.
         if first is None:
             first = layout, {key: value.tobytes() for key, value in _arrays(path).items()}
@@ -220,7 +220,7 @@ def test_a_bias_that_lacks_in_one_block_is_named(tmp_path):
 def test_fixed_positions_do_not_tell_the_size_of_the_image(tmp_path):
     model, _ = model_and_weights(vit(**VITS["sincos2d"]))
     path = _written(model, "big_vision", tmp_path, ".npz")
-    with pytest.raises(ValueError, match=r"image_size cannot be told .* pass image_size=. Received: hidden_dim=8"):
+    with pytest.raises(ValueError, match=r"image_size cannot be inferred .* pass image_size=. Received: hidden_dim=8"):
         read_config(path)
     assert read_config(path, image_size=(8, 24)).image_size == (8, 24)
 
@@ -270,6 +270,6 @@ def test_the_mask_of_a_swin_tells_the_size_of_a_square_image_alone(tmp_path):
         path = _written(model_and_weights(config)[0], "microsoft", tmp_path, ".npz")
         if windows[0] == windows[1]:
             assert read_config(path).image_size == (64, 64)
-    with pytest.raises(ValueError, match=r"image_size cannot be told from this file .*; pass image_size="):
+    with pytest.raises(ValueError, match=r"image_size cannot be inferred from this file .*; pass image_size="):
         read_config(path)
     assert read_config(path, image_size=(32, 64)).image_size == (32, 64)

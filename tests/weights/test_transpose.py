@@ -6,21 +6,21 @@ from tiny import CONFIG, tiny_vit
 from keras_vit.weights import from_checkpoint, save_weights
 from keras_vit.weights.files.checkpoint import open_checkpoint
 from keras_vit.weights.layouts.detect import detect_layout
-from keras_vit.weights.transpose import turning
+from keras_vit.weights.transpose import transpose_in_background
 
 pytestmark = pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="TensorFlow alone turns ahead")
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("turning") / "model.safetensors"
+    path = tmp_path_factory.mktemp("transpose_in_background") / "model.safetensors"
     save_weights(tiny_vit(), path, layout="timm")
     return open_checkpoint(path)
 
 
 def turned(checkpoint, config=CONFIG, dtype=None):
     layout = detect_layout(checkpoint, "auto")
-    with turning(checkpoint, layout, config, dtype) as futures:
+    with transpose_in_background(checkpoint, layout, config, dtype) as futures:
         pass
     return {key: future.result() for key, future in futures.items()}
 
@@ -43,7 +43,7 @@ def test_an_error_while_building_waits_for_nothing(checkpoint):
     futures = {}
 
     def build():
-        with turning(checkpoint, layout, CONFIG) as started:
+        with transpose_in_background(checkpoint, layout, CONFIG) as started:
             futures.update(started)
             raise ValueError("no such model")
 

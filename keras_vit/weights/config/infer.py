@@ -1,4 +1,4 @@
-"""The config of a file: what its arrays tell, what is told beside them, and what neither does."""
+"""Infers the config of a checkpoint from its arrays, from what is stated beside them, and from defaults."""
 
 import dataclasses
 import pathlib
@@ -8,80 +8,80 @@ from keras_vit.models import SIZES, HybridConfig, ViTConfig
 from keras_vit.validation import as_pair
 from keras_vit.weights.files.training_files import stated_config
 
-# What arrays tell for certain; where a file's own description says otherwise, it is not of these arrays.
+# Fields that the arrays determine; a description that contradicts them belongs to other arrays.
 _CERTAIN = ("hidden_dim", "embed_dim", "num_layers", "depths", "mlp_dim", "num_channels", "patch_size", "num_classes")
 
-# What the name of a model stands for, and arrays tell for certain.
+# Fields that both the name of a model and the arrays determine.
 _NAMED = ("hidden_dim", "embed_dim", "num_layers", "depths", "mlp_dim", "patch_size", "version", "num_registers")
 
 
 def published_heads(hidden_dim, num_layers, mlp_dim):
-    """The number of heads of the published size with these numbers, or `None`."""
+    """Returns the number of heads of the published size with these numbers, or `None`."""
     sizes = {(width, depth, mlp): heads for width, depth, heads, mlp in SIZES.values()}
     return sizes.get((hidden_dim, num_layers, mlp_dim))
 
 
 def complete_vit(fields):
-    """The config of inferred fields, a hybrid or not, with the heads of the published size where nothing tells them.
+    """Builds the config of inferred fields, a hybrid or not; unknown heads are those of the published size.
 
     Raises:
         ValueError: if the image size or the number of heads is unknown.
     """
     if "image_size" not in fields:
         raise ValueError(
-            "image_size cannot be told from a file without a table of positions; pass image_size=. "
+            "image_size cannot be inferred from a file without a position table; pass image_size=. "
             f"Received: hidden_dim={fields['hidden_dim']}, patch_size={fields['patch_size']}"
         )
     if "num_heads" not in fields:
         heads = published_heads(fields["hidden_dim"], fields["num_layers"], fields["mlp_dim"])
         if heads is None:
             raise ValueError(
-                "the number of attention heads cannot be told from this file; pass num_heads=. "
+                "the number of attention heads cannot be inferred from this file; pass num_heads=. "
                 f"Received: hidden_dim={fields['hidden_dim']}"
             )
         fields = {**fields, "num_heads": heads}
     return (HybridConfig if "stem_depths" in fields else ViTConfig)(**fields)
 
 
-def infer_config(checkpoint, layout, description, wanted=None, defaults=None):
-    """The config of the model that a checkpoint was written from.
+def infer_config(checkpoint, layout, description, requested=None, defaults=None):
+    """Infers the config of the model that a checkpoint was written from.
 
     Args:
         checkpoint: `Checkpoint`, with single blocks.
         layout: its layout.
-        description: `Description` of the file; the config in it is the answer, if the arrays agree.
-        wanted: dict of fields that a user asks for. They decide what neither arrays nor description tell.
-        defaults: dict of fields that decide it before `wanted` does.
+        description: `Description` of the file; a config in it is the answer, if the arrays agree.
+        requested: dict of fields that the user passed, for what neither arrays nor description state.
+        defaults: dict of fields that win over `requested` there.
 
     Returns:
         A config.
 
     Raises:
-        ValueError: if a key is missing without which nothing can be told, if what no file tells is unknown, or if
+        ValueError: if a necessary key is missing, if a field that no file states is unknown, or if
             the description contradicts the arrays.
     """
-    told, others = description.stated, {**(wanted or {}), **(defaults or {})}
+    stated, fallback = description.stated, {**(requested or {}), **(defaults or {})}
     inferred = {
-        **_infer(checkpoint, layout, {**(defaults or {}), **(wanted or {}), **told}),
+        **_infer(checkpoint, layout, {**(defaults or {}), **(requested or {}), **stated}),
         **layout.infer_values(checkpoint),
     }
-    if differing := _differing_from_name(layout, description, inferred, wanted or {}):
+    if differing := _differing_from_name(layout, description, inferred, requested or {}):
         if defaults is None:
             _raise_of_name(checkpoint, description, differing)
         # The caller names the model, and the file does not contradict that by a name that is not its own.
         description = dataclasses.replace(description, fields={}, architecture={})
-        return infer_config(checkpoint, layout, description, wanted, defaults)
+        return infer_config(checkpoint, layout, description, requested, defaults)
     if description.config is not None:
         _check_agreement(checkpoint, description.config, inferred)
         return description.config
-    _warn_of_square_table(checkpoint, inferred, {**(defaults or {}), **(wanted or {}), **told})
+    _warn_of_square_table(checkpoint, inferred, {**(defaults or {}), **(requested or {}), **stated})
     known = {field.name for field in dataclasses.fields(layout.config_class)}
-    others, told = ({name: v for name, v in group.items() if name in known} for group in (others, told))
-    return layout.make_config({**others, **layout.merge(inferred, told)})
+    fallback, stated = ({name: v for name, v in group.items() if name in known} for group in (fallback, stated))
+    return layout.make_config({**fallback, **layout.merge(inferred, stated)})
 
 
-def _warn_of_square_table(checkpoint, inferred, hints):
-    """Warns where a table without an entry of the class token may as well be one of images that are not square.
+def _warn_of_square_table(checkpoint, inferred, known_fields):
+    """Warns about a position table without a class token that may as well belong to images that are not square.
 
     25 entries are a grid of 5 x 5, or one of 6 x 4 and the class token. DeiT-III (with its LayerScale) and models with
     registers are of the first kind; so is FlexiViT, but most others are of the second.
@@ -90,20 +90,22 @@ def _warn_of_square_table(checkpoint, inferred, hints):
     if usual or not inferred.get("class_token") or inferred.get("position_on_prefix", True):
         return
     size = inferred["image_size"]
-    confirmed = hints.get("image_size") is not None and as_pair(hints["image_size"], "image_size") == tuple(size)
-    if confirmed or hints.get("position_on_prefix") is False:
+    confirmed = known_fields.get("image_size") is not None and as_pair(
+        known_fields["image_size"], "image_size"
+    ) == tuple(size)
+    if confirmed or known_fields.get("position_on_prefix") is False:
         return
     warnings.warn(
-        f"{pathlib.Path(checkpoint.path).name}: the position table is taken for that of images of "
+        f"{pathlib.Path(checkpoint.path).name}: the position table is read as that of images of "
         f"{size[0]} x {size[1]} pixels, without a position of the class token; if the images were not square, pass "
-        f"image_size=(height, width), else image_size={size[0]} says that it is so",
+        f"image_size=(height, width), else image_size={size[0]} to confirm it",
         stacklevel=2,
     )
 
 
-def _infer(checkpoint, layout, hints):
+def _infer(checkpoint, layout, known_fields):
     try:
-        return layout.infer(checkpoint.shapes, hints)
+        return layout.infer(checkpoint.shapes, known_fields)
     except KeyError as error:
         raise ValueError(
             f"a checkpoint of layout {layout.name!r} must have the key {error}. Received: {str(checkpoint.path)!r}"
@@ -115,10 +117,10 @@ def _infer(checkpoint, layout, hints):
         ) from error
 
 
-def _differing_from_name(layout, description, inferred, wanted):
-    """Sizes of the arrays that are not those of the model's name in the file: dict from field to both of them.
+def _differing_from_name(layout, description, inferred, requested):
+    """Finds the sizes of the arrays that differ from the model name in the file: dict from field to both values.
 
-    A field that the caller passes as it is in the arrays is left out: it confirms them.
+    A field that the caller passes with the value of the arrays is left out.
     """
     named = stated_config(description.architecture)
     if named is None:
@@ -128,19 +130,19 @@ def _differing_from_name(layout, description, inferred, wanted):
     names = [name for name in _NAMED if name in inferred and hasattr(named, name)]
     sizes = {name: (inferred[name], getattr(named, name)) for name in names}
     return {
-        name: (found, expected)
-        for name, (found, expected) in sizes.items()
-        if found != expected and not _confirms(wanted.get(name), found)
+        name: (actual, expected)
+        for name, (actual, expected) in sizes.items()
+        if actual != expected and not _confirms(requested.get(name), actual)
     }
 
 
-def _confirms(value, found):
-    """Returns whether what a caller passes for a field is what the arrays have; one number stands for a pair."""
-    return found in (tuple(value) if isinstance(value, list) else value, (value, value))
+def _confirms(value, actual):
+    """Returns whether the passed value of a field is that of the arrays; one number stands for a pair."""
+    return actual in (tuple(value) if isinstance(value, list) else value, (value, value))
 
 
 def _raise_of_name(checkpoint, description, differing):
-    text = ", ".join(f"{name}={found!r} for {expected!r}" for name, (found, expected) in differing.items())
+    text = ", ".join(f"{name}={actual!r} for {expected!r}" for name, (actual, expected) in differing.items())
     raise ValueError(
         "the name of the model that a training program wrote into a file must be that of its arrays; pass config=, or "
         f"the differing fields as they are in the arrays. Received: {str(checkpoint.path)!r} of "

@@ -14,7 +14,7 @@ _ACTIVATIONS = {
     "quick_gelu": "quick_gelu",
 }
 _POOLINGS = {"avg": "gap", "token": "token", "map": "map"}
-# Words of Hugging Face for fields of ours.
+# Hugging Face's names of config fields.
 _TRANSFORMERS = {
     "num_attention_heads": "num_heads",
     "layer_norm_eps": "layer_norm_epsilon",
@@ -24,7 +24,7 @@ _TRANSFORMERS = {
 }
 
 
-# What transformers takes where a `config.json` leaves it out: `configuration_*.py` of each `model_type`.
+# Defaults of transformers for a `config.json`: `configuration_*.py` of each `model_type`.
 _VIT_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
 _TOWER_TYPES = ("clip", "clip_vision_model", "siglip", "siglip_vision_model")
 _DEFAULTS = {
@@ -34,14 +34,13 @@ _DEFAULTS = {
 
 
 def config_fields(content):
-    """Fields of a config; an empty dict for an empty object.
+    """Reads the fields of a config; an empty dict for an empty object.
 
     Args:
         content: dict, a `config.json`.
 
     Raises:
-        ValueError: if it names an activation that is not known, a size that is none, or absolute positions in a Swin
-            Transformer.
+        ValueError: on an unknown activation, an invalid size, or absolute positions in a Swin Transformer.
     """
     fields = _timm(content) if "architecture" in content else _transformers(_with_defaults(content))
     for name in ("image_size", "window_size"):
@@ -64,7 +63,7 @@ def _timm(content):
     fields["pooling"] = _POOLINGS.get(arguments.get("global_pool", content.get("global_pool")))
     input_size = (content.get("pretrained_cfg") or {}).get("input_size")
     fields["image_size"] = arguments.get("img_size") or (input_size and input_size[1:])
-    # The name alone stands for the activation, unless it is an argument; whether an MLP is gated, its arrays tell.
+    # Unless it is an argument, the activation follows from the name; the arrays show whether an MLP is gated.
     activation = "quick_gelu" if "quickgelu" in architecture else getattr(variant, "activation", None)
     fields["activation"] = None if activation == "swiglu" else activation
     if isinstance(arguments.get("act_layer"), str):
@@ -73,7 +72,7 @@ def _timm(content):
 
 
 def _with_defaults(content):
-    """Reads the part of a `config.json` on the image tower, and the family that its `model_type` stands for."""
+    """Adds the defaults of its `model_type` to a `config.json`, or to its section on the image tower."""
     tower = content.get("vision_config")
     kind = (tower or content).get("model_type", content.get("model_type"))
     return {**(_DEFAULTS.get(kind, {}) if isinstance(kind, str) else {}), **(tower or content)}
@@ -81,7 +80,9 @@ def _with_defaults(content):
 
 def _transformers(content):
     if content.get("use_absolute_embeddings"):
-        raise ValueError("absolute positions are not modeled in Swin Transformers. Received: use_absolute_embeddings")
+        raise ValueError(
+            "Swin Transformers with absolute positions are not supported. Received: use_absolute_embeddings"
+        )
     fields = {ours: content[theirs] for theirs, ours in _TRANSFORMERS.items() if theirs in content}
     if "CLIPVisionModelWithProjection" in (content.get("architectures") or ()):
         fields |= {"num_classes": content["projection_dim"], "head_bias": False}
@@ -103,35 +104,35 @@ _RESAMPLES = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 def timm_input_spec(content):
-    """The `InputSpec` of timm's `config.json`, or `None` where it tells none or one that an `InputSpec` cannot hold.
+    """Reads the `InputSpec` of timm's `config.json`; `None` if it states none, or one without an equivalent.
 
-    Source: timm `data/config.py` `resolve_data_config`, whose defaults hold for what is not told, and
+    Source: timm `data/config.py` `resolve_data_config`, whose defaults apply to missing fields, and
     `data/transforms_factory.py` `transforms_imagenet_eval`.
     """
-    told = content.get("pretrained_cfg")
-    if not told:
+    pretrained_cfg = content.get("pretrained_cfg")
+    if not pretrained_cfg:
         return None
-    mode, fraction = told.get("crop_mode") or "center", told.get("crop_pct") or 0.875
+    mode, fraction = pretrained_cfg.get("crop_mode") or "center", pretrained_cfg.get("crop_pct") or 0.875
     if mode == "squash" and fraction == 1:
         fraction = None
-    # With 'border' an image is filled up instead of cut where nothing is cropped.
+    # With 'border' an image is padded instead of cropped.
     elif mode != "center":
         warnings.warn(
             f"crop_mode={mode!r} with crop_pct={fraction} of the config.json has no InputSpec; pass input_spec=",
             stacklevel=5,
         )
         return None
-    interpolation = told.get("interpolation") or "bicubic"
+    interpolation = pretrained_cfg.get("interpolation") or "bicubic"
     return InputSpec(
-        tuple(told.get("input_size") or (3, 224, 224))[1:],
+        tuple(pretrained_cfg.get("input_size") or (3, 224, 224))[1:],
         crop_fraction=fraction,
         interpolation="bicubic" if interpolation == "random" else interpolation,
-        mean=tuple(told.get("mean") or _IMAGENET_MEAN),
-        std=tuple(told.get("std") or _IMAGENET_STD),
+        mean=tuple(pretrained_cfg.get("mean") or _IMAGENET_MEAN),
+        std=tuple(pretrained_cfg.get("std") or _IMAGENET_STD),
     )
 
 
-def timm_content(content):
+def open_clip_to_timm(content):
     """Translates OpenCLIP's `open_clip_config.json` of a timm tower to the fields of timm's `config.json`.
 
     Returns:
@@ -142,14 +143,14 @@ def timm_content(content):
     tower = content.get("model_cfg", {}).get("vision_cfg", {})
     if "timm_model_name" not in tower:
         return {}
-    told, size = content.get("preprocess_cfg", {}), tower.get("image_size", 224)
+    preprocessing, size = content.get("preprocess_cfg", {}), tower.get("image_size", 224)
     height, width = size if isinstance(size, list) else (size, size)
-    squashed = told.get("resize_mode", "shortest") == "squash"
+    squashed = preprocessing.get("resize_mode", "shortest") == "squash"
     config = {
         "input_size": [3, height, width],
-        "mean": told.get("mean") or _CLIP_MEAN,
-        "std": told.get("std") or _CLIP_STD,
-        "interpolation": told.get("interpolation") or "bicubic",
+        "mean": preprocessing.get("mean") or _CLIP_MEAN,
+        "std": preprocessing.get("std") or _CLIP_STD,
+        "interpolation": preprocessing.get("interpolation") or "bicubic",
         "crop_pct": 1.0,
         "crop_mode": "squash" if squashed else "center",
     }
@@ -158,7 +159,7 @@ def timm_content(content):
 
 
 def transformers_input_spec(content):
-    """The `InputSpec` of Hugging Face's `preprocessor_config.json`, or `None` for an empty object.
+    """Reads the `InputSpec` of Hugging Face's `preprocessor_config.json`; `None` for an empty object.
 
     Where Hugging Face squashes an image before it cuts the center out, as for DeiT, proportions are kept here, as
     in DeiT's own evaluation; of square images both make the same.
@@ -192,7 +193,7 @@ def transformers_input_spec(content):
 
 
 def _side(size):
-    """`(h, w)` of what Hugging Face calls a size: an int, or an object of sides."""
+    """Reads `(h, w)` from a size of Hugging Face: an int, or an object of sides."""
     if not isinstance(size, dict):
         return (size, size) if isinstance(size, int) else tuple(size)
     if "shortest_edge" in size:
@@ -201,7 +202,7 @@ def _side(size):
 
 
 def labels(content):
-    """The class names in a `config.json`, a tuple; `None` where there are none but placeholders."""
+    """Reads the class names of a `config.json` as a tuple; `None` if they are missing or placeholders."""
     names = content.get("label_names") or content.get("id2label")
     if isinstance(names, dict):
         numbered = {int(number): name for number, name in names.items()}

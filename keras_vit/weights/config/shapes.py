@@ -7,7 +7,7 @@ from keras_vit.validation import as_pair
 
 
 def axes(shapes, key, count):
-    """The shape of an array that the architecture is read off.
+    """Returns the shape of an array that determines the architecture.
 
     Args:
         shapes: dict from key to shape.
@@ -20,14 +20,14 @@ def axes(shapes, key, count):
     """
     if len(shapes[key]) != count:
         raise ValueError(
-            f"an array that tells the architecture must have the axes of its layout, {count}. "
+            f"an array that determines the architecture must have the axes of its layout, {count}. "
             f"Received: {key!r} of shape {tuple(shapes[key])}"
         )
     return tuple(shapes[key])
 
 
 def ratio_of_widths(pairs):
-    """The shortest decimal that gives the widths inside the MLPs, which are cut to whole numbers.
+    """Finds the shortest decimal that gives the widths inside the MLPs, which are truncated to integers.
 
     Args:
         pairs: of ints, the width of a token and that inside the MLP, one for each stage.
@@ -44,13 +44,13 @@ def ratio_of_widths(pairs):
 
 
 def kernel_sizes(shapes, key):
-    """Width, channels and patch size that the key of a patch kernel `(hidden_dim, channels, h, w)` tells."""
+    """Returns width, channels and patch size of a patch kernel `(hidden_dim, channels, h, w)`."""
     width, channels, *patch_size = axes(shapes, key, 4)
     return width, channels, tuple(patch_size)
 
 
 def count_classes(shapes, kernels, biases, outputs=0):
-    """The classes of the first array of a head that is there, 0 without one. What else it lacks, the audit names.
+    """Counts the classes by the first array of a head that exists, 0 without one; the load reports missing arrays.
 
     Args:
         shapes: dict from key to shape.
@@ -64,17 +64,16 @@ def count_classes(shapes, kernels, biases, outputs=0):
 
 
 def grid_of_table(entries, num_prefix, grids=(), square=False, spare=False):
-    """The grid of a position table and how many of its entries belong to prefix tokens.
+    """Infers the grid of a position table, and the number of its entries that belong to prefix tokens.
 
-    A table says how many entries it has, not how they lie. It is taken to be of the first of `grids` where the
-    number fits, else square.
+    The number of entries does not determine the grid: it is the first of `grids` that fits, else square.
 
     Args:
         entries: int.
         num_prefix: int. Class and distillation token of the model.
         grids: of `(h, w)` and `None`, the most likely first.
-        square: bool. Whether the source has square tables alone: a square number of entries is then no other grid.
-        spare: bool. Whether a table that fits nothing else may be a square behind an entry of no token.
+        square: bool. Whether the source has only square tables: a square number of entries is then a square grid.
+        spare: bool. Whether a table that fits nothing else may be a square after one unused entry.
 
     Returns:
         A pair: `(h, w)`, and the entries of prefix tokens, `num_prefix` or 0; 1 where there is a spare one.
@@ -90,13 +89,13 @@ def grid_of_table(entries, num_prefix, grids=(), square=False, spare=False):
     if candidates:
         return candidates[0]
     raise ValueError(
-        "a position table must be square or fit image_size, which a file does not tell; pass image_size=(h, w). "
+        "a position table must be square or fit image_size, which a file does not state; pass image_size=(h, w). "
         f"Received: {entries} entries with {num_prefix} prefix tokens, grids {known}"
     )
 
 
 def window_of_table(entries, windows=()):
-    """The window of a table of relative position biases: the first of `windows` that fits, else square.
+    """Infers the window of a table of relative position biases: the first of `windows` that fits, else square.
 
     Args:
         entries: int.
@@ -116,28 +115,28 @@ def window_of_table(entries, windows=()):
         return ((side + 1) // 2,) * 2
     raise ValueError(
         "a table of relative position biases must be of a square window or fit window_size, which a file does not "
-        f"tell; pass window_size=(h, w). Received: {entries} entries, windows {list(windows)}"
+        f"state; pass window_size=(h, w). Received: {entries} entries, windows {list(windows)}"
     )
 
 
-def position_fields(entries, num_prefix, fields, hints, square=False, spare=False):
-    """`image_size`, `position_on_prefix` and, where it is so, `drop_remainder` of the model that wrote a table.
+def position_fields(entries, num_prefix, fields, known_fields, square=False, spare=False):
+    """Infers `image_size`, `position_on_prefix` and, if true, `drop_remainder` from a position table.
 
     Args:
         entries: int, those of the table.
         num_prefix: int. Class and distillation token of the model.
         fields: dict with `patch_size`, of a hybrid also with `stem_depths`.
-        hints: dict; its `image_size` is that of the model where the table has as many entries as such an image has
+        known_fields: dict; its `image_size` is used if the table has as many entries as such an image has
             patches. It may have pixels beyond the last whole patch.
         square, spare: as for `grid_of_table`.
     """
-    wanted, patch_size = hints.get("image_size"), fields["patch_size"]
+    image_size, patch_size = known_fields.get("image_size"), fields["patch_size"]
     stride = stem_stride(fields["stem_depths"]) if "stem_depths" in fields else 1
     grid, rest = None, False
-    if wanted is not None:
-        wanted = as_pair(wanted, "image_size")
+    if image_size is not None:
+        image_size = as_pair(image_size, "image_size")
         # A ResNet rounds up, a grid of patches down.
-        parts = [divmod(-(-side // stride), patch) for side, patch in zip(wanted, patch_size, strict=True)]
+        parts = [divmod(-(-side // stride), patch) for side, patch in zip(image_size, patch_size, strict=True)]
         if all(whole for whole, _ in parts):
             grid, rest = tuple(whole for whole, _ in parts), any(part for _, part in parts)
     table_grid, prefix = grid_of_table(entries, num_prefix, (grid,), square, spare)
@@ -146,4 +145,4 @@ def position_fields(entries, num_prefix, fields, hints, square=False, spare=Fals
         size = tuple(side * patch * stride for side, patch in zip(table_grid, patch_size, strict=True))
         return {"image_size": size, "position_on_prefix": on_prefix}
     dropped = {"drop_remainder": True} if rest else {}
-    return {"image_size": wanted, "position_on_prefix": on_prefix, **dropped}
+    return {"image_size": image_size, "position_on_prefix": on_prefix, **dropped}

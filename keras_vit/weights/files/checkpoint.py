@@ -1,4 +1,4 @@
-"""Checkpoint files as lazy mappings from key to array, and back."""
+"""Opens checkpoint files as lazy mappings from key to array, and writes them."""
 
 import collections.abc
 import os
@@ -12,21 +12,21 @@ import safetensors.numpy
 from keras_vit.weights.files.checksums import reserve_checksums, write_checksums
 from keras_vit.weights.files.readers import BROKEN, open_content
 
-# Endings that files of weights usually have; what a file is, its content alone decides.
+# Usual suffixes of checkpoints; the format of a file is recognized by its content.
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".h5", ".keras")
 
 
 class Checkpoint(collections.abc.Mapping):
-    """The arrays of a file by key, read when they are asked for.
+    """Mapping from the keys of a file to its arrays, which are read on access.
 
     Args:
         path: of the file, for messages.
         shapes: dict from key to shape.
         read: callable from key to array.
         metadata: dict of str to str that the file holds beside its arrays.
-        packed: dict from key to the one that the file has instead, where several are stacked in one array.
+        packed: dict from key to the file's own key, for blocks that are stacked in one array.
         content: `Content` of the file, or `None`.
-        subtree: `Subtree` of the file that these arrays are, or `None`: all of it.
+        subtree: `Subtree` of the file with these arrays, or `None`: the whole file.
     """
 
     def __init__(self, path, shapes, read, metadata=None, packed=None, content=None, subtree=None):
@@ -38,12 +38,12 @@ class Checkpoint(collections.abc.Mapping):
         self._read = read
 
     def derive(self, shapes, read, packed=None, subtree=None):
-        """A checkpoint of the same file with other keys."""
+        """Returns a checkpoint of the same file with other keys."""
         packed, subtree = packed or self.packed, subtree or self.subtree
         return Checkpoint(self.path, shapes, read, self.metadata, packed, self.content, subtree)
 
     def without(self, keys):
-        """The checkpoint without some of its keys."""
+        """Returns the checkpoint without some of its keys."""
         return self.derive({key: shape for key, shape in self.shapes.items() if key not in keys}, self._read)
 
     def __getitem__(self, key):
@@ -70,19 +70,19 @@ def open_checkpoint(path):
             of the index of a model in several such files.
 
     Returns:
-        A `Checkpoint`. Arrays keep the file's dtype; bfloat16 is `ml_dtypes.bfloat16`. Containers inside one another,
-        as in files of PyTorch, give keys joined by dots.
+        A `Checkpoint`. Arrays keep the file's dtype; bfloat16 is `ml_dtypes.bfloat16`. The keys of nested
+        containers, as in files of PyTorch, are joined by dots.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file cannot be read, or is of another kind.
+        ValueError: if the file cannot be read, or is of another format.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"a checkpoint must be a file. Received: {str(path)!r}")
     try:
         content = open_content(path)
-    except FileNotFoundError:  # of a part of it, which the error names
+    except FileNotFoundError:  # a missing shard, which the error names
         raise
     except (safetensors.SafetensorError, RecursionError, *BROKEN) as error:
         raise ValueError(f"a checkpoint must be readable. Received: {str(path)!r} ({error})") from error
@@ -90,7 +90,7 @@ def open_checkpoint(path):
 
 
 def is_checkpoint(path):
-    """Returns whether a file's content is that of a checkpoint, whatever its name."""
+    """Returns whether a file is a checkpoint by its content, whatever its name."""
     try:
         open_checkpoint(path)
     except (ValueError, OSError):
@@ -99,12 +99,12 @@ def is_checkpoint(path):
 
 
 def write_checkpoint(path, tensors, metadata=None):
-    """Writes arrays as `.safetensors` or `.npz`, whole or not at all.
+    """Writes arrays as `.safetensors` or `.npz`, atomically.
 
     Args:
         path: where; an existing file is replaced.
         tensors: dict from key to array. Their checksums are written with them, see `checksums`.
-        metadata: dict of str to str for the header of `.safetensors`; an `.npz` file has no place for it.
+        metadata: dict of str to str for the header of `.safetensors`; ignored for `.npz`.
 
     Raises:
         ValueError: for another suffix.
@@ -120,7 +120,7 @@ def write_checkpoint(path, tensors, metadata=None):
         if path.suffix == ".npz":
             np.savez(name, **tensors)
         else:
-            # PyTorch's loaders want to be told whose file it is.
+            # transformers requires the format in the metadata.
             metadata = {"format": "pt", **(metadata or {}), **reserve_checksums(len(tensors))}
             safetensors.numpy.save_file(tensors, name, metadata=metadata)
             write_checksums(name)

@@ -1,8 +1,8 @@
-"""Finds the file of a model in a folder, as Hugging Face, timm, OpenCLIP and our own runs leave it."""
+"""Finds the file of a model in a folder, as Hugging Face, timm, OpenCLIP and the runs of this library write it."""
 
 from keras_vit.weights.files.checkpoint import is_checkpoint
 
-# The first that is there is read.
+# The first one that exists is read.
 NAMES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -16,30 +16,30 @@ NAMES = (
 
 
 def find_file(folder):
-    """The file in a folder that holds a model: the first of `NAMES`, or else the only checkpoint that is there.
+    """Finds the checkpoint in a folder: the first of `NAMES` that exists, else the only checkpoint.
 
     Args:
         folder: `pathlib.Path`.
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if there are several, and none has one of the names.
+        ValueError: if there are several, none of them with one of these names.
     """
-    found = find_files(folder)
-    if not found:
+    files = find_files(folder)
+    if not files:
         raise FileNotFoundError(
             f"a folder of weights must hold a checkpoint, such as {NAMES[0]} or {NAMES[2]}. Received: {str(folder)!r}"
         )
-    if len(found) > 1:
+    if len(files) > 1:
         raise ValueError(
             f"a folder must hold one checkpoint, or one called {', '.join(NAMES)}; pass the path of a file. "
-            f"Received: {str(folder)!r} with {', '.join(file.name for file in found)}"
+            f"Received: {str(folder)!r} with {', '.join(file.name for file in files)}"
         )
-    return found[0]
+    return files[0]
 
 
 def find_files(folder):
-    """The files in a folder that may hold a model: the first of `NAMES`, or else all checkpoints.
+    """Lists the checkpoints in a folder: the first of `NAMES` that exists, else all checkpoints.
 
     Args:
         folder: `pathlib.Path`.

@@ -1,7 +1,7 @@
 """Reads the files that Keras writes: `.keras` and `.weights.h5`.
 
-The layers' names stand in both; a `.keras` file also holds the config of the model, which is read as data: no layer
-is built and nothing in the file runs.
+Both hold the names of the layers; a `.keras` file also holds the config of the model, which is read as data: no layer
+is built and no code in the file runs.
 """
 
 import io
@@ -12,13 +12,13 @@ import ml_dtypes
 import numpy as np
 
 WEIGHTS_MEMBER, _CONFIG_MEMBER = "model.weights.h5", "config.json"
-# The state of an optimizer is no weight of the model.
+# The state of the optimizer, which is skipped.
 _OPTIMIZER = "optimizer"
 _METADATA_LAYER, _RANDOM = "metadata", "seed_generator"
 
 
 def open_keras(archive):
-    """Arrays of a `.keras` file, with what it says of its model.
+    """Reads the arrays and the config of a `.keras` file.
 
     Args:
         archive: `zipfile.ZipFile`.
@@ -31,7 +31,7 @@ def open_keras(archive):
 
 
 def open_hdf5(source):
-    """Arrays of a `.weights.h5` file.
+    """Reads the arrays of a `.weights.h5` file.
 
     Args:
         source: path, or a file of bytes.
@@ -75,7 +75,7 @@ def open_hdf5(source):
 
 
 def _layers(file):
-    """Names and variables of every layer: the names of the layers that hold it, then its own."""
+    """Yields every layer: the names of the layers around it and its own, and its variables."""
     waiting, seen = [((), file, True)], set()
     while waiting:
         parts, group, is_root = waiting.pop()
@@ -85,7 +85,7 @@ def _layers(file):
         variables = group.get("vars")
         if isinstance(variables, h5py.Group):
             name = variables.attrs.get("name")
-            # What holds everything has a name of no consequence.
+            # The name of the outermost model is not part of the keys.
             parts = parts if is_root or not isinstance(name, str) else (*parts, name)
             yield parts, variables
         for name, child in _own_items(group):
@@ -94,6 +94,6 @@ def _layers(file):
 
 
 def _own_items(group):
-    """Names and members of a group that lie in this file: links to other files are left alone."""
+    """Lists the names and members of a group, without links to other files."""
     names = [name for name in group if isinstance(group.get(name, getlink=True), h5py.HardLink)]
     return [(name, group[name]) for name in names]

@@ -1,7 +1,7 @@
-"""Reads checkpoint files by their content: mapped into memory where their arrays lie in them as they are.
+"""Opens checkpoint files of any format, recognized by their content; uncompressed arrays are memory-mapped.
 
-An array that is mapped costs no memory of the process and may be read any number of times; the mapping is private, so
-that nobody writes to the file through it. What carries a checksum is checked when it is read for the first time.
+A mapped array takes no memory of the process and may be read any number of times; the mapping is private, so that
+nothing writes to the file through it. Arrays with a checksum are checked at the first read.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from keras_vit.weights.files.checksums import read_checksums
 from keras_vit.weights.files.keras_files import WEIGHTS_MEMBER, open_hdf5, open_keras
 from keras_vit.weights.files.torch_files import is_torch_archive, map_member, open_torch_archive, open_torch_stream
 
-# What a damaged file may raise.
+# Errors that a damaged file may raise.
 BROKEN = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, KeyError),
     *(RuntimeError, NotImplementedError),
@@ -29,10 +29,10 @@ BROKEN = (
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16, "I64": "<i8", "I32": "<i4"}
 FORMATS = "safetensors, PyTorch, NumPy (.npz) and Keras (.keras, .weights.h5)"
 _ZIP, _HDF5 = b"PK", b"\x89HDF\r\n\x1a\n"
-# What people have instead of a checkpoint, by its first bytes.
+# Files often mistaken for a checkpoint, by their first bytes.
 _MISTAKEN = {
     b"version https://git-lfs": "it is a pointer of Git LFS, not the file itself; fetch that with `git lfs pull`",
-    b"<": "it is a page of the web, perhaps that of the file; fetch the file itself",
+    b"<": "it is a web page, perhaps that of the file; download the file itself",
     b"\x1f\x8b": "it is compressed with gzip; unpack it first",
 }
 
@@ -46,12 +46,12 @@ class Content:
         shapes: dict from key to shape.
         read: callable that reads a key.
         metadata: dict of str to str that the file holds beside its arrays.
-        containers: frozenset of prefixes that are containers of their own in the file rather than parts of keys.
-        refused: dict from the key of what is no plain array to what it is.
+        containers: frozenset of prefixes that are nested containers in the file rather than parts of keys.
+        refused: dict from the key of an object that is no plain array to a description of it.
         roots: dict from the prefix of every model in a file of Keras to its grid, as `open_hdf5` gives it.
-        described: dict, the JSON that describes the model in a `.keras` file.
+        keras_config: dict, the `config.json` of a `.keras` file.
         architecture: dict, the name and the arguments of the model that a training program wrote beside the weights, as
-            `stated_architecture` gives them.
+            returned by `stated_architecture`.
     """
 
     kind: str
@@ -61,15 +61,15 @@ class Content:
     containers: frozenset = frozenset()
     refused: dict = dataclasses.field(default_factory=dict)
     roots: dict = dataclasses.field(default_factory=dict)
-    described: dict = dataclasses.field(default_factory=dict)
+    keras_config: dict = dataclasses.field(default_factory=dict)
     architecture: dict = dataclasses.field(default_factory=dict)
 
 
 def open_content(path):
-    """The `Content` of a file, whatever its name.
+    """Opens a file, whatever its name; returns a `Content`.
 
     Raises:
-        ValueError, one of `BROKEN`: if the file is damaged, or none of those that are read.
+        ValueError, one of `BROKEN`: if the file is damaged or of an unknown format.
     """
     buffer = _map(path)
     start = buffer[:32]
@@ -84,7 +84,7 @@ def open_content(path):
     if start[:1] == b"\x80":
         return _torch_content(path, open_torch_stream(buffer))
     reason = next((reason for first, reason in _MISTAKEN.items() if start.startswith(first)), None)
-    raise ValueError(reason or f"its content is none of those of {FORMATS}; it begins with {bytes(start[:8])!r}")
+    raise ValueError(reason or f"its content is none of {FORMATS}; it begins with {bytes(start[:8])!r}")
 
 
 def _map(path):
@@ -115,8 +115,8 @@ def _torch_content(path, opened):
 
 
 def _keras_content(path, opened):
-    shapes, read, roots, described = opened
-    return Content("keras", shapes, _checked_read(path, read), roots=roots, described=described)
+    shapes, read, roots, keras_config = opened
+    return Content("keras", shapes, _checked_read(path, read), roots=roots, keras_config=keras_config)
 
 
 def _read_index(text):
@@ -136,16 +136,16 @@ def _read_index(text):
 
 
 def shard_names(path):
-    """The names of the files of a model in several, by their index; an empty list for any other file.
+    """Lists the files of a sharded model by its index; an empty list for any other file.
 
     Raises:
-        ValueError: if it is called an index, and is none.
+        ValueError: if it is named as an index but is not one.
     """
     return sorted(set(_read_index(path.read_bytes()).values())) if path.name.endswith(".index.json") else []
 
 
 def _open_index(path, buffer):
-    """The `Content` of a model in several files, as Hugging Face writes it, by the file that names them all."""
+    """Opens a sharded model of Hugging Face by its index; returns a `Content`."""
     places, shards = _read_index(buffer[:]), {}
     for name in sorted(set(places.values())):
         file = path.with_name(name)
@@ -165,7 +165,7 @@ def _open_index(path, buffer):
 
 
 def _checked_read(path, read):
-    """A callable whose errors are those of an unreadable file."""
+    """Wraps a callable so that its errors name the unreadable file."""
 
     def checked(key):
         try:
@@ -181,7 +181,7 @@ def _view(buffer, shape, dtype, offset, fortran=False):
 
 
 def open_safetensors(path, buffer):
-    """The `Content` of a safetensors file."""
+    """Opens a safetensors file; returns a `Content`."""
     # It checks that the header is sound and that the arrays fill the file without a gap.
     file = safetensors.safe_open(path, framework="numpy")
     (length,) = struct.unpack_from("<Q", buffer)
@@ -207,7 +207,7 @@ def open_safetensors(path, buffer):
 
 
 class _Member:
-    """An array of an `.npz` file: mapped where it is stored as it is, else unpacked.
+    """Array of an `.npz` file: memory-mapped if stored uncompressed, else decompressed.
 
     Args:
         archive: `zipfile.ZipFile`.
@@ -240,7 +240,7 @@ class _Member:
 
 
 def open_npz(path, archive, buffer):
-    """The `Content` of an `.npz` file, without metadata: other readers would take them for an array."""
+    """Opens an `.npz` file; returns a `Content` without metadata, which other readers would take for an array."""
     members = {info.filename.removesuffix(".npy"): _Member(archive, info) for info in archive.infolist()}
     read = _checked_read(path, lambda key: members[key].read(buffer))
     return Content("npz", {key: member.shape for key, member in members.items()}, read)

@@ -18,22 +18,22 @@ _LOCAL_HEADER, _LENGTHS_AT, _SIGNATURE = 30, 26, b"PK\x03\x04"
 
 
 def is_torch_archive(names):
-    """Returns whether the members of a zip archive are those of a file of PyTorch."""
+    """Returns whether a zip archive with these members is a file of PyTorch."""
     return any(name == "data.pkl" or name.endswith("/data.pkl") for name in names)
 
 
 def open_torch_archive(archive, buffer):
-    """Arrays of a file of PyTorch that is a zip archive.
+    """Reads the arrays of a zip archive of PyTorch.
 
     Args:
         archive: `zipfile.ZipFile`.
         buffer: the whole file.
 
     Returns:
-        What `flatten` gives, and what `stated_architecture` does.
+        The results of `flatten` and `stated_architecture`.
 
     Raises:
-        ValueError: if it is damaged, or holds no plain data.
+        ValueError: if it is damaged, or holds other objects than plain data.
     """
     pickled = next(name for name in archive.namelist() if name.split("/")[-1] == "data.pkl")
     root = pickled.removesuffix("data.pkl")
@@ -54,7 +54,7 @@ def open_torch_archive(archive, buffer):
 
 
 def _member_reader(archive, member, buffer):
-    """A callable that gives the bytes of a member, checked the first time."""
+    """Returns a callable that reads the bytes of a member; the first call checks them."""
     checked = []
 
     def read():
@@ -67,10 +67,10 @@ def _member_reader(archive, member, buffer):
 
 
 def map_member(member, buffer):
-    """The bytes of a member that is stored as it is, where they lie in the file.
+    """Returns the bytes of an uncompressed member as a view of the file.
 
     Raises:
-        zipfile.BadZipFile: if they are not what was written.
+        zipfile.BadZipFile: if they are damaged.
     """
     start = member.header_offset
     if buffer[start : start + 4] != _SIGNATURE:
@@ -83,7 +83,7 @@ def map_member(member, buffer):
 
 
 def open_torch_stream(buffer):
-    """Arrays of a file of PyTorch from before version 1.6, or of a pickle of NumPy arrays.
+    """Reads the arrays of a file of PyTorch from before version 1.6, or of a pickle of NumPy arrays.
 
     Args:
         buffer: the whole file.
@@ -118,7 +118,7 @@ def _load_stream(buffer):
     if type(first) is not int or first != _MAGIC:
         return first
     if _load(file) != _PROTOCOL:
-        raise ValueError("a file of PyTorch must be of protocol 1001")
+        raise ValueError("a file of PyTorch must have protocol 1001")
     system = _load(file)
     big = isinstance(system, dict) and not system.get("little_endian", True)
     storages, counts, content = {}, {}, {}
@@ -139,14 +139,14 @@ def _load_stream(buffer):
         return storages[key]
 
     tree = _load(file, find_storage)
-    keys, place, position = _load(file), memoryview(buffer), file.tell()
+    keys, view_of_file, position = _load(file), memoryview(buffer), file.tell()
     if not isinstance(keys, list) or set(keys) != set(storages):
         raise ValueError("the file must hold the storages that its tensors lie in")
     for key in keys:
-        (count,) = struct.unpack_from((">" if big else "<") + "q", place, position)
+        (count,) = struct.unpack_from((">" if big else "<") + "q", view_of_file, position)
         start, size = position + 8, storages[key].size
-        if count != counts[key] or start + size > len(place):
+        if count != counts[key] or start + size > len(view_of_file):
             raise ValueError(f"a storage must have the size that its tensors were written with. Received: {key!r}")
-        content[key] = place[start : start + size]
+        content[key] = view_of_file[start : start + size]
         position = start + size
     return tree

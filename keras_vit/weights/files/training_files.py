@@ -1,7 +1,7 @@
 """Reads the model's name and arguments that training programs write beside the weights in PyTorch files.
 
 timm's training script writes `arch` and `args`, DeiT's and torchvision's `args` with `model`, Lightning
-`hyper_parameters`. A name that is no model of timm's here says nothing, so it is left alone.
+`hyper_parameters`. A name that is none of timm's models in this library is ignored.
 
 Source: timm `utils/checkpoint_saver.py`, `train.py`; DeiT `main.py`.
 """
@@ -13,47 +13,47 @@ from keras_vit.models.aliases import resolve_aliases
 from keras_vit.models.variants import find_variant
 from keras_vit.weights.files.pickles import StandIn
 
-# Where the settings of a run stand, and under which of them the model's name, in the order of preference.
+# Keys of the settings of a run, and of the model's name in them, in order of preference.
 _SETTINGS = ("args", "hyper_parameters", "hparams", "config", "cfg")
 _NAMES = ("arch", "model", "model_name", "architecture")
 
 
 def stated_architecture(tree):
-    """Reads the name of the model, and what it was built with, off the content of a file.
+    """Reads the name of the model and its arguments from the content of a file.
 
     Args:
-        tree: what a pickle holds, with stand-ins for objects.
+        tree: content of a pickle, with stand-ins for objects.
 
     Returns:
-        A dict in the words of timm's `config.json`: `architecture` and `model_args`; an empty one without a known name.
+        A dict as in timm's `config.json`: `architecture` and `model_args`; an empty one without a known name.
     """
     root = _attributes(tree)
     groups = [root, *(_attributes(root.get(name)) for name in _SETTINGS)]
     for group in groups:
-        for word in _NAMES:
-            name = group.get(word)
+        for key in _NAMES:
+            name = group.get(key)
             if isinstance(name, str) and find_variant(name) is not None:
                 return {"architecture": name, "model_args": _arguments(groups[1:], find_variant(name))}
     return {}
 
 
 def stated_config(architecture):
-    """The config that the name and the arguments of a model stand for; `None` where there is no such name.
+    """Builds the config of a model by its name and arguments; `None` for an unknown name.
 
     Args:
-        architecture: dict, as `stated_architecture` gives it.
+        architecture: dict, as returned by `stated_architecture`.
     """
     variant = find_variant(architecture.get("architecture", ""))
     for word, value in architecture.get("model_args", {}).items():
         try:
             variant = variant.replace(**resolve_aliases({word: value}, variant))
         except (ValueError, TypeError):
-            continue  # no size of the model, or one that is no part of a config
+            continue  # the argument is not part of a config
     return variant
 
 
 def _attributes(item):
-    """The entries of a dict, or the attributes of an object, by name."""
+    """Returns the entries of a dict, or the attributes of an object, by name."""
     if isinstance(item, dict):
         return {name: value for name, value in item.items() if isinstance(name, str)}
     if isinstance(item, StandIn):
@@ -63,10 +63,10 @@ def _attributes(item):
 
 
 def _arguments(groups, variant):
-    """Arguments of the model among the settings of a run, in timm's words."""
+    """Collects the arguments of the model from the settings of a run, under timm's names."""
     arguments = {}
     for group in groups:
-        # timm's `--input-size` is (channels, height, width) and goes before `--img-size`; DeiT's is one side.
+        # timm's `--input-size` is (channels, height, width) and wins over `--img-size`; DeiT's is one side.
         sizes = [group.get("input_size"), group.get("img_size"), group.get("image_size")]
         sizes = [size[1:] if isinstance(size, tuple | list) and len(size) == 3 else size for size in sizes]
         size = next((size for size in sizes if _is_size(size)), None)

@@ -1,9 +1,9 @@
-"""The catalog of published weights: `architecture.tag` -> where the file is and all that belongs to it.
+"""Catalog of published weights by `architecture.tag`: source, preprocessing, license and accuracy of each.
 
 The rows are in `catalog.tsv`, one a checkpoint. Sources of its figures: the model cards of timm on the Hugging Face
 Hub (preprocessing, classes, license), timm's `results-imagenet.csv` or the paper named (top-1 accuracies on
 ImageNet-1k). Hub files carry their SHA-256 in the Hub's answer, files of Google's storage their MD5; both are checked
-when they are downloaded. A file is of the main branch as it was then: what is in the cache stays.
+when they are downloaded. A file is that of the main branch at the time of the download; a cached file stays.
 
 big_vision's S/16 was evaluated after a resize by area, which is `bilinear` here, antialiased.
 """
@@ -33,10 +33,10 @@ class CatalogEntry:
 
     Args:
         name: str, `architecture.tag`.
-        source: `hub:organization/repository` or a URL; what `download` takes.
+        source: `hub:organization/repository` or a URL, as for `download`.
         layout: str, one of `keras_vit.weights.LAYOUTS`.
         fields: read-only mapping. Fields of the config that differ from the architecture's, `num_classes` always.
-        input_spec: `InputSpec`. How the weights want their images.
+        input_spec: `InputSpec`. Preprocessing that the weights were trained with.
         labels: name of the label set (see `read_labels`), or `None`.
         parameters: int. Numbers in the model; a float32 file has four bytes each.
         license: str, an SPDX identifier.
@@ -64,7 +64,7 @@ class CatalogEntry:
 
     @property
     def revision(self):
-        """str or `None`. The revision of a Hub repository that is asked for; `None` for a URL, which has none.
+        """str or `None`. The revision of a Hub repository that is downloaded; `None` for a URL.
 
         The rows follow `main`. A commit is pinned by `create_model(architecture, weights="hub:repository@commit")`.
         """
@@ -78,7 +78,7 @@ class CatalogEntry:
         return 4 * self.parameters
 
     def config(self, **overrides):
-        """The config of the checkpoint's model, with `overrides`.
+        """Returns the config of the checkpoint's model, with `overrides`.
 
         Raises:
             ValueError: on an unknown field, with the nearest one.
@@ -86,7 +86,7 @@ class CatalogEntry:
         return VARIANTS[self.architecture].replace(**{**self.fields, **overrides})
 
     def input_spec_for(self, config):
-        """The preprocessing at a config's image size; for another number of channels than three with their mean."""
+        """Returns the preprocessing at a config's image size; for other than three channels with their average."""
         spec, channels = self.input_spec.replace(size=config.image_size), config.num_channels
         if channels == spec.num_channels:
             return spec
@@ -94,13 +94,13 @@ class CatalogEntry:
         return spec.replace(mean=(mean,) * channels, std=(std,) * channels)
 
     def labels_for(self, config):
-        """The class names in the order of the logits, or `None` where a config's classes are others or none."""
+        """Returns the class names in the order of the logits, or `None` if a config has other classes or none."""
         same = self.labels is not None and config.num_classes == self.fields["num_classes"]
         return read_labels(self.labels) if same else None
 
 
 def read_labels(name):
-    """The class names of a label set, in the order of the logits.
+    """Reads the class names of a label set, in the order of the logits.
 
     Args:
         name: `imagenet1k` (names), `imagenet21k` (the 21,843 WordNet ids of Google's models) or `imagenet22k` (the
@@ -116,7 +116,7 @@ def read_labels(name):
 
 
 def imagenet_ids():
-    """The WordNet ids of the 1,000 classes, in the order of the logits: what data sets call them."""
+    """Returns the WordNet ids of the 1,000 classes, in the order of the logits, as data sets name them."""
     return tuple(wordnet_id for wordnet_id, _ in _label_rows("imagenet1k"))
 
 
@@ -131,7 +131,7 @@ def _label_rows(name):
 
 @functools.cache
 def catalog():
-    """All entries, a dict from `architecture.tag` to `CatalogEntry`."""
+    """Reads all entries, a dict from `architecture.tag` to `CatalogEntry`."""
     text = importlib.resources.files("keras_vit.weights.hub").joinpath("catalog.tsv").read_text("utf-8")
     header, *lines = (line.split("\t") for line in text.splitlines())
     entries = (_entry(dict(zip(header, line, strict=True))) for line in lines)
@@ -149,21 +149,21 @@ def _entry(row):
         row["layout"],
         types.MappingProxyType(fields),
         InputSpec(size, crop, row["interpolation"], mean, std),
-        _given(row["labels"]),
+        _optional(row["labels"]),
         int(row["parameters"]),
         row["license"],
         row["paper"],
         None if row["top1"] == "-" else float(row["top1"]),
-        _given(row["top1_source"]),
+        _optional(row["top1_source"]),
     )
 
 
-def _given(text):
+def _optional(text):
     return None if text == "-" else text
 
 
 def catalog_entry(name):
-    """The entry of a name with a tag.
+    """Returns the entry of a name with a tag.
 
     Raises:
         ValueError: if there is none, with the nearest name and the tags of the architecture.
@@ -179,5 +179,5 @@ def catalog_entry(name):
 
 
 def find_entries(pattern="*"):
-    """Sorted names of the catalog that match a pattern with `*` and `?`, whatever their case."""
+    """Lists the sorted names of the catalog that match a pattern with `*` and `?`, ignoring case."""
     return sorted(fnmatch.filter(catalog(), pattern.lower()))

@@ -1,7 +1,7 @@
-"""Published files onto this machine: checked, cached, never half there.
+"""Downloads published files: checked, cached, written atomically.
 
-Repositories of the Hugging Face Hub go through `huggingface_hub` with its cache, tokens and offline mode. It is
-imported for a download alone, since it takes longer than all of this package.
+Files of the Hugging Face Hub are downloaded by `huggingface_hub` with its cache, tokens and offline mode. It is
+imported only for a download, since its import takes longer than that of this package.
 """
 
 import contextlib
@@ -20,30 +20,30 @@ WEIGHTS_FILE = HUB_NAMES[0]
 _HTTP_LIBRARIES = ("requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2")
 
 
-def download(source, described=True):
+def download(source, with_config=True):
     """Fetches a file unless it is in the cache.
 
     Args:
-        source: `hub:organization/repository` with, optionally, `@revision` and `/file` behind it
-            (`hf://`, `hf-hub:` and `hf_hub:` are the same); without a file the first that is there of
-            `model.safetensors`, `pytorch_model.bin`, either in several files, and OpenCLIP's. Or an `http(s)://` URL.
-        described: bool. Whether `config.json` and `preprocessor_config.json` are fetched beside a file of the Hub, and
-            the Hub is asked for a newer version of a file that is in the cache. Default True.
+        source: `hub:organization/repository` with, optionally, `@revision` and `/file` after it
+            (`hf://`, `hf-hub:` and `hf_hub:` are the same); without a file the first that exists of
+            `model.safetensors`, `pytorch_model.bin`, either of them sharded, and OpenCLIP's. Or an `http(s)://` URL.
+        with_config: bool. Whether `config.json` and `preprocessor_config.json` are downloaded beside a file of the
+            Hub, and the Hub is checked for a newer version of a cached file. Default True.
 
     Returns:
-        The file's `pathlib.Path`; of a model in several files that of their index, beside which all of them lie.
+        The file's `pathlib.Path`; for a sharded model that of the index, with the shards beside it.
 
     Raises:
         FileNotFoundError: if there is no such repository, revision or file.
-        PermissionError: if the repository wants an account that has accepted its terms.
+        PermissionError: if the repository requires an account that has accepted its terms.
         ConnectionError: if the server cannot be reached, or the offline mode (`HF_HUB_OFFLINE=1`) is on, and the file
             is not in the cache.
         OSError: if the file cannot be written, for example on a full disk.
-        ValueError: if the source is none, or what came is not what the server announced; it is removed.
+        ValueError: if the source is invalid, or the file differs from the server's checksum; it is then removed.
     """
     source = str(source)
     if source.startswith(HUB):
-        return _from_hub(source, described)
+        return _from_hub(source, with_config)
     return fetch_url(source)
 
 
@@ -51,7 +51,7 @@ def parse_hub(source):
     """`(repository, revision, file)` of a Hub source; revision and file may be `None`.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is malformed.
     """
     match = re.fullmatch(r"(?:hub:|hf://|hf-hub:|hf_hub:)([\w.-]+/[\w.-]+)(?:@(refs/pr/\d+|[^/]+))?(?:/(.+))?", source)
     if not match:
@@ -59,25 +59,25 @@ def parse_hub(source):
     return match.groups()
 
 
-def _from_hub(source, described):
+def _from_hub(source, with_config):
     repository, revision, file = parse_hub(source)
     if file is None:
-        path = _first_hub_file(repository, revision, described)
+        path = _first_hub_file(repository, revision, with_config)
     else:
-        path = _hub_file(repository, file, revision, described)
+        path = _hub_file(repository, file, revision, with_config)
     folder = pathlib.PurePosixPath(file or WEIGHTS_FILE).parent
     for name in shard_names(path):
-        _hub_file(repository, str(folder / name), revision, described)
-    if described:
+        _hub_file(repository, str(folder / name), revision, with_config)
+    if with_config:
         clip = ("open_clip_config.json",) if path.name.startswith("open_clip_") else ()
         for name in ("config.json", "preprocessor_config.json", *clip):
             with contextlib.suppress(FileNotFoundError):
-                _hub_file(repository, str(folder / name), revision, described)
+                _hub_file(repository, str(folder / name), revision, with_config)
     return path
 
 
 def _first_hub_file(repository, revision, newest):
-    """The first file of weights that a repository has, by the usual names."""
+    """Downloads the first file of weights in a repository, by the usual names."""
     from huggingface_hub import errors
 
     missing = None
@@ -108,9 +108,9 @@ def _hub_file(repository, file, revision, newest):
         except ConnectionError as error:
             problem = error
     if (problem or constants.HF_HUB_OFFLINE) and cached is not None and not isinstance(cached, str):
-        raise FileNotFoundError(f"the Hub has no {what}, as far as the cache knows") from problem
+        raise FileNotFoundError(f"the Hub has no {what}, according to the cache") from problem
     if problem:
-        # `huggingface_hub` would come to the same end, after half a minute of attempts.
+        # `huggingface_hub` would fail as well, after half a minute of retries.
         if isinstance(cached, str):
             return pathlib.Path(cached)
         raise ConnectionError(f"{what} is not in the cache, and {problem}") from problem
@@ -124,7 +124,7 @@ def _hub_file(repository, file, revision, newest):
 
 
 def _with_retries(*arguments, **options):
-    """`hf_hub_download`, tried again where the network fails: some versions go on at the next call only."""
+    """Retries `hf_hub_download` on network errors: some versions resume only in the next call."""
     import huggingface_hub
 
     for attempt in range(ATTEMPTS):
@@ -132,7 +132,7 @@ def _with_retries(*arguments, **options):
         try:
             return huggingface_hub.hf_hub_download(*arguments, **options)
         except Exception as error:
-            # Which library it speaks HTTP with depends on its version.
+            # Its HTTP library depends on its version.
             if type(error).__module__.split(".")[0] not in _HTTP_LIBRARIES:
                 raise
             problem = error
@@ -141,14 +141,14 @@ def _with_retries(*arguments, **options):
 
 @contextlib.contextmanager
 def _clear_errors(what):
-    """The errors of `huggingface_hub` as Python's own, each with what to do."""
+    """Converts errors of `huggingface_hub` to built-in ones that say what to do."""
     from huggingface_hub import errors
 
     try:
         yield
     except errors.GatedRepoError as error:
         raise PermissionError(
-            f"{what} wants an account that has accepted its terms; see its page, then `hf auth login`"
+            f"{what} requires an account that has accepted its terms; accept them on its page, then run `hf auth login`"
         ) from error
     except errors.LocalEntryNotFoundError as error:
         raise ConnectionError(
@@ -157,4 +157,4 @@ def _clear_errors(what):
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
         raise FileNotFoundError(f"the Hub has no {what}") from error
     except errors.HfHubHTTPError as error:
-        raise ConnectionError(f"the Hub refuses {what}: {error}") from error
+        raise ConnectionError(f"the Hub rejected the request for {what}: {error}") from error

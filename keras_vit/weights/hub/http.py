@@ -1,7 +1,7 @@
-"""Files of plain URLs: checked, resumed after a cut connection, never half there.
+"""Downloads files from plain URLs: checked, resumed after an interruption, written atomically.
 
-They are kept under `$KERAS_HOME/keras_vit` (by default `~/.keras/keras_vit`). `keras.utils.get_file` would do neither
-of two things for them: go on where a connection was cut, and write the file under its name only when it is whole.
+They are cached under `$KERAS_HOME/keras_vit` (by default `~/.keras/keras_vit`). `keras.utils.get_file` neither resumes
+an interrupted download nor keeps a partial file from its final name.
 """
 
 import base64
@@ -19,7 +19,7 @@ import urllib.request
 
 _CONNECT_TIMEOUT = 5  # seconds for a connection
 _PAUSE = 0.5  # seconds before the second and last attempt
-# Seconds in which a server that was reached, or was not, is not tried again.
+# Seconds for which the result of a connection test is reused, after success and after failure.
 _REACHED, _MISSED = 30, 5
 _PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
 
@@ -30,7 +30,7 @@ _attempts = {}
 def check_reachable(url):
     """Opens and closes a connection to the server of a URL, or to the proxy before it.
 
-    Whoever is offline learns it at once, or after one short retry. A connection that breaks later is another matter.
+    Without a network it fails at once, or after one short retry.
 
     Args:
         url: str.
@@ -50,13 +50,13 @@ def check_reachable(url):
         known = _attempts[address] = time.monotonic(), error
     if known[1] is not None:
         raise ConnectionError(
-            f"{address[0]} cannot be reached ({known[1]}). Check the network or the proxy; files that are in the cache "
-            "are used without it"
+            f"{address[0]} cannot be reached ({known[1]}). Check the network or the proxy; cached files can be "
+            "used without it"
         ) from known[1]
 
 
 def _connect(address):
-    """The error of a connection, or `None`."""
+    """Tries a connection; returns its error or `None`."""
     try:
         socket.create_connection(address, _CONNECT_TIMEOUT).close()
     except OSError as error:
@@ -65,7 +65,7 @@ def _connect(address):
 
 
 def _address(url):
-    """`(host, port)` that a request of a URL connects to; `None` where that cannot be told."""
+    """Returns `(host, port)` that a request of a URL connects to; `None` if unknown."""
     parts = urllib.parse.urlsplit(url)
     proxies = urllib.request.getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
@@ -82,22 +82,22 @@ ATTEMPTS = 5
 PAUSE = 0.5  # seconds before the second attempt, twice as many before the third, ...
 _CHUNK = 1 << 20
 _TIMEOUT = 30  # seconds without a byte
-# Refusals of a client that may be accepted a little later.
-_PASSING = (http.client.REQUEST_TIMEOUT, http.client.TOO_EARLY, http.client.TOO_MANY_REQUESTS)
+# Client errors that are worth a retry.
+_TRANSIENT = (http.client.REQUEST_TIMEOUT, http.client.TOO_EARLY, http.client.TOO_MANY_REQUESTS)
 
 
 def cache_folder():
-    """Cache folder for files from plain URLs."""
+    """Returns the cache folder of files from plain URLs."""
     home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
     return pathlib.Path(home) / "keras_vit"
 
 
 def fetch_url(url):
-    """The `pathlib.Path` of a URL's file; errors as for `keras_vit.weights.download`."""
+    """Downloads a URL's file unless it is cached; returns its `pathlib.Path`. Errors as for `download`."""
     import filelock
     from huggingface_hub import constants
 
-    target = _place(url)
+    target = _cache_path(url)
     if target.exists():
         return target
     if constants.HF_HUB_OFFLINE:
@@ -114,16 +114,16 @@ def fetch_url(url):
     return target
 
 
-def _place(url):
-    """Path of a URL's file in the cache; files of one name from two servers get two folders."""
+def _cache_path(url):
+    """Returns the path of a URL's file in the cache; every URL has its own folder."""
     name = pathlib.PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name
     if not name:
-        raise ValueError(f"a URL of weights must end in a file's name. Received: {url!r}")
+        raise ValueError(f"a URL of weights must end in a file name. Received: {url!r}")
     return cache_folder() / hashlib.sha256(url.encode()).hexdigest()[:12] / name
 
 
 class _RefusedError(ConnectionError):
-    """A refusal that another attempt would not change."""
+    """Error of a server that a retry would not change."""
 
 
 def _fetch(url, target):
@@ -152,8 +152,8 @@ def _fetch(url, target):
         else:
             done = part.stat().st_size if part.exists() else 0
             raise ConnectionError(
-                f"{url} failed {ATTEMPTS} times ({problem}); what came is kept in {str(part)!r}: "
-                f"the next call goes on at {done:,} bytes"
+                f"{url} failed {ATTEMPTS} times ({problem}); the partial download is kept in {str(part)!r}: "
+                f"the next call resumes at {done:,} bytes"
             ) from problem
     md5 = re.search(r"md5=([\w+/=]+)", headers.get("x-goog-hash", ""))
     if md5:
@@ -163,15 +163,15 @@ def _fetch(url, target):
 
 
 def _version_file(part):
-    """Beside a part: which version of the file it is of, so that two are never spliced."""
+    """Returns the path of the file with the version of a partial download, so that two versions are never joined."""
     return part.with_name(f"{part.name}.version")
 
 
 def _append(url, part, report):
-    """Fetches what is missing of a part; returns the headers of the answer.
+    """Downloads the rest of a partial file; returns the headers of the response.
 
     Raises:
-        ConnectionError: if the connection is cut.
+        ConnectionError: if the connection is interrupted.
     """
     version_file = _version_file(part)
     done = part.stat().st_size if part.exists() else 0
@@ -190,7 +190,7 @@ def _append(url, part, report):
                 report(completed=done, total=total)
             os.fsync(file.fileno())
     if total not in (None, done):
-        raise ConnectionError(f"the connection was cut after {done:,} of {total:,} bytes")
+        raise ConnectionError(f"the connection was interrupted after {done:,} of {total:,} bytes")
     return response.headers
 
 
@@ -210,22 +210,22 @@ def _request(url, headers):
             raise FileNotFoundError(f"{url} does not exist (HTTP {error.code})") from error
         if error.code in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
             raise PermissionError(f"{url} is not public (HTTP {error.code})") from error
-        again = error.code >= http.client.INTERNAL_SERVER_ERROR or error.code in _PASSING
-        raise (ConnectionError if again else _RefusedError)(f"{url} is refused (HTTP {error.code})") from error
+        again = error.code >= http.client.INTERNAL_SERVER_ERROR or error.code in _TRANSIENT
+        raise (ConnectionError if again else _RefusedError)(f"{url} was rejected (HTTP {error.code})") from error
     except urllib.error.URLError as error:
         raise ConnectionError(f"{url} cannot be reached ({error.reason})") from error
 
 
-def check_hash(path, algorithm, wanted, also_remove=None):
-    """Removes a file whose hash is another, and raises a `ValueError`."""
+def check_hash(path, algorithm, expected, also_remove=None):
+    """Removes a file with a wrong hash, and raises a `ValueError`."""
     with open(path, "rb") as file:
-        found = hashlib.file_digest(file, algorithm).hexdigest()
-    if found == wanted:
+        actual = hashlib.file_digest(file, algorithm).hexdigest()
+    if actual == expected:
         return
     path.unlink()
     if also_remove is not None:
         also_remove.unlink(missing_ok=True)
     raise ValueError(
-        f"a downloaded file must have the {algorithm} that its server announced; it was removed, try again. "
-        f"Received: {path.name}, {found} instead of {wanted}"
+        f"a downloaded file must have the {algorithm} hash of its server; it was removed, try again. "
+        f"Received: {path.name}, {actual} instead of {expected}"
     )

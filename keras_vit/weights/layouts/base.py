@@ -1,4 +1,4 @@
-"""Base of layouts: a table of keys, written once and used in both directions."""
+"""Base of layouts: a table of rules between variables and keys, used for loading and saving."""
 
 import dataclasses
 import re
@@ -13,59 +13,59 @@ from keras_vit.weights.layouts.transforms import SAME, Transform
 _ALIKE = ("token", "gap")
 
 
-# The paths of classifiers begin so.
+# Prefixes of the variables of classifiers.
 HEADS = ("head/", "head_dist/")
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Some of our variables and the keys that hold them.
+    """A rule between variables of a model and keys of a file.
 
     Args:
         ours: paths of variables, joined along the last axis where there are several.
         theirs: keys, joined likewise after `transform`.
         transform: `Transform` of each of their arrays.
-        shares: ints, one each of ours: their widths relative to each other.
+        split_sizes: ints, one for each of `ours`: their relative widths.
     """
 
     ours: tuple
     theirs: tuple
     transform: Transform = SAME
-    shares: tuple = (1,)
+    split_sizes: tuple = (1,)
 
     def load(self, arrays, config):
-        """Our arrays, given theirs."""
-        return _divide([self.transform.load(array, config) for array in arrays], self.shares)
+        """Converts arrays of the file to arrays of the model."""
+        return _divide([self.transform.load(array, config) for array in arrays], self.split_sizes)
 
     def save(self, arrays, config):
-        """Their arrays, given ours."""
+        """Converts arrays of the model to arrays of the file."""
         return [self.transform.save(array, config) for array in _divide(arrays, (1,) * len(self.theirs))]
 
 
-def _divide(arrays, shares):
-    """Arrays joined along the last axis and cut into pieces whose widths are as `shares`."""
-    if len(arrays) == len(shares):
+def _divide(arrays, split_sizes):
+    """Joins arrays along the last axis and splits them by relative widths."""
+    if len(arrays) == len(split_sizes):
         return arrays
     whole = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
-    unit = whole.shape[-1] // sum(shares)
-    return np.split(whole, np.cumsum(shares)[:-1] * unit, axis=-1)
+    unit = whole.shape[-1] // sum(split_sizes)
+    return np.split(whole, np.cumsum(split_sizes)[:-1] * unit, axis=-1)
 
 
-def rule(ours, theirs, transform=SAME, shares=(1,)):
-    """A `Rule` with names alone or in tuples."""
+def rule(ours, theirs, transform=SAME, split_sizes=(1,)):
+    """Makes a `Rule`; names may be single or in tuples."""
     ours, theirs = ((names,) if isinstance(names, str) else tuple(names) for names in (ours, theirs))
-    return Rule(ours, theirs, transform, shares)
+    return Rule(ours, theirs, transform, split_sizes)
 
 
 def norm(ours, theirs, names=("weight", "bias")):
-    """The rules of a layer norm."""
+    """Returns the rules of a layer norm."""
     return [
         rule(f"{ours}/{mine}", f"{theirs}{their}") for mine, their in zip(("gamma", "beta"), _ends(names), strict=True)
     ]
 
 
 def dense(ours, theirs, transform, names=("weight", "bias")):
-    """The rules of a dense layer; `theirs` a prefix or several, whose arrays are joined."""
+    """Returns the rules of a dense layer; `theirs` is a prefix or several, whose arrays are joined."""
     prefixes = (theirs,) if isinstance(theirs, str) else theirs
     kernel, bias = _ends(names)
     return [
@@ -79,19 +79,19 @@ def _ends(names):
 
 
 class Layout:
-    """A source's way to name and shape its arrays; base of the frozen dataclasses of all layouts.
+    """Names and shapes of the arrays in a source's files; base of the frozen dataclasses of all layouts.
 
     Attributes:
-        name: str, what `layout=` takes.
-        unmodeled: patterns of keys that belong to something else, such as a text tower.
-        square_positions: bool. Whether the source's tables of positions are square, be the image or not.
+        name: str, the value of `layout=`.
+        ignored: patterns of keys of parts that the models here do not have, such as a text tower.
+        square_positions: bool. Whether the source's position tables are square for every image.
         spare_position: bool. Whether a table may begin with an entry that belongs to no token.
         config_class: the class of its models' configs.
-        patch_size, grid_size: `(h, w)` of the model that a file was written from, where the file tells it, or `None`.
+        patch_size, grid_size: `(h, w)` of the model that a file was written from, or `None` if unknown.
     """
 
     name: ClassVar[str]
-    unmodeled: ClassVar[tuple] = ()
+    ignored: ClassVar[tuple] = ()
     square_positions: ClassVar[bool] = False
     spare_position: ClassVar[bool] = False
     config_class: ClassVar[type] = ViTConfig
@@ -99,11 +99,11 @@ class Layout:
     grid_size: ClassVar[tuple | None] = None
 
     def bind(self, paths):
-        """The layout for a model with variables of these paths, in its order."""
+        """Returns the layout for a model with variables of these paths, in its order."""
         return self
 
     def table(self, config):
-        """The rules of one model; those of variables that the model lacks are left out later."""
+        """Returns the rules of a model; those of variables that it lacks are left out later."""
         raise NotImplementedError
 
     def refuses(self, config):
@@ -113,51 +113,51 @@ class Layout:
         """
         raise NotImplementedError
 
-    def infer(self, shapes, hints):
-        """Fields of the config that keys and shapes tell, as a dict.
+    def infer(self, shapes, known_fields):
+        """Infers fields of the config from keys and shapes, as a dict.
 
         Args:
             shapes: dict from key to shape.
-            hints: dict of fields that are known from elsewhere, for what shapes leave open.
+            known_fields: dict of fields known from elsewhere, for what shapes leave open.
         """
         raise NotImplementedError
 
     def infer_values(self, checkpoint):
-        """Fields of the config that the values of a file's constants tell, as a dict."""
+        """Infers fields of the config from the values of a file's constants, as a dict."""
         return {}
 
-    def merge(self, inferred, told):
-        """Inferred fields beside those that a `config.json` tells, which wins wherever the arrays say nothing certain.
+    def merge(self, inferred, stated):
+        """Merges inferred fields with those that a `config.json` states, which win wherever the arrays are ambiguous.
 
-        A table of positions is certain, so an `image_size` that it does not fit is that of something else. Of the
-        poolings only a class token and a mean beside it look alike; a gated MLP is no matter of the activation.
+        A position table is unambiguous, so an `image_size` that does not fit it is ignored. Of the poolings only the
+        class token and the mean beside it look alike; a gated MLP fixes the activation.
         """
-        told = {name: value for name, value in told.items() if name != "image_size" or name not in inferred}
+        stated = {name: value for name, value in stated.items() if name != "image_size" or name not in inferred}
         alike = inferred.get("class_token", True) and inferred.get("pooling", "token") in _ALIKE
-        if not alike or told.get("pooling") not in _ALIKE:
-            told.pop("pooling", None)
+        if not alike or stated.get("pooling") not in _ALIKE:
+            stated.pop("pooling", None)
         if inferred.get("activation") == "swiglu":
-            told.pop("activation", None)
-        return {**inferred, **told}
+            stated.pop("activation", None)
+        return {**inferred, **stated}
 
     def make_config(self, fields):
-        """The config of inferred fields.
+        """Builds the config of inferred fields.
 
         Raises:
-            ValueError: if they do not suffice.
+            ValueError: if a necessary field is missing.
         """
         return complete_vit(fields)
 
     def unpack(self, checkpoint):
-        """The checkpoint with one array a block."""
+        """Returns the checkpoint with separate arrays for each block."""
         return checkpoint
 
     def pack(self, tensors):
-        """The inverse of `unpack`, of a dict."""
+        """Inverts `unpack` for a dict of arrays."""
         return tensors
 
     def constants(self, config):
-        """The constants of the graph that the source keeps in its files, by key."""
+        """Returns the constants of the graph that the source stores in its files, by key."""
         return {}
 
     def check_constants(self, checkpoint, config):
@@ -165,17 +165,17 @@ class Layout:
 
 
 def weights_by_path(model):
-    """The variables of a model that a checkpoint holds, by path: all but the states of random generators."""
+    """Returns the variables of a model by path, without the states of random generators."""
     return {variable.path: variable for variable in model.weights if "seed_generator" not in variable.path}
 
 
 def is_head(item):
-    """Returns whether a rule is of a classifier."""
+    """Returns whether a rule belongs to a classifier."""
     return item.ours[0].startswith(HEADS)
 
 
 def expand(rules, config, paths):
-    """The rules of a model: `{i}` counted through the blocks, and only those of existing variables.
+    """Expands `{i}` to the number of every block, and drops rules without existing variables.
 
     Args:
         rules: list of `Rule`.
@@ -186,11 +186,11 @@ def expand(rules, config, paths):
         A list of `Rule`.
     """
     paths = set(paths)
-    return [item for item in count(rules, config) if set(item.ours) <= paths]
+    return [item for item in expand_blocks(rules, config) if set(item.ours) <= paths]
 
 
-def count(rules, config):
-    """Rules with `{i}` counted through the blocks of a config."""
+def expand_blocks(rules, config):
+    """Expands `{i}` in rules to the number of every block of a config."""
     counted = []
     for item in rules:
         if "{i}" not in item.ours[0]:
@@ -202,7 +202,7 @@ def count(rules, config):
     return counted
 
 
-# Fields of Vision Transformers that shapes tell, or that no file of weights depends on.
+# Fields of Vision Transformers that shapes determine, or that weights do not depend on.
 _IN_EVERY_LAYOUT = frozenset(
     [
         "image_size",
@@ -253,6 +253,6 @@ def unknown_field(config, known):
 
 
 def count_blocks(keys, pattern):
-    """The number of blocks: one more than the largest number that `pattern` finds in the keys."""
-    found = [int(match[1]) for key in keys if (match := re.search(pattern, key))]
-    return max(found) + 1 if found else 0
+    """Counts blocks: one more than the largest number that `pattern` finds in the keys."""
+    numbers = [int(match[1]) for key in keys if (match := re.search(pattern, key))]
+    return max(numbers) + 1 if numbers else 0

@@ -1,4 +1,4 @@
-"""Finds the model in a file and its layout by the keys, and the object that writes a layout."""
+"""Detects the layout of a file by its keys, and selects the layout object that writes a model."""
 
 from keras_vit.models import ConvNetConfig, HybridConfig, SwinConfig
 from keras_vit.validation import check_choice
@@ -35,39 +35,39 @@ def _detect_torchvision(shapes):
 
 
 def _detect(shapes):
-    found = [
+    detected = [
         detect(shapes) for detect in (detect_flax, detect_swin, _detect_timm, _detect_torchvision, detect_huggingface)
     ]
-    return next((layout for layout in found if layout is not None), None)
+    return next((layout for layout in detected if layout is not None), None)
 
 
-def detect_layout(checkpoint, wanted="auto"):
-    """The layout of a checkpoint, as for `find_model`."""
-    return find_model(checkpoint, wanted)[1]
+def detect_layout(checkpoint, requested="auto"):
+    """Detects the layout of a checkpoint, as `find_model` does."""
+    return find_model(checkpoint, requested)[1]
 
 
-def find_model(checkpoint, wanted="auto", selection=ALL_KEYS):
-    """The part of a checkpoint that is a model, and its layout.
+def find_model(checkpoint, requested="auto", selection=ALL_KEYS):
+    """Finds the model in a checkpoint, and its layout.
 
     Args:
         checkpoint: `Checkpoint` of a file.
-        wanted: `auto`, or the name that the layout must have.
-        selection: `KeySelection`, whose prefix chooses where there are several models.
+        requested: `auto`, or the name that the layout must have.
+        selection: `KeySelection`, whose prefix selects one of several models.
 
     Returns:
         `(checkpoint, layout)`, with the keys of the layout.
 
     Raises:
-        ValueError: if the keys are those of no known layout, or of another than wanted; if there are several models;
-            if an array of the model is none that is read.
+        ValueError: if the keys are of no known layout or not of the requested one; if there are several models; if an
+            array of the model cannot be read.
     """
-    check_choice(wanted, ("auto", *LAYOUTS), "layout")
+    check_choice(requested, ("auto", *LAYOUTS), "layout")
     content = checkpoint.content
     names = {key: key for key in checkpoint} if content.kind == "keras" else plain_keys(checkpoint)
     shapes = {name: checkpoint.shapes[key] for name, key in names.items()}
     layouts = dict.fromkeys(content.roots) if content.kind == "keras" else find_subtrees(shapes, _detect)
     if not layouts and not checkpoint:
-        inside = f", whose arrays are none that is read, such as {_first_refused(content)}" if content.refused else ""
+        inside = f", whose arrays cannot be read, such as {_first_refused(content)}" if content.refused else ""
         raise ValueError(
             "a checkpoint must hold arrays of weights; save the model's state dict or weights again, after it was "
             f"built. Received: {str(checkpoint.path)!r} without any{inside}"
@@ -78,28 +78,28 @@ def find_model(checkpoint, wanted="auto", selection=ALL_KEYS):
             f"the keys of a checkpoint must be of one of the layouts {', '.join(LAYOUTS)}. "
             f"Received: {str(checkpoint.path)!r} with {len(checkpoint)} keys: {some}"
         )
-    parts = {place: behind(shapes, place, layouts) for place in layouts}
-    place = choose_subtree(checkpoint.path, parts, selection)
-    found = layouts[place]
+    subtrees = {prefix: behind(shapes, prefix, layouts) for prefix in layouts}
+    prefix = choose_subtree(checkpoint.path, subtrees, selection)
+    layout = layouts[prefix]
     if content.kind == "keras":
-        parts[place], found = select_model(checkpoint, place)
-    _check_plain(checkpoint.path, content, place)
-    subtree = make_subtree(place, parts, names, content.containers)
-    checkpoint = checkpoint.derive(parts[place], lambda key: content.read(names[place + key]), subtree=subtree)
-    _check_layout(checkpoint, found, wanted)
-    return checkpoint, found
+        subtrees[prefix], layout = select_model(checkpoint, prefix)
+    _check_plain(checkpoint.path, content, prefix)
+    subtree = make_subtree(prefix, subtrees, names, content.containers)
+    checkpoint = checkpoint.derive(subtrees[prefix], lambda key: content.read(names[prefix + key]), subtree=subtree)
+    _check_layout(checkpoint, layout, requested)
+    return checkpoint, layout
 
 
-def _check_plain(path, content, place):
-    """Raises a `ValueError` for tensors of the chosen model that are no plain numbers."""
+def _check_plain(path, content, prefix):
+    """Raises a `ValueError` for tensors of the selected model that are not plain numbers."""
     names = plain_keys(content.refused)
-    inner = tuple(other for other in content.containers if other.startswith(place) and other != place)
-    wrong = [key for key in names if key.startswith(place) and not (inner and key.startswith(inner))]
+    inner = tuple(other for other in content.containers if other.startswith(prefix) and other != prefix)
+    wrong = [key for key in names if key.startswith(prefix) and not (inner and key.startswith(inner))]
     if wrong:
         key, kind = wrong[0], content.refused[names[wrong[0]]]
         raise ValueError(
             f"weights must be plain, dense arrays; save the model in floating point. Received: {str(path)!r} with "
-            f"{len(wrong)} that are none, such as {key!r}, {kind}"
+            f"{len(wrong)} others, such as {key!r}, {kind}"
         )
 
 
@@ -107,18 +107,18 @@ def _first_refused(content):
     return next(f"{key!r}, {kind}" for key, kind in content.refused.items())
 
 
-def _check_layout(checkpoint, found, wanted):
-    """Raises a `ValueError` if a layout is another than wanted."""
+def _check_layout(checkpoint, layout, requested):
+    """Raises a `ValueError` if a layout is not the requested one."""
     # The first DeiT and its distilled models were published with the keys that timm has.
-    if wanted not in ("auto", found.name) and (wanted, found.name) != ("deit", "timm"):
+    if requested not in ("auto", layout.name) and (requested, layout.name) != ("deit", "timm"):
         raise ValueError(
-            f"the keys of a checkpoint must be of its layout. Received: layout={wanted!r} for "
-            f"{str(checkpoint.path)!r}, whose keys are those of {found.name!r}"
+            f"the keys of a checkpoint must be of its layout. Received: layout={requested!r} for "
+            f"{str(checkpoint.path)!r}, whose keys are those of {layout.name!r}"
         )
 
 
 def layout_to_write(name, config):
-    """The object that writes a layout for a model.
+    """Selects the layout object that writes a model.
 
     Args:
         name: one of `LAYOUTS`.

@@ -60,7 +60,7 @@ class Flax(Layout):
     pooling: str = "MAPHead_0/"
     # Where models without a class token had an entry for it all the same, big_vision drops it (`fix_old_checkpoints`).
     spare_position = True
-    unmodeled = (r"^opt/state/", r"^params/(t|b)$", r"^(params/|opt/target/)?txt/", r"(^|/)step$")
+    ignored = (r"^opt/state/", r"^params/(t|b)$", r"^(params/|opt/target/)?txt/", r"(^|/)step$")
 
     def table(self, config):
         ours, theirs = "encoder_block_{i}", f"{_BLOCK}{{i}}/"
@@ -96,7 +96,7 @@ class Flax(Layout):
     def refuses(self, config):
         on_prefix = (True, False) if not config.class_token else (self.positions != "pos_embedding",)
         if config.class_token and config.pooling == "gap":
-            return "a model that takes the mean of the tokens has no class token"
+            return "a model with pooling='gap' has no class token"
         return differing(
             config,
             ("class_token", "stem_depths", "stem_width", "stem_rule"),
@@ -117,7 +117,7 @@ class Flax(Layout):
         )
 
     def unpack(self, checkpoint):
-        """The checkpoint with stacked blocks as single ones."""
+        """Splits stacked blocks into single ones."""
         if not self.stacked:
             return checkpoint
         stack, block = self.prefix + _STACK, self.prefix + _BLOCK
@@ -132,8 +132,8 @@ class Flax(Layout):
                 single = f"{block}{i}/{key.removeprefix(stack)}"
                 shapes[single], sources[single] = shape[1:], (key, i)
 
-        # A rule goes through all blocks before the next one's turn, with three stacks at most: query, key and value.
-        # Mapped ones take no memory, and compressed ones are unpacked once.
+        # One rule is applied to all blocks before the next, with three stacks at most: query, key and value.
+        # Mapped stacks take no memory, and compressed ones are decompressed once.
         stack_of = functools.lru_cache(maxsize=3)(checkpoint.__getitem__)
 
         def read(key):
@@ -146,7 +146,7 @@ class Flax(Layout):
         return checkpoint.derive(shapes, read, packed)
 
     def pack(self, tensors):
-        """The inverse of `unpack`, of a dict."""
+        """Inverts `unpack` for a dict of arrays."""
         if not self.stacked:
             return tensors
         packed, blocks = {}, {}
@@ -160,7 +160,7 @@ class Flax(Layout):
             packed[f"{self.prefix}{_STACK}{name}"] = np.stack([values[i] for i in range(len(values))])
         return packed
 
-    def infer(self, shapes, hints):
+    def infer(self, shapes, known_fields):
         shapes = {k.removeprefix(self.prefix): shape for k, shape in shapes.items() if k.startswith(self.prefix)}
         *patch_size, num_channels, hidden_dim = axes(shapes, "embedding/kernel", 4)
         attention, _, mlp = self.modules
@@ -183,7 +183,9 @@ class Flax(Layout):
         if self.name != "google" and self.positions not in shapes:
             return fields | {"position_embedding": "sincos2d", "position_on_prefix": False}
         entries = axes(shapes, self.positions, 3)[1]
-        return fields | position_fields(entries, int(fields["class_token"]), fields, hints, spare="cls" not in shapes)
+        return fields | position_fields(
+            entries, int(fields["class_token"]), fields, known_fields, spare="cls" not in shapes
+        )
 
 
 PRE_LINEN = ("MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3")
@@ -193,7 +195,7 @@ BIG_VISION = Flax("big_vision", "params/", LINEN, TABLES[2])
 
 
 def detect_flax(shapes):
-    """The `Flax` layout of a file, or `None`: prefix, numbers, place of the table and stacking are read off."""
+    """Detects the `Flax` layout of a file, or `None`: with prefix, numbers, key of the position table and stacking."""
     prefix = next((p for p in PREFIXES if f"{p}embedding/kernel" in shapes), None)
     if prefix is None:
         return None

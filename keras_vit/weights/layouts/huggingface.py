@@ -30,7 +30,7 @@ class HuggingFace(Layout):
     dino: bool = False
     name = "huggingface"
     # ViTMAEForPreTraining and ViTForMaskedImageModeling have a decoder of pretraining, which belongs to no classifier.
-    unmodeled = (r"(^|\.)embeddings\.mask_token$", r"^decoder\.")
+    ignored = (r"(^|\.)embeddings\.mask_token$", r"^decoder\.")
 
     @property
     def square_positions(self):
@@ -68,9 +68,9 @@ class HuggingFace(Layout):
 
     def refuses(self, config):
         if self.dino != (config.layer_scale_init is not None):
-            return "LayerScale belongs to DINOv2's files alone"
+            return "only DINOv2's files hold LayerScale"
         if (config.pooling == "token_gap") != (self.dino and config.num_classes > 0):
-            return "pooling='token_gap' is that of DINOv2's classifier, and it has no other"
+            return "pooling='token_gap' is that of DINOv2's classifier, which has no other"
         if config.pre_logits_dim and (config.num_classes or config.pre_logits_dim != config.hidden_dim or self.dino):
             return "a layer between pooling and head is the pooler of a ViT without a head, as wide as its tokens"
         swiglu = ("swiglu",) if self.dino else ()
@@ -89,7 +89,7 @@ class HuggingFace(Layout):
             activation=("gelu", "gelu_tanh", "quick_gelu", *swiglu),
         )
 
-    def infer(self, shapes, hints):
+    def infer(self, shapes, known_fields):
         at, block = self.prefix + "embeddings.", self.prefix + "encoder.layer."
         hidden_dim, num_channels, patch_size = kernel_sizes(shapes, f"{at}patch_embeddings.projection.weight")
         second = "mlp.fc2" if self.dino else "output.dense"
@@ -109,16 +109,16 @@ class HuggingFace(Layout):
             "pooling": "token_gap" if self.dino and num_classes else "token",
             "pre_logits_dim": axes(shapes, pooler, 1)[0] if pooler in shapes else None,
             "activation": "swiglu" if gated else "gelu",
-            # One that lacks in some blocks alone is named as missing.
+            # A bias that only some blocks lack is reported as missing.
             "qkv_bias": any(re.search(r"\.attention\.attention\.(query|key|value)\.bias$", key) for key in shapes),
             "layer_norm_epsilon": 1e-6 if self.dino else 1e-12,
             "layer_scale_init": 1.0 if self.dino else None,
-            # Of these models the one with registers alone is antialiased.
+            # Only the model with registers is antialiased.
             "position_resize": "bicubic_antialias" if registers in shapes else "bicubic",
         }
         prefix = 1 + fields["distillation_token"]
         entries = axes(shapes, f"{at}position_embeddings", 3)[1]
-        return fields | position_fields(entries, prefix, fields, hints, self.square_positions)
+        return fields | position_fields(entries, prefix, fields, known_fields, self.square_positions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,10 +127,10 @@ class HuggingFaceTower(Layout):
 
     Args:
         clip: bool. CLIP's class token and norm before the blocks; else SigLIP's attention pooling. Its projection to
-            the space of the texts is the head where `num_classes` is as wide, else left aside.
+            the space of the texts is the head where `num_classes` is as wide, else ignored.
         prefix: in front of every key.
         classifies: bool. Whether it is a SigLIP with a classifier on the mean of its tokens; its pooling, which the
-            file holds all the same, is then left aside.
+            file still holds, is then ignored.
     """
 
     clip: bool = True
@@ -141,7 +141,7 @@ class HuggingFaceTower(Layout):
     _texts = (r"^text_model\.", r"^logit_(scale|bias)$", r"^(text|visual)_projection\.", r"position_ids$")
 
     @property
-    def unmodeled(self):
+    def ignored(self):
         """Patterns of keys: the tower of the texts and, beside a classifier, the attention pooling."""
         return (*self._texts, rf"^{re.escape(self.prefix)}head\.") if self.classifies else self._texts
 
@@ -157,7 +157,7 @@ class HuggingFaceTower(Layout):
                 (f"representation/query/{mine}", f"representation/key_value/{mine}"),
                 f"{pooling}attention.in_proj_{their}",
                 transform,
-                shares=(1, 2),
+                split_sizes=(1, 2),
             )
             for mine, their, transform in (("kernel", "weight", TRANSPOSED), ("bias", "bias", SAME))
         ]
@@ -204,12 +204,12 @@ class HuggingFaceTower(Layout):
             activation=("gelu", "gelu_tanh", "quick_gelu"),
         )
 
-    def infer(self, shapes, hints):
+    def infer(self, shapes, known_fields):
         at = self.prefix + "embeddings."
         hidden_dim, num_channels, patch_size = kernel_sizes(shapes, f"{at}patch_embedding.weight")
-        # A file of CLIP holds the projection whether or not a model is to end in it.
+        # A file of CLIP holds the projection even if the model does not use it.
         projection_dim = count_classes(shapes, ("visual_projection.weight",), ())
-        projects = 0 < projection_dim == hints.get("num_classes")
+        projects = 0 < projection_dim == known_fields.get("num_classes")
         classes = count_classes(shapes, ("classifier.weight",), ("classifier.bias",)) if self.classifies else 0
         fields = {
             "hidden_dim": hidden_dim,
@@ -230,11 +230,11 @@ class HuggingFaceTower(Layout):
             "position_resize": "bicubic",
         }
         entries = axes(shapes, f"{at}position_embedding.weight", 2)[0]
-        return fields | position_fields(entries, int(self.clip), fields, hints, self.square_positions)
+        return fields | position_fields(entries, int(self.clip), fields, known_fields, self.square_positions)
 
 
 def body_prefix(shapes, ending):
-    """Finds the prefix of a backbone's keys that the keys of a head beside it lack; `None` for several.
+    """Finds the prefix of a backbone's keys, which the keys of its head lack; `None` for several.
 
     Args:
         shapes: dict from key to shape.
@@ -242,14 +242,14 @@ def body_prefix(shapes, ending):
     """
     classified = any(f"{head}.weight" in shapes for head in _CLASSIFIERS)
     for prefix in (key.removesuffix(ending) for key in shapes if key.endswith(ending)):
-        # A body by another name is one only where its head is beside it.
+        # Another name is that of a backbone only if a head is beside it.
         if prefix in _BODIES or (classified and re.fullmatch(r"\w+\.", prefix)):
             return prefix
     return None
 
 
 def detect_huggingface(shapes):
-    """The Hugging Face layout of a file, or `None`."""
+    """Detects the Hugging Face layout of a file, or `None`."""
     tower = next((p for p in ("vision_model.", "") if f"{p}embeddings.patch_embedding.weight" in shapes), None)
     if tower is not None:
         clip = f"{tower}pre_layrnorm.weight" in shapes

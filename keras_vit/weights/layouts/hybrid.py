@@ -14,7 +14,7 @@ from keras_vit.weights.layouts.transforms import GROUP_NORM, KERNEL_OIHW
 
 HYBRID_LAYOUTS = ("google", "timm")
 _BACKBONE = "patch_embed.backbone."
-# Ours and those of timm and Google, in a bottleneck.
+# Names in a bottleneck: ours, timm's and Google's.
 _CONVOLUTIONS = (
     ("convolution_1", "conv1", "conv1"),
     ("convolution_2", "conv2", "conv2"),
@@ -41,7 +41,7 @@ def _google_norm(ours, theirs):
 
 
 def timm_stem_rules(config):
-    """The rules of the ResNet in a timm state dict; a root without stages has no prefix of its own."""
+    """Returns the rules of the ResNet in a timm state dict; a root without stages has no prefix of its own."""
     if not isinstance(config, HybridConfig):
         return []
     root = f"{_BACKBONE}stem." if config.stem_depths else _BACKBONE
@@ -58,7 +58,7 @@ def timm_stem_rules(config):
 
 
 def google_stem_rules(config):
-    """The rules of the ResNet in Google's `.npz`."""
+    """Returns the rules of the ResNet in Google's `.npz`."""
     if not isinstance(config, HybridConfig):
         return []
     rules = [rule("stem_root/convolution/kernel", "conv_root/kernel"), *_google_norm("stem_root/norm", "gn_root")]
@@ -71,10 +71,10 @@ def google_stem_rules(config):
 
 
 def timm_stem_fields(shapes):
-    """The fields of the config that a timm state dict tells of the ResNet; none where there is none.
+    """Infers the fields of the ResNet from a timm state dict; an empty dict without one.
 
     Raises:
-        ValueError: if something else than this ResNet is in front.
+        ValueError: if the backbone is not this ResNet.
     """
     roots = (f"{_BACKBONE}stem.conv.weight", f"{_BACKBONE}conv.weight")
     key = next((key for key in roots if key in shapes), None)
@@ -88,7 +88,7 @@ def timm_stem_fields(shapes):
 
 
 def google_stem_fields(shapes):
-    """The fields of the config that Google's keys, without a prefix, tell of the ResNet; none where there is none."""
+    """Infers the fields of the ResNet from Google's keys without their prefix; an empty dict without one."""
     if "conv_root/kernel" not in shapes:
         return {}
     *_, num_channels, width = axes(shapes, "conv_root/kernel", 4)

@@ -1,9 +1,9 @@
-"""Files that Keras wrote of our models: their variables under the names of their layers."""
+"""Layout of `.keras` and `.weights.h5` files: variables under the names of their layers."""
 
 import dataclasses
 
 from keras_vit.models import ConvNetConfig, ViTConfig
-from keras_vit.weights.config import embedded
+from keras_vit.weights.config import safetensors_metadata
 from keras_vit.weights.layouts.base import HEADS, Layout, rule
 from keras_vit.weights.layouts.subtrees import behind
 
@@ -16,7 +16,7 @@ class KerasLayout(Layout):
 
     Args:
         keys: of the file.
-        source: config of the model that was saved, or `None` where the file does not tell it.
+        source: config of the model that was saved, or `None` if the file does not state it.
         grid_size: `(h, w)`, of the table of positions, or `None`.
         paths: of the variables of the model that is filled, in its order.
     """
@@ -47,7 +47,7 @@ class KerasLayout(Layout):
             layer = path.rpartition("/")[0]
             number = counts[layer] = counts.get(layer, -1) + 1
             rules.append(rule(path, path if path in self.keys else f"{layer}/{number}"))
-        # Those of the file that the model has not.
+        # Heads of the file that the model lacks.
         missing = [head for head in HEADS if not any(path.startswith(head) for path in self.paths)]
         for head in missing:
             rules += [rule(f"{head}kernel", f"{head}0"), rule(f"{head}bias", f"{head}1")]
@@ -57,35 +57,35 @@ class KerasLayout(Layout):
         """The classes of the head in the file, 0 without one."""
         return shapes["head/0"][-1] if "head/0" in shapes else 0
 
-    def infer(self, shapes, hints):
+    def infer(self, shapes, known_fields):
         if self.source is None:
             raise ValueError(
-                "weights without a config do not tell the architecture; name it: "
+                "weights without a config do not state the architecture; name it: "
                 "keras_vit.create_model(name, weights=path). Received: a file of Keras without a config"
             )
         return {}
 
 
 def select_model(checkpoint, prefix):
-    """The part of a file of Keras that is one model's, and what describes it.
+    """Selects the variables of one model in a file of Keras, and its layout.
 
     Args:
         checkpoint: `Checkpoint` of such a file.
         prefix: str, of the model.
 
     Returns:
-        `(shapes, layout)`. What layers hold that somebody put around our model is left out.
+        `(shapes, layout)`. Layers around the model are left out.
 
     Raises:
-        ValueError: if the description is malformed.
+        ValueError: if the metadata are malformed.
     """
     content = checkpoint.content
     shapes, source = behind(content.shapes, prefix, content.roots), None
-    described = _find_description(content.described, prefix)
-    if described is not None:
-        description, layers = described
-        source = embedded.parse(description, checkpoint.path).config
-        # A model without classes has no head of its own: one by that name is somebody's.
+    metadata = _find_metadata(content.keras_config, prefix)
+    if metadata is not None:
+        fields, layers = metadata
+        source = safetensors_metadata.parse(fields, checkpoint.path).config
+        # A model without classes has no head: a layer of that name was put around it.
         layers = layers | ({head[:-1] for head in HEADS} if source.num_classes else set())
         # The layers of the small convolutional networks are Keras' own.
         if not isinstance(source, ConvNetConfig):
@@ -93,19 +93,19 @@ def select_model(checkpoint, prefix):
     return shapes, KerasLayout(frozenset(shapes), source, content.roots[prefix])
 
 
-def read_description(checkpoint):
+def read_keras_metadata(checkpoint):
     """The `ModelMetadata` in a `.keras` file, or `None`.
 
     Raises:
         ValueError: if it is malformed.
     """
-    found = _find_description(checkpoint.content.described, checkpoint.subtree.prefix)
-    return None if found is None else embedded.parse(found[0], checkpoint.path)
+    metadata = _find_metadata(checkpoint.content.keras_config, checkpoint.subtree.prefix)
+    return None if metadata is None else safetensors_metadata.parse(metadata[0], checkpoint.path)
 
 
-def _find_description(described, prefix):
-    """The config of the metadata of one model, and the names of our layers beside it; `None` without one."""
-    waiting = [(described, (), set())]
+def _find_metadata(keras_config, prefix):
+    """Finds the config of a model's metadata layer, and the names of our layers beside it; `None` without one."""
+    waiting = [(keras_config, (), set())]
     while waiting:
         node, names, layers = waiting.pop()
         if isinstance(node, list):
@@ -113,13 +113,13 @@ def _find_description(described, prefix):
         elif isinstance(node, dict):
             config = node.get("config")
             if node.get("registered_name") == _METADATA and isinstance(config, dict):
-                # The model that holds everything has a name of no consequence.
+                # The name of the outermost model is not part of the keys.
                 if "".join(f"{name}/" for name in names[1:]) == prefix:
                     return config, layers
             elif isinstance(config, dict) and isinstance(config.get("name"), str):
                 inner = config.get("layers")
-                found = _our_layers(inner) if isinstance(inner, list) else layers
-                waiting.append((list(config.values()), (*names, config["name"]), found))
+                inner_layers = _our_layers(inner) if isinstance(inner, list) else layers
+                waiting.append((list(config.values()), (*names, config["name"]), inner_layers))
             else:
                 waiting += [(item, names, layers) for item in node.values() if isinstance(item, dict | list)]
     return None

@@ -33,33 +33,33 @@ class Subtree:
         others: tuple of prefixes of other models in the file.
         outside: tuple of all keys that are left out.
         beside: tuple of those among them that lie in the same container, and are no other model's.
-        tells: bool. Whether a user must hear of it: of a choice, or of a prefix that is part of the keys.
+        noteworthy: bool. Whether a note to the user reports it: of a choice, or of a prefix that is part of the keys.
     """
 
     prefix: str = ""
     others: tuple = ()
     outside: tuple = ()
     beside: tuple = ()
-    tells: bool = False
+    noteworthy: bool = False
 
     def note(self, skipped, selection):
-        """Message for the user, or `None`.
+        """Returns a note to the user, or `None`.
 
         Args:
             skipped: keys outside that are named in `skip=`.
             selection: `KeySelection`, whose arguments the note advises.
         """
-        if not self.tells:
+        if not self.noteworthy:
             return None
-        note = f"read are the keys behind {self.prefix!r}" if self.prefix else "read are the keys without a prefix"
+        note = f"the keys after {self.prefix!r} are read" if self.prefix else "the keys without a prefix are read"
         if self.others:
-            note += f", not those behind {' or '.join(map(repr, self.others))} ({selection.argument('prefix')} chooses)"
+            note += f", not those after {' or '.join(map(repr, self.others))} ({selection.argument('prefix')} chooses)"
         beside = [key for key in self.beside if key not in skipped]
-        return f"{note}; left out beside them: {_summary(beside, self.prefix)}" if beside else note
+        return f"{note}; not read beside them: {_summary(beside, self.prefix)}" if beside else note
 
 
 def _summary(keys, prefix):
-    """Keys in few words: one name for all that begin alike, behind what they share with a prefix."""
+    """Summarizes keys: one name for all that begin alike, after the part they share with a prefix."""
     groups = {}
     for key in sorted(keys):
         parts, shared = re.split(r"(?<=[./])", key), 0
@@ -73,7 +73,7 @@ def _summary(keys, prefix):
 
 
 def plain_keys(keys):
-    """The keys of a file by plain ones: without the names of wrappers and the numbers of chunks.
+    """Strips the names of wrappers and the numbers of chunks from keys.
 
     Args:
         keys: of the file.
@@ -83,12 +83,12 @@ def plain_keys(keys):
     """
     plain = {key: _WRAPPER.sub("", key) for key in keys}
     chunked = {key: _CHUNKED.sub(r"\1", name) for key, name in plain.items()}
-    found = next((names for names in (chunked, plain) if len(set(names.values())) == len(names)), None)
-    return {key: key for key in keys} if found is None else {name: key for key, name in found.items()}
+    unique = next((names for names in (chunked, plain) if len(set(names.values())) == len(names)), None)
+    return {key: key for key in keys} if unique is None else {name: key for key, name in unique.items()}
 
 
 def find_subtrees(shapes, detect):
-    """Every part of a file in which a layout is known.
+    """Finds every part of a file that has a known layout.
 
     Args:
         shapes: dict from plain key to shape.
@@ -121,7 +121,7 @@ def _parents(prefix):
 
 
 def behind(shapes, prefix, others=()):
-    """Entries under a prefix, by the rest of their keys; without those under longer prefixes among `others`."""
+    """Selects entries with a prefix, by the rest of their keys, without those of longer prefixes among `others`."""
     longer = tuple(other for other in others if other.startswith(prefix) and other != prefix)
     return {
         key.removeprefix(prefix): value
@@ -131,28 +131,28 @@ def behind(shapes, prefix, others=()):
 
 
 def choose_subtree(path, parts, selection):
-    """The prefix of the model that is read.
+    """Chooses the prefix of the model to read.
 
-    Of one model and its running average the average is taken; models that differ are for the caller to choose from.
+    Of a model and its running average this is the average; among different models the caller must choose.
 
     Args:
         path: of the file, for messages.
         parts: dict from prefix to the shapes behind it, by key.
-        selection: `KeySelection`, whose prefix is the one that is asked for, or one that begins it, or `None`.
+        selection: `KeySelection`, whose prefix is that of the model or its beginning, or `None`.
 
     Raises:
-        ValueError: if there is none, or several of which none is an average of the others.
+        ValueError: if no model or several match, and none is the average of the others.
     """
-    wanted, argument = selection.prefix, selection.argument("prefix")
-    if wanted is not None:
-        asked = _WRAPPER.sub("", wanted if wanted[-1:] in ("", ".", "/") else f"{wanted}.")
-        within = [asked] if asked in parts else [p for p in parts if p.startswith((asked, f"{asked[:-1]}/"))]
-        if asked == "" and "" not in parts:
+    prefix, argument = selection.prefix, selection.argument("prefix")
+    if prefix is not None:
+        plain = _WRAPPER.sub("", prefix if prefix[-1:] in ("", ".", "/") else f"{prefix}.")
+        within = [plain] if plain in parts else [p for p in parts if p.startswith((plain, f"{plain[:-1]}/"))]
+        if plain == "" and "" not in parts:
             within = []
         if len(within) != 1:
             raise ValueError(
                 f"{argument} must stand in front of one model's keys in the file, which has {sorted(parts)}. "
-                f"Received: {argument}{wanted!r} for {str(path)!r}"
+                f"Received: {argument}{prefix!r} for {str(path)!r}"
             )
         return within[0]
     if len(parts) == 1:
@@ -167,7 +167,7 @@ def choose_subtree(path, parts, selection):
 
 
 def make_subtree(prefix, parts, names, containers):
-    """The `Subtree` of a chosen prefix.
+    """Describes the `Subtree` of a chosen prefix.
 
     Args:
         prefix: the chosen one.
@@ -178,11 +178,11 @@ def make_subtree(prefix, parts, names, containers):
     others = tuple(sorted(set(parts) - {prefix}))
     own = {prefix + key for key in parts[prefix]}
     outside = tuple(key for key in names if key not in own)
-    container = max((place for place in containers if prefix.startswith(place)), key=len, default="")
+    container = max((name for name in containers if prefix.startswith(name)), key=len, default="")
     models = tuple(other for other in others if other)
     beside = [key for key in outside if key.startswith(container) and not (models and key.startswith(models))]
-    # The container of all holds others; what lies in those is beside nothing.
-    inner = tuple(place for place in containers if place.startswith(container) and place != container)
+    # Containers inside the outermost one hold nothing that belongs to the model.
+    inner = tuple(name for name in containers if name.startswith(container) and name != container)
     beside = tuple(key for key in beside if not (inner and key.startswith(inner)))
     shown = {names[prefix + key].removesuffix(key) for key in parts[prefix]}
     shown = shown.pop() if len(shown) == 1 else prefix

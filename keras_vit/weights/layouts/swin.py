@@ -13,13 +13,13 @@ from keras_vit.models import SwinConfig
 from keras_vit.weights.config.shapes import axes, count_classes, kernel_sizes, ratio_of_widths
 from keras_vit.weights.layouts.base import Layout, count_blocks, dense, norm, rule, unknown_field
 from keras_vit.weights.layouts.huggingface import body_prefix
-from keras_vit.weights.layouts.swin_windows import image_of_windows, told_sizes, window_of_coordinates
+from keras_vit.weights.layouts.swin_windows import image_size_field, window_fields, window_of_coordinates
 from keras_vit.weights.layouts.transforms import CONV_OIHW, TRANSPOSED
 
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-    """A source's words, below a prefix, for the parts of a Swin Transformer."""
+    """Names of the parts of a Swin Transformer in a source, after a prefix."""
 
     patches: str
     embedding_norm: str
@@ -89,7 +89,7 @@ class Swin(Layout):
 
     Args:
         name: str, also the rule of its windows.
-        words: `Names`.
+        names: `Names`.
         prefix: str in front of every key but the head's.
         head: key of the classifier.
         merging_starts_stage: bool. Whether a stage begins with the merging of patches, as timm has it.
@@ -98,14 +98,14 @@ class Swin(Layout):
     """
 
     name: str
-    words: Names = OFFICIAL
+    names: Names = OFFICIAL
     prefix: str = ""
     head: str = "head"
     merging_starts_stage: bool = False
     buffers: bool = False
     position_resize: str = "bicubic"
     config_class = SwinConfig
-    unmodeled = (r"\.relative_position_index$", r"\.attn_mask$", r"\.relative_coords_table$")
+    ignored = (r"\.relative_position_index$", r"\.attn_mask$", r"\.relative_coords_table$")
 
     def _blocks(self, config):
         """`(stage, number in the stage, number in the model)` of every block."""
@@ -113,98 +113,99 @@ class Swin(Layout):
         return [(stage, block, i) for i, (stage, block) in enumerate(pairs)]
 
     def table(self, config):
-        words, prefix = self.words, self.prefix
+        names, prefix = self.names, self.prefix
         rules = [
-            *dense("patch_encoder/projection", prefix + words.patches, CONV_OIHW),
-            *norm("patch_encoder/norm", prefix + words.embedding_norm),
-            *norm("encoder_norm", prefix + words.final_norm),
+            *dense("patch_encoder/projection", prefix + names.patches, CONV_OIHW),
+            *norm("patch_encoder/norm", prefix + names.embedding_norm),
+            *norm("encoder_norm", prefix + names.final_norm),
             *dense("head", self.head, TRANSPOSED),
         ]
         for stage, block, i in self._blocks(config):
-            rules += self._block(f"encoder_block_{i}", f"{prefix}{words.stages}.{stage}.blocks.{block}")
+            rules += self._block(f"encoder_block_{i}", f"{prefix}{names.stages}.{stage}.blocks.{block}")
         for stage in range(1, len(config.depths)):
             place = stage if self.merging_starts_stage else stage - 1
-            theirs = f"{prefix}{words.stages}.{place}.downsample"
+            theirs = f"{prefix}{names.stages}.{place}.downsample"
             rules.append(rule(f"patch_merging_{stage}/reduction/kernel", f"{theirs}.reduction.weight", TRANSPOSED))
             rules += norm(f"patch_merging_{stage}/norm", f"{theirs}.norm")
         return rules
 
     def _block(self, ours, theirs):
-        words, attention = self.words, f"{theirs}.{self.words.attention}"
+        names, attention = self.names, f"{theirs}.{self.names.attention}"
         parts = [f"{attention}.{part}" for part in ("query", "key", "value")]
-        qkv = parts if words is HUGGINGFACE else f"{attention}.qkv"
-        network = f"{attention}.{words.coordinates}"
+        qkv = parts if names is HUGGINGFACE else f"{attention}.qkv"
+        network = f"{attention}.{names.coordinates}"
         return [
-            *norm(f"{ours}/attention_norm", f"{theirs}.{words.norms[0]}"),
+            *norm(f"{ours}/attention_norm", f"{theirs}.{names.norms[0]}"),
             *dense(f"{ours}/attention/qkv", qkv, TRANSPOSED),
-            rule(f"{ours}/attention/query_bias", f"{attention}.{words.biases[0]}"),
-            rule(f"{ours}/attention/value_bias", f"{attention}.{words.biases[1]}"),
+            rule(f"{ours}/attention/query_bias", f"{attention}.{names.biases[0]}"),
+            rule(f"{ours}/attention/value_bias", f"{attention}.{names.biases[1]}"),
             rule(f"{ours}/attention/relative_position_bias_table", f"{attention}.relative_position_bias_table"),
             rule(f"{ours}/attention/logit_scale", f"{attention}.logit_scale"),
             rule(f"{ours}/attention/cpb_kernel_1", f"{network}.0.weight", TRANSPOSED),
             rule(f"{ours}/attention/cpb_bias_1", f"{network}.0.bias"),
             rule(f"{ours}/attention/cpb_kernel_2", f"{network}.2.weight", TRANSPOSED),
-            *dense(f"{ours}/attention/projection", f"{theirs}.{words.projection}", TRANSPOSED),
-            *norm(f"{ours}/mlp_norm", f"{theirs}.{words.norms[1]}"),
-            *dense(f"{ours}/mlp/dense_1", f"{theirs}.{words.mlp[0]}", TRANSPOSED),
-            *dense(f"{ours}/mlp/dense_2", f"{theirs}.{words.mlp[1]}", TRANSPOSED),
+            *dense(f"{ours}/attention/projection", f"{theirs}.{names.projection}", TRANSPOSED),
+            *norm(f"{ours}/mlp_norm", f"{theirs}.{names.norms[1]}"),
+            *dense(f"{ours}/mlp/dense_1", f"{theirs}.{names.mlp[0]}", TRANSPOSED),
+            *dense(f"{ours}/mlp/dense_2", f"{theirs}.{names.mlp[1]}", TRANSPOSED),
         ]
 
     def refuses(self, config):
         if config.window_rule != self.name and not _rules_agree(config, self.name):
-            return f"window_rule={config.window_rule!r} treats this image size otherwise than {self.name!r}"
+            return f"window_rule={config.window_rule!r} differs from {self.name!r} for this image size"
         return unknown_field(config, _FIELDS)
 
     def constants(self, config):
-        """The constants of the graph that the source keeps in its files, by key."""
+        """Returns the constants of the graph that the source stores in its files, by key."""
         if not self.buffers:
             return {}
-        found = {}
+        constants = {}
         for stage, block, _ in self._blocks(config):
             window, shift = config.windows[stage], config.shifts[stage] if block % 2 else (0, 0)
-            attention = f"{self.prefix}{self.words.stages}.{stage}.blocks.{block}.{self.words.attention}"
+            attention = f"{self.prefix}{self.names.stages}.{stage}.blocks.{block}.{self.names.attention}"
             tokens = math.prod(window)
             index = relative_position_index(window).astype("int64").reshape(tokens, tokens)
-            found[f"{attention}.relative_position_index"] = index
+            constants[f"{attention}.relative_position_index"] = index
             mask = shift_mask(padded_size(config.resolutions[stage], window), window, shift)
-            if mask is not None and self.words is OFFICIAL:
-                found[f"{attention.removesuffix('.attn')}.attn_mask"] = mask
+            if mask is not None and self.names is OFFICIAL:
+                constants[f"{attention.removesuffix('.attn')}.attn_mask"] = mask
             if config.version == 2:
                 table = log_coordinates(window, config.trained_windows[stage])
-                found[f"{attention}.relative_coords_table"] = table.reshape(1, 2 * window[0] - 1, 2 * window[1] - 1, 2)
-        return found
+                coordinates = table.reshape(1, 2 * window[0] - 1, 2 * window[1] - 1, 2)
+                constants[f"{attention}.relative_coords_table"] = coordinates
+        return constants
 
-    def _coordinates(self, checkpoint):
-        """The window of training of each stage that a file's coordinates tell, 0 where they tell none."""
-        stages = self.prefix + self.words.stages
+    def _trained_windows(self, checkpoint):
+        """Infers the window of training of each stage from a file's coordinates; 0 if it cannot be inferred."""
+        stages = self.prefix + self.names.stages
         count = count_blocks(checkpoint, re.escape(stages) + r"\.(\d+)\.blocks\.")
-        keys = [f"{stages}.{s}.blocks.0.{self.words.attention}.relative_coords_table" for s in range(count)]
+        keys = [f"{stages}.{s}.blocks.0.{self.names.attention}.relative_coords_table" for s in range(count)]
         return tuple(window_of_coordinates(checkpoint[key]) if key in checkpoint else 0 for key in keys)
 
     def check_constants(self, checkpoint, config):
-        """Raises a `ValueError` where a file's coordinates are those of another window of training."""
+        """Raises a `ValueError` if a file's coordinates belong to another window of training."""
         if config.version == 1:
             return
-        for found, ours in zip(self._coordinates(checkpoint), config.trained_windows, strict=True):
-            if found and (found, found) != ours:
+        for trained, ours in zip(self._trained_windows(checkpoint), config.trained_windows, strict=True):
+            if trained and (trained, trained) != ours:
                 raise ValueError(
                     "pretrained_window_sizes must be that of the weights; build the model with it. "
                     f"Received: pretrained_window_sizes={config.pretrained_window_sizes} with the windows "
-                    f"{config.windows}, and {str(checkpoint.path)!r} of weights trained with the window {found}"
+                    f"{config.windows}, and {str(checkpoint.path)!r} of weights trained with the window {trained}"
                 )
 
-    def infer(self, shapes, hints):
-        words, stages = self.words, self.prefix + self.words.stages
-        embed_dim, num_channels, patch_size = kernel_sizes(shapes, f"{self.prefix}{words.patches}.weight")
+    def infer(self, shapes, known_fields):
+        names, stages = self.names, self.prefix + self.names.stages
+        embed_dim, num_channels, patch_size = kernel_sizes(shapes, f"{self.prefix}{names.patches}.weight")
         count = count_blocks(shapes, re.escape(stages) + r"\.(\d+)\.blocks\.")
         depths = [count_blocks(shapes, re.escape(f"{stages}.{s}") + r"\.blocks\.(\d+)\.") for s in range(count)]
-        firsts = [f"{stages}.{s}.blocks.0.{words.attention}" for s in range(count)]
+        firsts = [f"{stages}.{s}.blocks.0.{names.attention}" for s in range(count)]
         version = 2 if f"{firsts[0]}.logit_scale" in shapes else 1
         heads = "logit_scale" if version == 2 else "relative_position_bias_table"
         # (width of a token, width inside the MLP)
-        outputs = [axes(shapes, f"{stages}.{s}.blocks.0.{words.mlp[1]}.weight", 2) for s in range(count)]
-        gated = axes(shapes, f"{stages}.0.blocks.0.{words.mlp[0]}.weight", 2)[0] == 2 * outputs[0][1]
-        bias = ("query.bias" if words is HUGGINGFACE else "qkv.bias", words.biases[0])[version - 1]
+        outputs = [axes(shapes, f"{stages}.{s}.blocks.0.{names.mlp[1]}.weight", 2) for s in range(count)]
+        gated = axes(shapes, f"{stages}.0.blocks.0.{names.mlp[0]}.weight", 2)[0] == 2 * outputs[0][1]
+        bias = ("query.bias" if names is HUGGINGFACE else "qkv.bias", names.biases[0])[version - 1]
         fields = {
             "embed_dim": embed_dim,
             "num_channels": num_channels,
@@ -219,31 +220,31 @@ class Swin(Layout):
             "qkv_bias": f"{firsts[0]}.{bias}" in shapes,
             "window_rule": self.name,
             "position_resize": self.position_resize,
-        } | told_sizes(shapes, firsts, patch_size, hints)
-        return fields | image_of_windows(shapes, firsts, fields, hints)
+        } | window_fields(shapes, firsts, patch_size, known_fields)
+        return fields | image_size_field(shapes, firsts, fields, known_fields)
 
     def infer_values(self, checkpoint):
-        """`pretrained_window_sizes`, where a file's coordinates tell them."""
-        trained = self._coordinates(checkpoint)
+        """Infers `pretrained_window_sizes` from a file's coordinates, if it has them."""
+        trained = self._trained_windows(checkpoint)
         return {"pretrained_window_sizes": trained} if any(trained) else {}
 
-    def merge(self, inferred, told):
-        """As for all layouts, but the size of an image, which no table tells for certain, is as told."""
-        told = {name: value for name, value in told.items() if name == "image_size" or name not in inferred}
-        return {**inferred, **told}
+    def merge(self, inferred, stated):
+        """Merges as in all layouts, but with the stated image size, which no table determines."""
+        stated = {name: value for name, value in stated.items() if name == "image_size" or name not in inferred}
+        return {**inferred, **stated}
 
     def make_config(self, fields):
-        """The config of inferred fields."""
+        """Builds the config of inferred fields."""
         for name in ("window_size", "image_size"):
             if name not in fields:
                 raise ValueError(
-                    f"{name} cannot be told from this file of a Swin Transformer; pass {name}=. "
+                    f"{name} cannot be inferred from this file of a Swin Transformer; pass {name}=. "
                     f"Received: layout {self.name!r}, version {fields['version']}"
                 )
-        # The default of timm and transformers is of four stages, whatever the depths; they do not look beyond the last.
+        # The default of timm and transformers has four entries for any number of stages; they ignore the surplus.
         trained = (fields.get("pretrained_window_sizes") or ())[: len(fields["depths"])]
         config = SwinConfig(**{**fields, "pretrained_window_sizes": trained if any(trained) else None})
-        # Coordinates that are those of the model's own windows need no mention.
+        # The model's own windows are the default of `pretrained_window_sizes`.
         own = config.version == 2 and config.trained_windows == config.windows
         return config.replace(pretrained_window_sizes=None) if own else config
 
@@ -266,14 +267,14 @@ MICROSOFT = Swin("microsoft", buffers=True)
 
 
 def detect_swin(shapes):
-    """The `Swin` layout of a file, or `None`."""
+    """Detects the `Swin` layout of a file, or `None`."""
     prefix = body_prefix(shapes, "encoder.layers.0.blocks.0.attention.self.query.weight")
     if prefix is not None:
         buffers = any(key.endswith("relative_position_index") for key in shapes)
         return Swin("huggingface", HUGGINGFACE, prefix, "classifier", buffers=buffers)
     if "layers.0.blocks.0.attn.qkv.weight" not in shapes:
         return None
-    # timm's files have neither, nor the constants of the graph, which tell of a single stage without a head.
+    # timm's files have neither; nor do they have the constants, which identify a single stage without a head.
     official = any(key.startswith("layers.0.downsample.") for key in shapes) or "head.weight" in shapes
     single = not any(key.startswith("layers.1.") for key in shapes) and "head.fc.weight" not in shapes
     constants = any(key.endswith(".relative_position_index") for key in shapes)
@@ -281,7 +282,7 @@ def detect_swin(shapes):
 
 
 def swin_to_write(name, config):
-    """The object that writes a Swin Transformer in a layout, or `None`."""
+    """Selects the layout object that writes a Swin Transformer, or `None`."""
     prefix = ("swinv2." if config.version == 2 else "swin.") if config.num_classes else ""
     huggingface = Swin("huggingface", HUGGINGFACE, prefix, "classifier", buffers=True)
     return {"timm": TIMM, "microsoft": MICROSOFT, "huggingface": huggingface}.get(name)

@@ -30,7 +30,7 @@ class Timm(Layout):
         layer_scale: pattern of the LayerScale's key with `{n}`, 1 or 2.
         registers: key of the register tokens.
         swiglu: prefixes of the gated MLP's two layers.
-        unmodeled: patterns of keys without counterpart.
+        ignored: patterns of keys without counterpart.
         position_resize: how the source resizes positions.
         square_positions: as for `Layout`.
     """
@@ -39,7 +39,7 @@ class Timm(Layout):
     layer_scale: str = "ls{n}.gamma"
     registers: str = "reg_token"
     swiglu: tuple = ("fc1", "fc2")
-    unmodeled: tuple = ()
+    ignored: tuple = ()
     position_resize: str = "bicubic_antialias"
     square_positions: bool = False
 
@@ -94,21 +94,21 @@ class Timm(Layout):
         )
 
     def constants(self, config):
-        """DINOv2's mask token, by which its files are known: of no use but in its training, so nothing but zeros."""
+        """DINOv2's mask token, by which its files are known: used in its training only, so zeros."""
         return {"mask_token": np.zeros((1, config.hidden_dim), "float32")} if self.name == "dinov2" else {}
 
-    def infer(self, shapes, hints):
+    def infer(self, shapes, known_fields):
         hidden_dim, num_channels, patch_size = kernel_sizes(shapes, "patch_embed.proj.weight")
         has = lambda key: key in shapes  # noqa: E731
         inner = "w3" if has("blocks.0.mlp.w3.weight") else "fc2"
         mlp_dim = axes(shapes, f"blocks.0.mlp.{inner}.weight", 2)[1]
         gated = inner == "w3" or axes(shapes, "blocks.0.mlp.fc1.weight", 2)[0] == 2 * mlp_dim
         scales = (self.layer_scale.format(n=1), "ls1.gamma")
-        # A class token may have a norm behind it and the mean one in front, but hardly any model is so.
+        # A class token with a final norm after the pooling is possible, but rare.
         gap = has("fc_norm.weight") or not has("cls_token")
         clip = has("norm_pre.weight")
-        # timm's names stand for it and its files are silent, so what is known of the model goes before the commonest.
-        known = hints.get("activation")
+        # timm's files do not state it, only the names of its models do; the most common one is the default.
+        activation = known_fields.get("activation")
         fields = {
             "hidden_dim": hidden_dim,
             "num_channels": num_channels,
@@ -122,10 +122,10 @@ class Timm(Layout):
             "pooling": "map" if has("attn_pool.latent") else "gap" if gap else "token",
             "pool_before_norm": has("fc_norm.weight"),
             "pre_logits_dim": axes(shapes, "pre_logits.fc.bias", 1)[0] if has("pre_logits.fc.bias") else None,
-            "activation": "swiglu" if gated else "gelu" if known in (None, "swiglu") else known,
+            "activation": "swiglu" if gated else "gelu" if activation in (None, "swiglu") else activation,
             "patch_bias": has("patch_embed.proj.bias") or not clip,
             "embedding_norm": clip,
-            # One that lacks in some blocks alone is named as missing.
+            # A bias that only some blocks lack is reported as missing.
             "qkv_bias": any(key.endswith(".attn.qkv.bias") for key in shapes),
             "qk_norm": has("blocks.0.attn.q_norm.weight"),
             "layer_norm_epsilon": 1e-5 if clip else 1e-6,
@@ -137,21 +137,21 @@ class Timm(Layout):
             fields["position_resize"] = "bicubic_antialias"
         prefix = fields["class_token"] + fields["distillation_token"]
         entries = axes(shapes, "pos_embed", 3)[1]
-        return fields | position_fields(entries, prefix, fields, hints, self.square_positions)
+        return fields | position_fields(entries, prefix, fields, known_fields, self.square_positions)
 
 
 TIMM = Timm()
 # facebookresearch/deit models_v2.py: LayerScale under other names; positions without antialias.
 DEIT = Timm(name="deit", layer_scale="gamma_{n}", position_resize="bicubic")
 # facebookresearch/mae models_mae.py: with the decoder of pretraining, which belongs to no classifier.
-MAE = Timm(unmodeled=(r"^decoder_", r"^mask_token$"), position_resize="bicubic")
+MAE = Timm(ignored=(r"^decoder_", r"^mask_token$"), position_resize="bicubic")
 # facebookresearch/dinov2 vision_transformer.py: a mask token for training alone, SwiGLU packed as w12 and w3; a table
-# is taken for square even where an image that is not has as many patches.
+# is read as square even if an image that is not has as many patches.
 DINOV2 = Timm(
     name="dinov2",
     registers="register_tokens",
     swiglu=("w12", "w3"),
-    unmodeled=("mask_token",),
+    ignored=("mask_token",),
     position_resize="bicubic_offset",
     square_positions=True,
 )

@@ -61,7 +61,7 @@ class Torchvision(Layout):
             activation=("gelu", "gelu_tanh", "quick_gelu"),
         )
 
-    def infer(self, shapes, hints):
+    def infer(self, shapes, known_fields):
         hidden_dim, num_channels, patch_size = kernel_sizes(shapes, "conv_proj.weight")
         first = "encoder.layers.encoder_layer_0"
         pre_logits = "heads.pre_logits.bias"
@@ -75,7 +75,7 @@ class Torchvision(Layout):
             "pre_logits_dim": axes(shapes, pre_logits, 1)[0] if pre_logits in shapes else None,
             "position_resize": "bicubic",
         }
-        return fields | position_fields(axes(shapes, "encoder.pos_embedding", 3)[1], 1, fields, hints)
+        return fields | position_fields(axes(shapes, "encoder.pos_embedding", 3)[1], 1, fields, known_fields)
 
 
 TORCHVISION = Torchvision()

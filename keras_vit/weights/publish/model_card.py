@@ -1,4 +1,4 @@
-"""Model cards: what a model is, how its images are prepared, how good it is and who said so."""
+"""Writes model cards: the model, its preprocessing, and its accuracy with the source."""
 
 _TEMPLATE = """# {name}
 
@@ -51,14 +51,14 @@ model = timm.create_model("hf-hub:{repository}", pretrained=True).eval()
 
 
 def describe_input(spec):
-    """An `InputSpec` in words."""
+    """Describes an `InputSpec` in words."""
     height, width = spec.size
-    how = (
+    resizing = (
         f"the whole image squashed to {height} x {width}"
         if spec.crop_fraction is None
         else f"resized to cover {' x '.join(map(str, spec.resized_size(spec.size)))}, center of {height} x {width}"
     )
-    return f"{how}, {spec.interpolation}; mean {_numbers(spec.mean)}, std {_numbers(spec.std)} of pixels 0 .. 1"
+    return f"{resizing}, {spec.interpolation}; mean {_numbers(spec.mean)}, std {_numbers(spec.std)} of pixels 0 .. 1"
 
 
 def _numbers(values):
@@ -66,7 +66,7 @@ def _numbers(values):
 
 
 def front_matter(license_id, has_classes=True):
-    """The YAML from which the Hub reads how to file and load a model; no license where none is known.
+    """Returns the YAML metadata of a card for the Hub; without a license if it is unknown.
 
     Args:
         license_id: str or `None`. SPDX identifier.
@@ -101,22 +101,22 @@ def model_card(
     load,
     repository=None,
 ):
-    """A card as Markdown.
+    """Writes a card as Markdown.
 
     Args:
         name: str. The model's name.
         config: its config.
         input_spec: its `InputSpec`.
         parameters: int.
-        summary: str. What the model is and what it was trained on.
+        summary: str. The model and its training data in a sentence.
         license_id, paper: str or `None`.
-        has_classes: bool. Whether the output counts classes. Without them there is no accuracy, and what follows of it
-            is not used. Default True.
-        published: str or `None`. Accuracy as its authors gave it, with the source.
+        has_classes: bool. Whether the output counts classes. Without classes the card states no accuracy,
+            and the arguments for it are not used. Default True.
+        published: str or `None`. Accuracy stated by its authors, with the source.
         measured: str or `None`. Accuracy as measured with this library.
-        data: str. What the accuracies are of.
-        command: str. What measures it.
-        load: str. The Python expression that gives the model.
+        data: str. Data set of the accuracies.
+        command: str. Command that measures the accuracy.
+        load: str. Python expression that loads the model.
         repository: `organization/name` on the Hub for the section on timm, or `None`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Models as folders and repositories that timm, transformers' Hub and keras_vit itself read."""
+"""Writes models as folders and Hub repositories that timm and keras_vit read."""
 
 import json
 import os
@@ -21,8 +21,8 @@ def save_pretrained(model, folder, *, license_id=None, card=None, repository=Non
 
     Args:
         model: a model of keras_vit.
-        folder: where; made if it is not there.
-        license_id: str or `None`. SPDX identifier of the license; `None`: that of the weights, where it is known.
+        folder: path; created if it does not exist.
+        license_id: str or `None`. SPDX identifier of the license; `None`: that of the weights, if known.
         card: str or `None`: a card of your own instead of the generated one.
         repository: `organization/name` on the Hub for the generated card, or `None`.
 
@@ -43,8 +43,8 @@ def push_to_hub(model, repository, *, license_id=None, card=None, private=False,
 
     Args:
         model: a model of keras_vit.
-        repository: str, `organization/name`; made if it does not exist. A card that is there stays unless `card` is
-            given.
+        repository: str, `organization/name`; created if it does not exist. An existing card is kept unless `card` is
+            passed.
         license_id: str or `None`. As for `save_pretrained`.
         card: str or `None`. As for `save_pretrained`.
         private: bool. Whether a new repository is private.
@@ -55,7 +55,7 @@ def push_to_hub(model, repository, *, license_id=None, card=None, private=False,
         str. The URL of the commit.
 
     Raises:
-        ValueError: if timm has no such model, with the reason. Nothing is uploaded then.
+        ValueError: if timm has no such model, with the reason. Nothing is uploaded.
     """
     import huggingface_hub
 
@@ -100,12 +100,12 @@ def license_of(content):
         content: `ModelMetadata`.
 
     Returns:
-        str: the one that travels with the model, or that of the published weights it names; `None` if unknown.
+        str: the one in the metadata of the model, or that of the published weights it was made from; `None` if unknown.
     """
     entry = catalog().get(content.origin)
     return content.license or (entry.license if entry else None)
 
 
 def shown_origin(origin):
-    """An origin in words for people, as `keras_vit.origin.portable_origin` has it."""
+    """Describes an origin in words, in the form of `keras_vit.origin.portable_origin`."""
     return "trained from scratch" if origin is None else portable_origin(origin)

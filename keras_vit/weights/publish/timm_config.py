@@ -1,9 +1,9 @@
-"""Our configs as the `config.json` that timm builds a model from.
+"""Converts a config to the `config.json` that timm builds a model from.
 
 Source: timm `models/_hub.py` (the file's form), `models/vision_transformer.py`, `vision_transformer_hybrid.py`,
 `deit.py`, `swin_transformer.py` and `swin_transformer_v2.py` (the arguments). Every argument is written, so the
-architecture named says the class alone, and what JSON cannot say: the epsilon of the norms, the gated MLP and the
-ResNet of a hybrid.
+architecture name only selects the class, and what JSON cannot express: the epsilon of the norms, the gated MLP and
+the ResNet of a hybrid.
 """
 
 from keras_vit.models import VARIANTS, HybridConfig, SwinConfig
@@ -16,14 +16,14 @@ _BASES = {
     1: "swin_tiny_patch4_window7_224",
     2: "swinv2_tiny_window8_256",
 }
-# By the stages of their ResNet, whose width timm does not let one choose.
+# By the stages of their ResNet, whose width is fixed in timm.
 _HYBRIDS = {known.stem_depths: name for name, known in VARIANTS.items() if isinstance(known, HybridConfig)}
 _STEM_WIDTH = 64
 _POOLING = {"token": "token", "gap": "avg", "map": "map"}
 
 
 def timm_config(config, input_spec, labels=None, license_id=None):
-    """The content of timm's `config.json` for a model.
+    """Returns the content of timm's `config.json` for a model.
 
     Args:
         config: `ViTConfig`, `HybridConfig` or `SwinConfig`.
@@ -73,12 +73,12 @@ def _first_convolution(config):
 
 
 def _published_name(config):
-    """The variant that differs in the number of classes alone, or `None`."""
+    """Finds the variant that differs at most in classes and rates, or `None`."""
     return next((name for name, known in VARIANTS.items() if known == _without_training(config, known)), None)
 
 
 def _without_training(config, known):
-    """The config with another's classes and rates, which no weights depend on."""
+    """Returns the config with the classes and rates of another, which the other weights do not depend on."""
     if type(config) is not type(known):
         return None
     names = ("num_classes", "dropout_rate", "attention_dropout_rate", "drop_path_rate")
@@ -126,9 +126,9 @@ def _vit_arguments(config):
 
 
 def _check_vit(config):
-    """Raises a `ValueError` on what no argument of timm's says."""
+    """Raises a `ValueError` on fields without an argument in timm."""
     epsilon = 1e-5 if config.embedding_norm else 1e-6
-    demands = {
+    required = {
         "layer_norm_epsilon": epsilon,
         "norm_placement": "pre",
         "position_embedding": "learned",
@@ -136,13 +136,13 @@ def _check_vit(config):
         "patch_bias": not config.embedding_norm,
         "head_bias": True,
     }
-    for name, wanted in demands.items():
-        if getattr(config, name) != wanted:
-            _refuse(f"{name}={getattr(config, name)!r} instead of {wanted!r}")
+    for name, expected in required.items():
+        if getattr(config, name) != expected:
+            _refuse(f"{name}={getattr(config, name)!r} instead of {expected!r}")
     if config.pooling not in _POOLING:
         _refuse(f"pooling={config.pooling!r}")
     if config.pooling == "map" and config.activation == "swiglu":
-        _refuse("pooling='map' with activation='swiglu', which timm's attention pooling has not")
+        _refuse("pooling='map' with activation='swiglu', which timm's attention pooling does not have")
     if config.num_registers and config.class_token and config.position_on_prefix:
         _refuse("registers behind a class token with a position")
     if config.distillation_token:
@@ -150,7 +150,7 @@ def _check_vit(config):
 
 
 def _check_distilled(config):
-    """Raises a `ValueError` on what timm's class for DeiT, which takes the first two tokens, does otherwise."""
+    """Raises a `ValueError` on fields that timm's class for DeiT, which takes the first two tokens, does not have."""
     if config.num_registers or not config.class_token or not config.position_on_prefix:
         _refuse("a distillation token with registers, or without class token or its position")
     if config.pooling != "token" or config.pool_before_norm or not config.num_classes:
@@ -158,22 +158,22 @@ def _check_distilled(config):
 
 
 def _vit_base(config):
-    """The architecture whose class and whose other defaults are the config's."""
+    """Finds the architecture with the class and the remaining defaults of a config."""
     hybrid = isinstance(config, HybridConfig)
-    kinds = {
+    flags = {
         "distilled": config.distillation_token,
         "clip": config.embedding_norm,
         "swiglu": config.activation == "swiglu",
         "hybrid": hybrid,
     }
-    found = [kind for kind, holds in kinds.items() if holds]
-    if len(found) > 1:
-        _refuse(f"a model that is {' and '.join(found)}")
+    kinds = [kind for kind, is_set in flags.items() if is_set]
+    if len(kinds) > 1:
+        _refuse(f"a model that is {' and '.join(kinds)}")
     if not hybrid:
-        return _BASES[found[0] if found else "plain"]
-    for name, wanted in {"stem_rule": "timm", "stem_width": _STEM_WIDTH}.items():
-        if getattr(config, name) != wanted:
-            _refuse(f"{name}={getattr(config, name)!r} instead of {wanted!r}")
+        return _BASES[kinds[0] if kinds else "plain"]
+    for name, expected in {"stem_rule": "timm", "stem_width": _STEM_WIDTH}.items():
+        if getattr(config, name) != expected:
+            _refuse(f"{name}={getattr(config, name)!r} instead of {expected!r}")
     if config.stem_depths not in _HYBRIDS:
         _refuse(f"stem_depths={config.stem_depths} instead of one of {sorted(_HYBRIDS)}")
     return _HYBRIDS[config.stem_depths]

@@ -1,6 +1,6 @@
-"""Metadata in `.safetensors` files written by keras_vit: config, preprocessing, labels.
+"""Metadata in the `.safetensors` files that keras_vit writes: config, preprocessing, labels.
 
-It stands as JSON under one key of the file's metadata, which other readers pass over.
+They are JSON under one key of the file's metadata, which other readers ignore.
 """
 
 import json
@@ -14,23 +14,23 @@ _FAMILIES = {family.__name__: family for family in BUILDERS}
 
 
 def write(model):
-    """The metadata for a model's file: dict of str to str."""
+    """Returns the metadata for a model's file: dict of str to str."""
     content = metadata(model)
-    described = {
+    stated = {
         "family": type(content.config).__name__,
         "config": content.config.get_config(),
         "input_spec": content.input_spec.get_config(),
         "labels": content.labels,
     }
     license = {} if content.license is None else {"license": content.license}
-    return {KEY: json.dumps(described), **license}
+    return {KEY: json.dumps(stated), **license}
 
 
 def read(checkpoint):
-    """Config, `InputSpec` and labels (a tuple or `None`) of a checkpoint, or `None` if keras_vit did not write it.
+    """Reads config, `InputSpec` and labels (a tuple or `None`) of a checkpoint; `None` if keras_vit did not write it.
 
     Raises:
-        ValueError: if what stands there is no description of a model.
+        ValueError: if the metadata are malformed.
     """
     if KEY not in checkpoint.metadata:
         return None
@@ -40,14 +40,14 @@ def read(checkpoint):
         content = {"config": parts[0], "input_spec": parts[1], "labels": content["labels"]}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _malformed(checkpoint.path, error) from error
-    found = parse(content, checkpoint.path)
-    return found.config, found.input_spec, found.labels
+    parsed = parse(content, checkpoint.path)
+    return parsed.config, parsed.input_spec, parsed.labels
 
 
 def parse(content, path):
-    """The `ModelMetadata` of what Keras keeps of it.
+    """Parses the config of a metadata layer; returns a `ModelMetadata`.
 
-    A file may come from anywhere: nothing but the checks of these classes decides what is taken.
+    A file may come from anywhere: every field is checked by these classes.
 
     Args:
         content: dict of `config`, `input_spec`, `labels` and maybe `origin` and `license`, the config of a layer of
@@ -55,7 +55,7 @@ def parse(content, path):
         path: of the file, for messages.
 
     Raises:
-        ValueError: if it is no description of a model.
+        ValueError: if it is malformed.
     """
     try:
         config, spec = content["config"], content["input_spec"]
