@@ -45,7 +45,7 @@ FAMILIES = {
     "Swin": {"version": 1},
     "Swin V2": {"version": 2},
 }
-# What a file never tells: the layout's default is taken, and shown in a table of its own.
+# Fields that no file states: the default of the layout, listed in its own table.
 DEFAULTS = ("activation", "layer_norm_epsilon", "position_resize", "layer_scale_init", "window_rule", "stem_rule")
 
 
@@ -72,9 +72,9 @@ def _read(path, config):
 
 
 def _ask(model, layout, path):
-    """What happens to a model in a layout: a dict with `refused`, or with `found`, `differs`, `asked`, `defaults`.
+    """Writes and reads a model in a layout; returns a dict: `refused`, or `found`, `differs`, `asked`, `defaults`.
 
-    `differs`, `asked` and `defaults` are of the arrays alone, as in files of others.
+    `differs`, `asked` and `defaults` are those of the arrays alone, as in other programs' files.
     """
     config = metadata(model).config
     try:
@@ -97,24 +97,24 @@ def _ask(model, layout, path):
 
 
 def ask_all(folder):
-    """The answers by family and layout."""
+    """Writes and reads every family in every layout; returns a dict by both."""
     models = {family: build_model(_config(fields)) for family, fields in FAMILIES.items()}
     path = folder / "model.safetensors"
     return {(family, layout): _ask(model, layout, path) for family, model in models.items() for layout in LAYOUTS}
 
 
 def directions(answers):
-    """Families by layouts: `yes` where it is written and read back as what it was; numbers are those of the notes."""
+    """Tabulates families by layouts: `yes` where a model is written and read back unchanged, with numbers of notes."""
     notes = {}
 
     def cell(layout, answer):
         if "refused" in answer:
-            told = [answer["refused"]]
+            notes_of_cell = [answer["refused"]]
         else:
-            told = [f"by its arrays alone it is read as {field}" for field in answer["differs"]]
+            notes_of_cell = [f"by its arrays alone it is read as {field}" for field in answer["differs"]]
             if answer["found"] != layout:
-                told.append(f"the keys are those of `{answer['found']}`, as which it is read")
-        numbers = ", ".join(str(notes.setdefault(text, len(notes) + 1)) for text in told)
+                notes_of_cell.append(f"the keys are those of `{answer['found']}`, as which it is read")
+        numbers = ", ".join(str(notes.setdefault(text, len(notes) + 1)) for text in notes_of_cell)
         return ("no" if "refused" in answer else "yes") + (f" ({numbers})" if numbers else "")
 
     lines = [f"| | {' | '.join(LAYOUTS)} |", "|---" * (len(LAYOUTS) + 1) + "|"]
@@ -124,7 +124,7 @@ def directions(answers):
 
 
 def defaults(answers):
-    """What is taken where nothing tells it, and what is asked for: a row for layouts and families that agree."""
+    """Lists the defaults and the fields to pass: a row for layouts and families that agree."""
     rows = collections.defaultdict(list)
     for (family, layout), answer in answers.items():
         if answer.get("found") == layout:

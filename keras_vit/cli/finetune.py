@@ -5,9 +5,7 @@ import shlex
 from rich.table import Table
 
 from keras_vit.cli.console import CONSOLE, say
-from keras_vit.data.sources.folder import find_image_folder
 from keras_vit.experiment.fine_tuning import fine_tune
-from keras_vit.image_ops.pillow_reader import UnreadableImage, read_picture
 from keras_vit.training.loop.preemption import raise_on_sigterm
 
 
@@ -39,11 +37,10 @@ def finetune(options):
         say(f"license: the weights of {origin} are under {license}, and so is what was trained from them")
     else:
         say(f"license: {origin} does not state one; look it up before you pass the model on")
-    example = _example(options.folder)
     say("next:")
     for command in (
-        ("predict", example, "--model", str(directory)),
-        ("explain", example, "--model", str(directory), "--to", str(directory / "explained")),
+        ("predict", finished.example, "--model", str(directory)),
+        ("explain", finished.example, "--model", str(directory), "--to", str(directory / "explained")),
         ("export", str(directory), "--to", f"saved_models/{directory.name}"),
     ):
         say("  " + shlex.join(["keras_vit", *command]))
@@ -66,19 +63,3 @@ def _table(split, report):
 def _files(directory):
     names = ("model.keras", "report.json", "report.md", "confusion.png", "curve.png")
     return [name for name in names if (directory / name).exists()]
-
-
-def _example(folder):
-    """Finds a readable image for the example commands, preferably one outside the training split."""
-    splits = find_image_folder(folder).splits
-    names = sorted(splits, key=lambda name: ["test", "validation"].index(name) if name in ("test", "validation") else 2)
-    files = (file for name in names for files in splits[name].files.values() for file in files)
-    return str(next(filter(_is_readable, files)))
-
-
-def _is_readable(file):
-    try:
-        read_picture(file)
-    except (UnreadableImage, OSError):
-        return False
-    return True

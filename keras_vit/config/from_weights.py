@@ -96,8 +96,8 @@ def differences_from_weights(recipe, weights, selection):
 
 def _whole_patches(changes, config):
     """Rounds the image size of some changes down to whole patches of a config."""
-    sides, patch = changes.get("image_size"), getattr(config, "patch_size", None)
-    if sides is None or patch is None or getattr(config, "drop_remainder", False):
+    sides, patch = changes.get("image_size"), config.patch_size
+    if sides is None or patch is None or config.drop_remainder:
         return changes
     whole = tuple(max(side // p, 1) * p for side, p in zip(sides, changes.get("patch_size", patch), strict=True))
     if whole != sides:
@@ -113,7 +113,7 @@ def _check_architecture(recipe, theirs):
             f"the weights must be of the family of the model; choose others, {advice}. "
             f"Received: weights={recipe.weights!r} of a {type(theirs).__name__} for a {type(ours).__name__}"
         )
-    names = [name for name in _ARCHITECTURE if hasattr(ours, name) and getattr(ours, name) != getattr(theirs, name)]
+    names = [name for name in _ARCHITECTURE if name in vars(ours) and getattr(ours, name) != getattr(theirs, name)]
     if (getattr(ours, "layer_scale_init", None) is None) != (getattr(theirs, "layer_scale_init", None) is None):
         names.append("layer_scale_init")
     if names:

@@ -52,12 +52,14 @@ class FineTuningResult:
             `keras_vit.evaluation.per_class.classification_report`), `kept`, the seconds and the versions.
         history: list of dicts, one for each epoch of all layers.
         directory: `pathlib.Path` with `model.keras`, `report.json`, `report.md`, `confusion.png`, `curve.png`.
+        example: str or `None`. The path of a readable image of the folder, to try the model with.
     """
 
     model: keras.Model
     report: dict
     history: list
     directory: pathlib.Path
+    example: str | None = None
 
 
 def fine_tune(
@@ -146,7 +148,7 @@ def fine_tune(
         report |= {**code, "hardware": record.hardware()}
         report |= {"seconds": round(seconds[0], 1), "processor_seconds": round(seconds[1], 1)}
         _save_report(report, directory, run_record, log)
-    return FineTuningResult(model, report, run_record["epochs"] if run_record else [], directory)
+    return FineTuningResult(model, report, run_record["epochs"] if run_record else [], directory, images.example)
 
 
 def _model_name(model):

@@ -32,6 +32,7 @@ class FineTuningData:
         side: int, pixels. The median of the shorter sides of the training images.
         description: str. Lines about the splits, for the user.
         unreadable: frozenset of str, the paths of images that cannot be decoded and are left out.
+        example: str or `None`. The path of a readable image, preferably outside the training split.
     """
 
     name: str
@@ -41,6 +42,7 @@ class FineTuningData:
     side: int
     description: str
     unreadable: frozenset = frozenset()
+    example: str | None = None
 
     def count(self, split):
         """The number of readable images in a split, an int."""
@@ -115,7 +117,15 @@ def _load_folder(path, batch_size, fraction):
         )
     test = "test" if "test" in folder.splits else None
     name = pathlib.Path(path).resolve().name
-    return FineTuningData(name, config, None, test, _median_side(files), "\n".join(lines), frozenset(unreadable))
+    return FineTuningData(
+        name, config, None, test, _median_side(files), "\n".join(lines), frozenset(unreadable), _example(folder.splits)
+    )
+
+
+def _example(splits):
+    """Returns the path of the first image of the test, the validation or any other split, in this order."""
+    names = [*(name for name in ("test", "validation") if name in splits), *splits]
+    return str(next(file for name in names for files in splits[name].files.values() for file in files))
 
 
 def _config(count, batch_size, fraction):

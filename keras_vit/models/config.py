@@ -107,6 +107,34 @@ class ModelConfig:
 
     # The differences between families that other packages depend on. A family overrides those that hold for it.
 
+    # str. Key of the tables in other packages that have a row for each family.
+    family: typing.ClassVar[str]
+    # Fields of families with patches.
+    patch_size = None
+    drop_remainder = False
+    # Fields that the arrays of a checkpoint determine, so that a file without a config must agree with them.
+    fields_from_arrays: typing.ClassVar[tuple] = ()
+
+    @property
+    def grid_size(self):
+        """`(h, w)`, the patches of an image that the position table counts; `None` without such a table."""
+        return None
+
+    @property
+    def windows(self):
+        """`(h, w)` for each stage, the windows of relative position biases; `None` without them."""
+        return None
+
+    @property
+    def has_stem(self):
+        """bool. Whether a ResNet computes features from the image, and the patches are cut from those."""
+        return False
+
+    @property
+    def is_built_of_keras_layers(self):
+        """bool. Whether the layers with weights are those of Keras rather than of this library."""
+        return False
+
     @property
     def stage_depths(self):
         """Tuple of ints: encoder blocks in each stage, `(num_layers,)` without stages; empty without encoder blocks."""
@@ -167,6 +195,17 @@ class ModelConfig:
     def token_grid(self, tokens):
         """`(h, w)`, the patches of a stage with this number of tokens, prefix included."""
         raise ValueError(f"a stage must have tokens. Received: {type(self).__name__}")
+
+    def at_sizes_of_file(self, sizes):
+        """Returns the config at the sizes of a checkpoint, to find out how its arrays are laid out.
+
+        Args:
+            sizes: dict of `image_size`, `patch_size` and `window_size`; those that the family lacks are ignored.
+
+        Raises:
+            ValueError: if the sizes do not fit together.
+        """
+        return self.replace(**{name: value for name, value in sizes.items() if name in vars(self)})
 
     def adapt(self, **changes):
         """A copy with some fields changed, for a model that takes over the weights of this one.
@@ -256,6 +295,9 @@ class ViTConfig(ModelConfig):
 
     Source: Dosovitskiy et al., "An Image is Worth 16x16 Words" (arXiv:2010.11929), table 1.
     """
+
+    family = "vit"
+    fields_from_arrays = ("pooling", "image_size")
 
     image_size: tuple = (224, 224)
     patch_size: tuple = (16, 16)
@@ -412,6 +454,10 @@ class ViTConfig(ModelConfig):
             maps["embedding_norm"] = tokens
         maps |= {f"encoder_block_{i}": block for i in range(self.num_layers)}
         return maps | ({norm: tokens} if norm else {})
+
+    def at_sizes_of_file(self, sizes):
+        # An image may have pixels beyond the last whole patch; otherwise `drop_remainder` changes nothing.
+        return super().at_sizes_of_file({**sizes, "drop_remainder": True})
 
     def sharded_widths(self):
         return {"hidden_dim": self.hidden_dim, "mlp_dim": self.mlp_dim}

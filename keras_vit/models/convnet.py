@@ -33,6 +33,8 @@ class ConvNetConfig(ModelConfig):
         ValueError: if a field breaks these rules.
     """
 
+    family = "convnet"
+
     image_size: tuple = (32, 32)
     num_channels: int = 3
     widths: tuple = (64, 128, 256)
@@ -67,6 +69,10 @@ class ConvNetConfig(ModelConfig):
         unit = 2 ** (len(self.widths) - 1)
         if any(side % unit for side in self.image_size):
             raise ValueError(f"image_size must be a multiple of {unit}. Received: image_size={self.image_size}")
+
+    @property
+    def is_built_of_keras_layers(self):
+        return True
 
     def multiply_adds(self):
         pixels, channels, total = math.prod(self.image_size), self.num_channels, 0

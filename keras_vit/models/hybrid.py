@@ -44,6 +44,8 @@ class HybridConfig(ViTConfig):
     `models_vit.py` and `models_resnet.py`; timm `vision_transformer_hybrid.py`.
     """
 
+    family = "hybrid"
+
     patch_size: tuple = (1, 1)
     stem_depths: tuple = ()
     stem_width: int = 64
@@ -58,6 +60,10 @@ class HybridConfig(ViTConfig):
             raise ValueError(f"stem_width must be a multiple of {GROUPS}. Received: stem_width={self.stem_width}")
         check_choice(self.stem_rule, RULES, "stem_rule")
         check_divides(self.feature_size, self.patch_size, f"image_size / {self.stem_stride}, rounded up,")
+
+    @property
+    def has_stem(self):
+        return True
 
     @property
     def can_mask_patches(self):

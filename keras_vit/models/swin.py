@@ -66,6 +66,8 @@ class SwinConfig(ModelConfig):
     Source: Liu et al., arXiv:2103.14030, section 3.3, and arXiv:2111.09883, section 3.5.
     """
 
+    family = "swin"
+
     image_size: tuple = (224, 224)
     patch_size: tuple = (4, 4)
     num_channels: int = 3

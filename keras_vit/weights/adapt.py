@@ -58,24 +58,21 @@ def original_sizes(config, layout, description, rules, shapes):
     """
     stated, own = (description.stated, description.config is not None) if description else ({}, False)
     patch_size = layout.patch_size or _kernel_patch(rules, shapes, config)
-    sizes = {name: stated[name] for name in ("image_size", "window_size") if name in stated and hasattr(config, name)}
-    # An image may have pixels beyond the last whole patch; where it has none, this changes nothing.
-    sizes |= {"drop_remainder": True} if hasattr(config, "drop_remainder") else {}
+    sizes = {name: stated[name] for name in ("image_size", "window_size") if name in stated}
     sizes |= {"patch_size": patch_size} if patch_size else {}
     try:
-        known = config.replace(**sizes)
+        known = config.at_sizes_of_file(sizes)
     except ValueError:  # the stated sizes belong to something else
         known = config
     # In another library's file the table is as that library reads it, whatever is stated; in ours as the config says.
     square = layout.square_positions and not own
-    grid_size, windows = layout.grid_size or getattr(known, "grid_size", None), getattr(known, "windows", None)
-    return OriginalSizes(patch_size, grid_size, windows, square, layout.spare_position)
+    return OriginalSizes(patch_size, layout.grid_size or known.grid_size, known.windows, square, layout.spare_position)
 
 
 def _kernel_patch(rules, shapes, config):
     kernel = next((item for item in rules if item.ours[0] == KERNEL), None)
     if kernel is None or kernel.transform not in PATCH_AXES:
-        return getattr(config, "patch_size", None)
+        return config.patch_size
     shape = shapes.get(kernel.theirs[0], ())
     return tuple(shape[axis] for axis in PATCH_AXES[kernel.transform]) if len(shape) == 4 else None
 

@@ -131,7 +131,7 @@ def build_variant(source, variant, overrides, input_spec=None, labels=None, dtyp
     config = source.config(overrides, {**vars(variant), **fixed})
     _check_family(path, type(config), expected, type(config) is type(expected))
     _check_sizes(path, config, expected, {"patch_size"} & set(overrides))
-    sizes = {name: getattr(variant, name) for name in _IMAGE_SIZES[:2] if hasattr(variant, name)}
+    sizes = {name: value for name, value in vars(variant).items() if name in _IMAGE_SIZES[:2]}
     config = config.adapt(**{**sizes, **overrides})
     return source.build(config, input_spec, labels, dtype, name)
 
@@ -146,7 +146,7 @@ def _check_family(path, family, expected, same):
 
 def _check_sizes(path, config, expected, exempt):
     """Raises a `ValueError` that lists all sizes of a file that differ from the expected ones, without `exempt`."""
-    names = [name for name in _VARIANT_SIZES if hasattr(expected, name) and name not in exempt]
+    names = [name for name in _VARIANT_SIZES if name in vars(expected) and name not in exempt]
     differing = [name for name in names if getattr(config, name) != getattr(expected, name)]
     if differing:
         raise ValueError(

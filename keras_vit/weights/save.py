@@ -14,10 +14,10 @@ from keras_vit.weights.layouts.detect import layout_to_write
 
 def _check_inferable(tensors, layout, config, path):
     """Raises a `ValueError` if the arrays alone would be read as a model with another pooling or image size."""
-    if not hasattr(config, "pooling"):
+    if not config.fields_from_arrays:
         return
     inferred = layout.infer({key: array.shape for key, array in tensors.items()}, vars(config))
-    for name in ("pooling", "image_size"):
+    for name in config.fields_from_arrays:
         ours = getattr(config, name)
         if inferred.get(name, ours) != ours:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Models as functions, and the helpers beside them, in the manner of Keras Applications."""
+"""Models as functions, `preprocess_input` and `decode_predictions`, as in Keras Applications."""
 
 import re
 
@@ -14,8 +14,23 @@ from keras_vit.weights.hub.catalog import imagenet_ids, read_labels
 from keras_vit.zoo.create import create_model
 
 
+def _create(variant, fields, include_top, weights, dtype, name, overrides):
+    """Creates the model of an application; fields that are `None` are those of the weights or the variant."""
+    fields = {field: value for field, value in fields.items() if value is not None}
+    if not include_top:
+        fields["num_classes"] = 0
+        overrides.pop("classes", None)  # Keras Applications ignore it too.
+    return create_model(variant, weights, dtype=dtype, model_name=name, **fields, **overrides)
+
+
+def _named(function, name, documentation):
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = documentation
+    return function
+
+
 def _vit_application(name, variant):
-    """A function for one size; `variant` gives the defaults."""
+    """Makes the function of one size of Vision Transformers; `variant` gives the defaults."""
     default = VARIANTS[variant]
 
     def application(
@@ -30,17 +45,16 @@ def _vit_application(name, variant):
         name=None,
         **overrides,
     ):
-        asked = {
+        fields = {
             "image_size": image_size,
             "patch_size": patch_size,
-            "num_classes": num_classes if include_top else _no_classes(overrides),
+            "num_classes": num_classes,
             "pooling": pooling,
             "classifier_activation": classifier_activation,
         }
-        return create_model(variant, weights, dtype=dtype, model_name=name, **_given(asked), **overrides)
+        return _create(variant, fields, include_top, weights, dtype, name, overrides)
 
-    application.__name__ = application.__qualname__ = name
-    application.__doc__ = f"""Vision Transformer, the size of `{variant}`.
+    documentation = f"""Vision Transformer, the size of `{variant}`.
 
     Args:
         image_size: int or `(h, w)`, pixels; a multiple of `patch_size`. Default {default.image_size[0]}.
@@ -63,7 +77,7 @@ def _vit_application(name, variant):
     Raises:
         ValueError: on an unknown field, with the nearest one, and where sizes do not fit.
     """
-    return application
+    return _named(application, name, documentation)
 
 
 ViTTiny = _vit_application("ViTTiny", "vit_tiny_patch16_224")
@@ -77,19 +91,8 @@ DeiTSmall = _vit_application("DeiTSmall", "deit_small_distilled_patch16_224")
 DeiTBase = _vit_application("DeiTBase", "deit_base_distilled_patch16_224")
 
 
-def _no_classes(overrides):
-    """The number of classes of a model without its classifier; Keras Applications ignore `classes` there too."""
-    overrides.pop("classes", None)
-    return 0
-
-
-def _given(arguments):
-    """The arguments that were given: the others are as in the weights or in the variant."""
-    return {name: value for name, value in arguments.items() if value is not None}
-
-
 def _swin_application(name, variant):
-    """As `_vit_application`, for a Swin Transformer."""
+    """Makes the function of one size of Swin Transformers; `variant` gives the defaults."""
     default = VARIANTS[variant]
 
     def application(
@@ -103,16 +106,15 @@ def _swin_application(name, variant):
         name=None,
         **overrides,
     ):
-        asked = {
+        fields = {
             "image_size": image_size,
             "window_size": window_size,
-            "num_classes": num_classes if include_top else _no_classes(overrides),
+            "num_classes": num_classes,
             "classifier_activation": classifier_activation,
         }
-        return create_model(variant, weights, dtype=dtype, model_name=name, **_given(asked), **overrides)
+        return _create(variant, fields, include_top, weights, dtype, name, overrides)
 
-    application.__name__ = application.__qualname__ = name
-    application.__doc__ = f"""Swin Transformer, version {default.version}, the size of `{variant}`.
+    documentation = f"""Swin Transformer, version {default.version}, the size of `{variant}`.
 
     Args:
         image_size: int or `(h, w)`, pixels; a multiple of the patch, 4. Default {default.image_size}.
@@ -123,7 +125,7 @@ def _swin_application(name, variant):
     Returns, Raises:
         As `ViTBase`.
     """
-    return application
+    return _named(application, name, documentation)
 
 
 SwinTiny = _swin_application("SwinTiny", "swin_tiny_patch4_window7_224")
@@ -165,13 +167,13 @@ def preprocess_input(images, model=None):
 
 
 def decode_predictions(predictions, top=5, model=None, labels=None):
-    """The best classes of each image with their names.
+    """Finds the best classes of each image with their names.
 
     Args:
-        predictions: array or tensor `(batch, num_classes)`. With `model`, what it returned: logits become
-            probabilities, by softmax, or by sigmoid where the model is compiled with a binary loss; rows that a
-            softmax has already made are taken as they are. Without a model these are the scores themselves. One column
-            tells two classes apart: it is of the second one, and the first gets the rest.
+        predictions: array or tensor `(batch, num_classes)`. With `model`, its outputs: logits become
+            probabilities, by softmax, or by sigmoid if the model is compiled with a binary loss; rows that are already
+            a softmax are kept. Without a model these are the scores themselves. One column is the score of the second
+            of two classes; the first one gets the rest.
         top: int. How many. Default 5.
         model: a model of keras_vit whose labels are used; if it has none, the names are the numbers of the columns.
         labels: class names, instead of the model's; both of them for one column. With neither model nor labels, 1000
@@ -213,7 +215,7 @@ def decode_predictions(predictions, top=5, model=None, labels=None):
 
 
 def _both_classes(column, model, labels):
-    """Scores of two classes from what is there for the second one."""
+    """Computes the scores of two classes from the column of the second one."""
     kind = None if model is None else score_activation(model, output(model), labels)
     if kind == "linear":
         raise ValueError(
@@ -231,11 +233,11 @@ def _both_classes(column, model, labels):
 
 
 def _probabilities(predictions, model, labels):
-    """Scores of several classes from what a model returned, or from the softmax of it."""
-    found = output(model)
-    if not found.has_head or found.units != predictions.shape[1]:
+    """Computes the scores of several classes from the outputs of a model, or from their softmax."""
+    head = output(model)
+    if not head.has_head or head.units != predictions.shape[1]:
         return predictions
-    kind = score_activation(model, found, labels)
+    kind = score_activation(model, head, labels)
     if kind == "sigmoid":
         return to_numpy(keras.ops.sigmoid(predictions))
     are_probabilities = (predictions >= 0).all() and np.allclose(predictions.sum(axis=1), 1.0, atol=1e-2)

@@ -1,4 +1,4 @@
-"""Models by name, in the manner of timm, and models from files."""
+"""Creates models by name, as timm does, and loads models from files, runs and the Hub."""
 
 import dataclasses
 import fnmatch
@@ -21,7 +21,7 @@ from keras_vit.weights.hub.catalog import catalog
 from keras_vit.weights.key_selection import ALL_KEYS, KeySelection
 from keras_vit.weights.load import Source, build_published, build_variant, describe_checkpoint
 
-# What a training run leaves in its folder.
+# The model in the folder of a training run.
 MODEL_FILE = "model.keras"
 
 
@@ -67,18 +67,15 @@ def create_model(
             `vit_small_patch16_224.augreg_in21k_ft_in1k` (published ones; see `list_models(pretrained=True)`), which
             are downloaded once.
         weights: `None`, a tag, or the path of a checkpoint, as for `keras_vit.from_checkpoint`, or of a `.weights.h5`
-            file. It must be of the sizes of `name`; whatever else it tells goes before the defaults of `name`:
-            activation, epsilon, pooling, the number of classes. Positions of another grid are resized. With a tag in
+            file. It must have the sizes of `name`; other fields that it states win over the defaults of `name`:
+            activation, epsilon, pooling, number of classes. Positions of another grid are resized. With a tag in
             `name`, that file is read instead of the downloaded one.
-        skip, new, prefix: as for `keras_vit.load_weights`; of use with weights alone.
-        input_spec: `InputSpec` or `None`: that of the published weights, or what stands beside a checkpoint, else
-            pixels to -1 .. 1.
-        labels: class names in the order of the logits, or `None`: those of the published weights, or what stands
-            beside a checkpoint.
-        dtype: dtype policy or `None`: the global one.
-        model_name: str or `None`: what the `keras.Model` is called; by default `name` without its tag.
-        **overrides: fields of the config, for example `num_classes=10, image_size=(384, 256)`. Words of Keras
-            Applications and timm that mean the same are taken too: `input_shape`, `classes`, `include_top`, `img_size`,
+        skip, new, prefix: as for `keras_vit.load_weights`; only with weights.
+        input_spec, labels, dtype: as for `keras_vit.from_checkpoint`; the defaults of published weights are those of
+            the catalog.
+        model_name: str or `None`: `name` without its tag. Name of the `keras.Model`.
+        **overrides: fields of the config, for example `num_classes=10, image_size=(384, 256)`. The names of Keras
+            Applications and timm are accepted too: `input_shape`, `classes`, `include_top`, `img_size`,
             `in_chans`, `global_pool`, `pretrained`, `checkpoint_path` and others of `keras_vit.models.aliases`.
 
     Returns:
@@ -94,9 +91,11 @@ def create_model(
     base, _, tag = name.partition(".")
     if base not in VARIANTS:
         raise ValueError(f"unknown model{_advice(name, base)} Received: name={name!r}; see keras_vit.list_models()")
-    given = {word: overrides[word] for word in ("pretrained", "checkpoint_path") if word in overrides}
-    overrides = resolve_aliases({word: value for word, value in overrides.items() if word not in given}, VARIANTS[base])
-    weights = _weights(f"{base}.{tag}" if tag else base, weights, given)
+    timm_arguments = {key: overrides[key] for key in ("pretrained", "checkpoint_path") if key in overrides}
+    overrides = resolve_aliases(
+        {key: value for key, value in overrides.items() if key not in timm_arguments}, VARIANTS[base]
+    )
+    weights = _weights(f"{base}.{tag}" if tag else base, weights, timm_arguments)
     if _is_tag(weights):
         if tag:
             raise ValueError(f"a name has one tag. Received: name={name!r}, weights={weights!r}")
@@ -117,7 +116,7 @@ def create_model(
 
 
 def _advice(name, base):
-    """The end of an error about an unknown name: what was meant, as far as that can be said."""
+    """Suggests names for the error about an unknown one."""
     if is_remote(name):
         return f"; a repository of the Hub is loaded by keras_vit.load_model({name!r})."
     if name.startswith("timm/"):
@@ -129,10 +128,10 @@ def _advice(name, base):
 
 
 def load_model(name, **overrides):
-    """Loads a model from whatever names one.
+    """Loads a model from a file, a folder, the Hub or a published name.
 
     Args:
-        name: str or path. What exists on disk goes before names:
+        name: str or path. Existing paths win over names:
 
             - a `.keras` file, or the folder of a training run, which holds `model.keras`;
             - a checkpoint in any layout that `keras_vit.weights` reads, or a folder with one;
@@ -140,9 +139,9 @@ def load_model(name, **overrides):
             - published weights, `architecture.tag` (see `list_models(pretrained=True)`);
             - an architecture (see `list_models()`), with random weights and a warning that says so.
         **overrides: fields of the config, for example `num_classes=10, image_size=384`, and the keywords
-            `input_spec`, `labels` and `dtype`: the model is built anew, also that of a `.keras` file, whose weights
-            fill it as those of any checkpoint do (see `from_checkpoint`). Layers around our model are then left out,
-            with a warning.
+            `input_spec`, `labels` and `dtype`: the model is built again, also that of a `.keras` file, and its
+            weights are loaded as from any checkpoint (see `from_checkpoint`). Layers around the model of keras_vit are
+            then left out, with a warning.
 
     Returns:
         A `keras.Model`.
@@ -233,14 +232,14 @@ def _load_keras_file(file):
 
 
 def describe_model(name, selection=ALL_KEYS):
-    """Reads what a model says of itself, without building it.
+    """Reads the metadata of a model without building it.
 
     Args:
-        name: what `load_model` takes, but for an architecture, which has no weights.
-        selection: `KeySelection` of what is read of a checkpoint.
+        name: as for `load_model`, except an architecture, which has no weights.
+        selection: `KeySelection` of the keys to read from a checkpoint.
 
     Returns:
-        A `ModelMetadata`: the config at the image size that the weights are used with, preprocessing, labels, origin
+        A `ModelMetadata`: the config at the image size of the preprocessing, preprocessing, labels, origin
         and license.
 
     Raises:
@@ -264,22 +263,22 @@ def describe_model(name, selection=ALL_KEYS):
 
 
 def _metadata_in(file):
-    """The `ModelMetadata` of a `.keras` file; its origin is the file where the model was trained from scratch."""
+    """Reads the `ModelMetadata` of a `.keras` file; the origin of a model trained from scratch is the file."""
     try:
         with zipfile.ZipFile(file) as archive:
-            found = list(_metadata_layers(json.loads(archive.read("config.json"))))
+            layers = list(_metadata_layers(json.loads(archive.read("config.json"))))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"a .keras file must be readable. Received: {str(file)!r} ({error})") from error
-    if len(found) != 1:
+    if len(layers) != 1:
         raise ValueError(
-            f"a .keras file must hold one model of keras_vit. Received: {str(file)!r}, which holds {len(found)}"
+            f"a .keras file must hold one model of keras_vit. Received: {str(file)!r}, which holds {len(layers)}"
         )
-    content = Metadata.from_config(found[0]).content
+    content = Metadata.from_config(layers[0]).content
     return content if content.origin else dataclasses.replace(content, origin=str(file))
 
 
 def _metadata_layers(node):
-    """The configs of all `Metadata` layers in the JSON of a Keras model."""
+    """Yields the configs of all `Metadata` layers in the JSON of a Keras model."""
     if isinstance(node, list):
         for item in node:
             yield from _metadata_layers(item)
@@ -291,7 +290,7 @@ def _metadata_layers(node):
 
 
 def model_file(source):
-    """Finds the `.keras` file that a path stands for: itself, or the one in a run's folder; else `None`."""
+    """Finds the `.keras` file of a path: the file itself, or that in the folder of a run; else `None`."""
     path = pathlib.Path(source)
     path = path / MODEL_FILE if path.is_dir() else path
     return path if path.suffix == ".keras" and path.is_file() else None
@@ -305,7 +304,7 @@ def is_saved_model(path):
 
 
 def _has_checkpoint(folder):
-    """Returns whether a folder holds weights as training programs lay them out."""
+    """Returns whether a folder holds a checkpoint."""
     return folder.is_dir() and bool(find_files(folder))
 
 
@@ -315,25 +314,25 @@ def _warn_of_random_weights(architecture):
     warnings.warn(f"{architecture} is an architecture, so its weights are random; {advice}", stacklevel=3)
 
 
-def _weights(name, weights, given):
+def _weights(name, weights, timm_arguments):
     """Merges `weights=` with timm's arguments for the same.
 
     Args:
         name: of the model, with its tag if it has one.
         weights: as for `create_model`.
-        given: dict with `pretrained`, `checkpoint_path` or neither.
+        timm_arguments: dict with `pretrained`, `checkpoint_path` or neither.
 
     Returns:
         As `weights`.
 
     Raises:
-        ValueError: if two of them say what the weights are, or `pretrained=True` leaves the choice open.
+        ValueError: if both select weights, or `pretrained=True` is ambiguous.
     """
-    path, pretrained = given.get("checkpoint_path") or None, given.get("pretrained", False)
+    path, pretrained = timm_arguments.get("checkpoint_path") or None, timm_arguments.get("pretrained", False)
     if path is not None and weights is not None:
         raise ValueError(f"weights must be given once. Received: {weights=!r}, checkpoint_path={path!r}")
     weights = path if path is not None else weights
-    if "pretrained" in given and not pretrained and "." in name:
+    if "pretrained" in timm_arguments and not pretrained and "." in name:
         raise ValueError(
             "a name with a tag has published weights; for random ones leave the tag out: "
             f"keras_vit.create_model({name.partition('.')[0]!r}). Received: {name=!r}, pretrained={pretrained!r}"
@@ -348,7 +347,7 @@ def _weights(name, weights, given):
 
 
 def _is_tag(weights):
-    """Returns whether `weights` can only be meant as a tag: it is neither there nor called as a file is."""
+    """Returns whether `weights` is a tag: neither an existing path nor named as a file."""
     if not isinstance(weights, str) or is_remote(weights):
         return False
     return not weights.endswith(SUFFIXES) and not pathlib.Path(weights).exists()

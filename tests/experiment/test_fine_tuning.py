@@ -192,6 +192,15 @@ def test_splits_of_a_folder_are_used(tmp_path):
     assert "validation: 9 images" in found.description
 
 
+def test_the_example_is_readable_and_outside_the_training_split(tmp_path):
+    for split, count in (("train", 8), ("val", 3), ("test", 2)):
+        _write(tmp_path / split, count, seed=count)
+    first, second = sorted(next(path for path in sorted((tmp_path / "test").iterdir())).iterdir())[:2]
+    assert load_fine_tuning_data(tmp_path).example == str(first)
+    first.write_bytes(b"no image")
+    assert load_fine_tuning_data(tmp_path).example == str(second)
+
+
 @pytest.mark.parametrize(("count", "batch"), [(4, 1), (50, 8), (200, 32), (2000, 32)])
 def test_a_batch_leaves_a_few_steps_in_an_epoch(count, batch):
     images, labels = np.zeros((count, 4, 4, 3), "uint8"), np.arange(count) % 2

@@ -17,7 +17,7 @@ FIELDS = {
     "activation": "gelu_tanh",
 }
 TABLES = ("pos_embedding", "Transformer/pos_embedding", "Transformer/posembed_input/pos_embedding")
-LEFT_OUT = "the entry of the class token is left out of the positions"
+LEFT_OUT = "the entry of the class token is left out of the positions, as the model has none"
 
 
 def _written(change, path, pooling, **fields):

@@ -81,7 +81,7 @@ def test_our_own_files_say_how_a_table_lies(source, tmp_path):
         warnings.simplefilter("error")
         for again in (from_checkpoint(path), from_checkpoint(path, config=keras_vit.metadata(model).config)):
             np.testing.assert_array_equal(_positions(again), _positions(model))
-    with pytest.raises(ValueError, match=r"must tell the image_size by its arrays.*\(16, 36\), .* as \(24, 24\)"):
+    with pytest.raises(ValueError, match=r"must determine the image_size by its arrays.*\(16, 36\), .* as \(24, 24\)"):
         save_weights(model, tmp_path / "x.npz", layout)
 
 

@@ -127,7 +127,7 @@ def _differing_from_name(layout, description, inferred, requested):
         return {}
     if not issubclass(type(named), layout.config_class):
         return {"family": (layout.config_class.__name__, type(named).__name__)}
-    names = [name for name in _NAMED if name in inferred and hasattr(named, name)]
+    names = [name for name in _NAMED if name in inferred]
     sizes = {name: (inferred[name], getattr(named, name)) for name in names}
     return {
         name: (actual, expected)

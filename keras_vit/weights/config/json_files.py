@@ -56,15 +56,16 @@ def config_fields(content):
 def _timm(content):
     architecture, arguments = content["architecture"], content.get("model_args") or {}
     variant = find_variant(architecture)
+    defaults = {} if variant is None else vars(variant)
     fields = {}
     for name in ("num_heads", "window_size", "pretrained_window_sizes"):
-        value = arguments.get(name) or getattr(variant, name, None)
+        value = arguments.get(name) or defaults.get(name)
         fields[name] = tuple(value) if isinstance(value, list) else value
     fields["pooling"] = _POOLINGS.get(arguments.get("global_pool", content.get("global_pool")))
     input_size = (content.get("pretrained_cfg") or {}).get("input_size")
     fields["image_size"] = arguments.get("img_size") or (input_size and input_size[1:])
     # Unless it is an argument, the activation follows from the name; the arrays show whether an MLP is gated.
-    activation = "quick_gelu" if "quickgelu" in architecture else getattr(variant, "activation", None)
+    activation = "quick_gelu" if "quickgelu" in architecture else defaults.get("activation")
     fields["activation"] = None if activation == "swiglu" else activation
     if isinstance(arguments.get("act_layer"), str):
         fields["activation"] = _activation(arguments["act_layer"])

@@ -8,7 +8,6 @@ Source: timm `utils/checkpoint_saver.py`, `train.py`; DeiT `main.py`.
 
 import numbers
 
-from keras_vit.models import SwinConfig
 from keras_vit.models.aliases import resolve_aliases
 from keras_vit.models.variants import find_variant
 from keras_vit.weights.files.pickles import StandIn
@@ -72,7 +71,7 @@ def _arguments(groups, variant):
         size = next((size for size in sizes if _is_size(size)), None)
         arguments |= {} if size is None else {"img_size": size}
         arguments |= {word: value for word, value in _attributes(group.get("model_kwargs")).items() if _is_plain(value)}
-    if isinstance(variant, SwinConfig):  # A ViT's table of positions tells the size, Swin's tables hardly do.
+    if "image_size" not in variant.fields_from_arrays:
         arguments.setdefault("img_size", variant.image_size)
     return arguments
 

@@ -1,11 +1,9 @@
 """Detects the layout of a file by its keys, and selects the layout object that writes a model."""
 
-from keras_vit.models import ConvNetConfig, HybridConfig, SwinConfig
 from keras_vit.validation import check_choice
 from keras_vit.weights.key_selection import ALL_KEYS
 from keras_vit.weights.layouts.flax import BIG_VISION, GOOGLE, detect_flax
 from keras_vit.weights.layouts.huggingface import HuggingFace, HuggingFaceTower, detect_huggingface
-from keras_vit.weights.layouts.hybrid import HYBRID_LAYOUTS
 from keras_vit.weights.layouts.keras_layout import select_model
 from keras_vit.weights.layouts.subtrees import behind, choose_subtree, find_subtrees, make_subtree, plain_keys
 from keras_vit.weights.layouts.swin import detect_swin, swin_to_write
@@ -122,24 +120,25 @@ def layout_to_write(name, config):
 
     Args:
         name: one of `LAYOUTS`.
-        config: `ViTConfig`, `HybridConfig` or `SwinConfig`.
+        config: of the model.
 
     Raises:
-        ValueError: on an unknown layout, or one that has no such models.
+        ValueError: on an unknown layout, or one that does not hold models of this family.
     """
     check_choice(name, LAYOUTS, "layout")
-    if isinstance(config, ConvNetConfig):
-        raise ValueError(f"no layout has the small convolutional networks; model.save keeps them. Received: {name!r}")
-    if isinstance(config, SwinConfig):
-        layout = swin_to_write(name, config)
-        if layout is None:
-            raise ValueError(f"layout {name!r} has no Swin Transformers. Received: layout={name!r}")
-        return layout
-    if name == "microsoft":
-        raise ValueError("layout 'microsoft' has Swin Transformers alone. Received: layout='microsoft'")
-    if isinstance(config, HybridConfig) and name not in HYBRID_LAYOUTS:
-        known = " and ".join(HYBRID_LAYOUTS)
-        raise ValueError(f"hybrids with a ResNet have the layouts {known} alone. Received: layout={name!r}")
+    if config.family not in _WRITERS:
+        raise ValueError(
+            f"no layout holds models with a {type(config).__name__}; use model.save. Received: layout={name!r}"
+        )
+    names, select = _WRITERS[config.family]
+    if name not in names:
+        raise ValueError(
+            f"models with a {type(config).__name__} can be written as {', '.join(names)}. Received: layout={name!r}"
+        )
+    return select(name, config)
+
+
+def _vit_to_write(name, config):
     if name == "huggingface":
         return _huggingface(config)
     if name == "deit" and config.layer_scale_init is None:
@@ -158,3 +157,11 @@ def _huggingface(config):
     if dino:
         return HuggingFace("dinov2_with_registers." if config.num_registers else "dinov2.", dino)
     return HuggingFace("deit." if config.distillation_token else "vit.")
+
+
+# The layouts that hold a family, and the function that selects the layout object: a row for each family.
+_WRITERS = {
+    "vit": (tuple(name for name in LAYOUTS if name != "microsoft"), _vit_to_write),
+    "hybrid": (("google", "timm"), _vit_to_write),
+    "swin": (("huggingface", "microsoft", "timm"), swin_to_write),
+}

@@ -7,12 +7,10 @@ its `checkpoint.py` reads them as vectors, which newer versions of Flax write.
 
 import dataclasses
 
-from keras_vit.models import HybridConfig
 from keras_vit.weights.config.shapes import axes
 from keras_vit.weights.layouts.base import count_blocks, norm, rule
 from keras_vit.weights.layouts.transforms import GROUP_NORM, KERNEL_OIHW
 
-HYBRID_LAYOUTS = ("google", "timm")
 _BACKBONE = "patch_embed.backbone."
 # Names in a bottleneck: ours, timm's and Google's.
 _CONVOLUTIONS = (
@@ -30,9 +28,8 @@ _NORMS = (
 
 
 def _units(config):
-    """`(stage, number in the stage, our prefix)` of every bottleneck; none of a model without a ResNet."""
-    depths = config.stem_depths if isinstance(config, HybridConfig) else ()
-    return [(s, u, f"stem_stage_{s}/unit_{u}") for s, depth in enumerate(depths) for u in range(depth)]
+    """`(stage, number in the stage, our prefix)` of every bottleneck."""
+    return [(s, u, f"stem_stage_{s}/unit_{u}") for s, depth in enumerate(config.stem_depths) for u in range(depth)]
 
 
 def _google_norm(ours, theirs):
@@ -42,7 +39,7 @@ def _google_norm(ours, theirs):
 
 def timm_stem_rules(config):
     """Returns the rules of the ResNet in a timm state dict; a root without stages has no prefix of its own."""
-    if not isinstance(config, HybridConfig):
+    if not config.has_stem:
         return []
     root = f"{_BACKBONE}stem." if config.stem_depths else _BACKBONE
     rules = [
@@ -59,7 +56,7 @@ def timm_stem_rules(config):
 
 def google_stem_rules(config):
     """Returns the rules of the ResNet in Google's `.npz`."""
-    if not isinstance(config, HybridConfig):
+    if not config.has_stem:
         return []
     rules = [rule("stem_root/convolution/kernel", "conv_root/kernel"), *_google_norm("stem_root/norm", "gn_root")]
     for stage, unit, ours in _units(config):

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_vit.models import ConvNetConfig, ViTConfig
+from keras_vit.models import ViTConfig
 from keras_vit.weights.config import safetensors_metadata
 from keras_vit.weights.layouts.base import HEADS, Layout, rule
 from keras_vit.weights.layouts.subtrees import behind
@@ -35,7 +35,7 @@ class KerasLayout(Layout):
     @property
     def patch_size(self):
         """`(h, w)` of the patches of the kernel in the file, or `None`."""
-        return getattr(self.source, "patch_size", None)
+        return None if self.source is None else self.source.patch_size
 
     def bind(self, paths):
         """The layout for the variables of a model."""
@@ -87,8 +87,7 @@ def select_model(checkpoint, prefix):
         source = safetensors_metadata.parse(fields, checkpoint.path).config
         # A model without classes has no head: a layer of that name was put around it.
         layers = layers | ({head[:-1] for head in HEADS} if source.num_classes else set())
-        # The layers of the small convolutional networks are Keras' own.
-        if not isinstance(source, ConvNetConfig):
+        if not source.is_built_of_keras_layers:
             shapes = {key: shape for key, shape in shapes.items() if key.split("/")[0] in layers}
     return shapes, KerasLayout(frozenset(shapes), source, content.roots[prefix])
 

@@ -282,7 +282,7 @@ def detect_swin(shapes):
 
 
 def swin_to_write(name, config):
-    """Selects the layout object that writes a Swin Transformer, or `None`."""
+    """Selects the layout object that writes a Swin Transformer."""
     prefix = ("swinv2." if config.version == 2 else "swin.") if config.num_classes else ""
     huggingface = Swin("huggingface", HUGGINGFACE, prefix, "classifier", buffers=True)
-    return {"timm": TIMM, "microsoft": MICROSOFT, "huggingface": huggingface}.get(name)
+    return {"timm": TIMM, "microsoft": MICROSOFT, "huggingface": huggingface}[name]

@@ -6,7 +6,7 @@ architecture name only selects the class, and what JSON cannot express: the epsi
 the ResNet of a hybrid.
 """
 
-from keras_vit.models import VARIANTS, HybridConfig, SwinConfig
+from keras_vit.models import VARIANTS
 
 _BASES = {
     "distilled": "deit_base_distilled_patch16_224",
@@ -17,7 +17,7 @@ _BASES = {
     2: "swinv2_tiny_window8_256",
 }
 # By the stages of their ResNet, whose width is fixed in timm.
-_HYBRIDS = {known.stem_depths: name for name, known in VARIANTS.items() if isinstance(known, HybridConfig)}
+_HYBRIDS = {known.stem_depths: name for name, known in VARIANTS.items() if known.has_stem}
 _STEM_WIDTH = 64
 _POOLING = {"token": "token", "gap": "avg", "map": "map"}
 
@@ -39,8 +39,9 @@ def timm_config(config, input_spec, labels=None, license_id=None):
     """
     if config.num_classes and config.classifier_activation not in (None, "linear"):
         _refuse(f"classifier_activation={config.classifier_activation!r}, where timm's models give logits")
-    is_swin = isinstance(config, SwinConfig)
-    base, arguments = _swin_arguments(config) if is_swin else _vit_arguments(config)
+    if config.family not in _FAMILIES:
+        _refuse(f"a {type(config).__name__}")
+    base, arguments, num_features, classifier = _FAMILIES[config.family](config)
     squash = input_spec.crop_fraction is None
     pretrained = {
         "custom_load": False,
@@ -54,12 +55,12 @@ def timm_config(config, input_spec, labels=None, license_id=None):
         "num_classes": config.num_classes,
         "pool_size": None,
         "first_conv": _first_convolution(config),
-        "classifier": "head.fc" if is_swin else ["head", "head_dist"] if config.distillation_token else "head",
+        "classifier": classifier,
     }
     content = {
         "architecture": _published_name(config) or base,
         "num_classes": config.num_classes,
-        "num_features": config.hidden_dims[-1] if is_swin else config.hidden_dim,
+        "num_features": num_features,
         "model_args": arguments,
         "pretrained_cfg": pretrained | ({"license": license_id} if license_id else {}),
     }
@@ -67,7 +68,7 @@ def timm_config(config, input_spec, labels=None, license_id=None):
 
 
 def _first_convolution(config):
-    if not isinstance(config, HybridConfig):
+    if not config.has_stem:
         return "patch_embed.proj"
     return "patch_embed.backbone.stem.conv" if config.stem_depths else "patch_embed.backbone.conv"
 
@@ -122,7 +123,8 @@ def _vit_arguments(config):
         arguments["act_layer"] = config.activation
     if config.distillation_token:
         del arguments["class_token"], arguments["reg_tokens"]  # DeiT's class sets them itself
-    return _vit_base(config), arguments
+    classifier = ["head", "head_dist"] if config.distillation_token else "head"
+    return _vit_base(config), arguments, config.hidden_dim, classifier
 
 
 def _check_vit(config):
@@ -159,17 +161,16 @@ def _check_distilled(config):
 
 def _vit_base(config):
     """Finds the architecture with the class and the remaining defaults of a config."""
-    hybrid = isinstance(config, HybridConfig)
     flags = {
         "distilled": config.distillation_token,
         "clip": config.embedding_norm,
         "swiglu": config.activation == "swiglu",
-        "hybrid": hybrid,
+        "hybrid": config.has_stem,
     }
     kinds = [kind for kind, is_set in flags.items() if is_set]
     if len(kinds) > 1:
         _refuse(f"a model that is {' and '.join(kinds)}")
-    if not hybrid:
+    if not config.has_stem:
         return _BASES[kinds[0] if kinds else "plain"]
     for name, expected in {"stem_rule": "timm", "stem_width": _STEM_WIDTH}.items():
         if getattr(config, name) != expected:
@@ -197,4 +198,8 @@ def _swin_arguments(config):
     if config.version == 2:
         arguments["qkv_bias"] = config.qkv_bias
         arguments["pretrained_window_sizes"] = list(config.pretrained_window_sizes or [0] * len(config.depths))
-    return _BASES[config.version], arguments
+    return _BASES[config.version], arguments, config.hidden_dims[-1], "head.fc"
+
+
+# A function for each family: from a config to timm's architecture, its arguments, its width and the classifier's keys.
+_FAMILIES = {"vit": _vit_arguments, "hybrid": _vit_arguments, "swin": _swin_arguments}
