@@ -6,13 +6,13 @@ import warnings
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_vit.metadata import metadata
 from keras_vit.weights.adapt import find_change, original_sizes
 from keras_vit.weights.key_selection import matching
 from keras_vit.weights.layouts.base import HEADS, expand, is_head, weights_by_path
 from keras_vit.weights.layouts.transforms import SAME, TRANSPOSED, check_exact
-from keras_vit.weights.transpose import is_single_transpose, transpose_matrix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ _MAX_NAMES = 8  # names in a message
 _OUTPUTS = {TRANSPOSED: 0, SAME: -1}
 
 
-def assign_weights(model, checkpoint, layout, selection, description=None, transposed=None):
+def assign_weights(model, checkpoint, layout, selection, description=None):
     """Assigns the arrays of a checkpoint to a model. On an error the model is unchanged.
 
     Args:
@@ -80,7 +80,6 @@ def assign_weights(model, checkpoint, layout, selection, description=None, trans
         layout: its `Layout`.
         selection: `KeySelection`; keys to leave out are as the file has them or with one a block.
         description: `Description` of the file, or `None`.
-        transposed: dict that `transpose_in_background` yielded for the same file, or `None`.
 
     Returns:
         A `LoadReport`.
@@ -117,7 +116,7 @@ def assign_weights(model, checkpoint, layout, selection, description=None, trans
     for key in (key for item in active for key in item.theirs):
         check_exact(checkpoint[key], key)
     for item in active:
-        _assign(item, checkpoint, filled, config, changes, transposed or {})
+        _assign(item, checkpoint, filled, config, changes)
 
     notes = list(dict.fromkeys(change.note for change in changes.values()))
     subtree = checkpoint.subtree
@@ -216,12 +215,7 @@ def _find_changes(checkpoint, layout, active, variables, configs, unused, unfill
     return changes
 
 
-def _assign(item, checkpoint, variables, config, changes, transposed):
-    if is_single_transpose(item) and item.ours[0] not in changes and item.theirs[0] in transposed:
-        tensor = transposed.pop(item.theirs[0]).result()
-        if tensor is not None:
-            variables[item.ours[0]].assign(tensor)
-            return
+def _assign(item, checkpoint, variables, config, changes):
     arrays = [checkpoint[key] for key in item.theirs]
     for path, value in zip(item.ours, item.load(arrays, config), strict=True):
         if path not in variables:
@@ -235,6 +229,6 @@ def _set(variable, value):
     if keras.config.backend() == "jax":
         value = np.copy(value)  # JAX may keep an array as it is, and this one may be a view of the file
     if value.ndim == 2 and value.T.flags.c_contiguous and not value.flags.c_contiguous:
-        variable.assign(transpose_matrix(value.T))
+        variable.assign(ops.transpose(ops.convert_to_tensor(value.T)))
     else:
         variable.assign(value)

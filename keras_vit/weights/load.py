@@ -21,7 +21,6 @@ from keras_vit.weights.hub.download import download
 from keras_vit.weights.key_selection import ALL_KEYS, KeySelection
 from keras_vit.weights.layouts.detect import find_model
 from keras_vit.weights.layouts.keras_layout import KerasLayout
-from keras_vit.weights.transpose import transpose_in_background
 
 # Fields that the name of a variant determines; another patch size may be requested.
 _VARIANT_SIZES = (
@@ -298,9 +297,9 @@ class Source:
             checkpoint = checkpoint.without(find_skipped(checkpoint, self.selection)[0])
         return infer_config(checkpoint, self.layout, self.description, requested, defaults)
 
-    def fill(self, model, transposed=None):
-        """Loads the weights into a model; returns a `LoadReport`. `transposed` is as for `assign_weights`."""
-        return assign_weights(model, self.checkpoint, self.layout, self.selection, self.description, transposed)
+    def fill(self, model):
+        """Loads the weights into a model; returns a `LoadReport`."""
+        return assign_weights(model, self.checkpoint, self.layout, self.selection, self.description)
 
     def build(self, config, input_spec, labels, dtype, name, origin=None):
         """Builds the model of a config and loads the weights."""
@@ -308,9 +307,9 @@ class Source:
         labels = self.description.labels_for(config) if labels is None else labels
         origin = origin or self.description.origin or self.name
         with _garbage_waits():
-            with transpose_in_background(self.checkpoint, self.layout, config, dtype) as transposed, skip_init():
+            with skip_init():
                 model = build_model(config, input_spec, labels, origin=origin, dtype=dtype, name=name)
-            self.fill(model, transposed)
+            self.fill(model)
         if self.description.license:
             update_metadata(model, license=self.description.license)
         return model

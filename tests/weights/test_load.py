@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from golden import CASES, GOLDENS, cases, load, read_case, swin_config
-from tiny import tiny_vit
+from tiny import CONFIG, tiny_vit
 
 import keras_vit
 from keras_vit.layers.core.resample import resize_positions
@@ -556,3 +556,13 @@ def test_a_choice_of_keys_may_be_of_any_sequence():
     assert [bool(KeySelection(**choice)) for choice in ({}, {"skip": []}, {"new": ["a"]}, {"prefix": ""})] == [
         *(False, False, True, True)
     ]
+
+
+def test_arrays_of_float64_are_loaded(tmp_path):
+    model, path = tiny_vit(), tmp_path / "model.npz"
+    save_weights(model, tmp_path / "model.safetensors", layout="timm")
+    arrays = open_checkpoint(tmp_path / "model.safetensors")
+    np.savez(path, **{key: np.asarray(arrays[key], "float64") for key in arrays})
+    loaded = from_checkpoint(path, num_heads=CONFIG.num_heads, image_size=CONFIG.image_size)
+    for ours, expected in zip(loaded.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(ours, expected)
