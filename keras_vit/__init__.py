@@ -1,7 +1,7 @@
 """Vision Transformers for Keras 3.
 
 Importing this package registers its classes with Keras, so that `keras.models.load_model` reads every saved model,
-compiled ones included. The rooms that need TensorFlow or optional packages are imported when they are asked for.
+compiled ones included. Packages that need TensorFlow or optional dependencies are imported on first use.
 """
 
 import importlib
@@ -83,13 +83,13 @@ __all__ = [
 
 register_lazy_classes()
 
-# Rooms, and names of rooms, that are imported on first use.
+# Packages, and names in them, that are imported on first use.
 _ON_DEMAND = ("config", "data", "distribution", "evaluation", "experiment", "export", "sharding", "training")
 _ON_DEMAND_NAMES = {"fine_tune": "experiment", "list_recipes": "config", "load_recipe": "config"}
 
 
 def __getattr__(name):
-    """Imports a room on first use: `keras_vit.export` needs TensorFlow, `keras_vit.data` may need more."""
+    """Imports a package on first use: `keras_vit.export` needs TensorFlow, `keras_vit.data` may need more."""
     if name in _ON_DEMAND:
         return importlib.import_module(f"keras_vit.{name}")
     if name in _ON_DEMAND_NAMES:
