@@ -35,7 +35,7 @@ class InputSpec:
     `size` is cut out, and `(pixel / 255 - mean) / std` is fed to the model.
 
     Args:
-        size: int or `(h, w)`, pixels. What the model takes.
+        size: int or `(h, w)`, pixels. Input size of the model.
         crop_fraction: float in (0, 1], the part of the resized image that the center crop keeps; `None`
             squashes the whole image to `size`. Default 1.0.
         interpolation: `nearest`, `bilinear`, `bicubic` or `lanczos`, always antialiased. Default `bicubic`.
@@ -71,7 +71,7 @@ class InputSpec:
 
     @classmethod
     def symmetric(cls, size, num_channels, **fields):
-        """Pixels to -1 .. 1 in every channel, the preprocessing of random weights; `fields` are the others."""
+        """Returns the preprocessing of random weights, pixels to -1 .. 1 in every channel; `fields` are the others."""
         half = (0.5,) * num_channels
         return cls(size, mean=half, std=half, **fields)
 
@@ -85,9 +85,9 @@ class InputSpec:
         return dataclasses.replace(self, **changes)
 
     def resized_size(self, image_size):
-        """The `(h, w)` to which an image of `image_size` is resized before the crop.
+        """Returns the `(h, w)` to which an image of `image_size` is resized before the crop.
 
-        Resizing covers the target: the side that is short relative to it decides, the other is
+        The resized image covers the target: the relatively short side fits exactly, the other is
         truncated to a whole pixel as in torchvision and timm.
         """
         if self.crop_fraction is None:
@@ -103,9 +103,9 @@ class InputSpec:
 
         Args:
             image: path, open file, `PIL.Image`, or uint8 or uint16 array `(h, w)` or `(h, w, channels)`. The image in a
-                file is turned upright as its Exif orientation says, as everywhere in keras_vit; a `PIL.Image` is taken
-                as it is. Of 16 bits the upper 8 are taken, alpha is dropped. An array has the channels of the model, or
-                is gray or RGB for a model of the other; its channels are resized one by one and never taken for alpha.
+                file is rotated by its Exif orientation, as everywhere in keras_vit; a `PIL.Image` is used as it is. Of
+                16 bits the upper 8 are used, alpha is dropped. An array has the channels of the model, or is gray or
+                RGB and converted; its channels are resized separately, and none is treated as alpha.
 
         Returns:
             float32 array `(*size, num_channels)`.
@@ -116,7 +116,7 @@ class InputSpec:
         return self.normalize(self.resize(image))
 
     def resize(self, image):
-        """As `load`, without the normalization: uint8 array `(*size, num_channels)`."""
+        """Prepares an image as `load` does, without the normalization: uint8 array `(*size, num_channels)`."""
         image = _open(image, self.num_channels)
         if not isinstance(image, Image.Image):
             channels = [self._cropped(Image.fromarray(channel)) for channel in np.moveaxis(image, -1, 0)]
@@ -127,7 +127,7 @@ class InputSpec:
         return np.asarray(image, "uint8").reshape(*self.size, self.num_channels)
 
     def _cropped(self, image):
-        """A `PIL.Image` resized and cropped to `size`."""
+        """Resizes and crops a `PIL.Image` to `size`."""
         resized = height, width = self.resized_size((image.height, image.width))
         top, left = (round((r - s) / 2) for r, s in zip(resized, self.size, strict=True))
         method, box = INTERPOLATIONS[self.interpolation], (left, top, left + self.size[1], top + self.size[0])

@@ -7,7 +7,7 @@ from keras_vit.cli.console import counted, say
 from keras_vit.cli.predictor import best_classes, check_no_limit, prediction_limits
 from keras_vit.data import UnreadableFile, read_images
 from keras_vit.export.loaded_model import LoadedSavedModel
-from keras_vit.image_ops.decode import DATA
+from keras_vit.image_ops.decode import DATA_LIMITS
 from keras_vit.interpret import (
     grad_cam,
     integrated_gradients,
@@ -58,7 +58,7 @@ def explain(options):
         model = load_model(options.model)
         by_class = options.method != "rollout"
         spec, explain_image = _of_class(model, options.method, options.class_name) if by_class else _of_model(model)
-    limits = DATA if is_saved else prediction_limits(options.max_pixels)
+    limits = DATA_LIMITS if is_saved else prediction_limits(options.max_pixels)
     pictures, failures = _picture_paths(images, pathlib.Path(options.to)), []
     with counted("images", len(images)) as advance:
         for image, picture, pixels in zip(images, pictures, read_images(images, spec, limits), strict=True):

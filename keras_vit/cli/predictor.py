@@ -10,7 +10,7 @@ import numpy as np
 from keras_vit.calibration import check_activation
 from keras_vit.data import UnreadableFile, read_images
 from keras_vit.export.saved_models import PREDICT_BATCH
-from keras_vit.image_ops.decode import ASKED
+from keras_vit.image_ops.decode import PREDICTION_LIMITS
 from keras_vit.image_ops.resize import normalize
 from keras_vit.metadata import has_classifier, metadata, output
 from keras_vit.outputs import class_names, score_activation
@@ -55,7 +55,7 @@ def best_classes(model, outputs, top, activation=None):
 
 def prediction_limits(max_pixels=None):
     """Returns the `Limits` of images to classify: those of a served model, or with another `max_pixels`."""
-    return ASKED if max_pixels is None else dataclasses.replace(ASKED, max_pixels=max_pixels)
+    return PREDICTION_LIMITS if max_pixels is None else dataclasses.replace(PREDICTION_LIMITS, max_pixels=max_pixels)
 
 
 def check_no_limit(max_pixels):

@@ -16,7 +16,7 @@ _TIMM_KEYS = {
 }
 
 
-def read_policy(text):
+def parse_policy(text):
     """Parses an augmentation policy.
 
     Args:
@@ -107,7 +107,7 @@ class AugmentConfig:
         padding: int, pixels. Pads every side, then crops the original size at a random position.
         padding_mode: `constant` (with `fill`) or `reflect`.
         flip: bool. Flips images left to right with probability 0.5 (timm `hflip`).
-        policy: str or `None`. Augmentation policy of single images (timm `auto_augment`), see `read_policy`:
+        policy: str or `None`. Augmentation policy of single images (timm `auto_augment`), see `parse_policy`:
             `rand-m9-mstd0.5-inc1` (RandAugment of timm), `randaugment(2, 10)` (of big_vision), `three_augment` (of
             DeiT-III) or `keras_cv("RandAugment", magnitude=0.5)`.
         color_jitter: float. Multiplies brightness, contrast and saturation by random factors of 1 +- this. Ignored
@@ -174,7 +174,7 @@ class AugmentConfig:
             )
         self._check_crop()
         if self.policy is not None:
-            read_policy(self.policy)
+            parse_policy(self.policy)
 
     def _check_crop(self):
         scale, ratio = self.crop_scale, self.crop_ratio

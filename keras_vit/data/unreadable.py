@@ -13,7 +13,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.image_ops.decode import DAMAGED, DATA, FORMAT, SIZE, VALID, decode
+from keras_vit.image_ops.decode import DAMAGED, DATA_LIMITS, FORMAT, SIZE, VALID, decode
 from keras_vit.image_ops.pillow_reader import UnreadableImage, image_size, read_pixels
 
 REPLACE, DROP = "replace", "drop"
@@ -59,7 +59,7 @@ def error_reason(error):
     return _DECORATION.sub("", error.message.partition("\n")[0])[:200]
 
 
-def unreadable_reason(data, num_channels=3, limits=DATA):
+def unreadable_reason(data, num_channels=3, limits=DATA_LIMITS):
     """Why the bytes of an image cannot be decoded: Pillow's words, or TensorFlow's where Pillow can decode them.
 
     Args:
@@ -68,7 +68,7 @@ def unreadable_reason(data, num_channels=3, limits=DATA):
         limits: `keras_vit.image_ops.decode.Limits`. Default: those of data sets.
     """
     try:
-        if limits != DATA:
+        if limits != DATA_LIMITS:
             height, width = image_size(data)
             if height * width > limits.max_pixels or max(height, width) > limits.max_side:
                 return _size_reason(data, limits)

@@ -14,7 +14,7 @@ def exif_orientation(exif):
         exif: scalar string tensor, a TIFF header and its first directory, with or without `Exif` in front; or empty.
 
     Returns:
-        Scalar int32 tensor, 1 to 8; 1, upright, where there is none or it cannot be read.
+        Scalar int32 tensor, 1 to 8; 1 (not rotated) if there is none or it cannot be read.
 
     Source: Exif 2.32 (CIPA DC-008), sections 4.5.4, 4.6.2 and 4.6.4.
     """
@@ -56,7 +56,7 @@ def _read(exif):
     return tf.cast(tf.where(is_right, values[0], 1), tf.int32)
 
 
-def turn_upright(image, orientation):
+def apply_orientation(image, orientation):
     """Turns and mirrors an image as `PIL.ImageOps.exif_transpose` does.
 
     Args:
@@ -77,15 +77,16 @@ def turn_upright(image, orientation):
 
 
 def stored_window(window, size, orientation):
-    """Maps a window of the upright image to the image as it is stored.
+    """Maps a window of the rotated image to the stored image.
 
     Args:
         window: int32 tensor `(top, left, height, width)`.
-        size: int32 tensor `(height, width)` of the upright image.
+        size: int32 tensor `(height, width)` of the rotated image.
         orientation: scalar int32 tensor, 1 to 8.
 
     Returns:
-        int32 tensor `(top, left, height, width)`; what it cuts out, turned by `turn_upright`, is the window.
+        int32 tensor `(top, left, height, width)`; its crop of the stored image, rotated by
+            `apply_orientation`, is the window.
     """
 
     def stored():
@@ -99,6 +100,6 @@ def stored_window(window, size, orientation):
 
 
 def _flips(orientation):
-    """Returns whether `turn_upright` mirrors the rows and the columns, behind the transposition."""
+    """Returns whether `apply_orientation` mirrors the rows and the columns, behind the transposition."""
     kind = (orientation - 1) % 4
     return (kind == 2) | (kind == 3), (kind == 1) | (kind == 2)

@@ -97,7 +97,7 @@ def gif_screen(head):
 
 
 def color_bytes(flags):
-    """The bytes of a GIF's table of colors, from the byte that tells whether there is one and how large."""
+    """Returns the bytes of a GIF's color table, from the byte with its flag and size."""
     return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(2, flags & 7), 0)
 
 

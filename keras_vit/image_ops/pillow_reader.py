@@ -1,6 +1,6 @@
 """Reads image files with Pillow by the rules of the graph's decoder, `keras_vit.image_ops`.
 
-The rules, for every format: of an animation the first frame; upright as the Exif orientation says; 16 bits a channel
+The rules, for every format: of an animation the first frame; rotated by the Exif orientation; 16 bits a channel
 are cut to the upper 8; alpha is dropped and the colors under it kept; color profiles are not applied.
 """
 
@@ -48,12 +48,12 @@ class UnreadableImage(ValueError):
         self.reason = reason
 
 
-def read_picture(file, upright=True):
+def read_picture(file, apply_exif_orientation=True):
     """Reads an image file.
 
     Args:
         file: path, or a file that is open for reading bytes.
-        upright: bool. Whether the image is turned as its Exif orientation says. Default True.
+        apply_exif_orientation: bool. Whether the image is rotated by its Exif orientation. Default True.
 
     Returns:
         A `PIL.Image` of mode `L` or `RGB`.
@@ -61,7 +61,7 @@ def read_picture(file, upright=True):
     Raises:
         UnreadableImage: if it is damaged, of an unknown format, or too large.
     """
-    return eight_bits(_load(file, upright))
+    return eight_bits(_load(file, apply_exif_orientation))
 
 
 def read_array(file):
@@ -101,7 +101,7 @@ def read_pixels(data, num_channels=3):
 
 
 def image_size(data):
-    """`(height, width)` of an encoded image when it is upright, from its header.
+    """`(height, width)` of an encoded image after its Exif orientation is applied, from its header.
 
     Raises:
         UnreadableImage: as `read_picture`.
@@ -144,12 +144,12 @@ def bands(image):
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def _load(file, upright):
+def _load(file, apply_exif_orientation):
     """A `PIL.Image` with its pixels, of any mode."""
     image = _opened(file)
     try:
         image.load()
-        turn = _TURNS.get(_orientation(image)) if upright else None
+        turn = _TURNS.get(_orientation(image)) if apply_exif_orientation else None
         return image if turn is None else image.transpose(turn)
     except UnreadableImage:
         raise
@@ -202,7 +202,7 @@ def exif_orientation(data):
         data: bytes, a TIFF header and its first directory, with or without `Exif` in front.
 
     Returns:
-        int, 1 to 8; 1, upright, where there is none or it cannot be read.
+        int, 1 to 8; 1 (not rotated) if there is none or it cannot be read.
 
     Source: Exif 2.32 (CIPA DC-008), sections 4.5.4, 4.6.2 and 4.6.4.
     """

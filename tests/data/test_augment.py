@@ -14,7 +14,7 @@ from keras_vit.data.augment import augment
 from keras_vit.data.augment import policies as kerascv
 from keras_vit.data.augment.augment import affine, augment_batch, augment_image, batch_policy, changes_images
 from keras_vit.data.augment.mixup import smooth_targets
-from keras_vit.data.augment.policies import parse_policy
+from keras_vit.data.augment.policies import make_policy
 from keras_vit.data.augment.random_crop import crop_and_flip
 from keras_vit.data.pipeline import transforms
 from keras_vit.preprocessing import InputSpec
@@ -92,7 +92,7 @@ def _recorded(monkeypatch, config, jitters=False):
             return image
 
     Policy.jitters = jitters
-    monkeypatch.setattr(augment, "parse_policy", lambda text: Policy())
+    monkeypatch.setattr(augment, "make_policy", lambda text: Policy())
     handed["result"] = augment_image(IMAGE, config, SEED, SPEC)
     return handed
 
@@ -261,7 +261,7 @@ def test_small_images_are_changed_together_as_they_would_be_alone(options, repea
 
 def test_large_images_and_other_policies_are_changed_one_by_one():
     timm = AugmentConfig(policy="rand-m9")
-    assert batch_policy(timm, InputSpec(96)) is parse_policy("rand-m9")
+    assert batch_policy(timm, InputSpec(96)) is make_policy("rand-m9")
     assert batch_policy(timm, InputSpec(97)) is None
     for policy in (None, "randaugment(2, 10)", "three_augment", "keras_cv"):
         assert batch_policy(AugmentConfig(policy=policy), SPEC) is None

@@ -17,7 +17,7 @@ from torchvision import transforms
 
 from keras_vit.data.augment.mixup import blend, cutmix_boxes, paste, smooth_targets
 from keras_vit.data.augment.pillow_color import grayscale
-from keras_vit.data.augment.policies import color_jitter, parse_policy
+from keras_vit.data.augment.policies import color_jitter, make_policy
 from keras_vit.data.augment.randaugment import Draw, draw_layers, timm_operations
 from keras_vit.data.augment.random_erasing import erasing_boxes
 
@@ -53,7 +53,7 @@ def test_operations_at_their_magnitudes(monkeypatch, increasing, sign, interpola
 @pytest.mark.parametrize("text", ["rand-m9-mstd0.5-inc1", "rand-m12-n3-p0.8-mmax20-mstd2", "rand-m7-mstd101"])
 def test_strings_are_read_as_timm_reads_them(text):
     reference = auto_augment.rand_augment_transform(text, {"img_mean": FILL})
-    ours = parse_policy(text)
+    ours = make_policy(text)
     first = reference.ops[0]
     assert [op.name for op in reference.ops] == _timm_names(ours.increasing)
     assert (reference.num_layers, first.prob, first.magnitude) == (ours.layers, ours.rate, ours.magnitude)
@@ -70,7 +70,7 @@ def test_magnitudes_are_distributed_as_timm_s(monkeypatch):
     monkeypatch.setattr(operation, "level_fn", lambda magnitude, hparams: seen.append(magnitude) or (0.0,))
     for _ in range(2000):
         operation(Image.new("RGB", (2, 2)))
-    policy = parse_policy("rand-m9-mstd0.5-inc1")
+    policy = make_policy("rand-m9-mstd0.5-inc1")
     ours = [10 * float(d.level) for n in range(300) for d in draw_layers(tf.constant([n, 1]), 15, policy)[1]]
     for quantile in (0.05, 0.25, 0.5, 0.75, 0.95):
         assert np.quantile(ours, quantile) == pytest.approx(np.quantile(seen, quantile), abs=0.1)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_vit.config.files import load_recipe, load_recipe_module
 from keras_vit.data import Split, training_dataset
-from keras_vit.data.augment.policies import KerasCVPolicy, mix, parse_policy
+from keras_vit.data.augment.policies import KerasCVPolicy, make_policy, mix
 from keras_vit.data.augment.randaugment import timm_operations
 from keras_vit.preprocessing import InputSpec
 
@@ -68,7 +68,7 @@ def test_randaugment_has_ten_operations_of_its_own():
     assert layer.rate == pytest.approx(10 / 11)
     moves = [operation for operation in layer.layers if hasattr(operation, "fill_mode")]
     assert [operation.fill_mode for operation in moves] == ["reflect"] * 4
-    timm = parse_policy("rand-m9-mstd0.5-inc1")
+    timm = make_policy("rand-m9-mstd0.5-inc1")
     assert timm.layers == 2
     assert len(timm_operations(True, (0, 0, 0), "bicubic")) == 15
 

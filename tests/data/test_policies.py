@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_vit.data.augment import pillow_color as operations
 from keras_vit.data.augment import randaugment
 from keras_vit.data.augment import tpu_autoaugment as tpu_operations
-from keras_vit.data.augment.policies import KerasCVPolicy, ThreeAugment, color_jitter, parse_policy
+from keras_vit.data.augment.policies import KerasCVPolicy, ThreeAugment, color_jitter, make_policy
 from keras_vit.data.augment.randaugment import Draw, TimmRandAugment, TPURandAugment, apply_layers, draw_layers
 
 RNG = np.random.default_rng(0)
@@ -33,8 +33,8 @@ DRAW = Draw(tf.constant(0.9, tf.float64), tf.constant(1.0, tf.float64), tf.const
     ],
 )
 def test_policies_are_read(text, policy):
-    assert parse_policy(text) == policy
-    assert parse_policy(text) is parse_policy(text)
+    assert make_policy(text) == policy
+    assert make_policy(text) is make_policy(text)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_policies_are_read(text, policy):
 )
 def test_other_strings_are_refused(text, message):
     with pytest.raises(ValueError, match=message):
-        parse_policy(text)
+        make_policy(text)
 
 
 def _draws(policy, choices, count=3000):

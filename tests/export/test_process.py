@@ -13,7 +13,7 @@ from PIL import Image
 from tiny import tiny_vit
 
 from keras_vit.export import saved_model
-from keras_vit.image_ops.decode import BYTES_A_PIXEL, PARALLEL
+from keras_vit.image_ops.decode import BYTES_PER_PIXEL, PARALLEL
 from keras_vit.metadata import metadata
 
 # Megabytes.
@@ -160,9 +160,9 @@ def test_eight_large_images_take_no_more_than_the_formula(told):
     """That of `keras_vit.export.server.files`, for images of as many pixels as a cap allows."""
     growth, valid = told[2]["large"]
     assert valid == [True] * 8
-    one = BYTES_A_PIXEL * LARGE[0] * LARGE[1] / 2**20
+    one = BYTES_PER_PIXEL * LARGE[0] * LARGE[1] / 2**20
     # An image has three bytes a pixel when it is decoded.
-    assert 3 * one / BYTES_A_PIXEL < growth < PARALLEL * one + MOST_FOR_A_BOMB
+    assert 3 * one / BYTES_PER_PIXEL < growth < PARALLEL * one + MOST_FOR_A_BOMB
 
 
 @pytest.mark.slow

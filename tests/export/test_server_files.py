@@ -15,7 +15,7 @@ from tf_serving import ServedModel, rest_server
 from keras_vit.export import write_server_files
 from keras_vit.export.server.files import BASE_MIB, FILES, server_flags
 from keras_vit.export.server.protos import BatchingParameters, MonitoringConfig
-from keras_vit.image_ops.decode import BYTES_A_PIXEL, MAX_PIXELS, PARALLEL
+from keras_vit.image_ops.decode import BYTES_PER_PIXEL, MAX_PIXELS, PARALLEL
 from keras_vit_client import RestClient
 
 SIZES = (1, 2, 4, 16)
@@ -222,16 +222,16 @@ def _limit(folder, **options):
 def test_the_memory_is_enough_for_the_largest_images(tmp_path):
     """Of every batch that is computed; for the weights twice, and once more where each batch unpacks them."""
     for cpus in (1, 2, 8):
-        images = PARALLEL * cpus * BYTES_A_PIXEL * MAX_PIXELS / 2**20
+        images = PARALLEL * cpus * BYTES_PER_PIXEL * MAX_PIXELS / 2**20
         assert 0 <= _limit(tmp_path, cpus=cpus) - BASE_MIB - images < 256
     version, weights = write_model(tmp_path / "1"), 300 * 2**20
     with open(version / "variables" / "variables.data-00000-of-00001", "r+b") as file:
         file.truncate(weights)
-    assert 600 <= _limit(tmp_path) - BASE_MIB - PARALLEL * 2 * BYTES_A_PIXEL * MAX_PIXELS / 2**20 < 600 + 257
+    assert 600 <= _limit(tmp_path) - BASE_MIB - PARALLEL * 2 * BYTES_PER_PIXEL * MAX_PIXELS / 2**20 < 600 + 257
     (version / "assets.extra").mkdir()
     told = {"options": {"weights": "int8", "max_pixels": 2**20}}
     (version / "assets.extra" / "keras_vit.json").write_text(json.dumps(told))
-    assert 3000 <= _limit(tmp_path) - BASE_MIB - PARALLEL * 2 * BYTES_A_PIXEL < 3000 + 257
+    assert 3000 <= _limit(tmp_path) - BASE_MIB - PARALLEL * 2 * BYTES_PER_PIXEL < 3000 + 257
     assert _limit(tmp_path, memory_mib=1500) == 1500
 
 

@@ -142,7 +142,7 @@ def test_sixteen_bits_are_cut_to_eight(channels):
 def test_telephones_photographs_are_turned_upright(jfif, big_endian):
     data = [hostile.with_orientation(picture(1, (61, 40)), number, big_endian, jfif) for number in range(10)]
     pixels, reasons = _decode(data)
-    as_stored, _ = _decode(data, upright=False)
+    as_stored, _ = _decode(data, apply_exif_orientation=False)
     assert not reasons.any()
     for number, (row, stored, d) in enumerate(zip(pixels, as_stored, data, strict=True)):
         image = Image.open(io.BytesIO(d))

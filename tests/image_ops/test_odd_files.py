@@ -18,7 +18,7 @@ from keras_vit import InputSpec
 from keras_vit.config import AugmentConfig, DataConfig
 from keras_vit.data import evaluation_dataset, load_source, training_dataset
 from keras_vit.data.unreadable import unreadable_reason
-from keras_vit.image_ops.decode import DATA, Limits, decode, decode_image, is_plain_jpeg
+from keras_vit.image_ops.decode import DATA_LIMITS, Limits, decode, decode_image, is_plain_jpeg
 from keras_vit.image_ops.pillow_reader import (
     DAMAGED,
     FORMAT,
@@ -151,7 +151,7 @@ def _reproducible():
 
 
 @functools.cache
-def _graph(limits=DATA, spec=SPEC):
+def _graph(limits=DATA_LIMITS, spec=SPEC):
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
     def prepared(data):
         return decode_image(data, spec, limits)
@@ -165,11 +165,11 @@ def _decoder(num_channels=3):
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
     def whole(data):
-        return decode(data, DATA, num_channels=num_channels)
+        return decode(data, DATA_LIMITS, num_channels=num_channels)
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string), tf.TensorSpec((4,), tf.int32)], autograph=False)
     def part(data, window):
-        return decode(data, DATA, lambda size: window, num_channels)
+        return decode(data, DATA_LIMITS, lambda size: window, num_channels)
 
     return whole, part
 
@@ -238,7 +238,7 @@ def test_jpegs_with_exif_data_take_the_general_branch(name):
     data = tf.constant(READABLE[name]())
     size = tf.image.extract_jpeg_shape(data)[:2]
     assert bool(is_plain_jpeg(data, size, Limits())) == ("turned" not in name)
-    assert bool(is_plain_jpeg(data, size, Limits(upright=False)))
+    assert bool(is_plain_jpeg(data, size, Limits(apply_exif_orientation=False)))
 
 
 @pytest.mark.parametrize(

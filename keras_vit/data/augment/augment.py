@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_vit.data.augment import policies as kerascv
 from keras_vit.data.augment.mixup import mix_weighted, mixup
-from keras_vit.data.augment.policies import color_jitter, parse_policy
+from keras_vit.data.augment.policies import color_jitter, make_policy
 from keras_vit.data.augment.random_crop import crop_and_flip, flip
 from keras_vit.data.augment.random_erasing import random_erasing
 from keras_vit.data.augment.xla import is_small
@@ -28,7 +28,7 @@ def batch_policy(config, input_spec):
     jitter. Most of the time of a small image is the overhead of a hundred operations, which a batch pays once. Large
     images are faster one by one, since each stays in the processor's cache.
     """
-    policy = parse_policy(config.policy) if config.policy and is_small(input_spec.size) else None
+    policy = make_policy(config.policy) if config.policy and is_small(input_spec.size) else None
     return policy if hasattr(policy, "apply") else None
 
 
@@ -54,7 +54,7 @@ def augment_image(image, config, seed, input_spec):
     image = crop_image(image, config, seed)
     jitters = True
     if config.policy:
-        policy = parse_policy(config.policy)
+        policy = make_policy(config.policy)
         image = policy(image, seed, *fill_and_interpolation(config, input_spec))
         jitters = policy.jitters
     if config.color_jitter and jitters:

@@ -6,7 +6,7 @@ import inspect
 
 import tensorflow as tf
 
-from keras_vit.config.augment import read_policy
+from keras_vit.config.augment import parse_policy
 from keras_vit.data.augment import pillow_color as operations
 from keras_vit.data.augment.randaugment import TimmRandAugment, TPURandAugment
 
@@ -86,7 +86,7 @@ class ThreeAugment:
 
 
 def color_jitter(image, strength, seed):
-    """Brightness, contrast and saturation by factors drawn from 1 +- `strength`, in a drawn order.
+    """Changes brightness, contrast and saturation by random factors from 1 +- `strength`, in a random order.
 
     Args:
         image: uint8 `(height, width, 1 or 3)`.
@@ -120,18 +120,18 @@ _MAKERS = {
 
 
 @functools.cache
-def parse_policy(text):
-    """The policy of a text.
+def make_policy(text):
+    """Makes the policy described by a text.
 
     Args:
-        text: str, see `keras_vit.config.augment.read_policy`.
+        text: str, see `keras_vit.config.augment.parse_policy`.
 
     Returns:
-        A function `(uint8 image, seed, fill, interpolation) -> uint8 image`, whose attribute `jitters` says whether
-        color jitter stays active beside it. The same text gives the same object.
+        A function `(uint8 image, seed, fill, interpolation) -> uint8 image`, whose attribute `jitters` tells whether
+        color jitter is applied too. The same text returns the same object.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if the text is invalid.
     """
-    name, fields = read_policy(text)
+    name, fields = parse_policy(text)
     return _MAKERS[name](**fields)

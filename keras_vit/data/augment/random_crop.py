@@ -5,7 +5,7 @@ import math
 
 import tensorflow as tf
 
-from keras_vit.image_ops.decode import DATA, VALID, decode, decode_image
+from keras_vit.image_ops.decode import DATA_LIMITS, VALID, decode, decode_image
 from keras_vit.image_ops.resize import METHODS, fit_channels
 
 
@@ -61,7 +61,7 @@ ATTEMPTS = 10
 RANDOM_INTERPOLATIONS = ("bilinear", "bicubic")
 
 
-def decode_and_random_crop(data, seed, config, input_spec, limits=DATA):
+def decode_and_random_crop(data, seed, config, input_spec, limits=DATA_LIMITS):
     """Decodes an image, cuts a random part out and resizes it to the model's size.
 
     Args:
@@ -84,7 +84,7 @@ def decode_and_random_crop(data, seed, config, input_spec, limits=DATA):
     return _valid(_resized(image, seed, config, input_spec), reason)
 
 
-def prepare(data, input_spec, limits=DATA):
+def prepare(data, input_spec, limits=DATA_LIMITS):
     """Decodes, resizes and crops an image for evaluation.
 
     Args:

@@ -22,7 +22,7 @@ from keras_vit.data.pipeline.tf_data_service import served_stream
 from keras_vit.data.seeds import augmentation_seed, repeated, shuffled
 from keras_vit.data.sources.arrays import Split
 from keras_vit.data.unreadable import error_reason, map_readable, skipped_message, unreadable, unreadable_reason
-from keras_vit.image_ops.decode import DATA, PORTABLE_DATA
+from keras_vit.image_ops.decode import DATA_LIMITS, PORTABLE_DATA_LIMITS
 
 
 def gathered(split, num_classes, schedule):
@@ -86,7 +86,7 @@ def _example_seed(schedule, number):
 def decoded_examples(split, num_classes, input_spec, augment, schedule, skip=None, skipped=None):
     """Decodes and crops like `cropped_examples`, for encoded images; see `map_readable` for `skip`."""
     computed, per_epoch = schedule.computed, schedule.steps * len(schedule.computed)
-    limits = PORTABLE_DATA if schedule.is_served else DATA
+    limits = PORTABLE_DATA_LIMITS if schedule.is_served else DATA_LIMITS
 
     def one_epoch(epoch):
         records = split.epoch(schedule.seed, epoch, schedule.repeats).take(schedule.count)

@@ -282,7 +282,7 @@ def find_split(folder, name):
 
 
 def describe_unused(unused):
-    """One line about the files that are not used: how many for each reason, and the first names.
+    """Describes the unused files in a line: their number for each reason, and the first names.
 
     Args:
         unused: dict from a reason (str) to a sequence of paths.

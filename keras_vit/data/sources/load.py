@@ -1,7 +1,7 @@
 """Sources of images: TensorFlow Datasets, folders of classes, TFRecords, arrays, scikit-learn's digits.
 
-Every source ends in splits of one kind: decoded images in memory, prepared once by the model's `InputSpec`, where they
-are few, or encoded ones that are decoded when a step wants them.
+Every source returns splits of the same kinds: a small split is decoded images in memory, prepared once by the model's
+`InputSpec`; a large one is encoded images, decoded during training.
 """
 
 import dataclasses
@@ -28,8 +28,7 @@ class Source:
         class_names: tuple of str, in the order of the labels.
         num_channels: int. Channels of its images.
         read: callable `(split name, InputSpec) -> Split`.
-        encoded: callable `split name ->` `EncodedFiles` or `EncodedShards`; or `None` for a data set that is in memory
-            anyway.
+        encoded: callable `split name ->` `EncodedFiles` or `EncodedShards`; or `None` for a data set in memory.
     """
 
     name: str
@@ -57,19 +56,19 @@ class Source:
         return split
 
     def load(self, name, config, input_spec, augment=None):
-        """A split, in memory or encoded as `DataConfig.in_memory` and `DataConfig.cache` have it.
+        """Loads a split, in memory or encoded, by `DataConfig.in_memory` and `DataConfig.cache`.
 
         Args:
             name: str.
             config: `DataConfig`.
             input_spec: `InputSpec`.
-            augment: `AugmentConfig` or `None`, of a training split: a random crop wants the full resolution.
+            augment: `AugmentConfig` or `None`, of a training split: a random crop needs the full resolution.
 
         Returns:
             `Split`, `EncodedFiles` or `EncodedShards`.
 
         Raises:
-            ValueError: as `split`; if arrays are not of the kind that `DataConfig.multi_label` tells.
+            ValueError: as `split`; if the labels of arrays are not of the kind of `DataConfig.multi_label`.
         """
         if self.encoded is None:
             split = self.split(name, input_spec)
@@ -97,12 +96,12 @@ def _fits(encoded, input_spec, augment):
         return True
     try:
         return encoded.image_size() == (height, width)
-    except ValueError:  # The stream names what is unreadable.
+    except ValueError:  # Reading the split reports unreadable images.
         return False
 
 
 def load_source(config, class_names=()):
-    """The source that a recipe names.
+    """Opens the source of a recipe's data.
 
     Args:
         config: `DataConfig`.
@@ -110,10 +109,10 @@ def load_source(config, class_names=()):
             class folders are some of one of them gets all its classes, in its order; other data sets have their own.
 
     Returns:
-        A `Source`; nothing large is read yet.
+        A `Source`; images are read later.
 
     Raises:
-        ValueError: if it is unknown or missing, with what to do about it.
+        ValueError: if it is unknown or missing, with what to do.
     """
     if config.arrays:
         return array_source(read_npz(config.arrays), config.num_classes, str(config.arrays))
@@ -129,7 +128,7 @@ def load_source(config, class_names=()):
 
 
 def array_source(splits, num_classes=None, name="arrays", class_names=None):
-    """A source of arrays.
+    """Makes a source of arrays.
 
     Args:
         splits: dict from a split's name to `(images, labels)` or `(images, labels, weights)`: uint8 `(examples, height,
@@ -151,7 +150,7 @@ def array_source(splits, num_classes=None, name="arrays", class_names=None):
 
 
 def train_and_evaluation(source, config, input_spec, augment=None):
-    """The splits that a run trains on and is judged by.
+    """Loads the splits that a run is trained and evaluated on.
 
     Args:
         source: `Source`.
@@ -160,42 +159,42 @@ def train_and_evaluation(source, config, input_spec, augment=None):
         augment: `AugmentConfig` or `None`. See `Source.load`.
 
     Returns:
-        `(training split, evaluation split, name of the latter)`: the test split; with a `validation_split` that one
-        instead, or with a `validation_fraction` that part of the training split, drawn at random, the same in every
-        run.
+        `(training split, evaluation split, name of the latter)`. The latter is the test split, or with a
+        `validation_split` that one, or with a `validation_fraction` a random part of the training split, the same in
+        every run.
     """
     train = source.load(config.train_split, config, input_spec, augment)
     if config.validation_split:
-        judge, name = source.load(config.validation_split, config, input_spec), "validation"
+        evaluation, name = source.load(config.validation_split, config, input_spec), "validation"
     elif config.validation_fraction:
-        train, judge = train.divide(config.validation_fraction)
+        train, evaluation = train.divide(config.validation_fraction)
         name = "validation"
     else:
-        judge, name = source.load(config.test_split, config, input_spec), config.test_split
+        evaluation, name = source.load(config.test_split, config, input_spec), config.test_split
     if config.train_fraction < 1:
         _, train = train.divide(config.train_fraction)
-    return train, judge, name
+    return train, evaluation, name
 
 
 def _folder(config, class_names=()):
-    """A `Source` of a folder of images, which warns of the files that are not used."""
+    """Makes the `Source` of a folder of images; it warns about unused files."""
     first = find_split(config.folder, config.train_split)
-    found = {config.train_split: first}
+    splits = {config.train_split: first}
     names = next((tuple(c) for c in class_names if set(first.class_names) <= set(c)), first.class_names)
     if not first.class_names:
-        said = f" Found, but {describe_unused(first.unused)}." if first.unused else ""
+        unused = f" Unused: {describe_unused(first.unused)}." if first.unused else ""
         raise ValueError(
-            f"the class folders of a data set must hold at least one image.{said} "
+            f"the class folders of a data set must hold at least one image.{unused} "
             f"Received: {str(config.folder)!r}, split {config.train_split!r}: empty"
         )
 
     def listed(name):
-        if name not in found:
-            found[name] = find_split(config.folder, name)
-        split = found[name]
+        if name not in splits:
+            splits[name] = find_split(config.folder, name)
+        split = splits[name]
         if split.unused:
             warnings.warn(f"split {split.name!r} of {config.folder}: {describe_unused(split.unused)}", stacklevel=2)
-        found[name] = dataclasses.replace(split, unused={})  # they are named once
+        splits[name] = dataclasses.replace(split, unused={})  # one warning is enough
         return split.examples(names)
 
     def encoded(name):
@@ -209,7 +208,7 @@ def _folder(config, class_names=()):
 
 
 def _encoded_source(dataset, config):
-    """A `Source` of an `EncodedDataset` data set: what TFDS and TFRecords have in common."""
+    """Makes the `Source` of an `EncodedDataset`, such as TFDS or TFRecords."""
 
     def read(name, input_spec):
         return decode_split(dataset.encoded(name), input_spec, config.skip_unreadable)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_vit.data.augment.random_crop import prepare
 from keras_vit.data.sources.arrays import Split
 from keras_vit.data.unreadable import skipped_message, unreadable, unreadable_reason
-from keras_vit.image_ops.decode import DATA, VALID, decode
+from keras_vit.image_ops.decode import DATA_LIMITS, VALID, decode
 
 _TOGETHER = 64  # images that come out of TensorFlow at a time
 
@@ -63,7 +63,7 @@ def decode_split(encoded, input_spec, skip_unreadable=False):
     return Split(images, np.concatenate(labels) if labels else np.zeros(0, "int64"))
 
 
-def read_images(paths, input_spec, limits=DATA):
+def read_images(paths, input_spec, limits=DATA_LIMITS):
     """Decodes, resizes and crops image files.
 
     Args:
@@ -105,7 +105,7 @@ def find_unreadable_files(paths):
         return []
 
     def checked(position, name):
-        _, reason = decode(tf.io.read_file(name), DATA)
+        _, reason = decode(tf.io.read_file(name), DATA_LIMITS)
         return position, reason
 
     rows = _readable(tf.data.Dataset.from_tensor_slices(tf.constant(names, tf.string)).enumerate(), checked)

@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets, left encoded."""
+"""Opens data sets of TensorFlow Datasets as encoded images."""
 
 import functools
 
@@ -12,7 +12,7 @@ _SETS = "real_label"
 
 
 def open_tfds(config):
-    """Any image data set of TensorFlow Datasets with the features `image` and `label`, or ImageNet ReaL.
+    """Opens an image data set of TensorFlow Datasets with the features `image` and `label`, or ImageNet ReaL.
 
     Args:
         config: `DataConfig` with `name`.
@@ -58,7 +58,7 @@ def _pair(example, features):
 
 
 def _split(builder, config, decoders, name):
-    """The `EncodedShards` of a split or a slice such as `train[:10%]`."""
+    """Returns the `EncodedShards` of a split or a slice such as `train[:10%]`."""
     _prepare(builder, config)
     features = builder.info.features
     try:
@@ -75,7 +75,7 @@ def _split(builder, config, decoders, name):
     settings = (config.shuffle_buffer, config.deterministic)
     files = _files(builder, name)
     if not files:
-        # Another file format, or a mock: TFDS reads, and the buffer alone shuffles.
+        # Another file format, or a mock: TFDS reads it, and only the buffer shuffles.
         pairs = dataset.map(lambda example: _pair(example, features))
         count = int(dataset.cardinality())
         return EncodedShards([f"{config.name}, {name}"], [count], lambda shard: pairs, lambda pair: pair, *settings)
@@ -91,7 +91,7 @@ def _split(builder, config, decoders, name):
 
 
 def _files(builder, name):
-    """`(path, skip, take)` of the TFRecords of a split; none where the data set has no such files."""
+    """Lists `(path, skip, take)` of the TFRecords of a split; an empty list for other file formats."""
     if not builder.info.splits or builder.info.file_format.value != "tfrecord":
         return []
     instructions = builder.info.splits[name].file_instructions
@@ -99,8 +99,8 @@ def _files(builder, name):
 
 
 def _prepare(builder, config):
-    """Downloads and prepares a data set where that is allowed; else, or if it fails, says how to get it."""
-    how = (
+    """Prepares a data set, downloaded if `download` allows it; raises an error with instructions on failure."""
+    instructions = (
         f'Prepare it with: python -c "import tensorflow_datasets as tfds; tfds.load({config.name!r})" '
         "(--set data.data_dir=... for another directory), or use a folder of class folders: --set data.folder=..."
     )
@@ -108,10 +108,10 @@ def _prepare(builder, config):
         if config.download:
             builder.download_and_prepare()
         elif not builder.is_prepared():
-            raise ValueError(f"the data set {config.name!r} is not in {str(builder.data_dir)!r}. {how}")
+            raise ValueError(f"the data set {config.name!r} is not in {str(builder.data_dir)!r}. {instructions}")
     except ValueError:
         raise
-    except Exception as error:  # TFDS lets through whatever its downloader raises.
+    except Exception as error:  # TFDS passes on any error of its downloader.
         raise ValueError(
-            f"the data set {config.name!r} could not be downloaded or prepared ({error}). {how}"
+            f"the data set {config.name!r} could not be downloaded or prepared ({error}). {instructions}"
         ) from error

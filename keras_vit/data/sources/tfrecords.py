@@ -166,7 +166,7 @@ def count_records(path):
 
 
 def cached_records(split, config, name, origin):
-    """A copy of a split as TFRecords in `config.cache`, written on first use in an order drawn once.
+    """Caches a split as TFRecords in `config.cache`, written on first use in a random order.
 
     Args:
         split: `EncodedFiles` or `EncodedShards`.
@@ -182,14 +182,16 @@ def cached_records(split, config, name, origin):
     """
     folder = pathlib.Path(config.cache)
     file_name = "".join(c if c.isalnum() else "_" for c in name)
-    wanted = [str(origin), name, len(split)]
+    expected = [str(origin), name, len(split)]
     path = folder / f"{file_name}.json"
-    if path.exists() and (found := json.loads(path.read_text())["origin"]) != wanted:
-        raise ValueError(f"a cache must be of the same data set. Received: {str(path)!r} of {found}, wanted {wanted}")
+    if path.exists() and (cached := json.loads(path.read_text())["origin"]) != expected:
+        raise ValueError(
+            f"a cache must be of the same data set. Received: {str(path)!r} of {cached}, expected {expected}"
+        )
     if not path.exists():
         # Files of one class lie together: a stream would show one class after the other.
         order = tf.data.Dataset.range(1).flat_map(lambda epoch: split.epoch(0, epoch))
-        write_tfrecords(folder, file_name, _pairs(split, order), origin=wanted)
+        write_tfrecords(folder, file_name, _pairs(split, order), origin=expected)
     known = json.loads(path.read_text())
     _, label = split.read(next(iter(split.in_order()))[1])
     num_classes = label.shape[0] if label.dtype.is_floating else None

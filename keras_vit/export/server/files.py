@@ -17,7 +17,7 @@ from keras_vit.export.servable.description import read_options
 from keras_vit.export.servable.options import BATCH_SIZES, check_batch_sizes
 from keras_vit.export.server.protos import BatchingParameters
 from keras_vit.export.versions import MODEL_FILE, check_folder, newest
-from keras_vit.image_ops.decode import BYTES_A_PIXEL, MAX_PIXELS, PARALLEL
+from keras_vit.image_ops.decode import BYTES_PER_PIXEL, MAX_PIXELS, PARALLEL
 from keras_vit.validation import check_count, check_positive
 
 # The server itself, the graph, the activations of its batches, the requests.
@@ -32,7 +32,7 @@ def memory_needed(directory, cpus):
 
     The sum of `BASE_MIB`; the weights twice, since a new version is loaded beside the old one; what each batch unpacks
     of weights that are stored in fewer bytes; and the images that are decoded at the same time: `PARALLEL` of each
-    batch, of which there are as many as cores, with `BYTES_A_PIXEL * max_pixels` bytes each. The limit is that of the
+    batch, of which there are as many as cores, with `BYTES_PER_PIXEL * max_pixels` bytes each. The limit is that of the
     graph: what clients send is for a proxy to bound.
 
     Args:
@@ -49,7 +49,7 @@ def memory_needed(directory, cpus):
         weights = sum(file.stat().st_size for file in (version / "variables").iterdir())
         options = read_options(version)
         unpacked, max_pixels = _UNPACKED.get(options.get("weights"), 0), options.get("max_pixels", MAX_PIXELS)
-    images = PARALLEL * cpus * BYTES_A_PIXEL * max_pixels
+    images = PARALLEL * cpus * BYTES_PER_PIXEL * max_pixels
     needed = BASE_MIB + (weights * (2 + unpacked * cpus) + images) / 2**20
     return _STEP_MIB * -int(-needed // _STEP_MIB)
 
