@@ -117,7 +117,7 @@ def test_its_curl_sends_a_request(tmp_path, monkeypatch):
 
 def test_it_names_the_files_and_flags_that_there_are():
     flags = {flag.split("=")[0] for flag in server_flags("/models/m", (1, 8), 2)}
-    rows = [line for line in TEXT.partition("## Flags worth setting")[2].splitlines() if line.startswith("| `--")]
+    rows = [line for line in TEXT.partition("## Server flags")[2].splitlines() if line.startswith("| `--")]
     assert {name for row in rows for name in re.findall(r"`(--\w+)`", row.split("|")[1])} == flags
     assert all(f"`{file}`" in TEXT for file in FILES)
 
