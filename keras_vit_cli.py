@@ -685,7 +685,7 @@ def _advice(command, option, value):
     if command in _RESUMABLE:
         try:
             with _quiet_tensorflow():
-                find_recipe_fields = importlib.import_module("keras_vit.cli.recipes").find_recipe_fields
+                find_recipe_fields = importlib.import_module("keras_vit.cli.recipe_help").find_recipe_fields
             paths = find_recipe_fields(option.removeprefix("--"))
         except ImportError:
             paths = []

@@ -1,4 +1,4 @@
-"""Facts about layers that only private attributes of Keras tell. Each function gives the reason."""
+"""Facts about layers that only private attributes of Keras state. Each function gives the reason."""
 
 
 def outermost_layer(layer):

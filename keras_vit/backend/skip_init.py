@@ -1,4 +1,4 @@
-"""Building layers without initializing their weights, for checkpoints that overwrite them at once."""
+"""Builds layers without initializing their weights, for checkpoints that overwrite them."""
 
 import contextlib
 import contextvars

@@ -12,7 +12,7 @@ from keras_vit.cli.inspect import inspect
 from keras_vit.cli.list import list
 from keras_vit.cli.predict import predict
 from keras_vit.cli.publish import publish, rollback
-from keras_vit.cli.recipes import show_recipe
+from keras_vit.cli.recipe_help import show_recipe
 from keras_vit.cli.train import train
 from keras_vit.distribution.strategies import check_device
 from keras_vit.weights import save_weights

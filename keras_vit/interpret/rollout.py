@@ -1,4 +1,4 @@
-"""One heat map an image: how much of each patch is in what the classifier sees, by the attention of the blocks."""
+"""Attention rollout: a heat map of the patches that contribute to the representation of an image."""
 
 import keras
 from keras import ops

@@ -1,4 +1,4 @@
-"""Words of Keras Applications, timm and Hugging Face for the fields of a config."""
+"""Names of config fields in Keras Applications, timm and Hugging Face."""
 
 import dataclasses
 

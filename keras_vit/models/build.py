@@ -1,4 +1,4 @@
-"""From any config to its model."""
+"""Builds the model of any config."""
 
 from keras_vit.models.config import ViTConfig
 from keras_vit.models.convnet import ConvNetConfig, build_convnet

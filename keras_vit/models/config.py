@@ -1,4 +1,4 @@
-"""The architecture of a Vision Transformer as plain data."""
+"""Configs: the base of all families, and the architecture of a Vision Transformer as plain data."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Read any stage of a model by its name."""
+"""Reads any stage of a model by its name."""
 
 import keras
 

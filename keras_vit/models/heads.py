@@ -1,4 +1,4 @@
-"""The classifier of any model."""
+"""The classification head of all models."""
 
 import keras
 

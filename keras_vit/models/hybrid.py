@@ -1,4 +1,4 @@
-"""The hybrid of the ViT paper: a Vision Transformer whose patches are cut from the features of a ResNet."""
+"""Hybrids of the ViT paper: a Vision Transformer on the features of a ResNet."""
 
 import dataclasses
 

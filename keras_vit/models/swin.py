@@ -1,4 +1,4 @@
-"""From a `SwinConfig` to a plain functional `keras.Model`."""
+"""Swin Transformers: their config, and their builder as plain functional `keras.Model`s."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""From a `ViTConfig` to a plain functional `keras.Model`."""
+"""Builds Vision Transformers as plain functional `keras.Model`s."""
 
 import keras
 
@@ -45,7 +45,7 @@ def build_vit(config, input_spec=None, labels=None, origin=None, dtype=None, nam
 
 
 def default_input_spec(config):
-    """The preprocessing of a model with random weights: pixels to -1 .. 1, the whole image's center."""
+    """Returns the preprocessing of a model with random weights: pixels to -1 .. 1, without a crop margin."""
     return InputSpec.symmetric(config.image_size, config.num_channels)
 
 

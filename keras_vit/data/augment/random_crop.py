@@ -1,4 +1,4 @@
-"""Encoded images of a data set to pixels of the model's size; of a random crop of a JPEG no other part is decoded."""
+"""Decodes images of a data set at the model's size, with random resized crops; of a JPEG only the crop is decoded."""
 
 import functools
 import math

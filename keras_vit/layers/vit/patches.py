@@ -1,4 +1,4 @@
-"""Cutting images into patches."""
+"""Cuts images into patches."""
 
 import keras
 from keras import ops
