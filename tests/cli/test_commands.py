@@ -550,7 +550,7 @@ def test_smoke_invents_images_where_the_data_set_is_missing(name, tmp_path, caps
     arguments += ["--set", "model.image_size=32"] if name == "deit_tiny_i1k" else ["--set", "model.image_size=16"]
     assert _main("train", name, "--smoke", "--out", tmp_path, *arguments) == 0
     out = capsys.readouterr().out
-    assert "invented images instead of the data set" in out
+    assert "using synthetic images: " in out
     assert "64 training images" in out
 
 

@@ -247,4 +247,4 @@ def test_explain_takes_folders_and_saved_models(kind, photos, damaged, request, 
 @pytest.mark.parametrize(("options", "said"), [(["--top-k", "10"], True), (["--top-k", "4"], False), ([], False)])
 def test_export_says_that_there_are_fewer_classes(options, said, model_file, tmp_path, capsys):
     assert _main("export", model_file, "--to", tmp_path / "animals", *options) == 0
-    assert ("an answer has all 4 classes of the model. Received: --top-k 10" in capsys.readouterr().err) is said
+    assert ("4 classes, all of which are in an answer. Received: --top-k 10" in capsys.readouterr().err) is said
