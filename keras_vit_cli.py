@@ -273,25 +273,17 @@ def _labeled_arguments(parser):
     )
 
 
-def _parser():
-    parser = argparse.ArgumentParser(
-        prog="keras_vit",
-        description="Vision Transformers for Keras 3. `keras_vit COMMAND --help` shows the options of a command.",
-        epilog="Exit codes: 0 success, 1 error, 2 invalid command line, 75 SIGTERM, 130 Ctrl-C; after SIGTERM or "
-        "Ctrl-C the same command resumes a training run.",
-    )
-    parser.add_argument("--version", action="version", version=f"keras_vit {_version()}")
-    parser.add_argument(
-        "--traceback", action="store_true", help="show tracebacks of errors, and where warnings come from"
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
+def _training_commands(commands):
+    """Adds the commands that train."""
     finetune = _command(commands, "finetune", "fine-tune a pretrained model on a folder of images")
     _finetune_arguments(finetune)
 
     train = _command(commands, "train", "train a recipe, evaluate it and export it as a SavedModel")
     _recipe_arguments(train)
 
+
+def _evaluation_commands(commands):
+    """Adds the commands that apply a model to images, or explain it."""
     evaluate = _command(
         commands,
         "evaluate",
@@ -372,38 +364,6 @@ def _parser():
     form.add_argument("--json", dest="form", action="store_const", const="json", help="print JSON")
     form.add_argument("--csv", dest="form", action="store_const", const="csv", help="print a table of CSV")
 
-    export = _command(commands, "export", "export a model as a SavedModel for TF Serving, or for another runtime")
-    export.add_argument("model", help=_MODEL)
-    export.add_argument(
-        "--to",
-        required=True,
-        metavar="PATH",
-        help="folder for the versions of a SavedModel, such as saved_models/flowers; or a file, whose suffix selects "
-        "the format: .onnx, .tflite (LiteRT), .xml (OpenVINO), .keras",
-    )
-    export.add_argument(
-        "--format",
-        choices=("saved_model", "onnx", "litert", "openvino", "keras"),
-        help="file format (default: by the suffix of --to, else saved_model)",
-    )
-    export.add_argument("--version", type=int, metavar="N", help="version number (default: the next one)")
-    export.add_argument(
-        "--labels", metavar="FILE", help="text file of class names, one per line (default: the model's own)"
-    )
-    export.add_argument(
-        "--top-k", type=_positive, metavar="N", help="number of classes in an answer, best first (default 5)"
-    )
-    export.add_argument(
-        "--quantize", choices=("int8",), help="quantize weights and activations of a LiteRT file; needs --images"
-    )
-    export.add_argument(
-        "--images",
-        metavar="IMAGE",
-        nargs="+",
-        help=f"calibration images for --quantize, 100 or more representative ones: {_IMAGES}",
-    )
-    _serving_arguments(export)
-
     explain = _command(
         commands,
         "explain",
@@ -451,6 +411,41 @@ def _parser():
     )
     _device_argument(inspect)
 
+
+def _export_commands(commands):
+    """Adds the commands that export and check models."""
+    export = _command(commands, "export", "export a model as a SavedModel for TF Serving, or for another runtime")
+    export.add_argument("model", help=_MODEL)
+    export.add_argument(
+        "--to",
+        required=True,
+        metavar="PATH",
+        help="folder for the versions of a SavedModel, such as saved_models/flowers; or a file, whose suffix selects "
+        "the format: .onnx, .tflite (LiteRT), .xml (OpenVINO), .keras",
+    )
+    export.add_argument(
+        "--format",
+        choices=("saved_model", "onnx", "litert", "openvino", "keras"),
+        help="file format (default: by the suffix of --to, else saved_model)",
+    )
+    export.add_argument("--version", type=int, metavar="N", help="version number (default: the next one)")
+    export.add_argument(
+        "--labels", metavar="FILE", help="text file of class names, one per line (default: the model's own)"
+    )
+    export.add_argument(
+        "--top-k", type=_positive, metavar="N", help="number of classes in an answer, best first (default 5)"
+    )
+    export.add_argument(
+        "--quantize", choices=("int8",), help="quantize weights and activations of a LiteRT file; needs --images"
+    )
+    export.add_argument(
+        "--images",
+        metavar="IMAGE",
+        nargs="+",
+        help=f"calibration images for --quantize, 100 or more representative ones: {_IMAGES}",
+    )
+    _serving_arguments(export)
+
     check = _command(commands, "check", "check a SavedModel before serving it; exit code 1 if a check fails")
     check.add_argument("path", help=_VERSIONS)
     check.add_argument("--model", help=f"the exported model, to compare logits and size: {_MODEL}")
@@ -458,6 +453,9 @@ def _parser():
         "--images", metavar="IMAGE", nargs="+", default=[], help="image files to test with (default: synthetic images)"
     )
 
+
+def _version_commands(commands):
+    """Adds the commands that manage the versions in the folder of a server."""
     publish = _command(commands, "publish", "copy a SavedModel to the folder of a server as its next version")
     publish.add_argument("source", help=_VERSIONS)
     publish.add_argument("--to", required=True, metavar="DIR", help="folder that the server watches")
@@ -475,6 +473,9 @@ def _parser():
         "--keep", type=int, metavar="N", help="keep the N highest versions and delete the others (default: keep all)"
     )
 
+
+def _library_commands(commands):
+    """Adds the commands on weights, architectures, recipes and the installation."""
     convert = _command(commands, "convert", "write a model's weights with the names and shapes of another library")
     convert.add_argument("source", help=_MODEL)
     convert.add_argument("target", help="a .safetensors or .npz file")
@@ -508,6 +509,28 @@ def _parser():
     )
     _json_argument(doctor)
     _device_argument(doctor)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="keras_vit",
+        description="Vision Transformers for Keras 3. `keras_vit COMMAND --help` shows the options of a command.",
+        epilog="Exit codes: 0 success, 1 error, 2 invalid command line, 75 SIGTERM, 130 Ctrl-C; after SIGTERM or "
+        "Ctrl-C the same command resumes a training run.",
+    )
+    parser.add_argument("--version", action="version", version=f"keras_vit {_version()}")
+    parser.add_argument(
+        "--traceback", action="store_true", help="show tracebacks of errors, and where warnings come from"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add_commands in (
+        _training_commands,
+        _evaluation_commands,
+        _export_commands,
+        _version_commands,
+        _library_commands,
+    ):
+        add_commands(commands)
     return parser
 
 
