@@ -1,7 +1,8 @@
-"""The page of explanations: its code runs on a tiny model."""
+"""The page of explanations: its code runs on a tiny model, its table is that of the record."""
 
 import pathlib
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -33,3 +34,11 @@ def test_the_code_of_the_page_runs(monkeypatch, tmp_path):
     assert names["filters"].shape == (7, 16, 16, 3)
     assert (tmp_path / "why.png").stat().st_size > 1000
     assert np.isfinite(names["curve"]["auc"]).all()
+
+
+def test_the_table_is_that_of_the_record(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import explanations_page
+
+    assert explanations_page.main(["--check"]) == 0, "run: python docs/explanations_page.py"
+    sys.modules.pop("explanations_page")
