@@ -6,11 +6,20 @@ import importlib
 # would hide.
 _MODULES = {
     "Classifier": "classifier",
+    "Embeddings": "embeddings",
+    "LinearProbe": "probes",
     "MultiLabelReport": "reports",
     "SingleLabelReport": "reports",
     "calibrate": "temperature_scaling",
+    "embed": "extract",
+    "embed_to_file": "extract",
     "evaluate": "classification",
     "expected_calibration_error": "metrics",
+    "few_shot": "probes",
+    "knn": "neighbors",
+    "linear_probe": "probes",
+    "load_embeddings": "embeddings",
+    "nearest": "neighbors",
 }
 
 __all__ = [*_MODULES]  # noqa: PLE0604

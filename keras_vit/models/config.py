@@ -207,6 +207,24 @@ class ModelConfig:
         """
         return self.replace(**{name: value for name, value in sizes.items() if name in vars(self)})
 
+    @property
+    def has_class_token(self):
+        """bool. Whether the first token is a class token."""
+        return False
+
+    def with_pooling(self, features):
+        """A copy whose head classifies `representation`, `class_token`, `mean` or `class_token+mean`, without pre-logits.
+
+        Raises:
+            ValueError: if the family, or this model of it, cannot pool so.
+        """
+        if features != "representation":
+            raise ValueError(
+                f"a model of this family classifies its own representation; use features='representation'. "
+                f"Received: features={features!r} for {type(self).__name__}"
+            )
+        return self.replace(classifier_activation=None)
+
     def adapt(self, **changes):
         """A copy with some fields changed, for a model that takes over the weights of this one.
 
@@ -443,6 +461,23 @@ class ViTConfig(ModelConfig):
     @property
     def norm_follows_pooling(self):
         return self.pool_before_norm
+
+    @property
+    def has_class_token(self):
+        return self.class_token
+
+    def with_pooling(self, features):
+        plain = {"pre_logits_dim": None, "classifier_activation": None, "head_bias": True}
+        if features == "representation":
+            return self.replace(**plain)
+        if self.norm_follows_pooling or self.distillation_token:
+            reason = "whose norm follows the pooling" if self.norm_follows_pooling else "with a distillation token"
+            raise ValueError(
+                f"a head on {features!r} needs a model with a norm of all tokens and one head; use "
+                f"features='representation'. Received: a model {reason}"
+            )
+        pooling = {"class_token": "token", "mean": "gap", "class_token+mean": "token_gap"}[features]
+        return self.replace(pooling=pooling, **plain)
 
     def feature_maps(self):
         stride = int_if_square(self.patch_size)
