@@ -273,6 +273,109 @@ def _labeled_arguments(parser):
     )
 
 
+def _embedding_arguments(parser):
+    """Adds the options of how images are embedded."""
+    parser.add_argument(
+        "--features",
+        choices=("representation", "class_token", "mean", "class_token+mean"),
+        default="representation",
+        help="the embedding: what the head of the model classifies (default), the class token, the mean of the "
+        "patches, or both side by side",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=_size,
+        metavar="N|HxW",
+        help="input size of the model in pixels (default: that of the weights)",
+    )
+    parser.add_argument("--batch-size", metavar="N", type=_positive, default=64, help="batch size (default 64)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an existing file, and discard unfinished parts of another one"
+    )
+    _device_argument(parser)
+
+
+def _embedded_arguments(parser):
+    """Adds the options that say which embeddings are classified."""
+    parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="<folder>/<class>/<image>, or <folder>/{train,validation,test}/<class>/<image>; embedded with --model",
+    )
+    parser.add_argument("--model", help=_MODEL)
+    parser.add_argument("--train", metavar="FILE", help="embeddings of the training images, of `keras_vit embed`")
+    parser.add_argument(
+        "--test", metavar="FILE", help="embeddings of the test images (default: a fifth of the training images)"
+    )
+    _embedding_arguments(parser)
+    _json_argument(parser)
+
+
+def _embedding_commands(commands):
+    """Adds `embed`, `knn`, `probe` and `similar`."""
+    embed = _command(
+        commands,
+        "embed",
+        "embed images: one vector an image, in a file",
+        "keras_vit embed photos/ --model runs/flowers --to photos.npz",
+    )
+    embed.add_argument("images", nargs="+", help=f"{_IMAGES}; a folder of class folders gives labels")
+    embed.add_argument("--model", required=True, help=_MODEL)
+    embed.add_argument("--to", required=True, metavar="FILE", help="a .npz or .parquet file")
+    _embedding_arguments(embed)
+
+    knn = _command(
+        commands,
+        "knn",
+        "measure a k-NN classifier on embeddings",
+        "keras_vit knn --data photos/ --model vit_small_patch14_dinov2.lvd142m",
+    )
+    _embedded_arguments(knn)
+    knn.add_argument("--k", metavar="N", type=_positive, nargs="+", help="neighbors (default: 10 20 100 200)")
+    knn.add_argument("--temperature", metavar="T", type=float, default=0.07, help="of the votes (default 0.07)")
+
+    probe = _command(
+        commands,
+        "probe",
+        "fit a linear classifier on embeddings; it can be saved as a model",
+        "keras_vit probe --data photos/ --model vit_small_patch14_dinov2.lvd142m --save probe.keras",
+    )
+    _embedded_arguments(probe)
+    probe.add_argument("--method", choices=("logistic", "ridge", "sgd"), default="logistic", help="default logistic")
+    probe.add_argument(
+        "--setting",
+        metavar="X",
+        type=float,
+        help="C of logistic, alpha of ridge, learning rate of sgd (default: the best of several on a validation part)",
+    )
+    probe.add_argument(
+        "--shots",
+        metavar="N",
+        type=_positive,
+        nargs="*",
+        help="also measure few-shot classifiers with so many images of each class (default: 1 5 10 25)",
+    )
+    probe.add_argument("--seed", metavar="N", type=int, default=0, help="seed of the validation part (default 0)")
+    probe.add_argument("--save", metavar="FILE", help="write the model with this classifier as its head, .keras")
+
+    similar = _command(
+        commands,
+        "similar",
+        "find the images most similar to others",
+        "keras_vit similar cat.jpg --in photos.npz --model runs/flowers --to similar.png",
+    )
+    similar.add_argument("images", nargs="+", help=_IMAGES)
+    similar.add_argument(
+        "--in", dest="embeddings", metavar="FILE", required=True, help="embeddings to search in, of `keras_vit embed`"
+    )
+    similar.add_argument("--model", help=f"{_MODEL} (default: the weights that the file names)")
+    similar.add_argument("--top-k", type=_positive, default=5, metavar="N", help="number of images (default 5)")
+    similar.add_argument("--to", metavar="FILE", help="also draw them side by side, in a .png file")
+    similar.add_argument("--batch-size", metavar="N", type=_positive, default=64, help="batch size (default 64)")
+    _json_argument(similar)
+    _device_argument(similar)
+
+
 def _training_commands(commands):
     """Adds the commands that train."""
     finetune = _command(commands, "finetune", "fine-tune a pretrained model on a folder of images")
@@ -526,6 +629,7 @@ def _parser():
     for add_commands in (
         _training_commands,
         _evaluation_commands,
+        _embedding_commands,
         _export_commands,
         _version_commands,
         _library_commands,

@@ -3,6 +3,7 @@
 from keras_vit.cli.check import check
 from keras_vit.cli.console import say
 from keras_vit.cli.doctor import doctor
+from keras_vit.cli.embed import embed, knn, probe, similar
 from keras_vit.cli.evaluate import calibrate, evaluate
 from keras_vit.cli.explain import explain
 from keras_vit.cli.export import export
@@ -25,17 +26,21 @@ __all__ = [
     "check_device",
     "convert",
     "doctor",
+    "embed",
     "evaluate",
     "explain",
     "export",
     "finetune",
     "info",
     "inspect",
+    "knn",
     "list",
     "predict",
+    "probe",
     "publish",
     "rollback",
     "show_recipe",
+    "similar",
     "train",
 ]
 

@@ -33,8 +33,8 @@ class Embeddings:
         source: dict of JSON types that says how they were made, see `describe_source`; `None` if unknown.
 
     Raises:
-        ValueError: if there is not one label and one path for each vector, if labels are no numbers of the classes, or if
-            a value is not finite.
+        ValueError: if there is not one label and one path for each vector, if labels are no class numbers, or
+            if a value is not finite.
     """
 
     features: np.ndarray
@@ -78,7 +78,9 @@ def check_features(features, name):
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
         rows = np.flatnonzero(~finite)
-        raise ValueError(f"{name} must be finite. Received: NaN or infinity in {len(rows)} rows, first in row {rows[0]}")
+        raise ValueError(
+            f"{name} must be finite. Received: NaN or infinity in {len(rows)} rows, first in row {rows[0]}"
+        )
 
 
 def check_labels(labels, count, name):

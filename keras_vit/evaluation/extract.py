@@ -104,7 +104,7 @@ def _files_of(data, names):
 
 
 def _embed_files(extractor, spec, files, batch_size):
-    """Yields `(positions, vectors)` for each batch of readable files, `(list of UnreadableFile, no vectors)` for others."""
+    """Yields `(positions, vectors)` of the readable files of a batch, and `(list of UnreadableFile, no vectors)`."""
     from keras_vit.data import UnreadableFile, read_images
     from keras_vit.image_ops.resize import normalize
 
@@ -152,7 +152,9 @@ def embed_to_file(model, files, path, labels=None, class_names=None, *, features
     source = describe_source(model, features)
     parts = path.with_name(f"{path.name}.parts")
     if path.exists() and not overwrite:
-        raise ValueError(f"the file exists already; pass overwrite (--overwrite) to replace it. Received: {str(path)!r}")
+        raise ValueError(
+            f"the file exists already; pass overwrite (--overwrite) to replace it. Received: {str(path)!r}"
+        )
     _prepare(parts, {"source": source, "files": _checksum(files), "count": len(files), "part": PART}, overwrite)
     extractor, spec = feature_model(model, features), metadata(model).input_spec
     for number, start in enumerate(range(0, len(files), PART)):

@@ -24,8 +24,8 @@ def knn(train_features, train_labels, test_features, test_labels, k=KS, temperat
         A dict from each k to `{"top-1": accuracy, "top-5": accuracy}`; `top-5` with more than five classes alone.
 
     Raises:
-        ValueError: if k is above the number of training images, if there is a single class, or if features and labels do
-            not fit.
+        ValueError: if k is above the number of training images, if there is one class, or if features and labels do not
+            fit.
 
     Source: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers" (arXiv:2104.14294), section 4.1
     and `eval_knn.py`.
@@ -98,7 +98,8 @@ def check_classes(train_labels, test_labels=None):
         raise ValueError(f"the training images must be of two classes or more. Received: {known.tolist()}")
     if test_labels is not None and len(unknown := np.setdiff1d(test_labels, known)):
         raise ValueError(
-            f"classes of the test images must have training images. Received: no training image of {unknown.tolist()[:10]}"
+            "classes of the test images must have training images. "
+            f"Received: no training image of {unknown.tolist()[:10]}"
         )
 
 

@@ -213,7 +213,9 @@ class ModelConfig:
         return False
 
     def with_pooling(self, features):
-        """A copy whose head classifies `representation`, `class_token`, `mean` or `class_token+mean`, without pre-logits.
+        """A copy whose head classifies `representation`, `class_token`, `mean` or `class_token+mean`.
+
+        It has no pre-logits and gives logits.
 
         Raises:
             ValueError: if the family, or this model of it, cannot pool so.

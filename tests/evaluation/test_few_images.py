@@ -106,7 +106,7 @@ def test_few_shot_is_the_ridge_regression_of_big_vision():
     for shots, dim in ((1, 7), (25, 175)):
         for seed in range(2):
             random = np.random.default_rng(seed)
-            chosen = [random.permutation(np.where(TRAIN_LABELS == label)[0]) for label in range(7)]
+            chosen = [random.permutation(np.flatnonzero(np.equal(TRAIN_LABELS, label))) for label in range(7)]
             rows = np.concatenate([indices[:shots] for indices in chosen])
             assert len(rows) == dim
             mean, std = TRAIN[rows].mean(0), TRAIN[rows].std(0) + 1e-5
@@ -223,7 +223,7 @@ def test_an_interrupted_file_is_continued(photographs, tmp_path, monkeypatch):
     np.testing.assert_allclose(found.features, expected.features, atol=1e-6)
     assert (found.paths, found.labels.tolist()) == (expected.paths, expected.labels.tolist())
     assert not list(tmp_path.glob("*.parts"))
-    with pytest.raises(ValueError, match="exists already"):
+    with pytest.raises(ValueError, match="exists already; pass overwrite"):
         evaluation.embed_to_file(model, files, tmp_path / "x.npz")
 
 
