@@ -15,6 +15,7 @@ import numpy as np
 
 _RESIZES = (keras.layers.Resizing, keras.layers.CenterCrop)
 _PROBES = 6
+_ANY_SIDE = 64  # pixels, where neither the layers in front nor the model say it
 # Of what the layers in front make of pixels, as a part of its range.
 _TOLERANCE, _HALF_TOLERANCE = 1e-4, 2e-2
 
@@ -275,13 +276,15 @@ def _examine(composition):
     """The `Front` of a composition, found by what its layers make of constant and of random images."""
     height, width, channels = composition.images.shape[1:]
     sides = composition.fronts[0].inputs[0].shape[1:3]
-    size = (sides[0] or height, sides[1] or width)
+    size = (sides[0] or height or _ANY_SIDE, sides[1] or width or _ANY_SIDE)
     resizes = [layer for layer in composition.front_layers if isinstance(layer, _RESIZES)]
     random = np.random.default_rng(0)
     levels = random.integers(0, 256, (_PROBES, 1, 1, channels))
     levels[0], levels[1] = 0, 255
     constant = np.broadcast_to(levels, (_PROBES, *size, channels)).astype("float32")
     made = _run(composition, constant)
+    # A model of any size takes what it is given.
+    height, width = height or made.shape[1], width or made.shape[2]
     if made.shape[1:] != (height, width, channels):
         raise front_error(composition, f"they make images of {made.shape[1:]} of those of {constant.shape[1:]}")
     offset = made[0].mean((0, 1))

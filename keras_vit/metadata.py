@@ -96,9 +96,10 @@ class Metadata(keras.layers.Layer):
         return images
 
     def _check(self, shape):
-        spec = self.content.input_spec
-        wanted = (*spec.size, spec.num_channels)
-        if len(shape) != 4 or any(side not in (None, want) for side, want in zip(shape[1:], wanted, strict=True)):
+        wanted = (*self.content.config.input_size, self.content.input_spec.num_channels)
+        if len(shape) != 4 or any(
+            None not in (side, want) and side != want for side, want in zip(shape[1:], wanted, strict=True)
+        ):
             raise ValueError(
                 f"images must have the shape (batch, {', '.join(map(str, wanted))}). Received: shape={tuple(shape)}"
             )

@@ -20,6 +20,7 @@ SYNONYMS = {
     "global_pool": "pooling",
     "hidden_size": "hidden_dim",
     "img_size": "image_size",
+    "dynamic_img_size": "dynamic_image_size",
     "in_channels": "num_channels",
     "in_chans": "num_channels",
     "init_values": "layer_scale_init",

@@ -13,7 +13,6 @@ _TOKENS = "for all tokens use keras_vit.features(model, 'encoder_norm')"
 _ADVICE = {
     "act_layer": "use activation=, for example 'gelu_tanh'",
     "drop_rate": ("timm's is the dropout of the classifier; dropout_rate= is that of positions, projections and MLPs"),
-    "dynamic_img_size": "a model has one size: image_size=",
     "features_only": "use keras_vit.features(model, names)",
     "fc_norm": "use pool_before_norm=",
     "input_size": "use image_size=(height, width) and num_channels=",

@@ -22,7 +22,7 @@ class FeatureInfo:
             layers.
         channels: int.
         stride: int, pixels of an image to one position of the map; `(h, w)` where they differ.
-        grid_size: `(h, w)` of the map.
+        grid_size: `(h, w)` of the map; `(None, None)` where images may have any size.
     """
 
     name: str
@@ -86,7 +86,7 @@ def build_backbone(model, indices=(-4, -3, -2, -1), norm=True, prefix="drop", la
         x = parts.tensors[name]
         if norm and item.norm:
             x = parts.inner.get_layer(item.norm)(x)
-        features = _as_layout(x, item, layout, name)
+        features = _as_layout(x, item, layout, name, parts.tensors["patches"])
         if prefix == "return" and item.num_prefix_tokens:
             features = [features, x[:, : item.num_prefix_tokens]]
         outputs.append(features)
@@ -125,10 +125,11 @@ def _stages(indices, maps, indexed):
     return names
 
 
-def _as_layout(x, item, layout, name):
-    """A stage as a map, or as tokens without those in front."""
+def _as_layout(x, item, layout, name, patches):
+    """A stage as a map, or as tokens without those in front; `patches` are on its grid where that may be any."""
     if layout == "NHWC" and not item.is_map:
-        return TokenMap(item.grid_size, item.num_prefix_tokens, dtype=x.dtype, name=f"{name}_map")(x)
+        to_map = TokenMap(item.grid_size, item.num_prefix_tokens, dtype=x.dtype, name=f"{name}_map")
+        return to_map(x, like=patches) if None in item.grid_size else to_map(x)
     if layout == "NHWC":
         return x
     if item.is_map:

@@ -43,7 +43,7 @@ class FeatureMap:
 
     Args:
         channels: int.
-        grid_size: `(h, w)` of the map.
+        grid_size: `(h, w)` of the map; `(None, None)` where images may have any size.
         stride: int, pixels of an image to one position of the map; `(h, w)` where they differ.
         num_prefix_tokens: int. Tokens in front of those of the map.
         is_map: bool. Whether the stage is `(batch, h, w, channels)` already, rather than tokens.
@@ -134,6 +134,11 @@ class ModelConfig:
     def is_built_of_keras_layers(self):
         """bool. Whether the layers with weights are those of Keras rather than of this library."""
         return False
+
+    @property
+    def input_size(self):
+        """`(h, w)` of the images that the model takes, pixels; `None` for a side that may have any length."""
+        return self.image_size
 
     @property
     def stage_depths(self):
@@ -279,6 +284,8 @@ class ViTConfig(ModelConfig):
         patch_size: int or `(h, w)`, pixels. Default 16.
         drop_remainder: bool. Whether pixels right of and below the last whole patch are left out, as a convolution
             does it (SigLIP So400m/14 at 384). Default False: such sizes are refused.
+        dynamic_image_size: bool. Whether the model takes images of any multiple of the patch; the positions, which are
+            stored for `image_size`, are resized in each forward pass. Default False: images of `image_size`.
         num_channels: int. Channels of an image. Default 3.
         hidden_dim: int. Width of a token; a multiple of `num_heads`.
         num_layers: int. Encoder blocks.
@@ -322,6 +329,7 @@ class ViTConfig(ModelConfig):
     image_size: tuple = (224, 224)
     patch_size: tuple = (16, 16)
     drop_remainder: bool = False
+    dynamic_image_size: bool = False
     num_channels: int = 3
     hidden_dim: int
     num_layers: int
@@ -423,6 +431,17 @@ class ViTConfig(ModelConfig):
         return tuple(s // p for s, p in zip(self.image_size, self.patch_size, strict=True))
 
     @property
+    def input_size(self):
+        return (None, None) if self.dynamic_image_size else self.image_size
+
+    def get_config(self):
+        config = super().get_config()
+        if not self.dynamic_image_size:
+            # Absent where it is not so, so that such files also load where the field does not exist yet.
+            del config["dynamic_image_size"]
+        return config
+
+    @property
     def num_prefix_tokens(self):
         """int. Tokens in front of the patches: class, distillation, registers."""
         return int(self.class_token) + int(self.distillation_token) + self.num_registers
@@ -454,7 +473,7 @@ class ViTConfig(ModelConfig):
 
     @property
     def can_mask_patches(self):
-        return self.norm_placement == "pre"
+        return self.norm_placement == "pre" and not self.dynamic_image_size
 
     @property
     def has_flexible_grid(self):
@@ -484,7 +503,8 @@ class ViTConfig(ModelConfig):
     def feature_maps(self):
         stride = int_if_square(self.patch_size)
         norm = "encoder_norm" if self.norm_placement == "pre" and not self.pool_before_norm else None
-        tokens = FeatureMap(self.hidden_dim, self.grid_size, stride, self.num_prefix_tokens)
+        grid_size = (None, None) if self.dynamic_image_size else self.grid_size
+        tokens = FeatureMap(self.hidden_dim, grid_size, stride, self.num_prefix_tokens)
         block = dataclasses.replace(tokens, norm=norm, indexed=True)
         maps = {"patch_encoder": tokens}
         if self.embedding_norm:

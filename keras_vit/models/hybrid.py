@@ -79,7 +79,7 @@ class HybridConfig(ViTConfig):
         stem = {}
         for stage in range(len(self.stem_depths)):
             depths = self.stem_depths[: stage + 1]
-            grid = tuple(-(-side // stem_stride(depths)) for side in self.image_size)
+            grid = tuple(side and -(-side // stem_stride(depths)) for side in self.input_size)
             channels = 4 * self.stem_width * 2**stage
             stem[f"stem_stage_{stage}"] = FeatureMap(channels, grid, stem_stride(depths), is_map=True)
         return stem | tokens
@@ -126,7 +126,7 @@ def build_hybrid(config, input_spec=None, labels=None, origin=None, dtype=None, 
     """
     policy = keras.dtype_policies.get(dtype)
     input_spec = input_spec or default_input_spec(config)
-    images = keras.Input((*config.image_size, config.num_channels), name="images")
+    images = keras.Input((*config.input_size, config.num_channels), name="images")
     x = Metadata(config, input_spec, labels, origin, dtype=policy, name=LAYER_NAME)(images)
     x = ResNetRoot(config.stem_width, config.stem_rule, dtype=policy, name="stem_root")(x)
     for stage, depth in enumerate(config.stem_depths):

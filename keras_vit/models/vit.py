@@ -38,7 +38,7 @@ def build_vit(config, input_spec=None, labels=None, origin=None, dtype=None, nam
     """
     policy = keras.dtype_policies.get(dtype)
     input_spec = input_spec or default_input_spec(config)
-    images = keras.Input((*config.image_size, config.num_channels), name="images")
+    images = keras.Input((*config.input_size, config.num_channels), name="images")
     x = Metadata(config, input_spec, labels, origin, dtype=policy, name=LAYER_NAME)(images)
     tokens = encode(config, x, policy)
     return check_loss_at_compile(keras.Model(images, classify(config, tokens, policy), name=name))
@@ -55,7 +55,9 @@ def _norm(config, policy, name):
 
 def encode(config, images, policy):
     """Images, or the features of a stem, to tokens, `encoder_norm` included unless it follows the pooling."""
-    x = Patches(config.patch_size, config.drop_remainder, dtype=policy, name="patches")(images)
+    x = Patches(config.patch_size, config.drop_remainder, config.dynamic_image_size, dtype=policy, name="patches")(
+        images
+    )
     x = PatchEncoder(
         config.hidden_dim,
         config.grid_size,
@@ -67,6 +69,7 @@ def encode(config, images, policy):
         position_resize=config.position_resize,
         patch_bias=config.patch_bias,
         dropout_rate=config.dropout_rate,
+        dynamic_grid_size=config.dynamic_image_size,
         dtype=policy,
         name="patch_encoder",
     )(x)

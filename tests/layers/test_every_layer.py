@@ -64,7 +64,9 @@ def _swin_block(**kwargs):
 # name: (make, input shape without batch, number of weights, endings of weights without a gradient)
 CASES = {
     "Patches": (lambda **k: layers.Patches((2, 4), drop_remainder=True, **k), (5, 12, 3), 0, ()),
+    "Patches_grid": (lambda **k: layers.Patches((2, 4), keep_grid=True, **k), (4, 12, 3), 0, ()),
     "PatchEncoder": (_patch_encoder, (6, 12), 6, ()),
+    "PatchEncoder_dynamic": (lambda **k: _patch_encoder(dynamic_grid_size=True, **k), (3, 2, 12), 6, ()),
     "PatchEncoder_sincos2d_no_class": (
         lambda **k: _patch_encoder(class_token=False, position_embedding="sincos2d", patch_bias=False, **k),
         (6, 12),

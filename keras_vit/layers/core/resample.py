@@ -1,4 +1,4 @@
-"""Resizing of tables and kernels on a grid, as the sources of the weights do it. Pure NumPy.
+"""Resizing of tables and kernels on a grid, as the sources of the weights do it: in NumPy, or in a graph.
 
 Four rules are in use for positions. They differ by more than rounding, so weights must be resized by their own rule:
 
@@ -14,7 +14,8 @@ Two rules are in use for the relative position biases of Swin Transformers:
 * `geometric`: timm's `resize_rel_pos_bias_table` (the old positions spread in a geometric progression, linear
   interpolation between them).
 
-All are separable: one small matrix for each axis.
+All are separable: one small matrix for each axis. The rules of positions are written once for NumPy and for
+`keras.ops`, as `xp`: a size that is known only when a graph runs is a tensor.
 """
 
 import numpy as np
@@ -25,43 +26,52 @@ METHODS = ("bicubic_antialias", "bicubic", "bicubic_offset", "bilinear_corners")
 BIAS_METHODS = ("geometric", "bicubic")
 
 
-def _cubic(x, a):
+def _floats(x, xp, dtype="float64"):
+    return xp.array(x, dtype=dtype)
+
+
+def _cubic(x, a, xp=np):
     """The cubic convolution kernel of Keys at distances `x`."""
-    x = np.abs(x)
+    x = xp.abs(x)
     inner = ((a + 2) * x - (a + 3)) * x * x + 1
     outer = a * (((x - 5) * x + 8) * x - 4)
-    return np.where(x <= 1, inner, np.where(x < 2, outer, 0.0))
+    return xp.where(x <= 1, inner, xp.where(x < 2, outer, 0.0))
 
 
-def _antialias_matrix(old, new):
-    scale = old / new
-    width = max(scale, 1.0)
-    centers = scale * (np.arange(new)[:, None] + 0.5)
-    sources = np.arange(old)[None, :] + 0.5
+def _placed(weights, columns, old, xp):
+    """A matrix `(new, old)` that has `weights` in `columns`, one in each row, and zeros elsewhere."""
+    return weights[:, None] * _floats(columns[:, None] == xp.arange(old, dtype="float64")[None], xp)
+
+
+def _antialias_matrix(old, new, xp=np):
+    scale = old / _floats(new, xp)
+    width = xp.maximum(scale, 1.0)
+    centers = scale * (xp.arange(new, dtype="float64")[:, None] + 0.5)
+    sources = xp.arange(old, dtype="float64")[None, :] + 0.5
     # PIL and torch cut the support at whole samples; the kernel is zero beyond it anyway.
-    weights = _cubic((sources - centers) / width, -0.5)
-    return weights / weights.sum(axis=1, keepdims=True)
+    weights = _cubic((sources - centers) / width, -0.5, xp)
+    return weights / xp.sum(weights, axis=1, keepdims=True)
 
 
-def _clamped_matrix(old, new, scale):
+def _clamped_matrix(old, new, scale, xp=np):
     # torch computes the sample positions in float32; in float64 a 37 x 37 table differs by 1e-5.
-    positions = (np.arange(new, dtype="float32") + np.float32(0.5)) * np.float32(scale) - np.float32(0.5)
-    base = np.floor(positions).astype(int)
-    matrix = np.zeros((new, old))
-    for tap in (-1, 0, 1, 2):
-        weights = _cubic(positions - (base + tap), -0.75)
-        np.add.at(matrix, (np.arange(new), np.clip(base + tap, 0, old - 1)), weights)
-    return matrix
+    half = np.float32(0.5)
+    positions = (xp.arange(new, dtype="float32") + half) * _floats(scale, xp, "float32") - half
+    positions = _floats(positions, xp)
+    base = xp.floor(positions)
+    taps = [
+        _placed(_cubic(positions - (base + tap), -0.75, xp), xp.clip(base + tap, 0, old - 1), old, xp)
+        for tap in (-1, 0, 1, 2)
+    ]
+    return sum(taps)
 
 
-def _corner_matrix(old, new):
-    positions = np.arange(new) * ((old - 1) / max(new - 1, 1))
-    base = np.minimum(np.floor(positions).astype(int), max(old - 2, 0))
+def _corner_matrix(old, new, xp=np):
+    positions = xp.arange(new, dtype="float64") * ((old - 1) / xp.maximum(_floats(new, xp) - 1, 1.0))
+    base = xp.minimum(xp.floor(positions), float(max(old - 2, 0)))
     fraction = positions - base
-    matrix = np.zeros((new, old))
-    np.add.at(matrix, (np.arange(new), base), 1 - fraction)
-    np.add.at(matrix, (np.arange(new), np.minimum(base + 1, old - 1)), fraction)
-    return matrix
+    following = xp.minimum(base + 1, float(old - 1))
+    return _placed(1 - fraction, base, old, xp) + _placed(fraction, following, old, xp)
 
 
 def _geometric_ratio(terms, total):
@@ -83,17 +93,39 @@ def _geometric_matrix(old, new):
     return np.stack([np.interp(np.arange(new) - new // 2, positions, row) for row in np.eye(old)], axis=1)
 
 
-def _axis_matrix(old, new, method):
-    """The matrix `(new, old)` that resizes one axis."""
+def _axis_matrix(old, new, method, xp=np):
+    """The matrix `(new, old)` that resizes one axis; `geometric` is in NumPy alone."""
     if method == "bicubic_antialias":
-        return _antialias_matrix(old, new)
+        return _antialias_matrix(old, new, xp)
     if method == "bicubic":
-        return _clamped_matrix(old, new, old / new)
+        return _clamped_matrix(old, new, old / _floats(new, xp), xp)
     if method == "bicubic_offset":
-        return _clamped_matrix(old, new, old / (new + 0.1))
+        return _clamped_matrix(old, new, old / (_floats(new, xp) + 0.1), xp)
     if method == "geometric":
         return _geometric_matrix(old, new)
-    return _corner_matrix(old, new)
+    return _corner_matrix(old, new, xp)
+
+
+def position_matrices(old_grid, new_grid, method, xp=np):
+    """The matrices by which positions of one grid become those of another, whose size may be known in a graph only.
+
+    Args:
+        old_grid: `(h, w)`, ints.
+        new_grid: `(new_h, new_w)`, ints, or for `xp=keras.ops` also tensors of a backend that has float64 in graphs.
+        method: one of `METHODS`.
+        xp: `numpy` or `keras.ops`.
+
+    Returns:
+        Float64 arrays or tensors `(new_h, h)` and `(new_w, w)`; for equal grids identities, whatever the method.
+    """
+    check_choice(method, METHODS, "method")
+    pairs = list(zip(old_grid, new_grid, strict=True))
+    same = (pairs[0][0] == pairs[0][1]) & (pairs[1][0] == pairs[1][1])
+    matrices = []
+    for old, new in pairs:
+        diagonal = xp.arange(new, dtype="float64")[:, None] == xp.arange(old, dtype="float64")[None]
+        matrices.append(xp.where(same, _floats(diagonal, xp), _axis_matrix(old, new, method, xp)))
+    return tuple(matrices)
 
 
 def resize_grid(grid, size, method="bicubic_antialias"):

@@ -10,7 +10,7 @@ from keras_vit.backend.keras_private import own_variables
 from keras_vit.layers.core.composite import MAX_CONSTANT_BYTES, CompositeLayer
 from keras_vit.layers.core.dense import make_dense
 from keras_vit.layers.core.dropout import make_dropout
-from keras_vit.layers.core.resample import METHODS, resize_positions
+from keras_vit.layers.core.resample import METHODS, position_matrices, resize_positions
 from keras_vit.layers.vit.positions import POSITION_EMBEDDINGS, sincos2d, sincos_axes
 from keras_vit.validation import as_pair, check_choice, check_positive
 
@@ -35,9 +35,11 @@ class PatchEncoder(CompositeLayer):
         position_resize: one of `keras_vit.layers.core.resample.METHODS`. Default `bicubic_antialias`.
         patch_bias: bool. Whether the projection has a bias. Default True.
         dropout_rate: float in [0, 1). Default 0.
+        dynamic_grid_size: bool. Whether the patches come on their grid, which may have any size; the positions, a table
+            of `grid_size`, are resized to it in each call by `position_resize`, fixed ones computed. Default False.
 
     Call arguments:
-        patches: tensor `(batch, h * w, patch_dim)`.
+        patches: tensor `(batch, h * w, patch_dim)`, with `dynamic_grid_size` `(batch, h, w, patch_dim)`.
         training: bool.
 
     Returns:
@@ -62,6 +64,7 @@ class PatchEncoder(CompositeLayer):
         position_resize="bicubic_antialias",
         patch_bias=True,
         dropout_rate=0.0,
+        dynamic_grid_size=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -75,6 +78,7 @@ class PatchEncoder(CompositeLayer):
         self.position_resize = check_choice(position_resize, METHODS, "position_resize")
         self.patch_bias = patch_bias
         self.dropout_rate = dropout_rate
+        self.dynamic_grid_size = dynamic_grid_size
         if num_registers < 0:
             raise ValueError(f"num_registers must not be negative. Received: num_registers={num_registers}")
         if position_embedding != "learned" and hidden_dim % 4:
@@ -107,7 +111,11 @@ class PatchEncoder(CompositeLayer):
         if self.position_embedding == "learned":
             initializer = keras.initializers.RandomNormal(stddev=0.02)
             self._positions = self.add_weight(
-                name="position_embedding", shape=(1, entries, self.hidden_dim), initializer=initializer
+                name="position_embedding",
+                shape=(1, entries, self.hidden_dim),
+                initializer=initializer,
+                # Resized as it is stored, and rounded to half precision afterwards.
+                autocast=not self.dynamic_grid_size,
             )
         else:
             zeros = np.zeros((1, self.num_positioned_prefix, self.hidden_dim), "float32")
@@ -115,6 +123,13 @@ class PatchEncoder(CompositeLayer):
             self._positions = np.concatenate([zeros, table], axis=1)
 
     def _check_shape(self, input_shape):
+        if self.dynamic_grid_size:
+            if len(input_shape) != 4:
+                raise ValueError(
+                    "patches must have the shape (batch, h, w, patch_dim) for dynamic_grid_size=True. "
+                    f"Received: shape={tuple(input_shape)}"
+                )
+            return
         patches = self.grid_size[0] * self.grid_size[1]
         if len(input_shape) != 3 or input_shape[1] not in (None, patches):
             raise ValueError(
@@ -142,10 +157,37 @@ class PatchEncoder(CompositeLayer):
         table = ops.concatenate([zeros, ops.reshape(table, (1, -1, self.hidden_dim))], axis=1)
         return ops.cast(table, self.compute_dtype)
 
+    def _table_for(self, grid_size):
+        """The position table of a grid, whose sides may be tensors in a graph."""
+        known = all(isinstance(side, int) for side in grid_size)
+        if known and grid_size == self.grid_size:
+            return self._table()
+        xp, width, prefix = np if known else ops, self.hidden_dim, self.num_positioned_prefix
+        if self.position_embedding == "learned":
+            table = ops.cast(self._positions, "float32")
+            grid = ops.reshape(table[0, prefix:], (*self.grid_size, width))
+            rows, columns = (
+                ops.cast(matrix, "float32")
+                for matrix in position_matrices(self.grid_size, grid_size, self.position_resize, xp)
+            )
+            resized = ops.einsum("ah,bw,hwd->abd", rows, columns, grid)
+            front = table[:, :prefix]
+        else:
+            axes = sincos_axes(grid_size, width, endpoint=self._endpoint, xp=xp)
+            resized = ops.concatenate([ops.broadcast_to(axis, (*grid_size, width // 2)) for axis in axes], axis=-1)
+            front = ops.zeros((1, prefix, width), "float32")
+        table = ops.concatenate([front, ops.reshape(resized, (1, -1, width))], axis=1)
+        return ops.cast(table, self.compute_dtype)
+
     def call(self, patches, training=False):
         self._check_shape(patches.shape)
+        if self.dynamic_grid_size:
+            batch, *grid_size, patch_dim = ops.shape(patches)
+            patches = ops.reshape(patches, (batch, grid_size[0] * grid_size[1], patch_dim))
+            positions = self._table_for(tuple(grid_size))
+        else:
+            positions = self._table()
         tokens = self.projection(patches)
-        positions = self._table()
         num_positioned = self.num_positioned_prefix
         tokens = tokens + positions[:, num_positioned:]
         if self._prefix:
@@ -161,7 +203,9 @@ class PatchEncoder(CompositeLayer):
     def compute_output_shape(self, input_shape):
         self._check_shape(input_shape)
         prefix = int(self.class_token) + int(self.distillation_token) + self.num_registers
-        return (input_shape[0], prefix + self.grid_size[0] * self.grid_size[1], self.hidden_dim)
+        grid_size = input_shape[1:3] if self.dynamic_grid_size else self.grid_size
+        tokens = None if None in grid_size else prefix + grid_size[0] * grid_size[1]
+        return (input_shape[0], tokens, self.hidden_dim)
 
     def save_own_variables(self, store):
         for variable in own_variables(self):
@@ -202,4 +246,5 @@ class PatchEncoder(CompositeLayer):
             "position_resize": self.position_resize,
             "patch_bias": self.patch_bias,
             "dropout_rate": self.dropout_rate,
+            "dynamic_grid_size": self.dynamic_grid_size,
         }

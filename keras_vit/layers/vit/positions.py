@@ -1,4 +1,4 @@
-"""Fixed sine-cosine positions on a grid. Pure NumPy."""
+"""Fixed sine-cosine positions on a grid, in NumPy or in a graph."""
 
 import numpy as np
 
@@ -25,17 +25,18 @@ def sincos2d(grid_size, hidden_dim, temperature=10_000.0, endpoint=True):
     return table.reshape(1, -1, hidden_dim)
 
 
-def sincos_axes(grid_size, hidden_dim, temperature=10_000.0, endpoint=True):
+def sincos_axes(grid_size, hidden_dim, temperature=10_000.0, endpoint=True, xp=np):
     """Computes the two halves of that table's channels, each of which depends on one axis only.
 
     Args:
-        grid_size, hidden_dim, temperature, endpoint: as for `sincos2d`.
+        grid_size, hidden_dim, temperature, endpoint: as for `sincos2d`; with `keras.ops` the sides may be tensors.
+        xp: `numpy` or `keras.ops`.
 
     Returns:
-        float32 arrays: of the columns, `(1, w, hidden_dim / 2)`, and of the rows, `(h, 1, hidden_dim / 2)`.
+        float32 arrays or tensors: of the columns, `(1, w, hidden_dim / 2)`, and of the rows, `(h, 1, hidden_dim / 2)`.
     """
     quarter = hidden_dim // 4
     frequencies = temperature ** -(np.arange(quarter) / max(quarter - endpoint, 1))
-    rows, columns = (np.arange(side)[:, None] * frequencies for side in grid_size)
-    rows, columns = (np.concatenate([np.sin(x), np.cos(x)], axis=1).astype("float32") for x in (rows, columns))
+    rows, columns = (xp.arange(side, dtype="float64")[:, None] * frequencies for side in grid_size)
+    rows, columns = (xp.array(xp.concatenate([xp.sin(x), xp.cos(x)], axis=1), dtype="float32") for x in (rows, columns))
     return columns[None], rows[:, None]
