@@ -152,7 +152,21 @@ def _finetune_arguments(parser):
         help="fraction of the training images to validate with if the folder has no validation split (default 0.2)",
     )
     _checkpoint_arguments(parser)
-    parser.add_argument("--head-only", action="store_true", help="train only the head, on features computed once")
+    method = parser.add_mutually_exclusive_group()
+    method.add_argument(
+        "--head-only",
+        "--probe",
+        action="store_true",
+        help="train only the head, a linear probe on features computed once",
+    )
+    method.add_argument(
+        "--lora", metavar="RANK", type=_positive, help="train LoRA adapters of this rank and the head, for example 8"
+    )
+    parser.add_argument(
+        "--class-weights",
+        choices=("balanced",),
+        help="weigh the classes so that all count the same, however many images",
+    )
     parser.add_argument("--out", metavar="DIR", help="folder of the run (default: runs/<folder>_<model>)")
     parser.add_argument(
         "--overwrite", action="store_true", help="discard an existing run in that folder instead of resuming it"

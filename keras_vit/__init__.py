@@ -11,11 +11,19 @@ import warnings
 from keras_vit_cli import REINSTALL  # isort: skip  # first, as it silences TensorFlow for `python -m keras_vit`
 from keras_vit import interpret, layers, models, preprocessing, weights
 from keras_vit.metadata import metadata, update_metadata
-from keras_vit.models import HybridConfig, SwinConfig, ViTConfig, features
+from keras_vit.models import HybridConfig, SwinConfig, ViTConfig, add_lora, features, merge_lora
 from keras_vit.preprocessing import InputSpec
 from keras_vit.registration import register_lazy_classes
 from keras_vit.version import __version__
-from keras_vit.weights import from_checkpoint, load_weights, push_to_hub, save_pretrained, save_weights
+from keras_vit.weights import (
+    from_checkpoint,
+    load_lora,
+    load_weights,
+    push_to_hub,
+    save_lora,
+    save_pretrained,
+    save_weights,
+)
 from keras_vit.zoo.applications import (
     DeiTBase,
     DeiTSmall,
@@ -60,6 +68,7 @@ __all__ = [
     "ViTSmall",
     "ViTTiny",
     "__version__",
+    "add_lora",
     "backbone",
     "create_model",
     "decode_predictions",
@@ -68,13 +77,16 @@ __all__ = [
     "interpret",
     "layers",
     "list_models",
+    "load_lora",
     "load_model",
     "load_weights",
+    "merge_lora",
     "metadata",
     "models",
     "preprocess_input",
     "preprocessing",
     "push_to_hub",
+    "save_lora",
     "save_pretrained",
     "save_weights",
     "update_metadata",

@@ -18,3 +18,15 @@ def sublayers(layer):
 def own_variables(layer):
     """Lists the variables of a layer without those of its sublayers, which the public `Layer.variables` includes."""
     return layer._trainable_variables + layer._non_trainable_variables
+
+
+def frozen_variables(layer):
+    """Lists the names of a trainable layer's own variables that are frozen one by one (`variable.trainable = False`).
+
+    Keras has no public list of the variables that were made to be trained. The kernel under LoRA is not among them: it
+    is frozen with `enable_lora`.
+    """
+    if not layer.trainable:
+        return []
+    is_lora = getattr(layer, "lora_enabled", False)
+    return [v.name for v in layer._trainable_variables if not v.trainable and not (is_lora and v.name == "kernel")]

@@ -18,6 +18,8 @@ def finetune(options):
         image_size=options.image_size,
         validation_fraction=options.validation_fraction,
         head_only=options.head_only,
+        lora=options.lora,
+        class_weights=options.class_weights,
         skip=options.skip,
         new=options.new,
         prefix=options.prefix,

@@ -3,6 +3,7 @@
 from keras_vit.config.augment import AugmentConfig
 from keras_vit.config.data import DataConfig
 from keras_vit.config.files import list_recipes, load_recipe
+from keras_vit.config.lora import LoraConfig
 from keras_vit.config.masking import MaskingConfig
 from keras_vit.config.optimizer import OptimizerConfig
 from keras_vit.config.overrides import apply_overrides
@@ -13,6 +14,7 @@ __all__ = [
     "DataConfig",
     "DistillationConfig",
     "DistributionConfig",
+    "LoraConfig",
     "MaskingConfig",
     "OptimizerConfig",
     "Recipe",

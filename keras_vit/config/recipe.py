@@ -6,6 +6,7 @@ import re
 from keras_vit.config.augment import AugmentConfig
 from keras_vit.config.data import DataConfig
 from keras_vit.config.from_weights import complete_from_weights, differences_from_weights, is_local
+from keras_vit.config.lora import LoraConfig
 from keras_vit.config.masking import MaskingConfig, check_masking
 from keras_vit.config.optimizer import OptimizerConfig
 from keras_vit.models import ConvNetConfig, HybridConfig, ModelConfig, SwinConfig, ViTConfig
@@ -186,6 +187,8 @@ class Recipe:
         weights_prefix: str or `None`. Which of several models in the file, as `prefix` there. Default `None`.
         freeze: regular expressions of the names of layers that are not trained; each must match one whole name.
             `("(?!head).*",)` leaves a linear probe. Default none.
+        lora: `LoraConfig` or `None`. With one, adapters and heads are trained and all else is frozen; the trained model
+            has the adapters merged into its weights, and the run's folder a file with them, `lora.safetensors`.
         distillation: `DistillationConfig` or `None`.
         masking: `MaskingConfig` or `None`. With one the run has no use for labels and leaves a model without a head.
     """
@@ -203,6 +206,7 @@ class Recipe:
     weights_new: tuple[str, ...] = ()
     weights_prefix: str | None = None
     freeze: tuple[str, ...] = ()
+    lora: LoraConfig | None = None
     distillation: DistillationConfig | None = None
     masking: MaskingConfig | None = None
 
@@ -230,6 +234,11 @@ class Recipe:
             check_masking(self)
         if not isinstance(self.freeze, tuple | list) or not all(isinstance(name, str) for name in self.freeze):
             raise ValueError(f"freeze must be a tuple of patterns. Received: freeze={self.freeze!r}")
+        if self.lora and (self.masking or self.freeze):
+            raise ValueError(
+                "lora freezes all but its adapters and the heads, and needs labels: leave freeze and masking out. "
+                f"Received: freeze={self.freeze!r}, masking={self.masking!r}"
+            )
         if self.weights_selection and not self.weights:
             choice = {name: getattr(self, name) for name in NO_SELECTION}
             raise ValueError(f"weights_skip, weights_new and weights_prefix need weights. Received: {choice}")
@@ -306,7 +315,8 @@ class Recipe:
         """Converts the recipe to nested JSON types, for records and for comparing runs."""
         content = dataclasses.asdict(self)
         # Absent where nothing is chosen, as in runs from before there was a choice.
-        return _plain({k: v for k, v in content.items() if k not in NO_SELECTION or v != NO_SELECTION[k]})
+        unset = {**NO_SELECTION, "lora": None}
+        return _plain({k: v for k, v in content.items() if k not in unset or v != unset[k]})
 
 
 def with_current_names(saved):

@@ -17,6 +17,7 @@ import numpy as np
 from keras_vit.atomic import replaced
 from keras_vit.config import AugmentConfig, OptimizerConfig, Recipe, TrainingConfig, apply_overrides
 from keras_vit.config.from_weights import complete_from_weights
+from keras_vit.config.lora import LoraConfig
 from keras_vit.config.recipe import NO_SELECTION, upgrade_saved
 from keras_vit.data import evaluation_dataset, load_source, train_and_evaluation, unwrap_tf_errors
 from keras_vit.distribution.strategies import device_kind
@@ -31,6 +32,7 @@ from keras_vit.training.loop.run_lock import clear_directory, locked
 from keras_vit.training.reports import plot
 from keras_vit.training.reports import run_record as record
 from keras_vit.training.tasks.linear_head import fit_heads, head_inputs
+from keras_vit.validation import check_choice
 from keras_vit.weights.key_selection import KeySelection
 from keras_vit.weights.publish.push import license_of, shown_origin
 from keras_vit.zoo.create import MODEL_FILE, describe_model
@@ -39,6 +41,7 @@ from keras_vit.zoo.create import MODEL_FILE, describe_model
 MAX_ENLARGEMENT = 3
 _MAX_FLIPPED_IMAGES = 5_000  # Up to this number of training images, the head is also fitted to their mirror images.
 _MAX_HEAD_IMAGES = 50_000
+_LEARNING_RATE, _LORA_LEARNING_RATE = 2e-5, 3e-4
 
 
 @dataclasses.dataclass
@@ -75,6 +78,8 @@ def fine_tune(
     image_size=None,
     validation_fraction=None,
     head_only=False,
+    lora=None,
+    class_weights=None,
     skip=(),
     new=(),
     prefix=None,
@@ -96,11 +101,14 @@ def fine_tune(
             `keras_vit.experiment.fine_tuning_data.load_fine_tuning_data`.
         validation, test, class_names: with arrays and datasets, as for `load_fine_tuning_data`.
         epochs: int. Epochs of all layers, after the head; fewer if the validation accuracy stops rising. Default 5.
-        learning_rate: float or `None`: 2e-5. That of the head; it decays toward the first layer.
+        learning_rate: float or `None`: 2e-5, with `lora` 3e-4. That of the head; it decays toward the first layer.
         batch_size: int or `None`: 32, or less for few images.
         image_size: int, `(h, w)` or `None`: that of the weights, but at most three times the size of the images.
         validation_fraction: float or `None`: 0.2 of the training images, if there is no validation split.
-        head_only: bool. Whether to train nothing but the head. Default False.
+        head_only: bool. Whether to train nothing but the head (a linear probe). Default False.
+        lora: int, the rank of LoRA adapters, or `None`. With them all layers but the head stay as they are: less
+            memory, and a file of a few MB, `lora.safetensors`, beside the model that has them merged. Default `None`.
+        class_weights: a float for each class, `balanced`: the same total weight for every class, or `None` (default).
         skip, new, prefix: the keys to load from a checkpoint file, as for `keras_vit.load_weights`.
         seed: int.
         overrides: iterable of `field=value`: other fields of the `Recipe`, such as `augment.flip=False`.
@@ -133,8 +141,12 @@ def fine_tune(
         recipe = apply_overrides(recipe, overrides)
         source = images.source or load_source(recipe.data)
         recipe = complete_from_weights(recipe).for_data(len(source.class_names), source.num_channels)
+        if class_weights is not None:
+            recipe = _with_class_weights(recipe, source, class_weights, log)
         head = _fit_head(recipe, source, images, directory / "head", log)
         tuned = recipe.replace(weights=str(directory / "head" / MODEL_FILE), **NO_SELECTION)
+        if lora is not None:
+            tuned = _with_lora(tuned, lora, learning_rate)
         if head_only:
             model, run_record = keras.models.load_model(directory / "head" / MODEL_FILE, compile=False), None
             with replaced(directory / MODEL_FILE) as partial:
@@ -183,7 +195,7 @@ def _make_recipe(name, weights, selection, data, epochs, learning_rate, image_si
     model = {"drop_path_rate": 0.1} if source.config.stage_depths else {}
     size = image_size or _image_size(source.config, data.side, log)
     optimizer = OptimizerConfig(
-        learning_rate=learning_rate or 2e-5,
+        learning_rate=learning_rate or _LEARNING_RATE,
         warmup_epochs=0.5,
         weight_decay=0.05,
         layer_decay=0.75 if source.config.stage_depths else None,
@@ -201,6 +213,27 @@ def _make_recipe(name, weights, selection, data, epochs, learning_rate, image_si
         optimizer=optimizer,
         training=TrainingConfig(epochs=epochs, label_smoothing=0.1, early_stopping=3, seed=seed),
     )
+
+
+def _with_class_weights(recipe, source, class_weights, log):
+    """The recipe with class weights, those of `balanced` computed as scikit-learn does."""
+    if isinstance(class_weights, str):
+        check_choice(class_weights, ("balanced",), "class_weights")
+        train, _, _ = train_and_evaluation(source, recipe.data, recipe.input_spec)
+        counts = np.bincount(train.labels, minlength=len(source.class_names))
+        class_weights = [float(len(train) / (len(counts) * max(count, 1))) for count in counts]
+        log(
+            "class weights: "
+            + ", ".join(f"{n} {w:.3g}" for n, w in zip(source.class_names, class_weights, strict=True))
+        )
+    return recipe.replace(data=dataclasses.replace(recipe.data, class_weights=tuple(class_weights)))
+
+
+def _with_lora(recipe, rank, learning_rate):
+    """The recipe with adapters, at a learning rate that suits them, without a decay toward the first layer."""
+    rate = _LORA_LEARNING_RATE if learning_rate is None else recipe.optimizer.learning_rate
+    optimizer = dataclasses.replace(recipe.optimizer, learning_rate=rate, layer_decay=None)
+    return recipe.replace(lora=LoraConfig(rank=rank), optimizer=optimizer)
 
 
 def _rounded(values):
@@ -247,7 +280,7 @@ def _fit_head(recipe, source, data, directory, log):
     features, labels = _features(
         extractor, train, recipe, flipped=recipe.augment.flip and len(train) <= _MAX_FLIPPED_IMAGES
     )
-    fit_heads(model, features, labels, recipe.training.seed)
+    fit_heads(model, features, labels, recipe.training.seed, recipe.data.class_weights)
     features, labels = _features(extractor, validation, recipe)
     accuracy = float(np.mean(_logits(model, features).argmax(-1) == labels))
     log(f"head: validation accuracy {accuracy:.4f}")
@@ -336,7 +369,7 @@ def _make_report(model, recipe, source, data, head, run_record, kept):
             "parameters": model.count_params(),
         },
         "settings": {
-            key: value for key, value in recipe.to_dict().items() if key in ("augment", "optimizer", "training")
+            key: value for key, value in recipe.to_dict().items() if key in ("augment", "lora", "optimizer", "training")
         }
         | {"batch_size": recipe.data.batch_size, "validation_fraction": recipe.data.validation_fraction},
         "head": {"validation_accuracy": head["validation_accuracy"]},

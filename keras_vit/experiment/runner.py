@@ -13,7 +13,7 @@ from keras_vit.distribution import strategies as distribution
 from keras_vit.distribution.tf_config import read_tf_config
 from keras_vit.distribution.worker_errors import raise_on_lost_worker
 from keras_vit.experiment.datasets import evaluation_data, load_splits, reading_errors, training_data
-from keras_vit.models import build_model
+from keras_vit.models import build_model, merge_lora
 from keras_vit.training import compile_model, fit, initial_model, make_autoencoder, make_distiller, trained_model
 from keras_vit.training.loop.hardware import choose_compiler, choose_precision
 from keras_vit.training.loop.run_context import RunContext, discard
@@ -21,7 +21,10 @@ from keras_vit.training.loop.run_lock import clear_directory, locked
 from keras_vit.training.reports import plot
 from keras_vit.training.reports import run_record as record
 from keras_vit.training.tasks.losses import make_accuracy, make_loss
+from keras_vit.weights import save_lora
 from keras_vit.zoo.create import MODEL_FILE, load_model
+
+LORA_FILE = "lora.safetensors"
 
 
 @dataclasses.dataclass
@@ -193,6 +196,10 @@ def save_run(model, recipe, splits, result, evaluation, context):
         `RunResult`.
     """
     directory, workers = context.directory, context.workers
+    if recipe.lora:
+        if workers.is_chief:
+            save_lora(model, directory / LORA_FILE)
+        model = merge_lora(model)
     with workers.replaced(directory / MODEL_FILE) as partial:
         model.save(partial)
     run_record = record.run_record(

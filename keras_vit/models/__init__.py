@@ -7,6 +7,7 @@ from keras_vit.models.convnet import ConvNetConfig, build_convnet
 from keras_vit.models.features import features
 from keras_vit.models.flops import forward_flops
 from keras_vit.models.hybrid import HybridConfig, build_hybrid
+from keras_vit.models.lora import add_lora, merge_lora
 from keras_vit.models.swin import SwinConfig, build_swin
 from keras_vit.models.variants import SIZES, VARIANTS, swin_config, vit_config
 from keras_vit.models.vit import build_vit
@@ -20,6 +21,7 @@ __all__ = [
     "ModelConfig",
     "SwinConfig",
     "ViTConfig",
+    "add_lora",
     "build_backbone",
     "build_convnet",
     "build_hybrid",
@@ -28,6 +30,7 @@ __all__ = [
     "build_vit",
     "features",
     "forward_flops",
+    "merge_lora",
     "swin_config",
     "vit_config",
 ]

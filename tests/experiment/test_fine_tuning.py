@@ -155,6 +155,31 @@ def test_arrays_and_data_sets_are_taken(kind, weights, tmp_path):
     assert tuned.report["test"]["accuracy"] > 0.9
 
 
+def test_lora_leaves_adapters_and_a_merged_model(weights, tmp_path):
+    """Of unbalanced classes, weighed alike."""
+    images, labels = _images(9, seed=0)
+    kept = np.r_[0:9, 9:14, 18:22]
+    lines = []
+    tuned = keras_vit.fine_tune(
+        str(weights), (images[kept], labels[kept]), class_names=CLASSES, epochs=1, lora=2, class_weights="balanced",
+        directory=tmp_path, log=lines.append, overrides=FAST,
+    )  # fmt: skip
+    assert "class weights: " in " ".join(lines)
+    assert tuned.report["settings"]["lora"]["rank"] == 2
+    assert not [v for v in tuned.model.variables if "lora" in v.path]
+    recipe = json.loads((tmp_path / "record.json").read_text())["config"]
+    weight = {name: len(kept) / (3 * count) for name, count in zip(CLASSES, (9, 5, 4), strict=True)}
+    assert recipe["lora"]["rank"] == 2
+    assert recipe["data"]["class_weights"][0] < recipe["data"]["class_weights"][2] <= 1.5 * weight["red"]
+    base = keras.models.load_model(tmp_path / "head" / "model.keras")
+    adapted = keras_vit.merge_lora(keras_vit.load_lora(base, tmp_path / "lora.safetensors"))
+    saved = keras.models.load_model(tmp_path / "model.keras")
+    pixels = keras_vit.metadata(saved).input_spec.normalize(images[:, :16, :16])
+    np.testing.assert_allclose(saved.predict(pixels, verbose=0), tuned.model.predict(pixels, verbose=0), atol=1e-5)
+    if tuned.report["kept"] != "head":
+        np.testing.assert_allclose(adapted.predict(pixels, verbose=0), saved.predict(pixels, verbose=0), atol=1e-4)
+
+
 def test_unreadable_images_are_named_and_not_counted(weights, tmp_path, capsys):
     folder = _write(tmp_path / "colors", 6, seed=0)
     broken = folder / "blue" / "deeper" / "!.png"  # the first one

@@ -5,11 +5,13 @@ import contextlib
 import keras
 import numpy as np
 
-from keras_vit.backend.keras_private import sublayers
+from keras_vit.backend.keras_private import frozen_variables, own_variables, sublayers
 from keras_vit.backend.runtime import remat_redraws_dropout
 
 # Larger arrays are computed in each call, at little cost: as constants of the graph they would make a SavedModel large.
 MAX_CONSTANT_BYTES = 2**20
+
+_UNMERGED = "unmerged_"  # in front of names of variables of LoRA in a file
 
 # More random masks than any layer draws in a call.
 _MAX_DRAWS = 64
@@ -19,9 +21,10 @@ class CompositeLayer(keras.layers.Layer):
     """Layer with sublayers, whose config records how they were changed after they were built.
 
     `model.quantize` gives each dense layer inside its own dtype policy, which Keras' `DTypePolicyMap` stores in the
-    config of the parent. `enable_lora` and `trainable = False` of sublayers are stored under `sublayers`, if there are
-    any. So `clone_model`, `load_model` and copies build the same sublayers again. A file holds the kernels of LoRA with
-    the adapters merged into them, as Keras saves them, and the adapters start anew.
+    config of the parent. `enable_lora`, and `trainable = False` of sublayers and of single variables, are stored under
+    `sublayers`, if there are any. So `clone_model`, `load_model` and copies build the same sublayers again. A file
+    holds the adapters of `keras_vit.add_lora`; of `enable_lora` alone it holds kernels with the adapters merged into
+    them, as Keras saves them, and the adapters start anew.
 
     `load_model` and `clone_model` create a frozen layer with `trainable=False` before it has sublayers, and Keras
     applies that to the layer's own variables only: here sublayers are frozen as they are assigned.
@@ -74,11 +77,14 @@ class CompositeLayer(keras.layers.Layer):
         for path, change in changes.items():
             if "lora_rank" in change:
                 by_path[path].enable_lora(change["lora_rank"], change["lora_alpha"])
-                _redraw_adapters_when_loaded(by_path[path])
+                keep_adapters(by_path[path])
         # Afterwards, as `enable_lora` adds trainable variables.
         for path, change in changes.items():
             if not change.get("trainable", True):
                 by_path[path].trainable = False
+            for variable in own_variables(by_path.get(path, self)):
+                if variable.name in change.get("frozen", ()):
+                    variable.trainable = False
 
     def _recorded_changes(self):
         """The changes of sublayers, by their paths inside this layer: dict of dicts of JSON types."""
@@ -91,8 +97,12 @@ class CompositeLayer(keras.layers.Layer):
                 change |= {"lora_rank": layer.lora_rank, "lora_alpha": layer.lora_alpha}
             if self.trainable and not layer.trainable and layer.variables:
                 change["trainable"] = False
+            elif frozen := frozen_variables(layer):
+                change["frozen"] = frozen
             if change:
                 changes[self._relative_path(layer)] = change
+        if frozen := frozen_variables(self):
+            changes[""] = {"frozen": frozen}
         return changes
 
     def get_config(self):
@@ -121,18 +131,35 @@ class CompositeLayer(keras.layers.Layer):
         return tuple(input_shape)
 
 
-def _redraw_adapters_when_loaded(layer):
-    """Keeps LoRA trainable after its layer is loaded: Keras then sets both factors to zero, where no gradient is left.
+def keep_adapters(layer):
+    """Lets a dense layer with LoRA save its adapters, and the kernel without them, beside what Keras saves.
 
-    The second factor stays zero, so the layer computes the same.
+    Keras saves the kernel with the adapters merged into it, in the dtype of the computation, and sets both factors to
+    zero when it loads that, where no gradient is left. A file without adapters still loads: its kernel is the new one,
+    the first factor is drawn again, and the second stays zero, so the layer computes the same.
     """
-    load = layer.load_own_variables
+    if getattr(layer, "keeps_adapters", False):
+        return
+    save, load = layer.save_own_variables, layer.load_own_variables
+    kept = {v.name: v for v in own_variables(layer) if v.name == "kernel" or v.name.startswith("lora_")}
+
+    def save_own_variables(store):
+        save(store)
+        for name, variable in kept.items():
+            store[f"{_UNMERGED}{name}"] = keras.ops.convert_to_numpy(variable)
 
     def load_own_variables(store):
         load(store)
-        first = next(
-            weight for weight in layer.weights if weight.name.startswith("lora_") and weight.name.endswith("_a")
-        )
-        first.assign(keras.initializers.HeUniform()(first.shape, first.dtype))
+        names = {name for name in store.keys() if name.startswith(_UNMERGED)}  # noqa: SIM118
+        if names == {f"{_UNMERGED}{name}" for name in kept}:
+            for name, variable in kept.items():
+                variable.assign(store[f"{_UNMERGED}{name}"])
+        else:
+            first = next(variable for name, variable in kept.items() if name.endswith("_a"))
+            first.assign(keras.initializers.HeUniform()(first.shape, first.dtype))
 
-    layer.load_own_variables = load_own_variables
+    layer.save_own_variables, layer.load_own_variables, layer.keeps_adapters = (
+        save_own_variables,
+        load_own_variables,
+        True,
+    )

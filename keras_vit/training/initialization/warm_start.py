@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_vit.config.from_weights import complete_from_weights, weights_metadata
 from keras_vit.metadata import metadata, update_metadata
-from keras_vit.models import build_model
+from keras_vit.models import add_lora, build_model
 from keras_vit.origin import portable_origin
 from keras_vit.training.initialization.schemes import initialize
 from keras_vit.weights import catalog_entry, load_weights, save_weights
@@ -214,4 +214,6 @@ def initial_model(recipe, labels=None, dtype=None):
     if metadata(model).config.num_classes:
         initialize_heads(model, recipe.training.init_head_bias, recipe.training.head_zeroinit)
     freeze(model, recipe.freeze)
+    if recipe.lora:
+        add_lora(model, recipe.lora.rank, recipe.lora.alpha, recipe.lora.targets, recipe.training.seed)
     return model

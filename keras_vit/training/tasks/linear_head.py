@@ -26,7 +26,7 @@ def head_inputs(model):
     return keras.Model(model.inputs, [layer.input for layer in _heads(model)], name="features")
 
 
-def fit_heads(model, features, labels, seed=0):
+def fit_heads(model, features, labels, seed=0, class_weights=None):
     """Fits the heads of a model to fixed features by multinomial logistic regression with weight decay.
 
     Features are standardized during the fit; the kernels include the scaling, so only the weights of the heads change.
@@ -36,19 +36,24 @@ def fit_heads(model, features, labels, seed=0):
         features: list of float32 arrays `(examples, features)`, one per head, as `head_inputs` returns them.
         labels: int array `(examples,)`.
         seed: int. Seed of the order of the examples.
+        class_weights: floats, the weight of each class, or `None`.
     """
     for layer, inputs in zip(_heads(model), features, strict=True):
-        kernel, bias = _logistic_regression(np.asarray(inputs, "float32"), np.asarray(labels), layer.units, seed)
+        kernel, bias = _logistic_regression(
+            np.asarray(inputs, "float32"), np.asarray(labels), layer.units, seed, class_weights
+        )
         layer.kernel.assign(kernel)
         if layer.bias is not None:
             layer.bias.assign(bias)
 
 
-def _logistic_regression(features, labels, num_classes, seed):
+def _logistic_regression(features, labels, num_classes, seed, class_weights):
     """Fits `(kernel, bias)` for unscaled features with AdamW on minibatches, in NumPy, which is faster than a graph."""
     mean, stddev = features.mean(axis=0), features.std(axis=0)
     stddev = np.where(stddev > 1e-6, stddev, 1.0).astype("float32")
     inputs = np.c_[(features - mean) / stddev, np.ones(len(features), "float32")]  # the last column is the bias
+    weight = np.ones(num_classes) if class_weights is None else np.asarray(class_weights)
+    weight = weight[labels, None].astype("float32")
     targets, generator = np.eye(num_classes, dtype="float32")[labels], np.random.default_rng(seed)
     weights, first, second = np.zeros((3, inputs.shape[1], num_classes), "float32")
     size = min(_BATCH, len(inputs))
@@ -56,7 +61,7 @@ def _logistic_regression(features, labels, num_classes, seed):
     rows = np.concatenate([generator.permutation(len(inputs)) for _ in range(updates * size // len(inputs) + 1)])
     for update in range(updates):
         batch = rows[update * size : (update + 1) * size]
-        gradient = inputs[batch].T @ (_softmax(inputs[batch] @ weights) - targets[batch]) / size
+        gradient = inputs[batch].T @ (weight[batch] * (_softmax(inputs[batch] @ weights) - targets[batch])) / size
         first += (1 - _BETA_1) * (gradient - first)
         second += (1 - _BETA_2) * (gradient**2 - second)
         rate = _RATE * (1 + math.cos(math.pi * update / updates)) / 2

@@ -223,6 +223,7 @@ _IN_EVERY_LAYOUT = frozenset(
         "attention_dropout_rate",
         "drop_path_rate",
         "drop_path_schedule",
+        "dynamic_image_size",
     ]
 )
 
