@@ -1,11 +1,15 @@
 """k-NN classification and retrieval on embeddings."""
 
+import concurrent.futures
+import os
+
 import numpy as np
 
 from keras_vit.evaluation.embeddings import check_features, check_labels
 
 KS = (10, 20, 100, 200)
 _QUERIES, _ROWS = 1024, 16384  # of a block of similarities, 64 MB
+_THREADS = min(os.cpu_count() or 1, 8)
 
 
 def knn(train_features, train_labels, test_features, test_labels, k=KS, temperature=0.07):
@@ -114,30 +118,41 @@ def _nearest_blocks(features, queries, k):
 
     The features are passed in blocks. After the first of them only what is nearer than the k-th so far is looked at.
     """
-    for begin in range(0, len(queries), _QUERIES):
-        asked = _normalized(queries[begin : begin + _QUERIES])
-        best = np.full((len(asked), k), -np.inf, "float32")
-        where = np.zeros((len(asked), k), "int64")
-        for start in range(0, len(features), _ROWS):
-            similarities = asked @ _normalized(features[start : start + _ROWS]).T
-            _merge(best, where, similarities, start)
-        order = np.argsort(-best, axis=1, kind="stable")
-        positions = np.arange(begin, begin + len(asked))
-        yield positions, np.take_along_axis(best, order, 1), np.take_along_axis(where, order, 1)
+    starts = range(0, len(features), _ROWS)
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        for begin in range(0, len(queries), _QUERIES):
+            asked = _normalized(queries[begin : begin + _QUERIES])
+            best = np.full((len(asked), k), -np.inf, "float32")
+            where = np.zeros((len(asked), k), "int64")
+            parts = np.array_split(np.arange(len(asked)), _THREADS)
+            slices = [slice(part[0], part[-1] + 1) for part in parts if len(part)]
+            following = pool.submit(_normalized, features[:_ROWS])
+            for start in starts:
+                block = following.result()
+                following = pool.submit(_normalized, features[start + _ROWS : start + 2 * _ROWS])
+                similarities = asked @ block.T
+                list(pool.map(lambda rows: _merge(best[rows], where[rows], similarities[rows], start), slices))  # noqa: B023
+            order = np.argsort(-best, axis=1, kind="stable")
+            positions = np.arange(begin, begin + len(asked))
+            yield positions, np.take_along_axis(best, order, 1), np.take_along_axis(where, order, 1)
 
 
 def _merge(best, where, similarities, start):
     """Puts what is nearer into `best` and `where`, in place."""
-    k = best.shape[1]
-    if start == 0 and similarities.shape[1] >= k:
+    k, width = best.shape[1], similarities.shape[1]
+    if start == 0 and width >= k:
         indices = np.argpartition(-similarities, k - 1, axis=1)[:, :k]
         best[:], where[:] = np.take_along_axis(similarities, indices, 1), indices
         return
-    rows, columns = np.divmod(np.flatnonzero(similarities > best.min(axis=1)[:, None]), similarities.shape[1])
-    ends = np.searchsorted(rows, np.arange(len(best) + 1))
-    for row in np.flatnonzero(np.diff(ends)):
-        found = columns[ends[row] : ends[row + 1]]
-        values = np.concatenate([best[row], similarities[row, found]])
-        kept = np.argpartition(-values, k - 1)[:k]
-        where[row] = np.concatenate([where[row], found + start])[kept]
-        best[row] = values[kept]
+    rows, columns = np.divmod(np.flatnonzero(similarities > best.min(axis=1)[:, None]), width)
+    if not len(rows):
+        return
+    # What is nearer, side by side for each row, behind what is known.
+    counts = np.bincount(rows, minlength=len(best))
+    places = k + np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    values = np.full((len(best), k + counts.max()), -np.inf, "float32")
+    indices = np.zeros(values.shape, "int64")
+    values[:, :k], indices[:, :k] = best, where
+    values[rows, places], indices[rows, places] = similarities[rows, columns], columns + start
+    kept = np.argpartition(-values, k - 1, axis=1)[:, :k]
+    best[:], where[:] = np.take_along_axis(values, kept, 1), np.take_along_axis(indices, kept, 1)

@@ -30,6 +30,7 @@ class ClassScores:
         self.parts = composition(model)
         content = composed_metadata(self.parts)
         self.config = content.config
+        self.config.check_one_size("explanations")
         found = describe_output(self.parts, self.config)
         if not found.has_head or found.units is None:
             raise ValueError(

@@ -35,6 +35,7 @@ def attention_distance(model, images, batch_size=8):
     Source: Dosovitskiy et al., arXiv:2010.11929, appendix D.7 and figure 7, right.
     """
     parts = composition(model)
+    parts.marker.content.config.check_one_size("attention distances")
     blocks = [layer for layer in parts.inner.layers if isinstance(layer, TransformerEncoder | SwinBlock)]
     if not blocks:
         raise ValueError(f"attention distances need encoder blocks. Received: model={model.name!r}")

@@ -135,6 +135,7 @@ def rollout_model(model, fusion="mean", discard_ratio=0.0):
     parts = composition(model)
     blocks = [layer for layer in parts.inner.layers if isinstance(layer, TransformerEncoder)]
     config = parts.marker.content.config
+    config.check_one_size("explanations")
     if not config.has_global_attention or not blocks:
         raise ValueError(
             "a rollout needs blocks in which every token attends to every other, as a Vision Transformer's; those of a "

@@ -92,6 +92,7 @@ def _patch_tokens(model, images, stage, batch_size):
     """float32 array `(batch, h, w, channels)`."""
     parts = composition(model)
     config = parts.marker.content.config
+    config.check_one_size("maps of tokens")
     stage = config.token_stage if stage is None else stage
     if stage not in parts.tensors:
         raise ValueError(

@@ -140,6 +140,14 @@ class ModelConfig:
         """`(h, w)` of the images that the model takes, pixels; `None` for a side that may have any length."""
         return self.image_size
 
+    def check_one_size(self, purpose):
+        """Raises a `ValueError` if the model takes images of any size; `purpose` says what needs one."""
+        if None in self.input_size:
+            raise ValueError(
+                f"{purpose} need a model for one image size: load the weights with dynamic_image_size=False and the "
+                f"image_size of the images. Received: dynamic_image_size=True"
+            )
+
     @property
     def stage_depths(self):
         """Tuple of ints: encoder blocks in each stage, `(num_layers,)` without stages; empty without encoder blocks."""
