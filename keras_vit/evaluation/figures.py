@@ -1,25 +1,9 @@
 """Figures of a report: confusion matrix, reliability of the probabilities, precision and recall."""
 
+from keras_vit.interpret.plots import new_figure
+
 # With more classes their names are left out, and with more still the numbers in the cells.
 _MOST_NAMES, _MOST_NUMBERS = 60, 20
-
-
-def new_figure(**options):
-    """Creates a matplotlib `Figure` that needs no display.
-
-    Args:
-        **options: of `matplotlib.figure.Figure`.
-
-    Raises:
-        ImportError: without matplotlib, with what installs it.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "figures need matplotlib: pip install 'keras-vit-zoo[plots] @ git+<this repository>'"
-        ) from error
-    return Figure(layout="constrained", **options)
 
 
 def confusion_figure(report):

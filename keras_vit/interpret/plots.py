@@ -24,7 +24,7 @@ def new_figure(**options):
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "pictures of heat maps need matplotlib: pip install 'keras-vit-zoo[plots] @ git+<this repository>'"
+            "figures need matplotlib: pip install 'keras-vit-zoo[plots] @ git+<this repository>'"
         ) from error
     return Figure(layout="constrained", **options)
 

@@ -188,7 +188,7 @@ def test_a_missing_package_is_one_line(checkpoint, tmp_path, capsys, monkeypatch
         monkeypatch.setitem(sys.modules, name, None)
     Image.new("RGB", (40, 30), "red").save(tmp_path / "photo.jpg")
     assert _main("explain", tmp_path / "photo.jpg", "--model", checkpoint, "--to", tmp_path) == 1
-    assert re.fullmatch(r"keras_vit explain: pictures of heat maps need matplotlib: .*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"keras_vit explain: figures need matplotlib: .*\n", capsys.readouterr().err)
 
 
 def test_every_command_takes_a_folder_of_save_pretrained(checkpoint, tmp_path, capsys):
