@@ -6,6 +6,7 @@ import pytest
 from check_layer import check_layer
 
 from keras_vit import layers
+from keras_vit.calibration import Calibration
 from keras_vit.metadata import Metadata
 from keras_vit.models import ViTConfig
 from keras_vit.preprocessing import InputSpec
@@ -21,7 +22,10 @@ COSINE = {"version": 2, "pretrained_window_size": (3, 2)}
 def _metadata(**kwargs):
     config = ViTConfig(image_size=8, patch_size=4, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8, num_classes=2)
     spec = InputSpec((8, 8), 0.9, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
-    return Metadata(config, spec, labels=("cat", "dog"), origin="a test", license="MIT", **kwargs)
+    calibration = Calibration(2.0, "softmax", 2)
+    return Metadata(
+        config, spec, labels=("cat", "dog"), origin="a test", license="MIT", calibration=calibration, **kwargs
+    )
 
 
 def _encoder(**kwargs):

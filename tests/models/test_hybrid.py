@@ -25,7 +25,8 @@ def _images(model, batch=2):
 def test_json_and_keras_round_trip(fields):
     config = CONFIG.replace(**fields)
     assert HybridConfig.from_json(config.to_json()) == config
-    assert set(json.loads(config.to_json())) == {field.name for field in dataclasses.fields(HybridConfig)}
+    written = {field.name for field in dataclasses.fields(HybridConfig)} - {"dynamic_image_size"}
+    assert set(json.loads(config.to_json())) == written
     serialized = json.loads(json.dumps(keras.saving.serialize_keras_object(config)))
     assert keras.saving.deserialize_keras_object(serialized) == config
 
