@@ -8,6 +8,7 @@ from keras_vit.config.masking import MaskingConfig
 from keras_vit.config.optimizer import OptimizerConfig
 from keras_vit.config.overrides import apply_overrides
 from keras_vit.config.recipe import DistillationConfig, DistributionConfig, Recipe, TrainingConfig
+from keras_vit.config.segmentation import SegmentationConfig
 
 __all__ = [
     "AugmentConfig",
@@ -18,6 +19,7 @@ __all__ = [
     "MaskingConfig",
     "OptimizerConfig",
     "Recipe",
+    "SegmentationConfig",
     "TrainingConfig",
     "apply_overrides",
     "list_recipes",

@@ -9,6 +9,7 @@ from keras_vit.config.from_weights import complete_from_weights, differences_fro
 from keras_vit.config.lora import LoraConfig
 from keras_vit.config.masking import MaskingConfig, check_masking
 from keras_vit.config.optimizer import OptimizerConfig
+from keras_vit.config.segmentation import SegmentationConfig, check_segmentation
 from keras_vit.models import ConvNetConfig, HybridConfig, ModelConfig, SwinConfig, ViTConfig
 from keras_vit.preprocessing import InputSpec
 from keras_vit.validation import check_choice, check_positive, check_rate, check_strategy, is_number
@@ -166,6 +167,8 @@ class DistributionConfig:
 
 # Defaults of the fields that select keys from the file of a recipe's weights.
 NO_SELECTION = {"weights_skip": (), "weights_new": (), "weights_prefix": None}
+# Fields that a saved recipe lacks where nothing is chosen, as runs from before there was a choice do.
+_OPTIONAL = {**NO_SELECTION, "lora": None, "segmentation": None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,6 +194,8 @@ class Recipe:
             has the adapters merged into its weights, and the run's folder a file with them, `lora.safetensors`.
         distillation: `DistillationConfig` or `None`.
         masking: `MaskingConfig` or `None`. With one the run has no use for labels and leaves a model without a head.
+        segmentation: `SegmentationConfig` or `None`. With one the data are images with masks, and a linear head
+            classifies every pixel.
     """
 
     name: str
@@ -209,6 +214,7 @@ class Recipe:
     lora: LoraConfig | None = None
     distillation: DistillationConfig | None = None
     masking: MaskingConfig | None = None
+    segmentation: SegmentationConfig | None = None
 
     def __post_init__(self):
         if not re.fullmatch(r"[^./\\][^/\\]*", self.name):
@@ -232,6 +238,8 @@ class Recipe:
             )
         if self.masking and is_whole:
             check_masking(self)
+        if self.segmentation:
+            check_segmentation(self)
         if not isinstance(self.freeze, tuple | list) or not all(isinstance(name, str) for name in self.freeze):
             raise ValueError(f"freeze must be a tuple of patterns. Received: freeze={self.freeze!r}")
         if self.lora and (self.masking or self.freeze):
@@ -314,9 +322,7 @@ class Recipe:
     def to_dict(self):
         """Converts the recipe to nested JSON types, for records and for comparing runs."""
         content = dataclasses.asdict(self)
-        # Absent where nothing is chosen, as in runs from before there was a choice.
-        unset = {**NO_SELECTION, "lora": None}
-        return _plain({k: v for k, v in content.items() if k not in unset or v != unset[k]})
+        return _plain({k: v for k, v in content.items() if k not in _OPTIONAL or v != _OPTIONAL[k]})
 
 
 def with_current_names(saved):

@@ -9,17 +9,21 @@ _MODULES = {
     "Embeddings": "embeddings",
     "LinearProbe": "probes",
     "MultiLabelReport": "reports",
+    "Segmenter": "segmentation",
     "SingleLabelReport": "reports",
     "calibrate": "temperature_scaling",
     "embed": "extract",
     "embed_to_file": "extract",
     "evaluate": "classification",
+    "evaluate_segmentation": "segmentation",
     "expected_calibration_error": "metrics",
     "few_shot": "probes",
     "knn": "neighbors",
     "linear_probe": "probes",
     "load_embeddings": "embeddings",
+    "mask_figure": "segmentation",
     "nearest": "neighbors",
+    "segment": "segmentation",
 }
 
 __all__ = [*_MODULES]  # noqa: PLE0604

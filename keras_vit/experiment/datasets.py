@@ -10,7 +10,10 @@ from keras_vit.data import (
     WorkerShard,
     evaluation_dataset,
     ignore_end_of_data,
+    load_mask_source,
     load_source,
+    masked_evaluation_dataset,
+    masked_training_dataset,
     steps_of_epoch,
     train_and_evaluation,
     training_dataset,
@@ -71,11 +74,28 @@ def load_splits(recipe, source, context):
         with context.workers.fail_together():
             if context.workers.is_chief is is_turn_of_chief:
                 recipe = complete_from_weights(recipe)
-                source = source or load_source(recipe.data)
+                source = source or open_source(recipe)
                 recipe = _adapt_to_source(recipe, source, context.log)
-                train, evaluation, name = train_and_evaluation(source, recipe.data, recipe.input_spec, recipe.augment)
+                # Masks are decoded with their images, in every step.
+                data = dataclasses.replace(recipe.data, in_memory=False) if recipe.segmentation else recipe.data
+                train, evaluation, name = train_and_evaluation(source, data, recipe.input_spec, recipe.augment)
     context.log(f"data: {source.name}, {len(train):,} training images, {len(evaluation):,} images in {name!r}")
     return recipe, Splits(source.name, source.class_names, train, evaluation, name)
+
+
+def open_source(recipe):
+    """Opens the data set that a recipe names: images with classes, or with masks.
+
+    Args:
+        recipe: `Recipe`.
+
+    Returns:
+        A `keras_vit.data.Source`; nothing large is read yet.
+
+    Raises:
+        ValueError: as `keras_vit.data.load_source` and `load_mask_source`.
+    """
+    return load_mask_source(recipe.data, recipe.segmentation) if recipe.segmentation else load_source(recipe.data)
 
 
 def _adapt_to_source(recipe, source, log):
@@ -122,6 +142,21 @@ def training_data(recipe, split, context):
 
     def dataset(first_epoch, first_step):
         def make(shard):
+            if recipe.segmentation:
+                batches = masked_training_dataset(
+                    split,
+                    recipe.model.num_classes,
+                    recipe.input_spec,
+                    data,
+                    recipe.segmentation,
+                    recipe.augment,
+                    settings,
+                    first_epoch,
+                    first_step,
+                    steps,
+                    shard,
+                )
+                return batches.repeat() if shard else batches
             batches, _ = training_dataset(
                 split,
                 recipe.model.num_classes,
@@ -161,15 +196,19 @@ def evaluation_data(recipe, split, strategy, skipped=None):
     """
 
     def make(shard):
-        batches = evaluation_dataset(
-            split,
-            recipe.model.num_classes,
-            recipe.input_spec,
-            recipe.data.batch_size,
-            skip_unreadable=recipe.data.skip_unreadable,
-            skipped=skipped,
-            shard=shard,
-        )
+        if recipe.segmentation:
+            arguments = (recipe.model.num_classes, recipe.input_spec, recipe.data, recipe.segmentation)
+            batches = masked_evaluation_dataset(split, *arguments, shard)
+        else:
+            batches = evaluation_dataset(
+                split,
+                recipe.model.num_classes,
+                recipe.input_spec,
+                recipe.data.batch_size,
+                skip_unreadable=recipe.data.skip_unreadable,
+                skipped=skipped,
+                shard=shard,
+            )
         limit = recipe.training.evaluation_steps
         return batches.take(limit) if limit else batches
 

@@ -7,12 +7,13 @@ import pathlib
 import keras
 
 from keras_vit.config import Recipe
-from keras_vit.data import close_iterators, load_source
+from keras_vit.data import close_iterators
 from keras_vit.data.sources.synthetic import NAME as SYNTHETIC
 from keras_vit.distribution import strategies as distribution
 from keras_vit.distribution.tf_config import read_tf_config
 from keras_vit.distribution.worker_errors import raise_on_lost_worker
-from keras_vit.experiment.datasets import evaluation_data, load_splits, reading_errors, training_data
+from keras_vit.experiment.datasets import evaluation_data, load_splits, open_source, reading_errors, training_data
+from keras_vit.experiment.segmentation import evaluate_masks, save_masks
 from keras_vit.models import build_model, merge_lora
 from keras_vit.training import compile_model, fit, initial_model, make_autoencoder, make_distiller, trained_model
 from keras_vit.training.loop.hardware import choose_compiler, choose_precision
@@ -34,11 +35,12 @@ class RunResult:
     Args:
         recipe: the `Recipe`, adapted to its weights and data.
         model: the trained `keras.Model`.
-        evaluation: dict with `split`, `examples`, `loss`, and for classifiers `accuracy`.
+        evaluation: dict with `split`, `examples`, `loss`, and for classifiers `accuracy`; of a segmentation that of
+            `keras_vit.evaluation.evaluate_segmentation`.
         record: dict, the run record.
         splits: tuple: the training split and the evaluation split.
         directory: path with `checkpoint.npz`, `log.csv`, `model.keras`, `curve.png`, `record.json`; with a validation
-            split also `best.weights.h5`. With several workers it is that of the chief.
+            split also `best.weights.h5`; of a segmentation `report.json` and `masks.png`. With several workers it is that of the chief.
         is_chief: bool. Whether this process reports and exports, of several workers.
     """
 
@@ -84,6 +86,8 @@ def _run(recipe, source, context):
     with reading_errors(recipe):
         result = fit(task, recipe, data.dataset, data.steps_per_epoch, context, validation)
     evaluation = {"split": splits.evaluation_name, **evaluate(task, recipe, splits.evaluation, context)}
+    if recipe.segmentation and context.workers.is_chief:
+        save_masks(task, recipe, splits, evaluation, context)
     return save_run(trained_model(task), recipe, splits, result, evaluation, context)
 
 
@@ -162,8 +166,11 @@ def evaluate(task, recipe, split, context):
         context: `RunContext`.
 
     Returns:
-        A dict with `examples`, `loss`, and for classifiers `accuracy`.
+        A dict with `examples`, `loss`, and for classifiers `accuracy`; of a segmentation that of
+        `keras_vit.experiment.segmentation.evaluate_masks`.
     """
+    if recipe.segmentation:
+        return evaluate_masks(task, recipe, split)
     workers, limit = context.workers, recipe.training.evaluation_steps
     evaluated, model = task, trained_model(task)
     if not recipe.masking:
@@ -236,7 +243,7 @@ def with_synthetic_fallback(recipe, log=print):
     """
     data = dataclasses.replace(recipe.data, download=False)
     try:
-        source = load_source(data)
+        source = open_source(recipe.replace(data=data))
         if source.encoded is not None:
             source.encoded(data.train_split)
     except ValueError as error:

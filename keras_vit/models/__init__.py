@@ -8,6 +8,7 @@ from keras_vit.models.features import features
 from keras_vit.models.flops import forward_flops
 from keras_vit.models.hybrid import HybridConfig, build_hybrid
 from keras_vit.models.lora import add_lora, merge_lora
+from keras_vit.models.segmentation import add_segmentation_head, build_segmenter, is_segmenter
 from keras_vit.models.swin import SwinConfig, build_swin
 from keras_vit.models.variants import SIZES, VARIANTS, swin_config, vit_config
 from keras_vit.models.vit import build_vit
@@ -24,13 +25,16 @@ __all__ = [
     "add_lora",
     "build_backbone",
     "build_convnet",
+    "add_segmentation_head",
     "build_hybrid",
     "build_model",
+    "build_segmenter",
     "build_swin",
     "build_vit",
     "features",
     "forward_flops",
     "merge_lora",
+    "is_segmenter",
     "swin_config",
     "vit_config",
 ]

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_vit.config.from_weights import complete_from_weights, weights_metadata
 from keras_vit.metadata import metadata, update_metadata
-from keras_vit.models import add_lora, build_model
+from keras_vit.models import add_lora, add_segmentation_head, build_model
 from keras_vit.origin import portable_origin
 from keras_vit.training.initialization.schemes import initialize
 from keras_vit.weights import catalog_entry, load_weights, save_weights
@@ -197,8 +197,9 @@ def initial_model(recipe, labels=None, dtype=None):
         A functional `keras.Model`, not compiled.
     """
     recipe = complete_from_weights(recipe)
-    config = recipe.model.replace(num_classes=0) if recipe.masking else recipe.model
-    labels = labels if config.num_classes else None
+    is_headless = recipe.masking or recipe.segmentation
+    config = recipe.model.replace(num_classes=0) if is_headless else recipe.model
+    labels = labels if config.num_classes or recipe.segmentation else None
     source = weights_metadata(recipe) if recipe.weights else None
     # A trained model is for others, who have no use for the folders of this machine.
     origin = portable_origin(source.origin) if source else None
@@ -213,6 +214,9 @@ def initial_model(recipe, labels=None, dtype=None):
         initialize(model, recipe.training.initialization, recipe.training.seed)
     if metadata(model).config.num_classes:
         initialize_heads(model, recipe.training.init_head_bias, recipe.training.head_zeroinit)
+    if recipe.segmentation:
+        settings = recipe.segmentation
+        model = add_segmentation_head(model, recipe.model.num_classes, settings.indices, settings.batch_norm)
     freeze(model, recipe.freeze)
     if recipe.lora:
         add_lora(model, recipe.lora.rank, recipe.lora.alpha, recipe.lora.targets, recipe.training.seed)

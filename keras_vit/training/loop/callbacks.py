@@ -16,7 +16,8 @@ from keras_vit.training.tasks.distillation import trained_model
 BEST_FILE = "best.weights.h5"
 AVERAGE_FILE = "average.weights.h5"
 LOG_FILE = "log.csv"
-_MONITOR = "val_accuracy"
+# What epochs are compared by: the first that there is.
+_MONITORS = ("val_mean_iou", "val_accuracy")
 
 
 @contextlib.contextmanager
@@ -48,9 +49,10 @@ def save_averages(model, path, workers=SINGLE_WORKER):
 
 
 def best_epoch(history):
-    """The index of the first epoch with the highest validation accuracy, or `None` without a validation."""
-    scores = [epoch.get(_MONITOR, -math.inf) for epoch in history]
-    return scores.index(max(scores)) if any(_MONITOR in epoch for epoch in history) else None
+    """The index of the first epoch with the highest validation accuracy, or mean IoU; `None` without a validation."""
+    monitor = next((name for name in _MONITORS if any(name in epoch for epoch in history)), None)
+    scores = [epoch.get(monitor, -math.inf) for epoch in history]
+    return None if monitor is None else scores.index(max(scores))
 
 
 def is_stalled(history, patience):

@@ -15,6 +15,7 @@ from keras_vit.training.optimizers.build import make_optimizer
 from keras_vit.training.reports.progress_bar import ProgressBar
 from keras_vit.training.tasks.distillation import trained_model
 from keras_vit.training.tasks.losses import make_accuracy, make_loss
+from keras_vit.training.tasks.segmentation import segmentation_objective
 
 
 def compile_model(model, recipe, steps_per_epoch, compiler, smoothed_targets=False, optimizer=None):
@@ -45,7 +46,9 @@ def compile_model(model, recipe, steps_per_epoch, compiler, smoothed_targets=Fal
             f"Received: classifier_activation={recipe.model.classifier_activation!r}"
         )
     settings, objective = recipe.training, {}
-    if not recipe.masking:
+    if recipe.segmentation:
+        objective = segmentation_objective(recipe.model.num_classes, recipe.segmentation)
+    elif not recipe.masking:
         objective["loss"] = make_loss(settings.loss, 0.0 if smoothed_targets else settings.label_smoothing)
         objective["metrics"] = [make_accuracy(recipe.data.multi_label)]
     if optimizer is None:

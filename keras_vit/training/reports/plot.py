@@ -19,7 +19,7 @@ def training_curve(record, path, log=print):
         return None
     epochs = range(1, len(record["epochs"]) + 1)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
-    titles = {"loss": "training loss", "accuracy": "accuracy"}
+    titles = {"loss": "training loss", "mean_iou": "mean IoU", "accuracy": "accuracy"}
     keys = [key for key in titles if key in record["epochs"][0]]
     for axes, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True):
         axes.plot(epochs, [epoch[key] for epoch in record["epochs"]], label="training, augmented")

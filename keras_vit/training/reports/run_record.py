@@ -84,7 +84,8 @@ def run_record(recipe, result, model, evaluation, **extra):
         recipe: the resolved `Recipe`.
         result: what `fit` returned; the last of its `code` is the one named, `earlier_code` what ran in front of it.
         model: the trained model.
-        evaluation: dict with `accuracy`, where there are classes, `loss`, `examples` and the `split` they belong to.
+        evaluation: dict with `accuracy`, where there are classes, `loss`, `examples` and the `split` they belong to; of
+            a segmentation with `mean_iou` too.
         **extra: further JSON types, for example a baseline.
 
     Returns:
@@ -115,6 +116,7 @@ def run_record(recipe, result, model, evaluation, **extra):
         "wall_seconds": round(result["seconds"], 2),
         "process_seconds": None if any(place) or whole is None else round(whole, 1),
         **({f"{name}_accuracy": evaluation["accuracy"]} if "accuracy" in evaluation else {}),
+        **({f"{name}_mean_iou": evaluation["mean_iou"]} if "mean_iou" in evaluation else {}),
         f"{name}_examples": evaluation["examples"],
         f"{name}_loss": evaluation.get("loss"),
         **extra,
