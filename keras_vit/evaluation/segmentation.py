@@ -60,9 +60,7 @@ class Segmenter:
         image = self._pixels(image)
         spec, size = self.input_spec, image.shape[:2]
         scale = max(target / side for target, side in zip(spec.size, size, strict=True))
-        resized = tuple(
-            max(round(side * scale), target) for side, target in zip(size, spec.size, strict=True)
-        )
+        resized = tuple(max(round(side * scale), target) for side, target in zip(size, spec.size, strict=True))
         method = INTERPOLATIONS[spec.interpolation]
         channels = [Image.fromarray(channel).resize(resized[::-1], method) for channel in np.moveaxis(image, -1, 0)]
         images = np.asarray(spec.normalize(np.stack([np.asarray(channel) for channel in channels], axis=-1)))

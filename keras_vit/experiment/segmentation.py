@@ -67,4 +67,3 @@ def save_masks(model, recipe, splits, evaluation, context):
         context.log(f"no figure of masks: {error}")
         return
     figure.savefig(context.directory / FIGURE_FILE, dpi=100)
-

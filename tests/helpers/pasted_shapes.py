@@ -85,4 +85,6 @@ def _draw(draw, label, random, size):
 
 
 if __name__ == "__main__":
-    make_data_set([p for p in pathlib.Path(sys.argv[1]).iterdir() if p.suffix.lower() in (".jpg", ".jpeg")], sys.argv[2])
+    make_data_set(
+        [p for p in pathlib.Path(sys.argv[1]).iterdir() if p.suffix.lower() in (".jpg", ".jpeg")], sys.argv[2]
+    )

@@ -194,9 +194,7 @@ def scale_and_crop(image, mask, seed, segmentation, input_spec):
     # Zeros behind a shift by the mean color are that color.
     pixels = tf.pad(pixels - color, [*padding, [0, 0]]) + color
     rows, columns = (
-        tf.minimum(
-            (2 * (first[axis] + tf.range(taken[axis])) + 1) * size[axis] // (2 * resized[axis]), size[axis] - 1
-        )
+        tf.minimum((2 * (first[axis] + tf.range(taken[axis])) + 1) * size[axis] // (2 * resized[axis]), size[axis] - 1)
         for axis in (0, 1)
     )
     labels = tf.gather(tf.gather(mask, rows, axis=0), columns, axis=1)

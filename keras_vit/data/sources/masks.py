@@ -106,8 +106,7 @@ def _class_names(config, segmentation, what, count=None):
         )
     if names is not None and count not in (None, len(names)):
         raise ValueError(
-            "class_names must name every class. "
-            f"Received: {len(names)} class_names for {count} classes of {what}"
+            f"class_names must name every class. Received: {len(names)} class_names for {count} classes of {what}"
         )
     return names or tuple(str(number) for number in range(count))
 
