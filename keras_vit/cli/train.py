@@ -12,7 +12,7 @@ from keras_vit.cli.console import CONSOLE, say
 from keras_vit.config import apply_overrides
 from keras_vit.config.files import load_recipe_module
 from keras_vit.experiment import runner as experiment
-from keras_vit.export import saved_model
+from keras_vit.export import saved_model, segment_files, segmentation_model
 from keras_vit.metadata import has_classifier, metadata, output_activation
 from keras_vit.training.loop.preemption import raise_on_sigterm
 from keras_vit.training.reports import run_record as record
@@ -49,7 +49,7 @@ def train(options):
 def _report(finished, module):
     """Prints a table of the run's accuracy, or its loss, beside a baseline if the recipe has one."""
     evaluation = finished.evaluation
-    measure = "accuracy" if "accuracy" in evaluation else "loss"
+    measure = next(name for name in ("mean_iou", "accuracy", "loss") if name in evaluation)
     rows = [(f"{finished.recipe.name}, seed {finished.recipe.training.seed}", evaluation[measure])]
     if measure == "accuracy" and hasattr(module, "baseline") and finished.recipe.data == module.recipe.data:
         name, accuracy = module.baseline(*finished.splits)
@@ -78,6 +78,8 @@ def export_and_smoke_test(finished, directory, log=print):
     Raises:
         RuntimeError: if the SavedModel cannot classify the image.
     """
+    if finished.recipe.segmentation:
+        return _export_segmentation(finished, directory, log)
     # A model trained with several labels per image has no single best class.
     activation = "sigmoid" if finished.recipe.data.multi_label and output_activation(finished.model) is None else None
     path = saved_model(finished.model, directory, activation=activation)
@@ -96,4 +98,21 @@ def export_and_smoke_test(finished, directory, log=print):
     if answer.returncode:
         raise RuntimeError(f"the SavedModel could not classify the image: {answer.stderr.strip()}")
     log(answer.stdout.rstrip())
+    return path
+
+
+def _export_segmentation(finished, directory, log):
+    """Exports a segmentation model and segments a test image with it."""
+    path = segmentation_model(finished.model, directory, window_stride=finished.recipe.segmentation.window_stride)
+    _, test = finished.splits
+    _, data, _ = next(iter(test.examples()))
+    with tempfile.TemporaryDirectory() as folder:
+        image = pathlib.Path(folder) / "image"
+        image.write_bytes(data)
+        (mask,) = segment_files(path, [image])
+    names = metadata(finished.model).labels
+    shares = {name: float((mask == number).mean()) for number, name in enumerate(names)}
+    best = sorted(shares, key=shares.get, reverse=True)[:3]
+    answer = ", ".join(f"{name} {shares[name]:.1%}" for name in best)
+    log(f"exported: {path}. In a test image of {mask.shape[0]} x {mask.shape[1]} pixels it finds {answer}")
     return path

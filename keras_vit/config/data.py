@@ -32,8 +32,8 @@ class DataConfig:
             multi-hot rows, and the loss is `sigmoid` or `binary`. Default False: one class, as its number or, in
             arrays, as a row of probabilities that add up to 1.
         image_key, label_key: str. Features of a TFRecord. Defaults `image/encoded` and `image/class/label`.
-        label_offset: int. Subtracted from the labels of TFRecords and masks; 1 if they start at 1. Pixels of a mask with
-            a smaller label are ignored, as the 0 of ADE20K. Default 0.
+        label_offset: int. Subtracted from the labels of TFRecords and masks; 1 if they start at 1. Pixels of a mask
+            with a smaller label are ignored, as the 0 of ADE20K. Default 0.
         batch_size: int. Global batch size. Training drops the remainder of an epoch; evaluation keeps it as a short
             batch without padding, so that every example counts once.
         validation_fraction: float in [0, 1). Fraction of the training split that is evaluated instead of the test

@@ -40,7 +40,8 @@ class RunResult:
         record: dict, the run record.
         splits: tuple: the training split and the evaluation split.
         directory: path with `checkpoint.npz`, `log.csv`, `model.keras`, `curve.png`, `record.json`; with a validation
-            split also `best.weights.h5`; of a segmentation `report.json` and `masks.png`. With several workers it is that of the chief.
+            split also `best.weights.h5`; of a segmentation `report.json` and `masks.png`. With several workers it is
+            that of the chief.
         is_chief: bool. Whether this process reports and exports, of several workers.
     """
 
@@ -248,6 +249,9 @@ def with_synthetic_fallback(recipe, log=print):
             source.encoded(data.train_split)
     except ValueError as error:
         log(f"using synthetic images: {error}")
-        synthetic = dict.fromkeys(data.exclusive) | {"name": SYNTHETIC, "num_classes": recipe.model.num_classes}
+        # A segmentation begins with a model without classes.
+        names = recipe.segmentation.class_names if recipe.segmentation else None
+        count = recipe.data.num_classes or len(names or "ab") if recipe.segmentation else recipe.model.num_classes
+        synthetic = dict.fromkeys(data.exclusive) | {"name": SYNTHETIC, "num_classes": count}
         return recipe.replace(data=dataclasses.replace(recipe.data, **synthetic))
     return recipe

@@ -7,6 +7,7 @@ from keras_vit.export.runtimes.litert import litert_model
 from keras_vit.export.runtimes.onnx import onnx_model
 from keras_vit.export.runtimes.openvino import openvino_model
 from keras_vit.export.saved_models import predict, saved_model
+from keras_vit.export.segmentation import segment_files, segmentation_model
 from keras_vit.export.servable.description import read_description
 from keras_vit.export.servable.options import ExportOptions
 from keras_vit.export.server.files import write_server_files
@@ -28,6 +29,8 @@ __all__ = [
     "replay_warmup",
     "roll_back",
     "saved_model",
+    "segment_files",
+    "segmentation_model",
     "write_server_files",
     "write_warmup",
 ]

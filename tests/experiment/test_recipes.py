@@ -30,6 +30,8 @@ def tiny(recipe):
     data = []
     if recipe.data.tfrecords:  # There is no mock of such files.
         data = ["tfrecords=None", "name=imagenet2012", "num_classes=None", "multi_label=false"]
+    if recipe.segmentation:  # The masks of a mock are noise, whose labels are no classes.
+        data = ["name=invented"]
     settings = [f"model.{setting}" for setting in model] + [f"data.{setting}" for setting in data] + masking
     return apply_overrides(recipe.smoke(), settings)
 
