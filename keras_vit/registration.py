@@ -15,6 +15,7 @@ LAZY_CLASSES = {
     "keras_vit.training.tasks.distillation": ("DistillationLoss", "Distiller"),
     "keras_vit.training.tasks.losses": ("BinaryLoss",),
     "keras_vit.training.tasks.masked_autoencoder": ("MaskedAutoencoder",),
+    "keras_vit.training.tasks.segmentation": ("PixelAccuracy", "SegmentationLoss", "SegmentationMeanIoU"),
     "keras_vit.training.optimizers.optimizers": ("AdamW", "Lamb", "Lion", "Muon", "SGD"),
     "keras_vit.training.optimizers.schedules": ("BigVisionSchedule", "EpochCosine", "EveryNth"),
 }

@@ -2,8 +2,8 @@
 
     python tests/helpers/pasted_shapes.py PHOTOGRAPHS FOLDER
 
-Every image has one to three circles, squares or triangles, filled with another photograph under a color, so that
-neither texture nor color tells the classes. Their borders, 2 pixels wide, are ignored, as in Pascal VOC.
+Every image has one to three circles, squares or triangles, filled with another photograph, so that only their
+outline and the break in the scene tell them from the background. Their borders, 2 pixels wide, are ignored, as in Pascal VOC.
 """
 
 import pathlib
@@ -55,8 +55,7 @@ def paste_shapes(photographs, random, size=SIZE):
         label = int(random.integers(1, len(CLASSES)))
         shape = Image.new("L", background.size, 0)
         _draw(ImageDraw.Draw(shape), label, random, background.size)
-        color = Image.new("RGB", background.size, tuple(int(value) for value in random.integers(256, size=3)))
-        background.paste(Image.blend(filling, color, 0.7), (0, 0), shape)
+        background.paste(filling, (0, 0), shape)
         mask.paste(label, (0, 0), shape)
         edge = np.asarray(shape.filter(ImageFilter.MaxFilter(3))) != np.asarray(shape.filter(ImageFilter.MinFilter(3)))
         kept = np.where(np.asarray(shape) > 0, 0, np.asarray(border))
