@@ -168,7 +168,7 @@ def spoil_image(folder):
 def test_a_bad_pair_is_one_error_with_its_name(spoil, tmp_path):
     write(tmp_path, "abcd")
     expected = spoil(tmp_path)
-    with unwrap_tf_errors(), pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match=expected), unwrap_tf_errors():
         list(batches(tmp_path))
 
 

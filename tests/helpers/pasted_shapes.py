@@ -3,7 +3,8 @@
     python tests/helpers/pasted_shapes.py PHOTOGRAPHS FOLDER
 
 Every image has one to three circles, squares or triangles, filled with another photograph, so that only their
-outline and the break in the scene tell them from the background. Their borders, 2 pixels wide, are ignored, as in Pascal VOC.
+outline and the break in the scene tell them from the background. Their borders, 2 pixels wide, are ignored, as in
+Pascal VOC.
 """
 
 import pathlib
