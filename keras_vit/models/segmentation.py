@@ -30,12 +30,17 @@ def add_segmentation_head(backbone, num_classes, indices=(-1,), batch_norm=True,
         A functional `keras.Model` from images to float32 logits `(batch, height, width, num_classes)`.
 
     Raises:
-        ValueError: if the backbone has no such maps.
+        ValueError: if the backbone has no such maps, or takes images of any size.
 
     Source: DINOv2 (arXiv:2304.07193), section 7.4; facebookresearch/dinov2 `dinov2/eval/segmentation`, `BNHead`.
     """
     check_positive(num_classes, "num_classes")
     features, config = build_backbone(backbone, indices), metadata(backbone).config
+    if None in features.inputs[0].shape[1:3]:
+        raise ValueError(
+            "a segmentation head needs a backbone of one image size, and slides over larger images; build it with "
+            f"dynamic_image_size=False. Received: model={backbone.name!r} with dynamic_image_size=True"
+        )
     maps = features.outputs
     largest = max((map_.shape[1:3] for map_ in maps), key=lambda size: size[0] * size[1])
     maps = [

@@ -25,7 +25,15 @@ EXECUTION = {
     },
 }
 # Of our own design; their settings are compared with their records.
-OWN = {"cnn_vs_vit", "convnet_cifar10", "deit_cifar10", "swin_cifar10", "vit_digits", "vit_tiny_cifar10"}
+OWN = {
+    "cnn_vs_vit",
+    "convnet_cifar10",
+    "deit_cifar10",
+    "segment_linear",
+    "swin_cifar10",
+    "vit_digits",
+    "vit_tiny_cifar10",
+}
 
 # What nothing is said of: off, or of no effect on the recipe.
 VIT = {
@@ -484,9 +492,10 @@ def _fields(config, section):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_recipe_has_the_settings_of_its_source(name):
     recipe = load_recipe(name)
-    sections = {field.name for field in dataclasses.fields(recipe)} - {"name", "distribution", "lora"}
+    sections = {field.name for field in dataclasses.fields(recipe)} - {"name", "distribution", "lora", "segmentation"}
     assert sections == set(PUBLISHED[name])
     assert recipe.lora is None
+    assert recipe.segmentation is None
     for section, expected in PUBLISHED[name].items():
         assert _fields(getattr(recipe, section), section) == expected, section
 

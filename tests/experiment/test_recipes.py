@@ -19,6 +19,7 @@ FAST = ("deit_tiny_distilled_i1k", "linear_probe")
 
 def tiny(recipe):
     """The smoke recipe with a model that compiles quickly."""
+    recipe = recipe.smoke()
     if isinstance(recipe.model, SwinConfig):
         model = ["depths=(1,1)", "num_heads=(2,2)", "embed_dim=16"]
     elif isinstance(recipe.model, ConvNetConfig):
@@ -33,7 +34,7 @@ def tiny(recipe):
     if recipe.segmentation:  # The masks of a mock are noise, whose labels are no classes.
         data = ["name=invented"]
     settings = [f"model.{setting}" for setting in model] + [f"data.{setting}" for setting in data] + masking
-    return apply_overrides(recipe.smoke(), settings)
+    return apply_overrides(recipe, settings)
 
 
 def _marks(name):

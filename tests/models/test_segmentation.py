@@ -40,6 +40,12 @@ def test_every_place_is_classified_by_its_own_tokens():
     np.testing.assert_allclose(model(images), expected, atol=1e-5)
 
 
+def test_a_backbone_of_any_image_size_is_refused():
+    backbone = build_vit(CONFIGS["vit"].replace(num_classes=0, dynamic_image_size=True))
+    with pytest.raises(ValueError, match="dynamic_image_size=True"):
+        add_segmentation_head(backbone, 3)
+
+
 def test_a_classifier_is_no_segmentation_model():
     with pytest.raises(ValueError, match="Received: model='vit'"):
         num_segmentation_classes(build_vit(CONFIGS["vit"]))
