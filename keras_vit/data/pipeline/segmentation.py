@@ -10,7 +10,7 @@ from keras_vit.data.pipeline.worker_shard import rows_for_shard
 from keras_vit.data.seeds import augmentation_seed
 from keras_vit.data.sources.masks import check_pair, unreadable_part
 from keras_vit.data.unreadable import error_reason, map_readable, skipped_message, unreadable, unreadable_reason
-from keras_vit.image_ops.decode import DATA, VALID, decode, decode_image
+from keras_vit.image_ops.decode import DATA_LIMITS, VALID, decode, decode_image
 from keras_vit.image_ops.masks import decode_mask
 from keras_vit.image_ops.pillow_reader import UnreadableImage
 from keras_vit.image_ops.resize import METHODS, fit_channels, normalize, resample
@@ -109,7 +109,7 @@ def masked_evaluation_dataset(split, num_classes, input_spec, data, segmentation
     def example(position, record):
         encoded, labels = split.read(record)
         _, mask = _decode_pair(encoded, labels, num_classes, data.label_offset, segmentation, input_spec)
-        image, reason = decode_image(encoded, input_spec, DATA)
+        image, reason = decode_image(encoded, input_spec, DATA_LIMITS)
         mask = tf.ensure_shape(resample(mask[..., None], nearest)[..., 0], input_spec.size)
         with tf.control_dependencies([tf.debugging.Assert(reason == VALID, [reason])]):
             return tf.identity(image), mask
@@ -145,7 +145,7 @@ def _normalized(batches, input_spec):
 
 def _decode_pair(encoded, labels, num_classes, offset, segmentation, input_spec):
     """A uint8 image and its int32 mask of classes; fails in the graph where they do not fit."""
-    image, reason = decode(encoded, DATA, num_channels=input_spec.num_channels)
+    image, reason = decode(encoded, DATA_LIMITS, num_channels=input_spec.num_channels)
     mask, ignore = decode_mask(labels), segmentation.ignore_label
     counted = (mask != ignore) & (mask >= offset)
     mask = tf.where(counted, mask - offset, ignore)
