@@ -15,6 +15,7 @@ import keras_vit
 from keras_vit import training
 from keras_vit.models import build_vit
 from keras_vit.registration import LAZY_CLASSES
+from keras_vit.training.tasks.segmentation import PixelAccuracy, SegmentationLoss, SegmentationMeanIoU
 
 ORDERS = ("keras, keras_vit", "keras_vit, keras")
 SCRIPT = """
@@ -126,6 +127,7 @@ def test_a_compiled_model_loads_and_every_class_is_found(tmp_path):
         training.MaskedAutoencoder(vit, decoder_heads=2),
     ]
     objects += [training.Distiller(vit, tiny_vit())]
+    objects += [SegmentationLoss(), SegmentationMeanIoU(3), PixelAccuracy(3)]
     names = sorted(keras.saving.get_registered_name(type(item)) for item in objects)
     assert names == sorted(f"keras_vit>{name}" for classes in LAZY_CLASSES.values() for name in classes)
     paths = []
