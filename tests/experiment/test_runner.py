@@ -448,7 +448,7 @@ def test_any_keras_model_can_teach_under_xla(tmp_path):
     wrapped = make_distiller(student, teacher, config).teacher
     np.testing.assert_allclose(wrapped(recipe.input_spec.normalize(pixels)), teacher(pixels), rtol=1e-3, atol=1e-2)
     teacher.add(keras.layers.Softmax())
-    with pytest.raises(ValueError, match="ends in probabilities"):
+    with pytest.raises(ValueError, match="outputs probabilities"):
         adapt_teacher(student, teacher)
 
 
