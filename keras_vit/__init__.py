@@ -11,7 +11,7 @@ import warnings
 from keras_vit_cli import REINSTALL  # isort: skip  # first, as it silences TensorFlow for `python -m keras_vit`
 from keras_vit import interpret, layers, models, preprocessing, weights
 from keras_vit.metadata import metadata, update_metadata
-from keras_vit.models import HybridConfig, SwinConfig, ViTConfig, add_lora, features, merge_lora
+from keras_vit.models import HybridConfig, SwinConfig, ViTConfig, add_lora, features, merge_lora, simple_feature_pyramid
 from keras_vit.preprocessing import InputSpec
 from keras_vit.registration import register_lazy_classes
 from keras_vit.version import __version__
@@ -89,6 +89,7 @@ __all__ = [
     "save_lora",
     "save_pretrained",
     "save_weights",
+    "simple_feature_pyramid",
     "update_metadata",
     "weights",
 ]

@@ -1,6 +1,6 @@
 """Configs and the functional models that are built from them."""
 
-from keras_vit.models.backbone import Backbone, build_backbone
+from keras_vit.models.backbone import Backbone, build_backbone, simple_feature_pyramid
 from keras_vit.models.build import build_model
 from keras_vit.models.config import ModelConfig, ViTConfig
 from keras_vit.models.convnet import ConvNetConfig, build_convnet
@@ -35,6 +35,7 @@ __all__ = [
     "forward_flops",
     "is_segmenter",
     "merge_lora",
+    "simple_feature_pyramid",
     "swin_config",
     "vit_config",
 ]

@@ -4,9 +4,11 @@ import dataclasses
 
 import keras
 
+from keras_vit.layers.core.normalization import LayerNormalization
 from keras_vit.layers.core.token_map import TokenMap
 from keras_vit.metadata import composition
-from keras_vit.validation import check_choice, nearest
+from keras_vit.models.config import int_if_square
+from keras_vit.validation import check_choice, check_positive, nearest
 
 LAYOUTS = ("NHWC", "tokens")
 PREFIXES = ("drop", "return")
@@ -135,3 +137,60 @@ def _as_layout(x, item, layout, name, patches):
     if item.is_map:
         return keras.layers.Reshape((-1, item.channels), name=f"{name}_tokens")(x)
     return x[:, item.num_prefix_tokens :]
+
+
+def simple_feature_pyramid(backbone, channels=256, scales=(4, 2, 1, 0.5)):
+    """Builds ViTDet's pyramid of feature maps on the one map of a ViT; its layers are new and trained with the rest.
+
+    Args:
+        backbone: a `Backbone` with one map, `(batch, h, w, channels)`, for example `keras_vit.backbone(name, 1)`.
+        channels: int. Channels of every map. Default 256.
+        scales: of 4, 2, 1 and 0.5: the size of each map as a multiple of that of the backbone. Default all: strides 4,
+            8, 16 and 32 for patches of 16 pixels.
+
+    Returns:
+        A `Backbone` to a list of maps `(batch, scale * h, scale * w, channels)`, finest first as `scales` has them.
+
+    Raises:
+        ValueError: if the backbone has several maps, or tokens; on another scale.
+
+    Source: Li et al., "Exploring Plain Vision Transformer Backbones" (arXiv:2203.16527), section 3.
+    """
+    if len(backbone.outputs) != 1 or len(backbone.outputs[0].shape) != 4:
+        raise ValueError(
+            "a simple feature pyramid needs a backbone with one map: keras_vit.backbone(model, 1). "
+            f"Received: outputs {[tuple(x.shape) for x in backbone.outputs]}"
+        )
+    check_positive(channels, "channels")
+    (features,), (info,) = backbone.outputs, backbone.feature_info
+    if not scales or any(scale not in (4, 2, 1, 0.5) for scale in scales):
+        raise ValueError(f"scales must be of 4, 2, 1 and 0.5. Received: scales={scales!r}")
+    maps, infos = [], []
+    for number, scale in enumerate(scales):
+        x, name = features, f"pyramid_{number}"
+        if scale == 4:
+            x = _doubled(x, info.channels // 2, f"{name}_up_1")
+            x = keras.layers.Activation("gelu", name=f"{name}_gelu")(_normed(x, f"{name}_up_norm"))
+        if scale >= 2:
+            x = _doubled(x, info.channels // int(scale), f"{name}_up")
+        if scale == 0.5:
+            x = keras.layers.MaxPooling2D(2, name=f"{name}_down")(x)
+        for size in (1, 3):
+            x = keras.layers.Conv2D(channels, size, padding="same", use_bias=False, name=f"{name}_conv_{size}")(x)
+            x = _normed(x, f"{name}_norm_{size}")
+        maps.append(x)
+        sides = info.stride if isinstance(info.stride, tuple) else (info.stride, info.stride)
+        stride = int_if_square(tuple(int(side / scale) for side in sides))
+        grid = tuple(None if side is None else int(side * scale) for side in info.grid_size)
+        infos.append(FeatureInfo(info.name, info.index, channels, stride, grid))
+    pyramid = Backbone(backbone.inputs[0], maps[0] if len(maps) == 1 else maps, name=f"{backbone.name}_pyramid")
+    pyramid.feature_info = tuple(infos)
+    return pyramid
+
+
+def _doubled(x, channels, name):
+    return keras.layers.Conv2DTranspose(channels, 2, strides=2, name=name)(x)
+
+
+def _normed(x, name):
+    return LayerNormalization(epsilon=1e-6, name=name)(x)

@@ -117,6 +117,39 @@ def test_a_saved_backbone_keeps_its_maps_and_their_information(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_the_pyramid_of_vitdet():
+    backbone_of_one = backbone(tiny_vit(), 1)
+    found = keras_vit.simple_feature_pyramid(backbone_of_one, channels=5)
+    assert [(info.channels, info.stride, info.grid_size) for info in found.feature_info] == [
+        (5, 2, (8, 12)),
+        (5, 4, (4, 6)),
+        (5, 8, (2, 3)),
+        (5, 16, (1, 1)),
+    ]
+    maps = found(IMAGES)
+    assert [x.shape for x in maps] == [(2, *info.grid_size, 5) for info in found.feature_info]
+    layers = {layer.name: layer for layer in found.layers}
+    # The map of scale 1 is two convolutions, each with a norm over the channels.
+    x = np.array(backbone_of_one(IMAGES)) @ np.array(layers["pyramid_2_conv_1"].kernel)[0, 0]
+    x = layers["pyramid_2_conv_3"](_normed(x, layers["pyramid_2_norm_1"]).astype("float32"))
+    np.testing.assert_allclose(maps[2], _normed(np.array(x), layers["pyramid_2_norm_3"]), atol=1e-4)
+    half = np.array(backbone_of_one(IMAGES))[:, :, :2].max((1, 2), keepdims=True)
+    x = half @ np.array(layers["pyramid_3_conv_1"].kernel)[0, 0]
+    x = layers["pyramid_3_conv_3"](_normed(x, layers["pyramid_3_norm_1"]).astype("float32"))
+    np.testing.assert_allclose(maps[3], _normed(np.array(x), layers["pyramid_3_norm_3"]), atol=1e-4)
+    assert [layers[f"pyramid_0_up{end}"].filters for end in ("_1", "")] == [8, 4]
+    assert len(found.trainable_weights) > len(backbone_of_one.trainable_weights)
+
+
+@pytest.mark.parametrize(
+    ("indices", "layout", "scales", "message"),
+    [(2, "NHWC", (1,), "one map"), (1, "tokens", (1,), "one map"), (1, "NHWC", (3,), "scales=")],
+)
+def test_a_pyramid_needs_one_map(indices, layout, scales, message):
+    with pytest.raises(ValueError, match=message):
+        keras_vit.simple_feature_pyramid(backbone(tiny_vit(), indices, layout=layout), scales=scales)
+
+
 def test_layers_in_front_stay_in_front():
     model = tiny_vit()
     whole = keras.Sequential([keras.layers.Rescaling(1 / 127.5, -1), model, keras.layers.Dense(2)])
