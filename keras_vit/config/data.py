@@ -17,8 +17,8 @@ class DataConfig:
     resets the others, also those of an earlier `--set`.
 
     Args:
-        name: str or `None`. `digits` (scikit-learn's, bundled), `invented` (noise, with `num_classes`) or the name of a
-            TFDS data set.
+        name: str or `None`. `digits` (scikit-learn's, bundled), `synthetic` (noise, with `num_classes`) or the name of
+            a TFDS data set.
         folder: str or `None`. A folder with `train/<class>/...` and `test/<class>/...`, or `<class>/...` alone, whose
             split is `train`; see `keras_vit.data.find_image_folder`.
         tfrecords: str or `None`. Files of `tf.train.Example`, as a pattern with `{split}` in it
@@ -112,7 +112,7 @@ class DataConfig:
             raise ValueError(f"class_weights must be numbers of at least 0. Received: class_weights={weights!r}")
         if self.service is not None and not re.fullmatch(r"grpc://\S+:\d+", self.service):
             raise ValueError(f"a tf.data service must look like grpc://host:port. Received: service={self.service!r}")
-        if self.multi_label and not (self.tfrecords or self.arrays or self.name == "invented"):
+        if self.multi_label and not (self.tfrecords or self.arrays or self.name == "synthetic"):
             raise ValueError(
                 "multi_label needs TFRecords or arrays, whose examples may have several classes. "
                 f"Received: multi_label=True, name={self.name!r}, folder={self.folder!r}"

@@ -338,6 +338,8 @@ def with_current_names(saved):
     for section, fields in saved.items():
         names = RENAMED_FIELDS.get(section, {})
         renamed[section] = {names.get(k, k): v for k, v in fields.items()} if isinstance(fields, dict) else fields
+    if isinstance(renamed.get("data"), dict) and renamed["data"].get("name") == "invented":
+        renamed["data"]["name"] = "synthetic"
     return renamed
 
 

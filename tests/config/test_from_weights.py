@@ -19,7 +19,7 @@ from keras_vit.weights.publish.push import license_of
 from keras_vit.zoo.create import describe_model
 
 SPEC = InputSpec((16, 24), 0.9, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
-DATA = DataConfig(name="invented", num_classes=5, batch_size=2)
+DATA = DataConfig(name="synthetic", num_classes=5, batch_size=2)
 BASE = "vit_base_patch16_224.augreg_in21k"
 
 

@@ -16,6 +16,7 @@ from keras_vit.config import (
     TrainingConfig,
     apply_overrides,
 )
+from keras_vit.config.recipe import with_current_names
 from keras_vit.models import ViTConfig
 from keras_vit.preprocessing import InputSpec
 from keras_vit.training import AdamW, compile_model, make_optimizer, warmup_cosine
@@ -329,3 +330,9 @@ def test_of_a_group_that_is_taken_away_and_set_the_last_one_counts():
     set_again = apply_overrides(RECIPE, ["distillation=none", "distillation.teacher=a"])
     assert set_again.distillation.teacher == "a"
     assert apply_overrides(RECIPE, ["distillation.teacher=a", "distillation=none"]).distillation is None
+
+
+def test_recipes_of_version_0_1_have_the_names_of_today():
+    saved = {"name": "x", "data": {"name": "invented", "repeats": 3}, "augment": {"mixing": "elem"}}
+    expected = {"name": "x", "data": {"name": "synthetic", "aug_repeats": 3}, "augment": {"mixup_mode": "elem"}}
+    assert with_current_names(saved) == expected

@@ -1,4 +1,4 @@
-"""Every recipe, with a tiny model and invented data, from the file to the evaluation."""
+"""Every recipe, with a tiny model and synthetic data, from the file to the evaluation."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def tiny(recipe):
     if recipe.data.tfrecords:  # There is no mock of such files.
         data = ["tfrecords=None", "name=imagenet2012", "num_classes=None", "multi_label=false"]
     if recipe.segmentation:  # The masks of a mock are noise, whose labels are no classes.
-        data = ["name=invented"]
+        data = ["name=synthetic"]
     settings = [f"model.{setting}" for setting in model] + [f"data.{setting}" for setting in data] + masking
     return apply_overrides(recipe, settings)
 

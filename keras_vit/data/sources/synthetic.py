@@ -7,7 +7,7 @@ from PIL import Image
 
 from keras_vit.data.sources.encoded import EncodedDataset, EncodedFiles
 
-NAME = "invented"  # also in the records of runs
+NAME = "synthetic"
 _COUNT, _SIZE = 64, (160, 200)  # images of a split; height and width in pixels
 
 
