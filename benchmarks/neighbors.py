@@ -45,7 +45,6 @@ def measure(path, queries):
         "knn": lambda: knn(features, labels, asked, asked_labels),
         "nearest": lambda: nearest(features, asked),
     }
-    before = _peak_bytes()
     seconds = {name: [] for name in runs}
     for _ in range(_REPEATS):
         for name, run in runs.items():
@@ -54,7 +53,7 @@ def measure(path, queries):
             seconds[name].append(time.perf_counter() - start)
     medians = {name: round(statistics.median(times), 3) for name, times in seconds.items()}
     slowest = {name: round(max(times), 3) for name, times in seconds.items()}
-    return {"seconds": medians, "slowest": slowest, "peak_bytes": _peak_bytes(), "peak_bytes_before": before}
+    return {"seconds": medians, "slowest": slowest, "peak_bytes": _peak_bytes()}
 
 
 def _peak_bytes():
@@ -85,7 +84,14 @@ def main():
             print(dtype, results[dtype])
     setting = {name: getattr(options, name) for name in ("rows", "width", "queries")}
     if options.json:
-        record = {**setting, "repeats": _REPEATS, "results": results, "hardware": hardware(), **code()}
+        record = {
+            "benchmark": "neighbors",
+            **setting,
+            "repeats": _REPEATS,
+            "results": results,
+            "hardware": hardware(),
+            **code(),
+        }
         write_json(options.json, record)
 
 

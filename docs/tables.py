@@ -21,6 +21,7 @@ REPORTS = {
 }
 # The records that have a page of their own, and their place in it.
 PAGES = {"serving": (ROOT / "docs" / "serving.md", "latency"), "scaling": (ROOT / "docs" / "distributed.md", "scaling")}
+QUOTED = ("neighbors",)  # in a sentence of docs/few_images.md
 RECORDS = ROOT / "benchmarks" / "results"
 
 
@@ -69,7 +70,7 @@ def benchmark_table(folder):
     parts = []
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text())
-        if record["benchmark"] in PAGES:
+        if record["benchmark"] in (*PAGES, *QUOTED):
             continue
         if record["benchmark"] in REPORTS:
             parts.append(own_tables(record, path.name))
