@@ -1,10 +1,8 @@
 """Settings of LoRA."""
 
 import dataclasses
-import re
 
-from keras_vit.models.lora import TARGETS
-from keras_vit.validation import check_positive, is_number
+from keras_vit.models.lora import TARGETS, check_lora
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,12 +20,4 @@ class LoraConfig:
     targets: str = TARGETS
 
     def __post_init__(self):
-        check_positive(self.rank, "rank")
-        if self.alpha is not None and (not is_number(self.alpha) or self.alpha <= 0):
-            raise ValueError(f"alpha must be positive or None. Received: alpha={self.alpha!r}")
-        try:
-            re.compile(self.targets)
-        except (re.error, TypeError) as error:
-            raise ValueError(
-                f"targets must be a regular expression. Received: targets={self.targets!r} ({error})"
-            ) from error
+        check_lora(self.rank, self.alpha, self.targets)

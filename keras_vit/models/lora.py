@@ -36,14 +36,13 @@ def add_lora(model, rank=8, alpha=None, targets=TARGETS, seed=0):
         A list of the paths of the layers that got adapters.
 
     Raises:
-        ValueError: if no dense layer matches, with the nearest path; if a target has adapters already or is quantized.
+        ValueError: on a rank or alpha that is not positive, or on targets that are no regular expression; if no dense
+            layer matches, with the nearest path; if a target has adapters already or is quantized.
 
     Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (arXiv:2106.09685).
     """
-    check_positive(rank, "rank")
+    check_lora(rank, alpha, targets)
     alpha = rank if alpha is None else alpha
-    if not is_number(alpha) or alpha <= 0:
-        raise ValueError(f"alpha must be positive. Received: alpha={alpha!r}")
     inner = composition(model).inner
     dense = dense_layers(inner)
     chosen = {path: layer for path, layer in dense.items() if re.fullmatch(targets, path)}
@@ -70,6 +69,17 @@ def add_lora(model, rank=8, alpha=None, targets=TARGETS, seed=0):
         layer.enable_lora(rank, lora_alpha=alpha, a_initializer=keras.initializers.HeUniform(seed=seed + number))
         keep_adapters(layer)
     return list(chosen)
+
+
+def check_lora(rank, alpha, targets):
+    """Raises a `ValueError` unless the arguments are ones of `add_lora`."""
+    check_positive(rank, "rank")
+    if alpha is not None and (not is_number(alpha) or alpha <= 0):
+        raise ValueError(f"alpha must be positive or None. Received: alpha={alpha!r}")
+    try:
+        re.compile(targets)
+    except (re.error, TypeError) as error:
+        raise ValueError(f"targets must be a regular expression. Received: targets={targets!r} ({error})") from error
 
 
 def dense_layers(model):

@@ -129,6 +129,8 @@ def _quantized():
         (lambda path: add_lora(tiny_vit(), 0), "rank"),
         (lambda path: add_lora(tiny_vit(), 2, alpha=-1), "alpha=-1"),
         (lambda path: add_lora(tiny_vit(), targets="encoder_block_0/attention/query"), "targets='encoder_block_0"),
+        (lambda path: add_lora(tiny_vit(), targets="("), r"targets='\('"),
+        (lambda path: add_lora(tiny_vit(), targets=["mlp"]), r"targets=\['mlp'\]"),
         (lambda path: add_lora(_quantized()), "encoder_block_0/mlp/dense_1.*int8"),
         (lambda path: add_lora(add_lora_to(tiny_vit(), rank=1)), "merge_lora"),
         (lambda path: save_lora(tiny_vit(), path), "add_lora"),
