@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny_recipe import RECIPE
 
-from keras_vit.config import DistillationConfig, OptimizerConfig
+from keras_vit.config import DistillationConfig, LoraConfig, OptimizerConfig
 from keras_vit.experiment import runner as experiment
 from keras_vit.training.loop.checkpoint import Checkpoint, load_checkpoint, previous_path
 from keras_vit.training.loop.checkpoint_callback import CheckpointCallback
@@ -192,6 +192,21 @@ def test_everything_with_a_state_resumes(everything, tmp_path, at):
         assert _position(tmp_path) == saved
     at(_raise, step=None)
     _assert_same(_run(tmp_path, EVERYTHING), everything)
+
+
+def test_adapters_resume(tmp_path, at):
+    recipe = EVERYTHING.replace(
+        name="lora", model=RECIPE.model, distillation=None, lora=LoraConfig(rank=2, alpha=4),
+        training=dataclasses.replace(EVERYTHING.training, epochs=2),
+    )  # fmt: skip
+    whole = _run(tmp_path / "whole", recipe)
+    at(_signal(signal.SIGTERM), step=STEPS + 3)
+    with pytest.raises(Preempted):
+        _run(tmp_path / "resumed", recipe)
+    at(_raise, step=None)
+    finished = _run(tmp_path / "resumed", recipe)
+    assert (finished.record["resumed_from"], finished.record["resumed_step"]) == (1, 3)
+    _assert_same(finished, whole)
 
 
 def test_a_finished_run_is_not_trained_again(uninterrupted):
