@@ -4,6 +4,7 @@ The head is fitted to the features of the frozen model, which are computed once.
 ordinary recipe, resumable and validated after every epoch. The weights with the best validation accuracy are kept.
 """
 
+import collections.abc
 import dataclasses
 import json
 import pathlib
@@ -24,7 +25,7 @@ from keras_vit.distribution.strategies import device_kind
 from keras_vit.evaluation.figures import confusion_figure
 from keras_vit.evaluation.per_class import classification_report, markdown_report
 from keras_vit.experiment.fine_tuning_data import load_fine_tuning_data
-from keras_vit.experiment.runner import run
+from keras_vit.experiment.runner import LORA_FILE, run
 from keras_vit.metadata import metadata
 from keras_vit.training.initialization.warm_start import initial_model
 from keras_vit.training.loop.hardware import choose_precision
@@ -32,7 +33,7 @@ from keras_vit.training.loop.run_lock import clear_directory, locked
 from keras_vit.training.reports import plot
 from keras_vit.training.reports import run_record as record
 from keras_vit.training.tasks.linear_head import fit_heads, head_inputs
-from keras_vit.validation import check_choice
+from keras_vit.validation import check_choice, check_positive
 from keras_vit.weights.key_selection import KeySelection
 from keras_vit.weights.publish.push import license_of, shown_origin
 from keras_vit.zoo.create import MODEL_FILE, describe_model
@@ -108,7 +109,8 @@ def fine_tune(
         head_only: bool. Whether to train nothing but the head (a linear probe). Default False.
         lora: int, the rank of LoRA adapters, or `None`. With them all layers but the head stay as they are: less
             memory, and a file of a few MB, `lora.safetensors`, beside the model that has them merged. Default `None`.
-        class_weights: a float for each class, `balanced`: the same total weight for every class, or `None` (default).
+        class_weights: a float for each class, a dict of them by the names or indices of the classes, `balanced`: the
+            same total weight for every class, or `None` (default).
         skip, new, prefix: the keys to load from a checkpoint file, as for `keras_vit.load_weights`.
         seed: int.
         overrides: iterable of `field=value`: other fields of the `Recipe`, such as `augment.flip=False`.
@@ -126,6 +128,12 @@ def fine_tune(
             `keras_vit.experiment.run`.
     """
     start, start_processor, code = time.perf_counter(), time.process_time(), record.code()
+    if lora is not None:
+        check_positive(lora, "lora")
+        if head_only:
+            raise ValueError(
+                f"head_only trains no adapters; leave one of the two out. Received: lora={lora}, head_only=True"
+            )
     selection = KeySelection(skip, new, prefix)
     images = load_fine_tuning_data(data, validation, test, class_names, batch_size, validation_fraction)
     name = f"{images.name}_{_model_name(model)}"
@@ -143,7 +151,7 @@ def fine_tune(
         recipe = complete_from_weights(recipe).for_data(len(source.class_names), source.num_channels)
         if class_weights is not None:
             recipe = _with_class_weights(recipe, source, class_weights, log)
-        head = _fit_head(recipe, source, images, directory / "head", log)
+        head = _fit_head(recipe, selection, source, images, directory / "head", log)
         tuned = recipe.replace(weights=str(directory / "head" / MODEL_FILE), **NO_SELECTION)
         if lora is not None:
             tuned = _with_lora(tuned, lora, learning_rate)
@@ -226,7 +234,24 @@ def _with_class_weights(recipe, source, class_weights, log):
             "class weights: "
             + ", ".join(f"{n} {w:.3g}" for n, w in zip(source.class_names, class_weights, strict=True))
         )
+    else:
+        class_weights = _weights_in_order(class_weights, source.class_names)
     return recipe.replace(data=dataclasses.replace(recipe.data, class_weights=tuple(class_weights)))
+
+
+def _weights_in_order(class_weights, names):
+    """The weights in the order of the classes, also from a dict by names or indices, as Keras and scikit-learn take."""
+    if isinstance(class_weights, collections.abc.Mapping):
+        keys = next((keys for keys in (names, range(len(names))) if set(keys) == set(class_weights)), None)
+        weights = None if keys is None else [class_weights[key] for key in keys]
+    else:
+        weights = list(class_weights) if isinstance(class_weights, collections.abc.Iterable) else None
+    if weights is None or len(weights) != len(names):
+        raise ValueError(
+            "class_weights must have one weight for each class: a list in the order of the classes, or a dict by their "
+            f"names or indices. Received: class_weights={class_weights!r}, classes: {', '.join(names)}"
+        )
+    return [weight.item() if isinstance(weight, np.generic) else weight for weight in weights]
 
 
 def _with_lora(recipe, rank, learning_rate):
@@ -255,7 +280,7 @@ def _image_size(config, side, log):
     return size
 
 
-def _fit_head(recipe, source, data, directory, log):
+def _fit_head(recipe, selection, source, data, directory, log):
     """Fits the head and saves the model, unless it is saved already; returns a dict with its validation accuracy."""
     state = directory / "head.json"
     settings = {"recipe": _head_settings(recipe.to_dict())}
@@ -271,7 +296,8 @@ def _fit_head(recipe, source, data, directory, log):
     keras.utils.set_random_seed(recipe.training.seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*the head is new")
-        model = initial_model(recipe, source.class_names, choose_precision(recipe, device_kind()))
+        dtype = choose_precision(recipe, device_kind())
+        model = initial_model(recipe, source.class_names, dtype, selection)
     train, validation, _ = train_and_evaluation(source, recipe.data, recipe.input_spec)
     if len(train) > _MAX_HEAD_IMAGES:
         _, train = train.divide(_MAX_HEAD_IMAGES / len(train))
@@ -342,6 +368,7 @@ def _keep_better_head(model, run_record, head, directory, log):
     model.set_weights(keras.models.load_model(directory / "head" / MODEL_FILE, compile=False).get_weights())
     with replaced(directory / MODEL_FILE) as partial:
         model.save(partial)
+    (directory / LORA_FILE).unlink(missing_ok=True)  # They are not part of the model that is kept.
     return "head"
 
 

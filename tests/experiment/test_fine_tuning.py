@@ -15,6 +15,7 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_vit
+from keras_vit.experiment.fine_tuning import _weights_in_order
 from keras_vit.experiment.fine_tuning_data import load_fine_tuning_data
 from keras_vit.models import ViTConfig, build_model
 from keras_vit.preprocessing import InputSpec
@@ -178,6 +179,40 @@ def test_lora_leaves_adapters_and_a_merged_model(weights, tmp_path):
     np.testing.assert_allclose(saved.predict(pixels, verbose=0), tuned.model.predict(pixels, verbose=0), atol=1e-5)
     if tuned.report["kept"] != "head":
         np.testing.assert_allclose(adapted.predict(pixels, verbose=0), saved.predict(pixels, verbose=0), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "class_weights",
+    [(1.0, 2.0, 0.5), np.array([1.0, 2.0, 0.5]), {"red": 0.5, "blue": 1.0, "green": 2.0}, {2: 0.5, 0: 1.0, 1: 2.0}],
+)
+def test_class_weights_are_in_the_order_of_the_classes(class_weights):
+    assert _weights_in_order(class_weights, CLASSES) == [1.0, 2.0, 0.5]
+
+
+@pytest.mark.parametrize("class_weights", [(1.0, 2.0), {"red": 1.0}, {0: 1.0, 1: 1.0, 3: 1.0}, 2.0])
+def test_every_class_has_a_weight(class_weights):
+    with pytest.raises(ValueError, match=r"class_weights=.*blue, green, red"):
+        _weights_in_order(class_weights, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"skip": ["nothing"]}, "^skip= .*'nothing'"),
+        ({"new": ["nothing"]}, "^new= .*'nothing'"),
+        ({"class_weights": "even"}, "class_weights='even'"),
+        ({"lora": 0}, "lora=0"),
+        ({"lora": 2, "head_only": True}, "lora=2, head_only=True"),
+    ],
+)
+def test_errors_name_the_arguments_of_the_call(arguments, message, tmp_path):
+    model = build_model(CONFIG.replace(num_classes=3), SPEC)
+    keras_vit.save_weights(model, tmp_path / "weights.safetensors", "timm")
+    with pytest.raises(ValueError, match=message):
+        keras_vit.fine_tune(
+            tmp_path / "weights.safetensors", _images(4, seed=0), directory=tmp_path / "run", log=lambda text: None,
+            overrides=FAST, **arguments,
+        )  # fmt: skip
 
 
 def test_unreadable_images_are_named_and_not_counted(weights, tmp_path, capsys):

@@ -185,13 +185,15 @@ def remat_scope(config, enabled=True):
     )
 
 
-def initial_model(recipe, labels=None, dtype=None):
+def initial_model(recipe, labels=None, dtype=None, selection=None):
     """Builds the model that a run starts from.
 
     Args:
         recipe: `Recipe`, fitted to its data. With weights, the model gets their origin and license.
         labels: class names in the order of the logits, or `None`.
         dtype: dtype policy, or `None` for the global one.
+        selection: `KeySelection` of the recipe, with the names that its fields have for the caller; `None` for the
+            names of the recipe.
 
     Returns:
         A functional `keras.Model`, not compiled.
@@ -208,7 +210,7 @@ def initial_model(recipe, labels=None, dtype=None):
     if source:
         if recipe.input_spec is not None:
             _warn_input_mismatch(recipe, source.input_spec)
-        load_initial_weights(model, recipe.weights, recipe.weights_selection)
+        load_initial_weights(model, recipe.weights, selection or recipe.weights_selection)
         update_metadata(model, license=source.license)
     else:
         initialize(model, recipe.training.initialization, recipe.training.seed)
