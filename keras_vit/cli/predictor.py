@@ -2,16 +2,13 @@
 
 import dataclasses
 import functools
-import itertools
 
 import keras
-import numpy as np
 
 from keras_vit.calibration import check_activation
-from keras_vit.data import UnreadableFile, read_images
+from keras_vit.data import read_batches
 from keras_vit.export.saved_models import PREDICT_BATCH
 from keras_vit.image_ops.decode import PREDICTION_LIMITS
-from keras_vit.image_ops.resize import normalize
 from keras_vit.metadata import has_classifier, metadata, output
 from keras_vit.outputs import class_names, score_activation
 from keras_vit.zoo.applications import decode_predictions
@@ -83,11 +80,7 @@ def classify_files(model, files, top, activation=None, batch_size=PREDICT_BATCH,
         there is none.
     """
     spec = metadata(model).input_spec
-    images = read_images(files, spec, prediction_limits(max_pixels))
-    while batch := list(itertools.islice(images, batch_size)):
-        pixels = [image for image in batch if not isinstance(image, UnreadableFile)]
-        answers = iter(())
-        if pixels:
-            outputs = model.predict_on_batch(normalize(np.stack(pixels), spec).numpy())
-            answers = iter(best_classes(model, outputs, top, activation))
-        yield [image.reason if isinstance(image, UnreadableFile) else next(answers) for image in batch]
+    for images, errors in read_batches(files, spec, batch_size, prediction_limits(max_pixels)):
+        outputs = model.predict_on_batch(images) if len(images) else None
+        answers = iter(() if outputs is None else best_classes(model, outputs, top, activation))
+        yield [next(answers) if error is None else error.reason for error in errors]

@@ -9,7 +9,7 @@ from keras_vit.data.sources.encoded import EncodedFiles, EncodedShards
 from keras_vit.data.sources.folder import FolderSplit, ImageFolder, find_image_folder
 from keras_vit.data.sources.load import Source, array_source, load_source, train_and_evaluation
 from keras_vit.data.sources.masks import MaskedFiles, load_mask_source
-from keras_vit.data.sources.memory import UnreadableFile, read_images
+from keras_vit.data.sources.memory import UnreadableFile, read_batches, read_images
 from keras_vit.data.sources.tfrecords import write_tfrecords
 from keras_vit.data.unreadable import close_iterators, ignore_end_of_data, unwrap_tf_errors
 
@@ -33,6 +33,7 @@ __all__ = [
     "load_source",
     "masked_evaluation_dataset",
     "masked_training_dataset",
+    "read_batches",
     "read_images",
     "steps_of_epoch",
     "train_and_evaluation",

@@ -142,9 +142,14 @@ def describe_source(model, features="representation"):
         A dict of JSON types: `model`, `origin`, `license`, `features`, `input_spec` and `weights`, a checksum of all
         weights in front of the embedding.
     """
+    return describe_extractor(model, feature_model(model, features), features)
+
+
+def describe_extractor(model, extractor, features):
+    """The same for a model and what `feature_model` has made of it."""
     content = metadata(model)
     checksum = 0
-    for weight in feature_model(model, features).weights:
+    for weight in extractor.weights:
         checksum = zlib.crc32(np.ascontiguousarray(to_numpy(weight)), checksum)
     return {
         "model": model.name,

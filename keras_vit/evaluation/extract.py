@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import pathlib
@@ -18,9 +17,8 @@ from keras_vit.evaluation.embeddings import (
     BATCH,
     Embeddings,
     check_suffix,
-    describe_source,
+    describe_extractor,
     feature_model,
-    load_embeddings,
     save_blocks,
 )
 from keras_vit.metadata import metadata
@@ -46,17 +44,17 @@ def embed(model, data, features="representation", batch_size=BATCH, class_names=
     Raises:
         ValueError: if there are no images, if an image cannot be read, or if the data is none of the above.
     """
-    extractor = feature_model(model, features)
-    spec, source = metadata(model).input_spec, describe_source(model, features)
+    extractor, spec = feature_model(model, features), metadata(model).input_spec
+    source = describe_extractor(model, extractor, features)
     names = tuple(class_names) if class_names is not None else None
     if isinstance(data, str | os.PathLike) or (isinstance(data, list | tuple) and data and _is_path(data[0])):
         files, labels, names = _files_of(data, names)
-        blocks, unreadable = [], []
-        for positions, block in _embed_files(extractor, spec, files, batch_size):
+        blocks = []
+        for _, block, unreadable in _embed_files(extractor, spec, files, batch_size):
+            if unreadable:
+                first = unreadable[0]
+                raise ValueError(f"every image must be readable. Received: {first.path} ({first.reason})")
             blocks.append(block)
-            unreadable += [] if isinstance(positions, np.ndarray) else positions
-        if unreadable:
-            raise ValueError(f"every image must be readable. Received: {unreadable[0].path} ({unreadable[0].reason})")
         return Embeddings(np.concatenate(blocks), labels, names, tuple(map(str, files)), source)
     if hasattr(data, "shape"):
         batches = ((images, None, None) for images in _images_only(data, spec, batch_size))
@@ -104,20 +102,16 @@ def _files_of(data, names):
 
 
 def _embed_files(extractor, spec, files, batch_size):
-    """Yields `(positions, vectors)` of the readable files of a batch, and `(list of UnreadableFile, no vectors)`."""
-    from keras_vit.data import UnreadableFile, read_images
-    from keras_vit.image_ops.resize import normalize
+    """Yields positions and vectors of the readable files of each batch, and the list of its `UnreadableFile`s."""
+    from keras_vit.data import read_batches
 
-    images = enumerate(read_images(files, spec))
-    while batch := list(itertools.islice(images, batch_size)):
-        good = [(position, image) for position, image in batch if not isinstance(image, UnreadableFile)]
-        bad = [image for _, image in batch if isinstance(image, UnreadableFile)]
-        if good:
-            pixels = np.stack([image for _, image in good])
-            vectors = to_numpy(extractor.predict_on_batch(normalize(pixels, spec).numpy()))
-            yield np.array([position for position, _ in good]), vectors
-        if bad:
-            yield bad, np.zeros((0, extractor.output_shape[-1]), "float32")
+    start = 0
+    for images, errors in read_batches(files, spec, batch_size):
+        rows = start + np.flatnonzero([error is None for error in errors])
+        empty = np.zeros((0, extractor.output_shape[-1]), "float32")
+        vectors = to_numpy(extractor.predict_on_batch(images)) if len(images) else empty
+        yield rows, vectors, [error for error in errors if error is not None]
+        start += len(errors)
 
 
 def embed_to_file(model, files, path, labels=None, class_names=None, *, features="representation", batch_size=BATCH,
@@ -149,14 +143,14 @@ def embed_to_file(model, files, path, labels=None, class_names=None, *, features
     check_suffix(path)
     if not files:
         raise ValueError("there must be at least one image to embed. Received: none")
-    source = describe_source(model, features)
+    extractor, spec = feature_model(model, features), metadata(model).input_spec
+    source = describe_extractor(model, extractor, features)
     parts = path.with_name(f"{path.name}.parts")
     if path.exists() and not overwrite:
         raise ValueError(
             f"the file exists already; pass overwrite (--overwrite) to replace it. Received: {str(path)!r}"
         )
     _prepare(parts, {"source": source, "files": _checksum(files), "count": len(files), "part": PART}, overwrite)
-    extractor, spec = feature_model(model, features), metadata(model).input_spec
     for number, start in enumerate(range(0, len(files), PART)):
         chosen = files[start : start + PART]
         part = parts / f"{number:06d}.npz"
@@ -202,16 +196,18 @@ def _prepare(parts, content, overwrite):
 
 def _write_part(part, extractor, spec, files, batch_size, advance):
     rows, blocks, unreadable = [], [], []
-    for positions, vectors in _embed_files(extractor, spec, files, batch_size):
+    for positions, vectors, errors in _embed_files(extractor, spec, files, batch_size):
+        rows.append(positions)
         blocks.append(vectors)
-        if isinstance(positions, np.ndarray):
-            rows.append(positions)
-        else:
-            unreadable += [(image.path, image.reason) for image in positions]
-        advance(len(positions))
-    rows = np.concatenate(rows) if rows else np.zeros(0, "int64")
+        unreadable += [(error.path, error.reason) for error in errors]
+        advance(len(positions) + len(errors))
     with replaced(part) as partial:
-        np.savez(partial, rows=rows, features=np.concatenate(blocks), unreadable=np.array(json.dumps(unreadable)))
+        np.savez(
+            partial,
+            rows=np.concatenate(rows),
+            features=np.concatenate(blocks),
+            unreadable=np.array(json.dumps(unreadable)),
+        )
 
 
 def _join(parts, path, files, labels, class_names, source):
@@ -239,21 +235,3 @@ def _join(parts, path, files, labels, class_names, source):
     )
     save_blocks(path, (np.load(name)["features"] for name in names), content)
     return unreadable
-
-
-def embed_data(model, data, features="representation"):
-    """Reads a file of embeddings, or embeds a folder.
-
-    Args:
-        model: `keras.Model` or `None`, for files of embeddings alone.
-        data: path of a `.npz` or `.parquet` file, or of a folder.
-
-    Returns:
-        `Embeddings`.
-    """
-    path = pathlib.Path(data)
-    if path.is_dir():
-        if model is None:
-            raise ValueError(f"a model is needed to embed a folder: --model. Received: {str(path)!r}")
-        return embed(model, path, features)
-    return load_embeddings(path)

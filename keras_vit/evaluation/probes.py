@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from keras_vit.evaluation.embeddings import check_features
-from keras_vit.evaluation.neighbors import check_labeled_pair
+from keras_vit.evaluation.embeddings import check_features, check_labels
+from keras_vit.evaluation.neighbors import check_classes, check_labeled_pair
 from keras_vit.metadata import composition, update_metadata
 from keras_vit.models import build_model
 from keras_vit.validation import check_choice
@@ -116,7 +116,9 @@ def linear_probe(features, labels, method="logistic", settings=None, validation_
     Source: logistic regression: Radford et al., arXiv:2103.00020, appendix A.3; SGD: Oquab et al., arXiv:2304.07193.
     """
     check_choice(method, METHODS, "method")
-    labels, _ = check_labeled_pair(features, labels, features, labels)
+    check_features(features, "features")
+    labels = check_labels(labels, len(features), "labels")
+    check_classes(labels)
     settings = SWEEPS[method] if settings is None else settings
     settings = (float(settings),) if isinstance(settings, int | float) else tuple(float(value) for value in settings)
     if not settings or min(settings) <= 0:

@@ -1,6 +1,7 @@
 """Images decoded into memory: a whole split, or files one after the other."""
 
 import functools
+import itertools
 import pathlib
 import warnings
 
@@ -11,6 +12,7 @@ from keras_vit.data.augment.random_crop import prepare
 from keras_vit.data.sources.arrays import Split
 from keras_vit.data.unreadable import skipped_message, unreadable, unreadable_reason
 from keras_vit.image_ops.decode import DATA_LIMITS, VALID, decode
+from keras_vit.image_ops.resize import normalize
 
 _TOGETHER = 64  # images that come out of TensorFlow at a time
 
@@ -89,6 +91,25 @@ def read_images(paths, input_spec, limits=DATA_LIMITS):
             yield image
             following = position + 1
     yield from map(error, names[following:])
+
+
+def read_batches(paths, input_spec, batch_size, limits=DATA_LIMITS):
+    """Reads image files batch by batch, normalized, for a model to predict.
+
+    Args:
+        paths, input_spec, limits: as for `read_images`.
+        batch_size: int. Files of a batch.
+
+    Yields:
+        `(images, errors)`: a float32 array `(readable, *input_spec.size, channels)`, and a list with `None` or the
+        `UnreadableFile` for each file of the batch.
+    """
+    files = read_images(paths, input_spec, limits)
+    while batch := list(itertools.islice(files, batch_size)):
+        errors = [item if isinstance(item, UnreadableFile) else None for item in batch]
+        pixels = [item for item, error in zip(batch, errors, strict=True) if error is None]
+        shape = (len(pixels), *input_spec.size, input_spec.num_channels)
+        yield normalize(np.reshape(pixels, shape).astype("uint8"), input_spec).numpy(), errors
 
 
 def find_unreadable_files(paths):
