@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit.data.pipeline.worker_shard import BatchRows
-from keras_vit.data.seeds import spread_repeats
+from keras_vit.data.seeds import augmentation_seed, spread_repeats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,3 +90,23 @@ class EpochSchedule:
         """
         epochs = tf.data.Dataset.range(self.first_epoch, self.epochs)
         return epochs.flat_map(one_epoch).skip(self.first_step * per_step)
+
+    def records(self, split):
+        """Returns `(number, record)` of the computed examples of an encoded split, from the first step on."""
+        per_epoch = self.steps * len(self.computed)
+
+        def one_epoch(epoch):
+            records = split.epoch(self.seed, epoch, self.repeats).take(self.count)
+            if not self.computes_all_rows:
+                is_computed = tf.constant(np.isin(np.arange(self.batch_size), self.computed))
+                records = records.enumerate()
+                records = records.filter(lambda number, record: tf.gather(is_computed, number % self.batch_size))
+                records = records.map(lambda number, record: record)
+            return records.enumerate().map(lambda number, element: (epoch * per_epoch + number, element[1]))
+
+        return self.flat_map(one_epoch, len(self.computed))
+
+    def example_seed(self, number):
+        """Returns the augmentation seed of an example by its number among the computed ones."""
+        position = self.position(number)
+        return augmentation_seed(self.seed, position // self.count, position % self.count)

@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from keras_vit.data.pipeline.epochs import EpochSchedule
 from keras_vit.data.pipeline.worker_shard import rows_for_shard
-from keras_vit.data.seeds import augmentation_seed
 from keras_vit.data.sources.masks import check_pair, unreadable_part
 from keras_vit.data.unreadable import error_reason, map_readable, skipped_message, unreadable, unreadable_reason
 from keras_vit.image_ops.decode import DATA_LIMITS, VALID, decode, decode_image
@@ -58,20 +57,9 @@ def masked_training_dataset(
     schedule = EpochSchedule(
         data.batch_size, steps_per_epoch, training.epochs, training.seed, first_epoch, first_step, 1, rows
     )
-    computed, count = schedule.computed, steps_per_epoch * len(schedule.computed)
-
-    def one_epoch(epoch):
-        records = split.epoch(schedule.seed, epoch).take(schedule.count)
-        if not schedule.computes_all_rows:
-            is_computed = tf.constant(np.isin(np.arange(schedule.batch_size), computed))
-            records = records.enumerate()
-            records = records.filter(lambda number, record: tf.gather(is_computed, number % schedule.batch_size))
-            records = records.map(lambda number, record: record)
-        return records.enumerate().map(lambda number, element: (epoch * count + number, element[1]))
 
     def example(number, record):
-        position = schedule.position(number)
-        seed = augmentation_seed(schedule.seed, position // schedule.count, position % schedule.count)
+        seed = schedule.example_seed(number)
         image, mask = _decode_pair(*split.read(record), num_classes, data.label_offset, segmentation, input_spec)
         image, mask = scale_and_crop(image, mask, seed, segmentation, input_spec)
         return flip_together(image, mask, seed) if augment.flip else (image, mask)
@@ -82,10 +70,9 @@ def masked_training_dataset(
 
     skip, skipped = ("replace", []) if data.skip_unreadable else (None, None)
     explain = _explainer(split, find, num_classes, data.label_offset, segmentation, input_spec, skipped)
-    dataset = schedule.flat_map(one_epoch, len(computed))
-    examples = map_readable(dataset, example, schedule.start, schedule.end, explain, skip)
+    examples = map_readable(schedule.records(split), example, schedule.start, schedule.end, explain, skip)
     examples = examples.map(lambda number, *pair: pair)
-    batches = examples.batch(len(computed), drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE)
+    batches = examples.batch(len(schedule.computed), drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE)
     return _normalized(batches, input_spec)
 
 

@@ -19,7 +19,7 @@ from keras_vit.data.augment.augment import (
 from keras_vit.data.augment.random_crop import decode_and_random_crop, prepare, random_crop
 from keras_vit.data.labels import check_labels, one_hot
 from keras_vit.data.pipeline.tf_data_service import served_stream
-from keras_vit.data.seeds import augmentation_seed, repeated, shuffled
+from keras_vit.data.seeds import repeated, shuffled
 from keras_vit.data.sources.arrays import Split
 from keras_vit.data.unreadable import error_reason, map_readable, skipped_message, unreadable, unreadable_reason
 from keras_vit.image_ops.decode import DATA_LIMITS, PORTABLE_DATA_LIMITS
@@ -70,36 +70,20 @@ def cropped_examples(split, num_classes, input_spec, augment, schedule):
 
     def crop(number, example):
         image, label, *rest = (tf.gather(column, example) for column in columns)
-        image = random_crop(image, _example_seed(schedule, number), augment, input_spec)
+        image = random_crop(image, schedule.example_seed(number), augment, input_spec)
         return number, image, one_hot(label, num_classes), *rest
 
     dataset = schedule.flat_map(one_epoch, len(schedule.computed))
     return dataset.map(crop, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _example_seed(schedule, number):
-    """Returns the augmentation seed of an example."""
-    position = schedule.position(number)
-    return augmentation_seed(schedule.seed, position // schedule.count, position % schedule.count)
-
-
 def decoded_examples(split, num_classes, input_spec, augment, schedule, skip=None, skipped=None):
     """Decodes and crops like `cropped_examples`, for encoded images; see `map_readable` for `skip`."""
-    computed, per_epoch = schedule.computed, schedule.steps * len(schedule.computed)
     limits = PORTABLE_DATA_LIMITS if schedule.is_served else DATA_LIMITS
-
-    def one_epoch(epoch):
-        records = split.epoch(schedule.seed, epoch, schedule.repeats).take(schedule.count)
-        if not schedule.computes_all_rows:
-            is_computed = tf.constant(np.isin(np.arange(schedule.batch_size), computed))
-            records = records.enumerate()
-            records = records.filter(lambda number, record: tf.gather(is_computed, number % schedule.batch_size))
-            records = records.map(lambda number, record: record)
-        return records.enumerate().map(lambda number, element: (epoch * per_epoch + number, element[1]))
 
     def crop(number, record):
         data, label = split.read(record)
-        image = decode_and_random_crop(data, _example_seed(schedule, number), augment, input_spec, limits)
+        image = decode_and_random_crop(data, schedule.example_seed(number), augment, input_spec, limits)
         return image, one_hot(_checked(label, num_classes), num_classes)
 
     def find(number):
@@ -110,12 +94,10 @@ def decoded_examples(split, num_classes, input_spec, augment, schedule, skip=Non
         return next(iter(record))
 
     if schedule.is_served:  # A service runs no Python, so it cannot name an unreadable image.
-        is_stream = split.labels is None
-        dataset = served_stream(split, schedule) if is_stream else schedule.flat_map(one_epoch, len(computed))
+        dataset = served_stream(split, schedule) if split.labels is None else schedule.records(split)
         return dataset.map(lambda number, record: (number, *crop(number, record)), num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = schedule.flat_map(one_epoch, len(computed))
     explain = _explainer(split, find, num_classes, input_spec.num_channels, skip, skipped)
-    return map_readable(dataset, crop, schedule.start, schedule.end, explain, skip)
+    return map_readable(schedule.records(split), crop, schedule.start, schedule.end, explain, skip)
 
 
 def ordered_examples(split, num_classes, input_spec, skip=None, skipped=None, shard=None):
@@ -178,7 +160,7 @@ def batched(examples, input_spec, augment, schedule):
     policy = batch_policy(augment, input_spec)
 
     def change(number, image, *rest):
-        seed = tf.random.fold_in(_example_seed(schedule, number), 2)
+        seed = tf.random.fold_in(schedule.example_seed(number), 2)
         if augment.flip and not changes_images(augment):
             # Flipping uint8 images costs a third of gathering a whole float batch.
             is_flipped = tf.random.stateless_uniform([], seed) < 0.5
