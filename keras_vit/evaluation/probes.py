@@ -8,6 +8,7 @@ from keras_vit.evaluation.embeddings import check_features, check_labels
 from keras_vit.evaluation.neighbors import check_classes, check_labeled_pair
 from keras_vit.metadata import composition, update_metadata
 from keras_vit.models import build_model
+from keras_vit.models.heads import HEADS
 from keras_vit.validation import check_choice
 
 METHODS = ("logistic", "ridge", "sgd")
@@ -78,9 +79,9 @@ class LinearProbe:
         update_metadata(built, license=content.license)
         values = {weight.path: weight for weight in parts.inner.weights}
         for weight in built.weights:
-            if not weight.path.startswith(("head/", "head_dist/")):
+            if weight.path.partition("/")[0] not in HEADS:
                 weight.assign(values[weight.path])
-        heads = [layer for layer in built.layers if layer.name in ("head", "head_dist")]
+        heads = [layer for layer in built.layers if layer.name in HEADS]
         for layer in heads:
             # The logits of a distilled model are the mean of two heads, of which the probe is the first.
             share = len(heads) if layer.name == "head" else 0

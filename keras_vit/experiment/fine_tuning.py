@@ -27,6 +27,7 @@ from keras_vit.evaluation.per_class import classification_report, markdown_repor
 from keras_vit.experiment.fine_tuning_data import load_fine_tuning_data
 from keras_vit.experiment.runner import LORA_FILE, run
 from keras_vit.metadata import metadata
+from keras_vit.models.heads import HEADS
 from keras_vit.training.initialization.warm_start import initial_model
 from keras_vit.training.loop.hardware import choose_precision
 from keras_vit.training.loop.run_lock import clear_directory, locked
@@ -351,7 +352,7 @@ def _batches(split, recipe):
 
 def _logits(model, features):
     """The mean of the logits of the heads."""
-    heads = [layer for layer in model.layers if layer.name in ("head", "head_dist")]
+    heads = [layer for layer in model.layers if layer.name in HEADS]
     logits = [keras.ops.convert_to_numpy(head(inputs)) for head, inputs in zip(heads, features, strict=True)]
     return np.mean(logits, axis=0)
 

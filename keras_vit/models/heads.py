@@ -2,6 +2,8 @@
 
 import keras
 
+HEADS = ("head", "head_dist")  # names of the layers of a classifier
+
 
 def classifier(config, policy, name, use_bias=True):
     """A head; its weights begin small, so that training starts from nearly uniform predictions."""

@@ -9,10 +9,10 @@ from keras_vit.backend.keras_private import own_variables
 from keras_vit.composition import find_layers
 from keras_vit.layers.core.composite import keep_adapters
 from keras_vit.metadata import composition
+from keras_vit.models.heads import HEADS
 from keras_vit.validation import check_positive, is_number, nearest
 
 TARGETS = r"encoder_block_.*/(attention/(qkv|query|key|value|projection)|mlp/.*)"
-_HEADS = ("head", "head_dist")
 _CHANGES = ("sublayers", "lora_rank", "lora_alpha")  # of a layer after it was built, in its config
 _ADAPTER = re.compile(r"lora_\w*kernel_[ab]$")
 
@@ -63,7 +63,7 @@ def add_lora(model, rank=8, alpha=None, targets=TARGETS, seed=0):
         if any(path == layer.path or path.startswith(f"{layer.path}/") for path in chosen):
             for variable in layer.trainable_variables:
                 variable.trainable = False
-        elif layer.name not in _HEADS:
+        elif layer.name not in HEADS:
             layer.trainable = False
     for number, (_, layer) in enumerate(sorted(chosen.items())):
         layer.enable_lora(rank, lora_alpha=alpha, a_initializer=keras.initializers.HeUniform(seed=seed + number))

@@ -12,10 +12,11 @@ import safetensors.numpy
 
 from keras_vit.atomic import replaced
 from keras_vit.metadata import composition
+from keras_vit.models.heads import HEADS
 from keras_vit.models.lora import adapters, add_lora, lora_layers
 
 _FORMAT = "keras_vit LoRA 1"
-_HEADS = ("head/", "head_dist/")
+_HEADS = tuple(f"{name}/" for name in HEADS)  # in front of the paths of their variables
 
 
 def save_lora(model, path):

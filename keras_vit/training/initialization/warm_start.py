@@ -11,6 +11,7 @@ from keras import ops
 from keras_vit.config.from_weights import complete_from_weights, weights_metadata
 from keras_vit.metadata import metadata, update_metadata
 from keras_vit.models import add_lora, add_segmentation_head, build_model
+from keras_vit.models.heads import HEADS
 from keras_vit.origin import portable_origin
 from keras_vit.training.initialization.schemes import initialize
 from keras_vit.weights import catalog_entry, load_weights, save_weights
@@ -18,7 +19,6 @@ from keras_vit.weights.hub.catalog import catalog
 from keras_vit.weights.load import Source
 from keras_vit.zoo.create import describe_model, model_file
 
-HEADS = ("head", "head_dist")
 # Fields of a Vision Transformer that the shapes of its weights do not determine.
 _NOT_IN_WEIGHTS = ("num_heads", "activation", "norm_placement", "layer_norm_epsilon")
 

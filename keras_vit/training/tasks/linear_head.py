@@ -5,7 +5,7 @@ import math
 import keras
 import numpy as np
 
-from keras_vit.training.initialization.warm_start import HEADS
+from keras_vit.models.heads import HEADS
 
 _EPOCHS, _UPDATES, _BATCH = 20, 400, 128
 _RATE, _DECAY, _BETA_1, _BETA_2 = 1e-2, 0.5, 0.9, 0.999
