@@ -1,6 +1,5 @@
 """`keras_vit doctor`: the installation and the machine, for a report of a problem."""
 
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -17,7 +16,7 @@ from keras_vit.cli.console import say
 from keras_vit.config.recipe import TrainingConfig
 from keras_vit.distribution.strategies import accelerators, device_kind
 from keras_vit.training.loop.hardware import choose_compiler, choose_precision, cpu_flags
-from keras_vit.training.reports.run_record import commit, hardware, versions
+from keras_vit.training.reports.run_record import commit, hardware, package_versions, versions
 from keras_vit.version import __version__
 
 # Packages of the extras; those that results depend on are in `versions`.
@@ -67,7 +66,7 @@ def examine():
         "installed in": str(pathlib.Path(__file__).parents[1]),
         "platform": platform.platform(),
         "python": sys.version.split()[0],
-        "packages": versions() | _optional_versions(),
+        "packages": versions() | package_versions(_OPTIONAL),
         "machine": hardware()
         | {"usable cores": _usable_cores(), "cpu features": [name for name in _FEATURES if name in cpu_flags()]},
         "devices": {"kind": device, "accelerators": accelerators(), "tensorflow built with CUDA": _built_with_cuda()},
@@ -89,16 +88,6 @@ def examine():
             if name.startswith(_VARIABLES) and not any(word in name for word in _SECRET)
         },
     }
-
-
-def _optional_versions():
-    found = {}
-    for package in _OPTIONAL:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 def _usable_cores():

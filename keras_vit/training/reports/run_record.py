@@ -1,5 +1,6 @@
 """Run records: settings, code, hardware and results of a run."""
 
+import contextlib
 import datetime
 import json
 import os
@@ -62,12 +63,16 @@ def process_seconds():
 
 def versions():
     """Lists the versions of Python and of the packages that affect results, as a dict."""
-    found = {"python": platform.python_version(), "backend": keras.backend.backend()}
-    for package in PACKAGES:
-        try:
+    installed = {package: version for package, version in package_versions(PACKAGES).items() if version is not None}
+    return {"python": platform.python_version(), "backend": keras.backend.backend(), **installed}
+
+
+def package_versions(packages):
+    """Lists the versions of packages by name, `None` for those that are not installed."""
+    found = dict.fromkeys(packages)
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
