@@ -1,4 +1,4 @@
-"""What a calibration changes: a model of the recipe `vit_digits`, calibrated on half of its test images.
+"""The change that a calibration makes: a model of the recipe `vit_digits`, calibrated on half of its test images.
 
 The recipe trains on 898 handwritten digits of scikit-learn. Of the 899 test images, which it does not see, a random
 half fits the temperature and the other half measures the expected calibration error and the negative log-likelihood

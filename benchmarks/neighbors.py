@@ -1,4 +1,4 @@
-"""How long k-NN takes on a million cached features: `knn` and `nearest` on files that are mapped from disk.
+"""The time of k-NN on a million cached features: `knn` and `nearest` on files that are mapped from disk.
 
 The features are random, of `--rows` images and `--width` numbers, in float16 and in float32. The peak memory is the
 resident set of a process of its own, with the pages of the mapped file that it has read.

@@ -1,4 +1,4 @@
-"""What a trained model is worth: metrics, calibration, and reports with figures."""
+"""Evaluation of trained models: metrics, calibration, embeddings and probes, reports with figures."""
 
 import importlib
 

@@ -23,7 +23,7 @@ _RANGE = (1e-3, 1e3)  # of the inverse temperature: beyond there is no minimum
 
 @dataclasses.dataclass(frozen=True)
 class CalibrationReport:
-    """What a calibration changes, on the images that it was fitted to.
+    """The change that a calibration makes, on the images that it was fitted to.
 
     Args:
         calibration: `keras_vit.calibration.Calibration`.

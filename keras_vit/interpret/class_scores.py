@@ -1,4 +1,4 @@
-"""Which class of an image is explained: by number, by name, or the one that the model finds best."""
+"""The class of an image that is explained: by number, by name, or the one that the model finds best."""
 
 import functools
 import numbers

@@ -1,4 +1,4 @@
-"""How faithful heat maps are: deletion and insertion curves, and the pointing game."""
+"""Measures of how faithful heat maps are: deletion and insertion curves, and the pointing game."""
 
 import numpy as np
 

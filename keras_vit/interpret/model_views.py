@@ -1,4 +1,4 @@
-"""What a model has learned, whatever the class: reach of the heads, positions, filters of the patches."""
+"""Views of a model that depend on no class: reach of the heads, positions, filters of the patches."""
 
 import math
 

@@ -44,7 +44,7 @@ def relevance(model, images, classes=None, batch_size=8):
 
 
 def relevance_matrix(model, images, classes=None, batch_size=8):
-    """How much of each token is in every token behind the last block, for a class: the whole of `relevance`.
+    """Computes how much of each token is in every token behind the last block, for a class: the whole of `relevance`.
 
     Args:
         model, images, classes, batch_size: as for `relevance`.

@@ -1,4 +1,4 @@
-"""What the tokens of the patches have in common: their principal components as colors, and cosine similarities."""
+"""Views of the tokens of the patches: their principal components as colors, and cosine similarities."""
 
 import dataclasses
 
