@@ -151,7 +151,7 @@ def _labeled(path, embeddings):
 
 def _held_out(embeddings):
     """Divides embeddings into a training and a test part."""
-    say(f"no test images are given: {_HELD_OUT} are held out (seed 0)")
+    warn(f"no test images are given: {_HELD_OUT} are held out (seed 0)")
     train, test = split_by_class(embeddings.labels, _TEST)
     return tuple(
         Embeddings(
@@ -181,7 +181,7 @@ def _of_folder(options):
             found.append(load_embeddings(path))
     if len(found) == 1:
         return _held_out(found[0])
-    say(f"trained on {chosen[0]}, measured on {chosen[1]}")
+    warn(f"trained on {chosen[0]}, measured on {chosen[1]}")
     return found
 
 
@@ -247,7 +247,7 @@ def _draw(answers, path):
     columns = 1 + len(answers[0]["nearest"])
     with replaced(path) as partial:
         contact_sheet(images, titles, columns).savefig(partial, dpi=120, bbox_inches="tight")
-    say(f"{path} written")
+    warn(f"{path} written")
 
 
 def _pixels(file):

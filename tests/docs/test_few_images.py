@@ -1,5 +1,6 @@
 """docs/few_images.md and docs/features.md do what they say, on a tiny model."""
 
+import json
 import pathlib
 import re
 import shlex
@@ -46,6 +47,19 @@ def test_the_commands_run(folder, capsys):
     assert outputs["predict"].count("a ") + outputs["predict"].count("b ") >= 12
     assert (folder / "similar.png").stat().st_size > 1000
     assert outputs["similar"].count("photos/train/") == 24
+
+
+def test_json_is_all_of_the_output(folder, capsys):
+    model = ["--model", "model.keras"]
+    assert keras_vit_cli.main(["embed", "photos/train", *model, "--to", "train.npz"]) == 0
+    for command in (
+        ["knn", "--train", "train.npz", "--k", "1"],
+        ["knn", "--data", "photos", *model, "--k", "1"],
+        ["similar", "photos/test", "--in", "train.npz", *model, "--to", "similar.png"],
+    ):
+        capsys.readouterr()
+        assert keras_vit_cli.main([*command, "--json"]) == 0
+        json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(("page", "count"), [("few_images.md", 1), ("features.md", 2)])
