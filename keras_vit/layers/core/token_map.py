@@ -33,16 +33,15 @@ class TokenMap(keras.layers.Layer):
         self.num_prefix_tokens = num_prefix_tokens
 
     def build(self, tokens_shape, like_shape=None):
-        input_shape = tokens_shape
         if None in self.grid_size:
             if like_shape is None:
                 raise ValueError(f"like must be given for grid_size={self.grid_size}. Received: like=None")
             return
         count = self.num_prefix_tokens + math.prod(self.grid_size)
-        if len(input_shape) != 3 or input_shape[1] not in (None, count):
+        if len(tokens_shape) != 3 or tokens_shape[1] not in (None, count):
             raise ValueError(
                 f"tokens must have the shape (batch, {count}, channels) for grid_size={self.grid_size} and "
-                f"num_prefix_tokens={self.num_prefix_tokens}. Received: shape={tuple(input_shape)}"
+                f"num_prefix_tokens={self.num_prefix_tokens}. Received: shape={tuple(tokens_shape)}"
             )
 
     def call(self, tokens, like=None):
