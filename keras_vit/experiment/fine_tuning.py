@@ -146,7 +146,7 @@ def fine_tune(
             clear_directory(directory)
         weights = _weights_source(model, directory)
         log(images.description)
-        recipe = _make_recipe(name, weights, selection, images, epochs, learning_rate, image_size, seed, log)
+        recipe = _make_recipe(name, weights, selection, images, epochs, learning_rate, lora, image_size, seed, log)
         recipe = apply_overrides(recipe, overrides)
         source = images.source or load_source(recipe.data)
         recipe = complete_from_weights(recipe).for_data(len(source.class_names), source.num_channels)
@@ -155,7 +155,7 @@ def fine_tune(
         head = _fit_head(recipe, selection, source, images, directory / "head", log)
         tuned = recipe.replace(weights=str(directory / "head" / MODEL_FILE), **NO_SELECTION)
         if lora is not None:
-            tuned = _with_lora(tuned, lora, learning_rate)
+            tuned = tuned.replace(lora=LoraConfig(rank=lora))
         if head_only:
             model, run_record = keras.models.load_model(directory / "head" / MODEL_FILE, compile=False), None
             with replaced(directory / MODEL_FILE) as partial:
@@ -194,7 +194,7 @@ def _weights_source(model, directory):
     return str(file)
 
 
-def _make_recipe(name, weights, selection, data, epochs, learning_rate, image_size, seed, log):
+def _make_recipe(name, weights, selection, data, epochs, learning_rate, lora, image_size, seed, log):
     """The recipe for all layers; its weights are still the pretrained ones."""
     source = describe_model(weights, selection)
     log(
@@ -204,10 +204,10 @@ def _make_recipe(name, weights, selection, data, epochs, learning_rate, image_si
     model = {"drop_path_rate": 0.1} if source.config.stage_depths else {}
     size = image_size or _image_size(source.config, data.side, log)
     optimizer = OptimizerConfig(
-        learning_rate=learning_rate or _LEARNING_RATE,
+        learning_rate=learning_rate or (_LEARNING_RATE if lora is None else _LORA_LEARNING_RATE),
         warmup_epochs=0.5,
         weight_decay=0.05,
-        layer_decay=0.75 if source.config.stage_depths else None,
+        layer_decay=0.75 if source.config.stage_depths and lora is None else None,
         global_clipnorm=1.0,
     )
     return Recipe(
@@ -253,13 +253,6 @@ def _weights_in_order(class_weights, names):
             f"names or indices. Received: class_weights={class_weights!r}, classes: {', '.join(names)}"
         )
     return [weight.item() if isinstance(weight, np.generic) else weight for weight in weights]
-
-
-def _with_lora(recipe, rank, learning_rate):
-    """The recipe with adapters, at a learning rate that suits them, without a decay toward the first layer."""
-    rate = _LORA_LEARNING_RATE if learning_rate is None else recipe.optimizer.learning_rate
-    optimizer = dataclasses.replace(recipe.optimizer, learning_rate=rate, layer_decay=None)
-    return recipe.replace(lora=LoraConfig(rank=rank), optimizer=optimizer)
 
 
 def _rounded(values):

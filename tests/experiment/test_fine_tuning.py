@@ -163,8 +163,10 @@ def test_lora_leaves_adapters_and_a_merged_model(weights, tmp_path):
     lines = []
     tuned = keras_vit.fine_tune(
         str(weights), (images[kept], labels[kept]), class_names=CLASSES, epochs=1, lora=2, class_weights="balanced",
-        directory=tmp_path, log=lines.append, overrides=FAST,
+        directory=tmp_path, log=lines.append, overrides=(*FAST, "optimizer.learning_rate=0.001"),
     )  # fmt: skip
+    settings = tuned.report["settings"]["optimizer"]
+    assert (settings["learning_rate"], settings["layer_decay"]) == (0.001, None)
     assert "class weights: " in " ".join(lines)
     assert tuned.report["settings"]["lora"]["rank"] == 2
     assert not [v for v in tuned.model.variables if "lora" in v.path]
